@@ -1,0 +1,177 @@
+"""What can go wrong, grouped by who must act.
+
+Every error of envsync derives from `EnvsyncError`. A leaf holds fields and builds its own text: lower case,
+what failed, the path in backticks, the cause; `hint` names what to do. `exit_code` is what the command line
+exits with under `run` and `sync` (DESIGN: 124 a wait timed out or was refused, 125 any other failure of ours,
+126 and 127 as a shell says them). Only built-ins are used here, because waiters raise these from the fast lane.
+"""
+
+from __future__ import annotations
+
+
+class EnvsyncError(Exception):
+    """Anything that envsync refuses or fails to do.
+
+    :param message: one sentence, lower case, that names the path or package and the cause
+    :param hint: what to do about it, if anything can be said
+    """
+
+    exit_code = 125
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _rebuild(kind: type[EnvsyncError], message: str, hint: str | None) -> EnvsyncError:
+    error = kind.__new__(kind)
+    EnvsyncError.__init__(error, message, hint=hint)
+    return error
+
+
+# The caller must act.
+
+
+class UsageError(EnvsyncError):
+    """The command line, an `ENVSYNC_*` variable or `[tool.envsync]` asks for something that does not exist."""
+
+
+class LockFileError(EnvsyncError):
+    """A lock file cannot be used: it is missing, malformed, not pinned, or does not fit this Python.
+
+    :param path: the lock file
+    :param problem: what is wrong with it, naming the package and line where there is one
+    """
+
+    def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"cannot use lock file `{path}`: {problem}", hint=hint)
+        self.path = path
+        self.problem = problem
+
+
+class NoWheelError(LockFileError):
+    """A package of the lock file has no wheel that fits the target Python, or none that can be reached."""
+
+
+# The operator must act.
+
+
+class InterpreterError(EnvsyncError):
+    """No Python that fits was found, or the one found cannot be run."""
+
+
+class EnvironmentRefusedError(EnvsyncError):
+    """The environment directory is not one that envsync may change.
+
+    :param path: the environment
+    :param problem: why it is left alone
+    """
+
+    def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"refusing to change environment `{path}`: {problem}", hint=hint)
+        self.path = path
+        self.problem = problem
+
+
+class ConflictError(EnvsyncError):
+    """Files that no distribution owns are where the target wants its own; nothing has been changed.
+
+    :param path: the environment
+    :param files: the files in the way, relative to it
+    """
+
+    def __init__(self, path: str, files: tuple[str, ...]) -> None:
+        shown = ", ".join(f"`{file}`" for file in files[:5])
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        super().__init__(
+            f"environment `{path}` holds files that no distribution owns where the lock file wants its own: {shown}{more}",
+            hint="move them away, or remove the environment and let envsync make it anew",
+        )
+        self.path = path
+        self.files = files
+
+
+class FilesystemError(EnvsyncError):
+    """The operating system refused an operation: no space, no permission, an I/O error.
+
+    :param doing: what was being done, as in "write"
+    :param path: on which path
+    :param cause: the operating system's answer
+    """
+
+    def __init__(self, doing: str, path: str, cause: OSError, *, hint: str | None = None) -> None:
+        super().__init__(f"cannot {doing} `{path}`: {cause.strerror or cause}", hint=hint)
+        self.path = path
+        self.errno = cause.errno
+
+
+class LockingError(EnvsyncError):
+    """No lock that works can be had where one is needed, so nothing was changed."""
+
+
+class WaitTimeoutError(EnvsyncError):
+    """The time allowed for waiting on others ran out; nothing was changed."""
+
+    exit_code = 124
+
+
+class RefusedError(EnvsyncError):
+    """Waiting would be pointless or was forbidden (`--busy fail`, a `run` within a `run`)."""
+
+    exit_code = 124
+
+
+class SharedFailureError(EnvsyncError):
+    """The process that synced for us failed; its message is ours."""
+
+
+# The network or the index must act.
+
+
+class FetchError(EnvsyncError):
+    """A file could not be fetched. The URL in the message has no credentials."""
+
+
+# The author of a wheel must act.
+
+
+class WheelError(EnvsyncError):
+    """A wheel is not what the lock file or its own RECORD says; nothing of it was kept.
+
+    :param wheel: the wheel's file name
+    :param problem: what is wrong with it
+    """
+
+    def __init__(self, wheel: str, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"refusing wheel `{wheel}`: {problem}", hint=hint)
+        self.wheel = wheel
+        self.problem = problem
+
+
+class HashMismatchError(WheelError):
+    """The bytes of a wheel are not those that the lock file names."""
+
+
+# The command's own.
+
+
+class CommandError(EnvsyncError):
+    """The command cannot be executed (126) or was not found (127), as a shell says it."""
+
+    def __init__(self, message: str, *, exit_code: int = 127, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_command, (self.message, self.exit_code, self.hint))
+
+
+def _rebuild_command(message: str, exit_code: int, hint: str | None) -> CommandError:
+    return CommandError(message, exit_code=exit_code, hint=hint)

@@ -1,0 +1,22 @@
+"""How a sync says how far it is. The library reports through this; only the command line prints."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Report(Protocol):
+    """Called whenever there is something new to say, from any thread; must return at once and never raise.
+
+    :param phase: what is being done: "resolving", "downloading", "unpacking", "staging", "waiting", "committing"
+    :param done: how many of the phase's items are done
+    :param total: how many there are
+    :param bytes_done: bytes done, where the phase counts bytes
+    :param bytes_total: bytes in all, 0 if unknown
+    """
+
+    def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None: ...
+
+
+def quiet(phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
+    """Report nothing."""
