@@ -8,6 +8,8 @@ exits with under `run` and `sync` (DESIGN: 124 a wait timed out or was refused, 
 
 from __future__ import annotations
 
+import errno
+
 
 class EnvsyncError(Exception):
     """Anything that envsync refuses or fails to do.
@@ -67,6 +69,10 @@ class InterpreterError(EnvsyncError):
     """No Python that fits was found, or the one found cannot be run."""
 
 
+class UnsupportedPythonError(InterpreterError):
+    """A Python that runs, and that envsync cannot make environments for."""
+
+
 class EnvironmentRefusedError(EnvsyncError):
     """The environment directory is not one that envsync may change.
 
@@ -110,6 +116,11 @@ class FilesystemError(EnvsyncError):
         super().__init__(f"cannot {doing} `{path}`: {cause.strerror or cause}", hint=hint)
         self.path = path
         self.errno = cause.errno
+
+    @property
+    def is_refusal(self) -> bool:
+        """The place is read-only, or not ours to write to."""
+        return self.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class LockingError(EnvsyncError):

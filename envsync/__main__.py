@@ -1,0 +1,70 @@
+"""`python -m envsync`, and what the launcher script runs: the fast lane first, then the command line.
+
+The launcher (`launcher.sh`) starts Python with `-I -S`, so that nothing is imported that a launch in a current
+environment does not need. `site`, and with it every library, is loaded when the fast lane does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line. Returns the exit status unless the process becomes the command."""
+    from envsync.errors import EnvsyncError
+
+    try:
+        if arguments and arguments[0] == "run" and os.name == "posix":
+            status = _run(arguments[1:])
+            if status is not None:
+                return status
+        from envsync.coordination.slowlane import load_site
+
+        load_site()
+        from envsync.cli import main as command_line
+
+        return command_line(arguments)
+    except EnvsyncError as error:
+        from envsync.coordination.messages import say_error
+
+        say_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _die_of_interrupt()
+
+
+def _run(arguments: Sequence[str]) -> int | None:
+    """Take the fast lane. Returns None for what needs the command line interface proper."""
+    from envsync import fastlane, options, request
+
+    parsed = options.parse(arguments, options.RUN)
+    if parsed is None or not parsed[1]:
+        return None
+    settings, words = parsed
+    asked = request.resolve(settings, os.environ)
+    environment = fastlane.environment_of(asked)
+    if environment is not None:
+        entry = fastlane.enter(asked, environment)
+        if entry is not None:
+            fastlane.become(entry, words, os.environ)
+    from envsync.coordination.slowlane import run
+
+    return run(asked, environment, words)
+
+
+def _die_of_interrupt() -> int:
+    """End as the signal would have ended us, so that a shell stops its loop, too."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

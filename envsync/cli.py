@@ -1,0 +1,167 @@
+"""The command line, for all that the fast lane does not handle: `sync`, help, and what is said wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+import click
+
+import envsync
+from envsync import fastlane, library, options, request
+from envsync.coordination import slowlane
+from envsync.coordination.leader import cache_directory
+from envsync.coordination.messages import say, say_error
+from envsync.errors import EnvsyncError, UsageError
+from envsync.options import FLAG, LIST, Option
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 125
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line. Returns the exit status unless the process becomes the command."""
+    # `run` follows timeout(1) and `docker run`: whatever is wrong with us is 125, so that it is not the job's.
+    usage = EXIT_FAILURE if arguments and arguments[0] == "run" else EXIT_USAGE
+    try:
+        status = envsync_command.main(list(arguments), prog_name="envsync", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return usage
+    except click.ClickException as error:
+        error.show()
+        return usage
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except UsageError as error:
+        say_error(error)
+        return usage
+    except EnvsyncError as error:
+        say_error(error)
+        return error.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def _parameters(table: Sequence[Option]) -> list[click.Parameter]:
+    parameters: list[click.Parameter] = []
+    for option in table:
+        names = [f"--{option.name}", option.key, *([f"-{option.short}"] if option.short else [])]
+        if option.kind == FLAG:
+            parameters.append(click.Option(names, is_flag=True, help=option.help))
+        else:
+            parameters.append(
+                click.Option(
+                    names,
+                    multiple=option.kind == LIST,
+                    metavar=option.metavar or None,
+                    type=click.Choice(option.choices) if option.choices else str,
+                    help=option.help,
+                )
+            )
+    return parameters
+
+
+def _settings(table: Sequence[Option], given: dict[str, Any]) -> options.Settings:
+    settings: options.Settings = {}
+    for option in table:
+        value = given.get(option.key)
+        if value is None or value is False or value == ():
+            continue
+        if option.kind == LIST:
+            settings[option.key] = list(value)
+        elif option.kind == FLAG:
+            settings[option.key] = True
+        else:
+            settings[option.key] = options.convert(option, value, f"option `--{option.name}`")
+    return settings
+
+
+def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
+    """Make the environment current, then become COMMAND.
+
+    COMMAND is looked up in the environment's bin first. It keeps this process's id; its exit status is its own.
+    124: a wait timed out or was refused. 125: envsync failed. 126, 127: COMMAND cannot be run, was not found.
+    """
+    asked = request.resolve(_settings(options.RUN, given), os.environ)
+    environment = fastlane.environment_of(asked)
+    entry = fastlane.enter(asked, environment) if environment is not None else None
+    if entry is not None:
+        fastlane.become(entry, command, os.environ)
+    slowlane.run(asked, environment, command)
+
+
+def _sync(**given: Any) -> int:
+    """Make the environment current, and say what changed."""
+    settings = _settings(options.SYNC, given)
+    asked = request.resolve(settings, os.environ)
+    result = _preview(asked) if asked.flag("dry_run") else library.run(asked, None)
+    if asked.flag("json"):
+        value = asdict(result)
+        del value["notes"]
+        print(json.dumps(value))
+    elif not asked.flag("quiet"):
+        _say(result, dry_run=asked.flag("dry_run"))
+    return 0
+
+
+def _preview(asked: request.Request) -> library.SyncResult:
+    from envsync.coordination.goal import environment_by_digest
+    from envsync.coordination.leader import preview
+    from envsync.display import Display
+
+    environment = fastlane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
+    with Display(asked) as display:
+        done = preview(asked, environment, display)
+    return library.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
+
+
+def _say(result: library.SyncResult, *, dry_run: bool) -> None:
+    if dry_run and result.outcome == "synced":
+        for name in result.removed:
+            say(f"would remove {name}")
+        for name in result.installed:
+            say(f"would install {name}")
+    elif result.outcome == "current":
+        say(f"`{result.env}` is current")
+    elif result.outcome == "waited":
+        say(f"`{result.env}` is current: another process synced it within {result.seconds:.1f} s")
+
+
+envsync_command = click.Group(
+    "envsync",
+    help="Make a virtual environment match its lock file once, however many processes ask.",
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            help="Show the version.",
+            callback=lambda ctx, _, value: _show_version(ctx) if value else None,
+        )
+    ],
+)
+
+
+def _show_version(ctx: click.Context) -> NoReturn:
+    print(f"envsync {envsync.__version__} (Python {sys.version.split()[0]})")
+    ctx.exit(0)
+
+
+envsync_command.add_command(
+    click.Command(
+        "run",
+        callback=_run,
+        help=_run.__doc__,
+        params=[
+            *_parameters(options.RUN),
+            click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
+        ],
+        context_settings={"allow_interspersed_args": False},
+    )
+)
+envsync_command.add_command(click.Command("sync", callback=_sync, help=_sync.__doc__, params=_parameters(options.SYNC)))

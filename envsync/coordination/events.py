@@ -1,0 +1,49 @@
+"""`ENVSYNC_EVENTS`: one JSON line for each thing that happened, for operators and tests to count.
+
+Each line is appended in one write to a file opened with O_APPEND, which is atomic between the processes of one
+host (write(2)), not between the clients of NFS: give a directory there, and each host gets a file of its own.
+An events file that cannot be written is said once and never in the way of the command.
+"""
+
+from __future__ import annotations
+
+import os
+
+from envsync.coordination.messages import say
+
+EVENTS = ("started", "synced", "waited", "took_over", "recovered", "failed", "launched")
+
+
+def record(event: str, *, env: str, digest: str, **details: object) -> None:
+    """Append one event, if `ENVSYNC_EVENTS` is set.
+
+    :param env: absolute path of the environment
+    :param digest: the digest, or the empty string while it is not known
+    """
+    destination = os.environ.get("ENVSYNC_EVENTS")
+    if not destination:
+        return
+    import json
+    import time
+
+    assert event in EVENTS
+    host = os.uname().nodename
+    value = {
+        "event": event,
+        "time": time.time(),
+        "host": host,
+        "pid": os.getpid(),
+        "env": env,
+        "digest": digest,
+        **details,
+    }
+    if os.path.isdir(destination):
+        destination = f"{destination}/{host}.jsonl"
+    try:
+        fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(fd, (json.dumps(value) + "\n").encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        say(f"cannot write to the events file `{destination}`: {error.strerror}")

@@ -1,0 +1,125 @@
+"""Advisory whole-file locks: flock(2), exclusive and shared.
+
+One small module for all plain locks of envsync, with only the fast lane's imports. What it relies on:
+
+- A flock belongs to the open file description: it is inherited over fork and exec, shared by duplicates, and
+  released when the last of them is closed, so by SIGKILL, too. (POSIX record locks are not used: closing *any*
+  descriptor of the file drops them.)
+- Lock files are created, never removed and never renamed over: the inode is the lock. Whoever has locked one
+  still has to check that the path names the inode it locked (`Flock.is_in_place`), since `rm -rf` and `uv venv
+  --clear` do not ask.
+- For an exclusive lock the file is opened for reading and writing, since NFS emulates flock by record locks and
+  wants it (flock(2)); for a shared one for reading only, so that a read-only environment can be locked.
+
+Order, never taken otherwise: environment lock, cache lock, wheel lock, in-use lock.
+
+Not covered: filesystems where flock is refused are refused in turn (`LockingError`), for an environment is
+never changed without a lock that works. Filesystems where it lies are not recognized here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from envsync.errors import FilesystemError, LockingError
+
+NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF})
+"""What filesystems without flock answer. Never a reason to go on unlocked."""
+
+
+class Flock:
+    """A held lock. Closing it releases it, unless another descriptor of the same open file is left."""
+
+    __slots__ = ("fd", "path", "shared")
+
+    def __init__(self, path: str, fd: int, *, shared: bool) -> None:
+        self.path = path
+        self.fd = fd
+        self.shared = shared
+
+    @property
+    def inode(self) -> int:
+        return os.fstat(self.fd).st_ino
+
+    def is_in_place(self) -> bool:
+        """Tell whether the path still names the locked file."""
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        held = os.fstat(self.fd)
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
+    def downgrade(self) -> None:
+        """Turn an exclusive lock into a shared one.
+
+        flock(2) does not promise that this is atomic: another exclusive taker may get in between. Whoever
+        needs that not to happen holds the environment lock meanwhile.
+        """
+        import fcntl
+
+        fcntl.flock(self.fd, fcntl.LOCK_SH)
+        self.shared = True
+
+    def release(self) -> None:
+        """Close the descriptor. Releasing twice is harmless."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | None:
+    """Try to take a lock without waiting. Returns None if somebody holds it.
+
+    :param create: make the lock file if it is missing, mode 0666 under the umask
+    :raises LockingError: this filesystem has no flock, or this is not a POSIX system
+    :raises FilesystemError: the lock file cannot be opened
+    """
+    fd = _open(path, shared=shared, create=create)
+    try:
+        if try_lock(fd, path, shared=shared):
+            return Flock(path, fd, shared=shared)
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def try_lock(fd: int, path: str, *, shared: bool) -> bool:
+    """Try to lock an open file without waiting.
+
+    :param path: its name, for the error
+    :raises LockingError: this filesystem has no flock
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise LockingError("this system has no flock(2); envsync does not support it yet") from None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        if error.errno in NO_FLOCK:
+            raise LockingError(
+                f"cannot lock `{path}`: its filesystem does not support flock ({error.strerror})",
+                hint="put the environment on a filesystem with flock, such as a local disk",
+            ) from error
+        raise FilesystemError("lock", path, error) from error
+    return True
+
+
+def _open(path: str, *, shared: bool, create: bool) -> int:
+    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC
+    for attempt in range(20):
+        try:
+            return os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
+        except OSError as error:
+            # EEXIST without O_EXCL: two clients of a network filesystem created it at once (MooseFS does so
+            # every other time). ESTALE: it was replaced on the server just now. Both pass.
+            if error.errno not in (errno.EEXIST, errno.ESTALE) or attempt == 19:
+                raise FilesystemError("open lock file", path, error) from error
+    raise AssertionError("unreachable")

@@ -1,0 +1,42 @@
+"""What became of a sync. Imports nothing, because waiters make one, too."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from envsync.fastlane import Entry
+
+
+class Outcome:
+    """What became of a sync.
+
+    :ivar outcome: "synced" (something was changed), "current" (nothing had to be) or "waited" (another process did)
+    :ivar env: absolute path of the environment
+    :ivar installed: as in `name==version`, sorted
+    :ivar removed: likewise; an upgrade is in both
+    :ivar notes: what the user may want to know, a sentence each
+    :ivar entry: a shared hold on the environment, if a command follows
+    """
+
+    __slots__ = ("digest", "entry", "env", "installed", "notes", "outcome", "removed", "seconds")
+
+    def __init__(
+        self,
+        outcome: str,
+        env: str,
+        digest: str,
+        *,
+        installed: tuple[str, ...] = (),
+        removed: tuple[str, ...] = (),
+        seconds: float = 0.0,
+        notes: tuple[str, ...] = (),
+        entry: Entry | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self.env = env
+        self.digest = digest
+        self.installed = installed
+        self.removed = removed
+        self.seconds = seconds
+        self.notes = notes
+        self.entry = entry

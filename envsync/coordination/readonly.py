@@ -1,0 +1,53 @@
+"""An environment that cannot be written to: it is what is asked for, or it is refused."""
+
+from __future__ import annotations
+
+import os
+
+from envsync.cache.store import Store
+from envsync.coordination.goal import find_python, read_inputs, set_goal
+from envsync.coordination.leader import cache_directory
+from envsync.coordination.messages import say
+from envsync.coordination.outcome import Outcome
+from envsync.environment import Environment
+from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.fastlane import Entry
+from envsync.installed import load_ledger, scan
+from envsync.progress import quiet
+from envsync.request import Request
+from envsync.stamp import Stamp
+from envsync.transaction import journal, skeleton
+
+
+def compare(request: Request, environment: Environment, cause: FilesystemError, *, launching: bool) -> Outcome:
+    """Compare the names and versions of what is installed with what is wanted.
+
+    Says what this is worth: nobody can change a read-only environment from here, but nobody vouches for its files.
+
+    :param cause: why it cannot be locked
+    :raises EnvironmentRefusedError: it is not what is asked for
+    :raises FilesystemError: there is no environment
+    """
+    ledger = load_ledger(environment)
+    store = Store(cache_directory(request))
+    if not os.path.isfile(environment.config):
+        raise cause
+    python = find_python(request, environment, ledger, store.root)
+    goal = set_goal(request, read_inputs(request), python, store, quiet)
+    installed: set[tuple[str, str]] = set()
+    if not python.make:
+        layout = skeleton.layout_of(environment, python.interpreter)
+        installed = {(item.name, item.version) for item in scan(environment, layout, ledger)}
+    missing = sorted(f"{w.name}=={w.version}" for w in goal.wanted if (w.name, w.version) not in installed)
+    if python.make or missing or journal.read(environment) is not None:
+        lacks = f"it lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}" if missing else "it is broken"
+        raise EnvironmentRefusedError(
+            environment.path,
+            f"{lacks}, and it cannot be written to ({cause.message})",
+            hint="sync it where it can be",
+        ) from cause
+    if not request.flag("quiet"):
+        say(f"environment `{environment.path}` cannot be written to; it has the right versions, unverified")
+    vouched = Stamp()
+    vouched.environment, vouched.digest = python.env, goal.digest
+    return Outcome("current", python.env, goal.digest, entry=Entry(-1, vouched) if launching else None)

@@ -1,0 +1,69 @@
+"""The names of what envsync keeps in an environment (DESIGN.md, 4). Imports nothing."""
+
+from __future__ import annotations
+
+
+class Environment:
+    """The paths of one environment directory. Knows names, touches nothing.
+
+    :param path: the environment, absolute or relative to the working directory
+    """
+
+    __slots__ = ("path", "state")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.state = path + "/.envsync"
+
+    @property
+    def lock(self) -> str:
+        """The environment lock, the same file that uv locks."""
+        return self.path + "/.lock"
+
+    @property
+    def in_use(self) -> str:
+        """The in-use lock, held shared by every running command."""
+        return self.state + "/in-use"
+
+    @property
+    def stamp(self) -> str:
+        return self.state + "/stamp"
+
+    @property
+    def draining(self) -> str:
+        """The stamp while a leader waits for running commands to end."""
+        return self.state + "/stamp.draining"
+
+    @property
+    def installed(self) -> str:
+        """What envsync installed."""
+        return self.state + "/installed.json"
+
+    @property
+    def journal(self) -> str:
+        return self.state + "/journal"
+
+    @property
+    def progress(self) -> str:
+        return self.state + "/progress.json"
+
+    @property
+    def failure(self) -> str:
+        return self.state + "/failure.json"
+
+    @property
+    def making(self) -> str:
+        """Present while the skeleton (bin, lib, pyvenv.cfg) is being made: what is there may be half of one."""
+        return self.state + "/making"
+
+    @property
+    def config(self) -> str:
+        return self.path + "/pyvenv.cfg"
+
+    @property
+    def bin(self) -> str:
+        return self.path + "/bin"
+
+    @property
+    def python(self) -> str:
+        return self.path + "/bin/python"

@@ -1,0 +1,184 @@
+"""The fast lane of `run`: is the environment current? Then become the command at once.
+
+Everything here is counted: a launch in a current environment takes six file operations in the environment and
+the project, no exclusive lock, and only these modules of ours on top of `os`, `fcntl` and a hash built in C:
+
+1. read pyproject.toml or find that there is none (one listing of the directory more if the lock file is not named)
+2. open the in-use lock and share it without blocking
+3. read the stamp, now that nobody can commit
+4. read the lock file, and every further input that the stamp names
+5. open site-packages, by the absolute path in the stamp
+6. stat pyvenv.cfg
+7. exec `<env>/bin/COMMAND`, untried before
+
+It knows "current" and "don't know", never "wrong": whatever does not fit releases the in-use lock and leaves the
+rest to the slow path. Opening site-packages instead of looking at it makes an NFS client ask the server for its
+attributes (close-to-open consistency, nfs(5)).
+"""
+
+from __future__ import annotations
+
+import os
+
+from envsync import launch, stamp
+from envsync.environment import Environment
+from envsync.errors import LockFileError
+from envsync.request import Request, describe_python, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from envsync.stamp import Stamp
+
+
+class Entry:
+    """A shared hold on a current environment: the stamp, and the descriptor of the in-use lock."""
+
+    __slots__ = ("fd", "stamp")
+
+    def __init__(self, fd: int, stamp: Stamp) -> None:
+        self.fd = fd
+        self.stamp = stamp
+
+
+def environment_of(request: Request) -> Environment | None:
+    """Return the environment that a request names, or None if its name takes more than a glance.
+
+    `{digest}` needs facts that only a parser or a look at other Pythons can give, except for a pylock.toml
+    that is to be installed for the Python that runs envsync.
+    """
+    if "{digest}" not in request.env_template:
+        return Environment(request.env_template)
+    if request.text("python") or not request.lock.endswith(".toml"):
+        return None
+    import sys
+
+    python = describe_python(sys.implementation.name, "%d.%d" % sys.version_info[:2])  # noqa: UP031
+    return Environment(request.env_template.replace("{digest}", request.digest(python)))
+
+
+def enter(request: Request, environment: Environment, *, accept_racy: bool = False) -> Entry | None:
+    """Share the in-use lock if the environment is current.
+
+    Returns None for "don't know"; then nothing is held.
+
+    :param accept_racy: take a stamp whose mtime proves nothing, as whoever waited for this very sync may
+    """
+    import fcntl
+
+    try:
+        fd = os.open(environment.in_use, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        inode = os.fstat(fd).st_ino
+        current = _read_stamp(environment, inode)
+        certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)
+        if current is not None and certain and fits(current, request, environment.config):
+            return Entry(fd, current)
+    except OSError:
+        pass  # "don't know" is the answer to whatever cannot be opened, read or locked
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
+    # A command of ours may start others of its kind while a leader waits for it to end: it would wait for itself.
+    inside = os.environ.get("ENVSYNC_IN", "").partition(":")[0] == str(inode)
+    for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            return stamp.load(os.read(fd, 1 << 20))
+        finally:
+            os.close(fd)
+    return None
+
+
+def fits(current: Stamp, request: Request, config: str) -> bool:
+    """Tell whether the stamp is for this request and what it vouches for is as it was.
+
+    :param config: path of pyvenv.cfg
+    :raises OSError: something that it vouches for cannot be read
+    """
+    return digest_of(request, current) == current.digest and is_untouched(current, config)
+
+
+def digest_of(request: Request, current: Stamp) -> str | None:
+    """Compute the request's digest with the stamp's word for what only a parser can tell.
+
+    That word is good: it was given for inputs of exactly this content, or the digest comes out differently.
+    Returns None if the host is not one that the stamp was made for.
+    """
+    implementation, _, rest = current.python.partition(" ")
+    if current.python != describe_python(implementation, rest.partition(" ")[0]):
+        return None
+    try:
+        inputs = [
+            stamp.checksum(read(path if path.startswith("/") else request.directory + path)) for path in current.inputs
+        ]
+    except LockFileError:
+        return None
+    return request.digest(
+        current.python,
+        inputs,
+        unhashed=current.unhashed,
+        local_files=[f for f in current.local_files if f.direct],
+    )
+
+
+def is_untouched(current: Stamp, config: str) -> bool:
+    """Tell whether site-packages, pyvenv.cfg and local wheels are as the stamp says.
+
+    :raises OSError: one of them cannot be looked at
+    """
+    for site in current.sites:
+        fd = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if status.st_ino != site.inode or status.st_mtime_ns != site.mtime_ns:
+            return False
+    status = os.stat(config)
+    if current.config != f"{status.st_size} {status.st_mtime_ns}":
+        return False
+    for local in current.local_files:
+        status = os.stat(local.path)
+        if (status.st_size, status.st_mtime_ns) != (local.size, local.mtime_ns):
+            return False
+    return True
+
+
+def become(entry: Entry, words: Sequence[str], environ: Mapping[str, str], *, certain: bool = False) -> None:
+    """Exec the command in the environment that was entered. Returns only if the environment turns out broken.
+
+    :param certain: the environment has been made current just now: then a command that is not in it is not there
+    :raises CommandError: the command was not found or cannot be executed
+    """
+    env = entry.stamp.environment
+    token = f"{entry.stamp.in_use}:{entry.stamp.digest}"
+    variables = launch.environment_variables(environ, env, token)
+    fd = launch.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
+    if environ.get("ENVSYNC_EVENTS"):
+        from envsync.coordination.events import record
+
+        record("launched", env=env, digest=entry.stamp.digest, command=list(words))
+    if "/" not in words[0]:
+        path = f"{env}/bin/{words[0]}"
+        try:
+            os.execve(path, list(words), variables)
+        except FileNotFoundError:
+            if not certain and launch.has_broken(env, words[0]):
+                os.close(fd)
+                return
+        except OSError:
+            pass  # said properly by the attempt below
+    launch.execute(env, words, variables)

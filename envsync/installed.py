@@ -1,0 +1,222 @@
+"""What is installed in an environment: its dist-infos, their files, and our own record of what we installed.
+
+The truth is on disk: a distribution is installed if site-packages has its .dist-info (PEP 376), and owns the
+files in its RECORD and the bytecode compiled from them. `installed.json` only adds what cannot be seen there: which
+wheel, by hash, a distribution came from. It counts for a distribution as long as that one's RECORD is the very file
+we wrote (size and mtime): whoever reinstalls it writes another.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import posixpath
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from envsync.environment import Environment
+from envsync.plan import Installed, Origin
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where an environment keeps the files of each wheel scheme, relative to it, with forward slashes."""
+
+    purelib: str
+    platlib: str
+    scripts: str
+    headers: str
+    """Still without the distribution's name."""
+
+    def directory(self, scheme: str, name: str) -> str:
+        """Return the directory of a scheme for a distribution; the empty string is the environment itself."""
+        if scheme == "headers":
+            return f"{self.headers}/{name}"
+        return {"purelib": self.purelib, "platlib": self.platlib, "scripts": self.scripts, "data": ""}[scheme]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The site-packages directories, each once."""
+        return (self.purelib,) if self.purelib == self.platlib else (self.purelib, self.platlib)
+
+    def entry(self, path: str) -> str:
+        """Return the top-level entry of a path: what two distributions that share a file have in common."""
+        for base in (*self.sites, self.scripts, self.headers):
+            if path.startswith(base + "/"):
+                return base + "/" + path[len(base) + 1 :].partition("/")[0]
+        return path.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedFile:
+    """A line of a RECORD: path relative to the environment, hash as `sha256=...` or empty, size or None."""
+
+    path: str
+    hash: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What `installed.json` says of one distribution."""
+
+    version: str
+    origin: Origin
+    record_size: int
+    record_mtime_ns: int
+    entries: tuple[str, ...]
+    """Its top-level entries (`Layout.entry`)."""
+    scripts: bool
+    """Some of its files name the environment's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The content of `installed.json`."""
+
+    path: str
+    """The environment's absolute path when it was written: scripts name it."""
+    host: str
+    """Machine and libc family that it was made for."""
+    entries: Mapping[str, Entry]
+
+
+def load_ledger(environment: Environment) -> Ledger:
+    """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled."""
+    try:
+        with open(environment.installed, "rb") as file:
+            value = json.loads(file.read())
+        if value["format"] != FORMAT:
+            return Ledger("", "", {})
+        entries = {
+            name: Entry(
+                item["version"],
+                Origin(item["sha256"], item["direct_url"]),
+                item["record"][0],
+                item["record"][1],
+                tuple(item["entries"]),
+                item["scripts"],
+            )
+            for name, item in value["distributions"].items()
+        }
+        return Ledger(value["environment"], value["host"], entries)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return Ledger("", "", {})
+
+
+def dump_ledger(ledger: Ledger) -> bytes:
+    """Serialize `installed.json`."""
+    distributions = {
+        name: {
+            "version": entry.version,
+            "sha256": entry.origin.sha256,
+            "direct_url": entry.origin.direct_url,
+            "record": [entry.record_size, entry.record_mtime_ns],
+            "entries": entry.entries,
+            "scripts": entry.scripts,
+        }
+        for name, entry in sorted(ledger.entries.items())
+    }
+    value = {
+        "format": FORMAT,
+        "environment": ledger.path,
+        "host": ledger.host,
+        "distributions": distributions,
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Installed]:
+    """List the distributions in the environment, sorted by name. One look at each RECORD, none into it."""
+    found = []
+    for site in layout.sites:
+        try:
+            names = os.listdir(f"{environment.path}/{site}")
+        except FileNotFoundError:
+            continue
+        for directory in names:
+            if not directory.endswith(".dist-info"):
+                continue
+            raw_name, _, version = directory.removesuffix(".dist-info").partition("-")
+            name = canonicalize_name(raw_name)
+            dist_info = f"{site}/{directory}"
+            origin = _origin(environment, dist_info, ledger.entries.get(name), version)
+            found.append(Installed(name, version, dist_info, origin))
+    return sorted(found, key=lambda item: (item.name, item.dist_info))
+
+
+def _origin(environment: Environment, dist_info: str, entry: Entry | None, version: str) -> Origin | None:
+    if entry is None or entry.version != version:
+        return None
+    try:
+        status = os.lstat(f"{environment.path}/{dist_info}/RECORD")
+    except OSError:
+        return None
+    ours = (entry.record_size, entry.record_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    return entry.origin if ours else None
+
+
+def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] | None:
+    """List the files that a distribution owns: those of its RECORD, and all in its .dist-info.
+
+    Paths that lead out of the environment are left out: they are nobody's business of ours.
+
+    :returns: None if there is no RECORD that can be read
+    """
+    try:
+        with open(f"{environment.path}/{installed.dist_info}/RECORD", newline="", encoding="utf-8") as file:
+            owned = list(_rows(file, posixpath.dirname(installed.dist_info), os.path.abspath(environment.path)))
+    except (OSError, ValueError, csv.Error):
+        return None
+    return owned
+
+
+def metadata_files(environment: Environment, installed: Installed) -> Iterator[str]:
+    """List what is in a .dist-info, whether its RECORD names it or not: it all goes with the distribution."""
+    root = f"{environment.path}/{installed.dist_info}"
+    for directory, _, names in os.walk(root):
+        below = os.path.relpath(directory, environment.path).replace(os.sep, "/")
+        for name in names:
+            yield f"{below}/{name}"
+
+
+def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
+    for row in csv.reader(lines):
+        if len(row) != 3:
+            raise ValueError("a line of RECORD has not three fields")
+        path = row[0].replace("\\", "/")
+        if path.startswith("/"):
+            if not path.startswith(env + "/"):
+                continue
+            path = path[len(env) + 1 :]
+        else:
+            path = f"{site}/{path}"
+        path = posixpath.normpath(path)
+        if path == ".." or path.startswith(("../", "/")):
+            continue
+        yield OwnedFile(path, row[1], int(row[2]) if row[2] else None)
+
+
+def is_damaged(environment: Environment, files: Iterable[OwnedFile]) -> bool:
+    """Tell whether a recorded file is missing, is no file, or has another size than recorded.
+
+    Bytecode is left out: it is made and thrown away by whoever runs the code.
+    """
+    for file in files:
+        if file.path.endswith(".pyc"):
+            continue
+        try:
+            status = os.lstat(f"{environment.path}/{file.path}")
+        except OSError:
+            return True
+        if stat.S_ISLNK(status.st_mode):  # a store may be linked to by symbolic links
+            status = os.stat(f"{environment.path}/{file.path}")
+        if not stat.S_ISREG(status.st_mode) or (file.size is not None and status.st_size != file.size):
+            return True
+    return False

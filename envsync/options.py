@@ -1,0 +1,229 @@
+"""The options of `run` and `sync`: one table for the command line, `ENVSYNC_*` and `[tool.envsync]`.
+
+The fast lane parses a well-formed command line with this table alone. Whatever it does not understand (help, an
+unknown option) is left to click, whose options are built from the same table (`envsync.cli`). Imports nothing.
+"""
+
+from __future__ import annotations
+
+from envsync.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Value = str | bool | float | list[str]
+    Settings = dict[str, Value]
+
+FLAG, TEXT, LIST, SECONDS = "flag", "text", "list", "seconds"
+
+
+class Option:
+    """One option.
+
+    :param name: as in `find-links`; the variable is ENVSYNC_FIND_LINKS, the key in `settings` find_links
+    :param kind: FLAG, TEXT, LIST (may be given several times) or SECONDS
+    :param choices: the values allowed, if not any
+    :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
+        does so only for references without a hash, "" if it decides neither
+    """
+
+    __slots__ = ("choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        help: str,  # noqa: A002
+        *,
+        metavar: str = "",
+        choices: tuple[str, ...] = (),
+        shapes: str = "",
+        short: str = "",
+    ) -> None:
+        self.name = name
+        self.key = name.replace("-", "_")
+        self.kind = kind
+        self.help = help
+        self.metavar = metavar
+        self.choices = choices
+        self.shapes = shapes
+        self.short = short
+
+    @property
+    def variable(self) -> str:
+        return "ENVSYNC_" + self.key.upper()
+
+
+REQUEST = (
+    Option(
+        "lock",
+        TEXT,
+        "The lock file. Default: the only one here, or in the nearest parent that has one.",
+        metavar="FILE",
+    ),
+    Option(
+        "env",
+        TEXT,
+        "The environment. Default: .venv beside the lock file. {digest} is replaced.",
+        metavar="DIR",
+    ),
+    Option("python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target"),
+    Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target"),
+    Option("group", LIST, "A dependency group of the lock file.", metavar="NAME", shapes="target"),
+    Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target"),
+    Option("index-url", LIST, "An index to find wheels on.", metavar="URL", shapes="source"),
+    Option("find-links", LIST, "A directory or page that holds wheels.", metavar="DIR", shapes="source"),
+    Option("no-index", FLAG, "Use no index, only --find-links and what is cached.", shapes="source"),
+    Option("offline", FLAG, "Use no network at all."),
+    Option("cache-dir", TEXT, "The cache.", metavar="DIR"),
+    Option(
+        "link-mode",
+        TEXT,
+        "How files come from the cache: auto links where it can and copies elsewhere.",
+        choices=("auto", "hardlink", "copy"),
+    ),
+)
+WAIT = (
+    Option("timeout", SECONDS, "How long to wait for others. Default: no limit.", metavar="SECONDS"),
+    Option("busy", TEXT, "What to do while commands run in the environment.", choices=("wait", "fail", "ignore")),
+)
+COMMON = (
+    Option("quiet", FLAG, "Say nothing but errors.", short="q"),
+    Option("verbose", FLAG, "Say more.", short="v"),
+)
+RUN = REQUEST + WAIT + COMMON
+SYNC = (
+    *RUN,
+    Option("dry-run", FLAG, "Say what would change, change nothing."),
+    Option("json", FLAG, "Print the outcome as one JSON object."),
+)
+ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json"})
+"""`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
+
+
+def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings, list[str]] | None:
+    """Parse options up to the first word that is none, as in `--lock FILE -- python job.py`.
+
+    :returns: the settings and the words after them, or None for what needs the whole command line interface
+    :raises UsageError: a value is missing or not allowed
+    """
+    by_flag = {"--" + option.name: option for option in options}
+    by_flag.update({"-" + option.short: option for option in options if option.short})
+    settings: Settings = {}
+    words = list(arguments)
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == "--":
+            return settings, words[position:]
+        if not word.startswith("-") or word == "-":
+            return settings, words[position - 1 :]
+        flag, equals, text = word.partition("=")
+        option = by_flag.get(flag)
+        if option is None or (option.kind == FLAG and equals):
+            return None
+        if option.kind == FLAG:
+            settings[option.key] = True
+            continue
+        if not equals:
+            if position == len(words):
+                raise UsageError(f"option `{flag}` needs a value ({option.metavar or '|'.join(option.choices)})")
+            text = words[position]
+            position += 1
+        _add(settings, option, text, f"option `{flag}`")
+    return settings, []
+
+
+def _add(settings: Settings, option: Option, text: str, origin: str) -> None:
+    if option.kind == LIST:
+        values = settings.setdefault(option.key, [])
+        assert isinstance(values, list)
+        values.append(text)
+    else:
+        settings[option.key] = convert(option, text, origin)
+
+
+def convert(option: Option, text: str, origin: str) -> Value:
+    """Turn the text of one value into what the settings hold.
+
+    :param origin: where it was said, for the message
+    :raises UsageError: it is not a number, or not one of the choices
+    """
+    if option.kind == SECONDS:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < 1e9:
+            raise UsageError(f"{origin}: `{text}` is not a number of seconds")
+        return seconds
+    if option.kind == FLAG:
+        lowered = text.strip().lower()
+        if lowered in ("1", "true", "yes", "on"):
+            return True
+        if lowered in ("", "0", "false", "no", "off"):
+            return False
+        raise UsageError(f"{origin}: `{text}` is neither true nor false")
+    if option.choices and text not in option.choices:
+        raise UsageError(f"{origin}: `{text}` is not one of {', '.join(option.choices)}")
+    return text
+
+
+def from_variables(environ: Mapping[str, str]) -> Settings:
+    """Read `ENVSYNC_*`. Lists are separated by white space; an empty variable counts as unset."""
+    settings: Settings = {}
+    for option in RUN:
+        text = environ.get(option.variable)
+        if text and option.key not in ONLY_ON_THE_COMMAND_LINE:
+            origin = f"environment variable `{option.variable}`"
+            settings[option.key] = text.split() if option.kind == LIST else convert(option, text, origin)
+    return settings
+
+
+def from_table(table: Mapping[str, object], path: str) -> Settings:
+    """Read the table `[tool.envsync]` of a pyproject.toml, whose keys are the options' names.
+
+    :raises UsageError: a key is unknown or a value has the wrong type
+    """
+    by_name = {option.name: option for option in RUN if option.key not in ONLY_ON_THE_COMMAND_LINE}
+    settings: Settings = {}
+    for name, value in table.items():
+        option = by_name.get(name)
+        origin = f"`{name}` in [tool.envsync] of `{path}`"
+        if option is None:
+            raise UsageError(f"{origin} is not an option", hint=f"known are: {', '.join(sorted(by_name))}")
+        settings[option.key] = _from_toml(option, value, origin)
+    return settings
+
+
+def _from_toml(option: Option, value: object, origin: str) -> Value:
+    if option.kind == LIST:
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return list(value)
+        raise UsageError(f"{origin} has to be a list of strings")
+    if option.kind == FLAG:
+        if not isinstance(value, bool):
+            raise UsageError(f"{origin} has to be true or false")
+        return value
+    if option.kind == SECONDS and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return convert(option, str(value), origin)
+    if not isinstance(value, str):
+        raise UsageError(f"{origin} has to be a string")
+    return convert(option, value, origin)
+
+
+def checked(values: Mapping[str, object]) -> Settings:
+    """Check values that a program gave; None, false and empty ones count as not given.
+
+    :raises UsageError: a value is not allowed
+    """
+    settings: Settings = {}
+    for option in RUN:
+        value = values.get(option.key)
+        if value is not None and value is not False and value != []:
+            settings[option.key] = _from_toml(option, value, f"`{option.key}`")
+    return settings

@@ -1,0 +1,87 @@
+"""Decide what to remove and what to install: a pure function of what is installed and what is wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an installed distribution came from, as far as that decides whether it is the one that is wanted."""
+
+    sha256: str
+    """Of the wheel."""
+    direct_url: str | None = None
+    """The text of its direct_url.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A distribution found in the environment."""
+
+    name: str
+    """Normalized."""
+    version: str
+    dist_info: str
+    """Its .dist-info directory, relative to the environment."""
+    origin: Origin | None
+    """Known only for what envsync installed and what has not been touched since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A distribution that the lock file asks for, whose wheel is in the store."""
+
+    name: str
+    version: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sync does; each part sorted by name. An upgrade is in both `remove` and `install`."""
+
+    remove: tuple[Installed, ...]
+    install: tuple[Wanted, ...]
+    keep: tuple[Installed, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.remove and not self.install
+
+
+def plan(
+    installed: Iterable[Installed],
+    wanted: Iterable[Wanted],
+    *,
+    exact: bool = True,
+    spare: Collection[str] = (),
+    reinstall: Collection[str] = (),
+) -> Plan:
+    """Plan the way from what is installed to what is wanted.
+
+    A distribution that pip or uv installed is replaced by the verified wheel of the same version: nothing says
+    what is in it. Two dist-infos of one name are what an interrupted installer leaves: both go.
+
+    :param exact: remove what is not wanted
+    :param spare: names that an exact sync keeps all the same (pip in a fresh environment)
+    :param reinstall: names of which the files are known to be damaged
+    """
+    wanted_by_name = {item.name: item for item in wanted}
+    installed = sorted(installed, key=lambda item: (item.name, item.dist_info))
+    count = Counter(item.name for item in installed)
+    keep: list[Installed] = []
+    remove: list[Installed] = []
+    for item in installed:
+        want = wanted_by_name.get(item.name)
+        if want is None:
+            (remove if exact and item.name not in spare else keep).append(item)
+        elif item.origin == want.origin and count[item.name] == 1 and item.name not in reinstall:
+            keep.append(item)
+        else:
+            remove.append(item)
+    kept = {item.name for item in keep}
+    install = [item for name, item in sorted(wanted_by_name.items()) if name not in kept]
+    return Plan(tuple(remove), tuple(install), tuple(keep))

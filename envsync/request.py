@@ -1,0 +1,283 @@
+"""What the user asked for: lock file, environment and options, and the digest of them all.
+
+The fast lane builds a request with a handful of file operations and must arrive at the same digest as the slow
+path, so both use this module, and it imports only built-in modules (`tomllib` when pyproject.toml has a table
+for us that is not plain).
+
+The digest covers the content of every input file, the options that decide what is installed, and implementation,
+X.Y, machine and libc family of the target. Where the lock file has references without a hash it also covers the
+options that say where wheels come from, and size and mtime of local wheels. It does not cover paths: the same
+lock file in two places has one digest.
+"""
+
+from __future__ import annotations
+
+import os
+
+from envsync import options
+from envsync.errors import LockFileError, UsageError
+from envsync.stamp import LocalFile, checksum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from envsync.options import Settings
+
+CANDIDATES = ("pylock.toml", "requirements.txt", "uv.lock")
+
+
+class Request:
+    """A resolved request.
+
+    :ivar settings: the options, command line over environment over pyproject.toml
+    :ivar lock: path of the lock file, as it can be opened
+    :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
+    :ivar content: checksum of the lock file
+    :ivar key: stands for all that is known before the lock file is parsed; those who ask for the same have the
+        same key, and share a failure
+    """
+
+    __slots__ = ("content", "directory", "env_template", "key", "lock", "settings")
+
+    def __init__(self, settings: Settings, lock: str, content: str, env_template: str) -> None:
+        self.settings = settings
+        self.lock = lock
+        self.directory = lock[: lock.rfind("/") + 1]
+        self.content = content
+        self.env_template = env_template
+        self.key = checksum(
+            "\n".join(["key", *_chosen(settings, "target"), *_chosen(settings, "source"), content]).encode(
+                "utf-8", "surrogateescape"
+            )
+        )
+
+    def text(self, key: str) -> str | None:
+        """Return the value of an option that takes one word."""
+        value = self.settings.get(key)
+        assert value is None or isinstance(value, str)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return the values of an option that may be given several times."""
+        value = self.settings.get(key, [])
+        assert isinstance(value, list)
+        return tuple(value)
+
+    def flag(self, key: str) -> bool:
+        return self.settings.get(key) is True
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds to wait for others, None without limit."""
+        value = self.settings.get("timeout")
+        assert value is None or isinstance(value, float)
+        return value
+
+    def digest(
+        self,
+        python: str,
+        inputs: Sequence[str] = (),
+        *,
+        unhashed: bool = False,
+        local_files: Iterable[LocalFile] = (),
+    ) -> str:
+        """Compute the digest.
+
+        :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
+        :param inputs: the checksums of the further input files, in order
+        :param unhashed: whether some reference has no hash
+        :param local_files: the local wheels that are referred to directly and without a hash
+        """
+        lines = ["envsync-digest 1", f"lock {self.content}"]
+        lines += [f"input {content}" for content in inputs]
+        lines += _chosen(self.settings, "target")
+        lines.append("python " + python)
+        if unhashed:
+            lines += _chosen(self.settings, "source")
+            lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
+        return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def describe_python(implementation: str, short_version: str) -> str:
+    """Describe a target Python on this machine, as in `cpython 3.11 x86_64 glibc`.
+
+    The machine and the libc family are this host's: an environment on a shared filesystem may be met by others.
+    """
+    return f"{implementation} {short_version} {os.uname().machine} {libc_family()}"
+
+
+def libc_family() -> str:
+    """Name the C library's family without a file operation: confstr is glibc's own (confstr(3))."""
+    try:
+        return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "other"
+    except (ValueError, OSError):
+        return "other"
+
+
+def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
+    """Find the lock file and merge the options.
+
+    :param given: the options of the command line
+    :param environ: the process's environment variables
+    :raises UsageError: an option makes no sense, or no single lock file can be found
+    :raises LockFileError: the lock file cannot be read
+    """
+    settings = {**options.from_variables(environ), **given}
+    lock = settings.get("lock")
+    if isinstance(lock, str):
+        directory = lock[: lock.rfind("/") + 1]
+        table = _table(directory)
+    else:
+        directory, name, table = _find()
+        lock = directory + name
+    _anchor(table, directory)
+    settings = {**table, **settings}
+    template = settings.get("env")
+    if not isinstance(template, str):
+        template = directory + ".venv"
+    if not template.strip("/"):
+        raise UsageError("the environment cannot be the root directory or an empty path")
+    return Request(settings, lock, checksum(read(lock)), template.rstrip("/"))
+
+
+def read(path: str) -> bytes:
+    """Read an input file.
+
+    :raises LockFileError: it cannot be read
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        raise LockFileError(path, error.strerror or str(error)) from error
+
+
+def _anchor(table: Settings, directory: str) -> None:
+    """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
+    for key in ("env", "cache_dir", "find_links"):
+        value = table.get(key)
+        if isinstance(value, str):
+            table[key] = _beside(directory, value)
+        elif isinstance(value, list):
+            table[key] = [_beside(directory, item) for item in value]
+
+
+def _beside(directory: str, path: str) -> str:
+    return path if path.startswith("/") or "://" in path else directory + path
+
+
+def _chosen(settings: Settings, shapes: str) -> list[str]:
+    lines = []
+    for option in options.REQUEST:
+        value = settings.get(option.key)
+        if option.shapes != shapes or value is None or value is False:
+            continue
+        if isinstance(value, list):
+            # The order of extras and groups means nothing; that of sources decides what is found first.
+            values = sorted(set(value)) if shapes == "target" else [_absolute(item) for item in value]
+            lines += [f"{option.name} {item}" for item in values]
+        else:
+            lines.append(f"{option.name} {value}")
+    return lines
+
+
+def _absolute(source: str) -> str:
+    return source if source.startswith("/") or "://" in source else f"{os.getcwd()}/{source}"
+
+
+def _find() -> tuple[str, str, Settings]:
+    """Find the lock file here or in the nearest parent: its directory, its name, the options in pyproject.toml.
+
+    One listing a level tells which candidates are there and which are not.
+    """
+    directory = ""
+    levels = 0
+    while True:
+        try:
+            names = os.listdir(directory or ".")
+        except OSError as error:
+            raise UsageError(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
+        table = _table(directory) if "pyproject.toml" in names else {}
+        if isinstance(table.get("lock"), str):
+            return directory, str(table["lock"]), table
+        found = [name for name in CANDIDATES if name in names]
+        if len(found) > 1:
+            place = "this directory" if not directory else f"`{directory}`"
+            raise UsageError(
+                f"several lock files in {place}: {', '.join(found)}",
+                hint=f"choose one with --lock {directory}{found[0]}",
+            )
+        if found:
+            return directory, found[0], table
+        levels = levels or os.getcwd().count("/")
+        if directory.count("/") >= levels:
+            raise UsageError(
+                f"no lock file ({', '.join(CANDIDATES)}) in `{os.getcwd()}` or any of its parents",
+                hint="name one with --lock FILE",
+            )
+        directory += "../"
+
+
+def _table(directory: str) -> Settings:
+    """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none."""
+    path = directory + "pyproject.toml"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
+    if b"envsync" not in data:
+        return {}
+    table = plain_table(data)
+    if table is None:
+        table = _parsed_table(data, path)
+    return options.from_table(table, path)
+
+
+def plain_table(data: bytes) -> Mapping[str, object] | None:
+    """Read a `[tool.envsync]` that holds nothing but one-line strings and booleans, without a TOML parser.
+
+    :returns: the table, empty if there surely is none, or None if only a TOML parser can tell
+    """
+    if b'"""' in data or b"'''" in data or b"\\" in data:
+        return None
+    table: dict[str, object] = {}
+    inside = False
+    for raw in data.decode("utf-8", "replace").splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            squeezed = line.replace(" ", "").replace("\t", "")
+            inside = line == "[tool.envsync]"
+            if not inside and ("envsync" in line or squeezed == "[tool]"):
+                return None
+        elif not inside:
+            if "envsync" in line.partition("=")[0]:
+                return None
+        elif line and not line.startswith("#"):
+            name, _, value = (part.strip() for part in line.partition("="))
+            if not name.replace("-", "").isalnum():
+                return None
+            if value in ("true", "false"):
+                table[name] = value == "true"
+            elif len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and value.count(value[0]) == 2:
+                table[name] = value[1:-1]
+            else:
+                return None
+    return table
+
+
+def _parsed_table(data: bytes, path: str) -> Mapping[str, object]:
+    import tomllib
+
+    try:
+        table: object = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot parse `{path}`: {error}") from error
+    for name in ("tool", "envsync"):
+        table = table.get(name, {}) if isinstance(table, dict) else None
+    if not isinstance(table, dict):
+        raise UsageError(f"`tool.envsync` in `{path}` has to be a table")
+    return table

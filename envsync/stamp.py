@@ -1,0 +1,158 @@
+"""The stamp: one small text file that says the environment matches a digest, and how to see that it still does.
+
+It is written last, after everything it vouches for, always as a new inode renamed into place, and removed before
+anything it vouches for is touched: present and fitting means current, anything else means "don't know". One
+`key value` a line; the last line is a checksum of the lines before, so that a torn or damaged stamp is no stamp.
+
+What it records of the environment is what can be compared for the price of an open or a stat:
+
+- `in-use`: the inode of the in-use lock. A directory that was copied or recreated has another one.
+- `config`: size and mtime_ns of pyvenv.cfg. A remade environment has another one.
+- `site`: inode and mtime_ns of site-packages by its absolute path. Whoever adds or removes a top-level entry (pip,
+  uv, `rm`) changes the mtime; whoever moves the environment changes the path, and the scripts' `#!` lines with it.
+- `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
+  proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
+
+Imports only built-in modules.
+"""
+
+from __future__ import annotations
+
+from _blake2 import blake2b
+
+HEADER = "envsync-stamp 1"
+
+
+class Site:
+    """A site-packages directory as it was: absolute path, inode, mtime in ns."""
+
+    __slots__ = ("inode", "mtime_ns", "path")
+
+    def __init__(self, path: str, inode: int, mtime_ns: int) -> None:
+        self.path = path
+        self.inode = inode
+        self.mtime_ns = mtime_ns
+
+
+class LocalFile:
+    """A local wheel that was used without a hash: its size in bytes and mtime in ns have to vouch for it.
+
+    :ivar direct: the lock file names this very file, so that it is part of the digest; otherwise it was found in a
+        directory of wheels
+    """
+
+    __slots__ = ("direct", "mtime_ns", "path", "size")
+
+    def __init__(self, path: str, size: int, mtime_ns: int, *, direct: bool) -> None:
+        self.path = path
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.direct = direct
+
+
+class Stamp:
+    """What a stamp says. `inputs` are the further input files, relative to the lock file's directory."""
+
+    __slots__ = (
+        "config",
+        "digest",
+        "environment",
+        "in_use",
+        "inputs",
+        "local_files",
+        "python",
+        "racy",
+        "sites",
+        "unhashed",
+    )
+
+    def __init__(self) -> None:
+        self.digest = ""
+        self.python = ""
+        self.environment = ""
+        self.in_use = 0
+        self.config = ""
+        self.sites: list[Site] = []
+        self.inputs: list[str] = []
+        self.unhashed = False
+        self.local_files: list[LocalFile] = []
+        self.racy = False
+
+
+def checksum(data: bytes) -> str:
+    """Return 32 hexadecimal digits that stand for the data. Also the hash of input files and of the digest."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def dump(stamp: Stamp) -> bytes:
+    """Serialize a stamp."""
+    lines = [
+        HEADER,
+        "digest " + stamp.digest,
+        "python " + stamp.python,
+        "environment " + _quote(stamp.environment),
+        f"in-use {stamp.in_use}",
+        "config " + stamp.config,
+    ]
+    lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
+    lines += ["input " + _quote(path) for path in stamp.inputs]
+    lines += [
+        f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {_quote(local.path)}"
+        for local in stamp.local_files
+    ]
+    lines += ["unhashed"] * stamp.unhashed + ["racy"] * stamp.racy
+    data = "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
+    return data + b"end " + checksum(data).encode() + b"\n"
+
+
+def load(data: bytes) -> Stamp | None:
+    """Read a stamp. Returns None for one that is damaged or of another format: it then vouches for nothing."""
+    body, _, end = data.rpartition(b"end ")
+    if end != checksum(body).encode() + b"\n":
+        return None
+    lines = body.decode("utf-8", "surrogateescape").split("\n")
+    if lines[0] != HEADER:
+        return None
+    stamp = Stamp()
+    for line in lines[1:]:
+        key, _, value = line.partition(" ")
+        if key == "digest":
+            stamp.digest = value
+        elif key == "python":
+            stamp.python = value
+        elif key == "environment":
+            stamp.environment = _unquote(value)
+        elif key == "in-use":
+            stamp.in_use = int(value)
+        elif key == "config":
+            stamp.config = value
+        elif key == "site":
+            inode, mtime_ns, path = value.split(" ", 2)
+            stamp.sites.append(Site(_unquote(path), int(inode), int(mtime_ns)))
+        elif key == "input":
+            stamp.inputs.append(_unquote(value))
+        elif key in ("direct", "found"):
+            size, mtime_ns, path = value.split(" ", 2)
+            local = LocalFile(_unquote(path), int(size), int(mtime_ns), direct=key == "direct")
+            stamp.local_files.append(local)
+        elif key == "unhashed":
+            stamp.unhashed = True
+        elif key == "racy":
+            stamp.racy = True
+    return stamp
+
+
+def is_newer(data: bytes) -> bool:
+    """Tell whether a stamp that cannot be read was written by a newer envsync."""
+    head, _, version = data.partition(b"\n")[0].partition(b" ")
+    return head == b"envsync-stamp" and version.isdigit() and int(version) > 1
+
+
+def _quote(path: str) -> str:
+    return path.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _unquote(text: str) -> str:
+    if "\\" not in text:
+        return text
+    return "\\".join(part.replace("\\n", "\n") for part in text.split("\\\\"))

@@ -1,0 +1,244 @@
+"""One change of an environment, from the plan to the steps that can be journaled.
+
+Reads the environment and fills the stage; the environment itself is not touched before `journal.apply`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from envsync.cache.manifest import Manifest
+from envsync.cache.store import Store
+from envsync.environment import Environment
+from envsync.errors import ConflictError, FilesystemError
+from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_damaged, metadata_files
+from envsync.plan import Installed, Plan, Wanted
+from envsync.progress import Report
+from envsync.transaction.journal import Identity, Journal, Place, Remove
+from envsync.transaction.sharing import allot
+from envsync.transaction.stage import Item, Staged, Stager
+from envsync.transaction.steps import Node, decide, tree
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Whose files the change concerns."""
+
+    removed: Mapping[str, str]
+    """Files of what goes → hash as in RECORD."""
+    kept: Mapping[str, tuple[str, str]]
+    """Files of what stays, where they could be shared with what goes or comes → (distribution, hash)."""
+
+    @property
+    def disputed(self) -> frozenset[str]:
+        """Distributions that stay but have lost a shared file to one that goes: their own has to come back."""
+        return frozenset(
+            self.kept[path][0]
+            for path, hash_ in self.removed.items()
+            if path in self.kept and self.kept[path][1] != hash_
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that is staged and decided."""
+
+    journal: Journal
+    ledger: Ledger
+    differing: Mapping[str, tuple[str, ...]]
+    """Files that several distributions have with different contents."""
+    copied: str | None
+    """Why files had to be copied instead of linked, if they had."""
+
+
+def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
+    """Name the distributions of which a recorded file is missing or has another size than recorded."""
+    names = set()
+    for item in installed:
+        files = files_of(environment, item)
+        if files is None or is_damaged(environment, files):
+            names.add(item.name)
+    return frozenset(names)
+
+
+def ownership(
+    environment: Environment,
+    layout: Layout,
+    plan: Plan,
+    manifests: Mapping[str, Manifest],
+    ledger: Ledger,
+    store: Store,
+) -> Ownership:
+    """Find out whose files a plan concerns.
+
+    Reads the RECORDs of what goes, and of what stays only those that have a top-level entry in common.
+    """
+    removed: dict[str, str] = {}
+    for item in plan.remove:
+        files = files_of(environment, item)
+        if files is None:
+            files = _from_store(layout, item, ledger, store)
+        removed.update((file.path, file.hash) for file in files)
+        removed.update((path, removed.get(path, "")) for path in metadata_files(environment, item))
+    touched = {layout.entry(path) for path in removed}
+    for wanted in plan.install:
+        touched |= entries_of(layout, manifests[wanted.name])
+    kept: dict[str, tuple[str, str]] = {}
+    for item in plan.keep:
+        entry = ledger.entries.get(item.name)
+        if item.origin is not None and entry is not None and touched.isdisjoint(entry.entries):
+            continue
+        for file in files_of(environment, item) or ():
+            if layout.entry(file.path) in touched and not (file.path in kept and kept[file.path][0] > item.name):
+                kept[file.path] = (item.name, file.hash)
+    return Ownership(removed, kept)
+
+
+def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -> list[OwnedFile]:
+    """List the files of a distribution whose RECORD is gone, as the wheel that we installed has them."""
+    entry = ledger.entries.get(item.name)
+    manifest = store.get(entry.origin.sha256) if entry is not None else None
+    if manifest is None:
+        return []
+    files = [OwnedFile(path, "", size) for path, size in files_of_manifest(layout, manifest)]
+    files += [OwnedFile(f"{layout.scripts}/{script.name}", "", None) for script in manifest.scripts]
+    return files
+
+
+def files_of_manifest(layout: Layout, manifest: Manifest) -> list[tuple[str, int]]:
+    """List the files of a wheel as (path relative to the environment, size), without generated ones."""
+    files = []
+    for directory in manifest.directories:
+        base = layout.directory(directory.scheme, manifest.name)
+        path = "/".join(part for part in (base, directory.path) if part)
+        files += [(f"{path}/{name}" if path else name, size) for name, size, _ in directory.files]
+    return files
+
+
+def entries_of(layout: Layout, manifest: Manifest) -> set[str]:
+    """Name the top-level entries of a wheel."""
+    entries = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
+    for directory in manifest.directories:
+        base = layout.directory(directory.scheme, manifest.name)
+        if directory.path:
+            entries.add(layout.entry(f"{base}/{directory.path}/-" if base else f"{directory.path}/-"))
+        else:
+            entries.update(layout.entry(f"{base}/{name}" if base else name) for name, _, _ in directory.files)
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Changer:
+    """What it takes to prepare a change.
+
+    :ivar env: absolute path of the environment, as scripts will name it
+    :ivar workspace: where the stage and the trash of this sync are, relative to the environment
+    """
+
+    environment: Environment
+    layout: Layout
+    store: Store
+    env: str
+    workspace: str
+    link_mode: str
+    host: str
+
+    def prepare(
+        self, plan: Plan, manifests: Mapping[str, Manifest], owned: Ownership, ledger: Ledger, report: Report
+    ) -> Change:
+        """Stage what comes and decide the steps.
+
+        :raises ConflictError: files that nobody owns are in the way; nothing has been touched
+        :raises EnvsyncError: staging failed; the stage is to be thrown away
+        """
+        items = [Item(wanted, manifests[wanted.name]) for wanted in plan.install]
+        allotment = allot(items, self.layout, owned.kept)
+        root = f"{self.environment.path}/{self.workspace}/new"
+        try:
+            os.makedirs(root)
+        except OSError as error:
+            raise FilesystemError("make directory", root, error) from error
+        stager = Stager(
+            self.env,
+            self.layout,
+            self.store,
+            root,
+            link=self.link_mode != "copy",
+            strict=self.link_mode == "hardlink",
+        )
+        staged = stager.stage(allotment.items, report)
+        gone = [path for path in owned.removed if path not in owned.kept]
+        journal = self._decide(tree([*gone, *allotment.give_way]), staged)
+        return Change(journal, self._ledger(plan, manifests, staged, ledger), allotment.differing, staged.copied)
+
+    def _decide(self, removed: Node, staged: Staged) -> Journal:
+        decision = decide(self.listing, removed, staged.tree, protected=self._protected(), is_same=self._is_same)
+        if decision.conflicts:
+            raise ConflictError(self.environment.path, decision.conflicts)
+        steps: list[Remove | Place] = []
+        for number, path in enumerate(decision.remove):
+            try:
+                identity = Identity.of(f"{self.environment.path}/{path}")
+            except FileNotFoundError:
+                continue  # gone since it was listed, and that is all that is wanted of it
+            steps.append(Remove(path, identity, f"{self.workspace}/old/{number}"))
+        steps += [Place(f"{self.workspace}/new/{path}", path) for path in decision.place]
+        return Journal(self.workspace, tuple(steps))
+
+    def listing(self, path: str) -> Mapping[str, bool] | None:
+        """List a directory of the environment; links to directories count as files."""
+        try:
+            with os.scandir(f"{self.environment.path}/{path}") as entries:
+                return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise FilesystemError("list", f"{self.environment.path}/{path}", error) from error
+
+    def _is_same(self, path: str) -> bool:
+        """Tell whether a file in the way has the content that is to come: an interrupted installer left it."""
+        there, staged = (
+            f"{self.environment.path}/{path}",
+            f"{self.environment.path}/{self.workspace}/new/{path}",
+        )
+        try:
+            if os.path.islink(there) or os.stat(there).st_size != os.stat(staged).st_size:
+                return False
+            with open(there, "rb") as left, open(staged, "rb") as right:
+                while chunk := left.read(1 << 20):
+                    if chunk != right.read(1 << 20):
+                        return False
+        except OSError:
+            return False
+        return True
+
+    def _protected(self) -> set[str]:
+        protected = {""}
+        for base in (*self.layout.sites, self.layout.scripts, self.layout.headers):
+            parts = base.split("/")
+            protected.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return protected
+
+    def _ledger(self, plan: Plan, manifests: Mapping[str, Manifest], staged: Staged, old: Ledger) -> Ledger:
+        entries = {
+            item.name: old.entries[item.name]
+            for item in plan.keep
+            if item.origin is not None and item.name in old.entries
+        }
+        for wanted in plan.install:
+            entries[wanted.name] = self._entry(wanted, manifests[wanted.name], staged)
+        return Ledger(self.env, self.host, entries)
+
+    def _entry(self, wanted: Wanted, manifest: Manifest, staged: Staged) -> Entry:
+        size, mtime_ns = staged.records[wanted.name]
+        return Entry(
+            # As the .dist-info directory spells it, by which `scan` will know it.
+            version=manifest.dist_info.removesuffix(".dist-info").partition("-")[2],
+            origin=wanted.origin,
+            record_size=size,
+            record_mtime_ns=mtime_ns,
+            entries=tuple(sorted(entries_of(self.layout, manifest))),
+            scripts=bool(manifest.scripts or manifest.rewrite),
+        )

@@ -1,0 +1,198 @@
+"""The journal: the ordered steps of a decided commit, and their redo, which is also how they are done at first.
+
+The rules, in the order in which they matter:
+
+1. The journal is written to a temporary file, ends in a checksum, and is renamed into place. From that rename on
+   the commit is decided: whoever comes next finishes it. A journal without its checksum was never decided.
+2. Doing the steps and redoing them after a crash is one and the same function, `apply`, and may be repeated: a
+   step whose source is gone was done.
+3. A step touches only what it was decided for. What goes is recognized by inode, size and mtime (a directory by its
+   inode: what is compiled inside meanwhile changes its mtime), and what comes is put only where nothing is.
+   Anything else was made by somebody else since; it is left, and reported as left, and the plan is made again from
+   what is really there.
+4. rename(2) of two hard links of one file onto each other does nothing and reports success. So where source and
+   destination of a placement are one inode, the source is unlinked instead.
+5. The stamp is gone before the first step and written after the journal is removed.
+
+State after a crash: before the journal's rename, the environment is as it was and a stage lies about; after it,
+every entry is wholly old, in the trash, or wholly new, and `apply` leads to the new state; after the journal is
+removed, the environment is new but for the stamp, which the next leader writes.
+
+Not covered: somebody who changes the same entries while the steps are taken, without taking the environment lock
+(pip does not). The look before each rename narrows that gap but cannot close it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+
+from envsync.environment import Environment
+from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.stamp import checksum
+from envsync.transaction import replace
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what an entry is recognized. Size and mtime of a directory are not part of it."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str) -> Identity:
+        """Look at an entry, not at what it links to.
+
+        :raises OSError: there is none
+        """
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return cls(status.st_ino, 0, 0)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Rename `path` into the trash, if it is still what it was."""
+
+    path: str
+    identity: Identity
+    trash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rename `source` from the stage to `path`, if nothing is there."""
+
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """A decided commit. All paths are relative to the environment."""
+
+    workspace: str
+    """The directory of stage and trash, removed when all is done."""
+    steps: tuple[Remove | Place, ...]
+
+
+def dump(journal: Journal) -> bytes:
+    """Serialize a journal: a JSON value a line, and the checksum of all lines before as the last."""
+    lines = [json.dumps({"format": FORMAT, "workspace": journal.workspace})]
+    for step in journal.steps:
+        if isinstance(step, Remove):
+            identity = step.identity
+            lines.append(
+                json.dumps(["remove", step.path, identity.inode, identity.size, identity.mtime_ns, step.trash])
+            )
+        else:
+            lines.append(json.dumps(["place", step.source, step.path]))
+    body = ("\n".join(lines) + "\n").encode()
+    return body + f"end {checksum(body)}\n".encode()
+
+
+def load(data: bytes, path: str) -> Journal | None:
+    """Read a journal. Returns None if it is torn: then it was never decided.
+
+    :raises EnvironmentRefusedError: it was written by a newer envsync, which has to finish it
+    """
+    body, _, end = data.rpartition(b"end ")
+    if end != f"{checksum(body)}\n".encode():
+        return None
+    head, *rest = (json.loads(line) for line in body.decode().splitlines())
+    if head["format"] != FORMAT:
+        raise EnvironmentRefusedError(path, f"its journal has format {head['format']}", hint="use a newer envsync")
+    steps: list[Remove | Place] = []
+    for kind, *fields in rest:
+        if kind == "remove":
+            step_path, inode, size, mtime_ns, trash = fields
+            steps.append(Remove(step_path, Identity(inode, size, mtime_ns), trash))
+        else:
+            steps.append(Place(*fields))
+    return Journal(head["workspace"], tuple(steps))
+
+
+def write(environment: Environment, journal: Journal) -> None:
+    """Put the journal in place. When this returns the commit is decided."""
+    replace.write(environment.journal, dump(journal))
+
+
+def read(environment: Environment) -> Journal | None:
+    """Read the journal of an environment; None if there is none that was decided."""
+    data = replace.read(environment.journal)
+    return None if data is None else load(data, environment.path)
+
+
+def ledger_path(environment: Environment, journal: Journal) -> str:
+    """Return where the `installed.json` of after the commit waits beside the stage."""
+    return f"{environment.path}/{journal.workspace}/installed.json"
+
+
+def finish(environment: Environment, journal: Journal) -> tuple[str, ...]:
+    """Take the steps, put the new `installed.json` in place, and remove the journal.
+
+    :returns: the paths that are not as the steps assume, as `apply`
+    :raises FilesystemError: the operating system refused something; the journal stays for the next leader
+    """
+    left = apply(environment, journal)
+    replace.rename_if_there(ledger_path(environment, journal), environment.installed)
+    replace.remove(environment.journal)
+    return left
+
+
+def apply(environment: Environment, journal: Journal) -> tuple[str, ...]:
+    """Take the steps, those that were taken before included.
+
+    :returns: the paths that are not as the steps assume: they were left as they are
+    :raises FilesystemError: the operating system refused a step; the journal has to stay
+    """
+    left = []
+    os.makedirs(f"{environment.path}/{journal.workspace}/old", exist_ok=True)
+    for step in journal.steps:
+        try:
+            taken = _remove(environment.path, step) if isinstance(step, Remove) else _place(environment.path, step)
+        except OSError as error:
+            raise FilesystemError("move", f"{environment.path}/{step.path}", error) from error
+        if not taken:
+            left.append(step.path)
+    return tuple(left)
+
+
+def _remove(env: str, step: Remove) -> bool:
+    try:
+        present = Identity.of(f"{env}/{step.path}")
+    except FileNotFoundError:
+        return True
+    if present != step.identity or os.path.lexists(f"{env}/{step.trash}"):
+        return False
+    os.rename(f"{env}/{step.path}", f"{env}/{step.trash}")
+    return True
+
+
+def _place(env: str, step: Place) -> bool:
+    source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
+    try:
+        staged = Identity.of(source)
+    except FileNotFoundError:
+        return True
+    try:
+        present = Identity.of(destination)
+    except FileNotFoundError:
+        pass
+    else:
+        if staged != present or os.path.isdir(source):
+            return False
+        os.unlink(source)
+        return True
+    try:
+        os.rename(source, destination)
+    except FileNotFoundError:  # the directory that it belongs in was taken away
+        return False
+    return True

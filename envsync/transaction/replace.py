@@ -1,0 +1,92 @@
+"""Write and read small state files so that nobody ever sees half of one.
+
+A state file is written to a temporary file beside it and renamed over it; never in place, for on a network
+filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
+being replaced: ESTALE for up to a second or so, and EEXIST.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from envsync.errors import FilesystemError
+
+PASSING = frozenset({errno.ESTALE, errno.EEXIST})
+
+
+def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
+    """Replace a file as a whole. Its inode is always a new one.
+
+    :raises FilesystemError: it cannot be written; what was there is untouched and no temporary file is left
+    """
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        discard(temporary)
+        raise FilesystemError("write", path, error) from error
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def read(path: str) -> bytes | None:
+    """Read a file; None if there is none.
+
+    :raises FilesystemError: it is there and cannot be read
+    """
+    for attempt in range(40):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in PASSING or attempt == 39:
+                raise FilesystemError("read", path, error) from error
+            time.sleep(0.05)
+    raise AssertionError("unreachable")
+
+
+def remove(path: str) -> None:
+    """Remove a file that must not stay.
+
+    :raises FilesystemError: it is there and cannot be removed
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # gone is what was wanted
+    except OSError as error:
+        raise FilesystemError("remove", path, error) from error
+
+
+def discard(path: str) -> None:
+    """Remove a file if it is there and can be removed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # gone already, or left for a later sync
+
+
+def rename_if_there(source: str, destination: str) -> bool:
+    """Rename a file. Returns False if it is not there.
+
+    :raises FilesystemError: it is there and cannot be renamed
+    """
+    try:
+        os.rename(source, destination)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise FilesystemError("rename", source, error) from error
+    return True

@@ -1,0 +1,107 @@
+"""Decide who provides a file that several distributions have.
+
+Most often that is an `__init__.py` of a namespace that every one of them ships, with the same content. Contents that
+differ are a defect of the packages; all installers let the last one win, and most have no order. Here, the
+distribution whose name sorts last wins, so that what is on disk depends on what is installed and never on the
+order in which it came; and if that one goes, the next gets its file back.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from envsync.cache.manifest import Directory
+from envsync.installed import Layout
+from envsync.transaction.stage import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """Who provides what."""
+
+    items: tuple[Item, ...]
+    """With the files that each is to skip."""
+    give_way: frozenset[str]
+    """Files of distributions that stay, which one of the items replaces."""
+    differing: Mapping[str, tuple[str, ...]]
+    """Path → the distributions that have it with contents that differ."""
+
+
+def allot(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, str]]) -> Allotment:
+    """Decide for the distributions that are to be installed.
+
+    :param kept: files of distributions that stay and could share some: path → (distribution, hash as in RECORD)
+    """
+    hashes = _Hashes(layout)
+    skips: dict[str, set[str]] = {}
+    give_way: set[str] = set()
+    differing: dict[str, tuple[str, ...]] = {}
+    for path, holders in _candidates(items, layout, kept).items():
+        keeper = kept.get(path)
+        if len(holders) == 1 and keeper is None:
+            continue
+        contents = {hashes.of(item, path) for item in holders}
+        names = [item.wanted.name for item in holders]
+        if keeper is not None:
+            contents.add(keeper[1])
+            names.append(keeper[0])
+        if len(contents) > 1:
+            differing[path] = tuple(sorted(names))
+        winner = max(names)
+        if keeper is not None and (keeper[0] == winner or len(contents) == 1):
+            winner = keeper[0]
+        elif keeper is not None:
+            give_way.add(path)
+        for item in holders:
+            if item.wanted.name != winner:
+                skips.setdefault(item.wanted.name, set()).add(path)
+    allotted = tuple(Item(item.wanted, item.manifest, frozenset(skips.get(item.wanted.name, ()))) for item in items)
+    return Allotment(allotted, frozenset(give_way), differing)
+
+
+def _candidates(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, str]]) -> dict[str, list[Item]]:
+    """Find the files that may be shared: only directories that several have are looked into."""
+    directories: dict[str, list[tuple[Item, Directory]]] = {}
+    for item in items:
+        for directory in item.manifest.directories:
+            base = layout.directory(directory.scheme, item.manifest.name)
+            path = "/".join(part for part in (base, directory.path) if part)
+            directories.setdefault(path, []).append((item, directory))
+    kept_directories = {path.rpartition("/")[0] for path in kept}
+    candidates: dict[str, list[Item]] = {}
+    for path, holders in directories.items():
+        if len(holders) == 1 and path not in kept_directories:
+            continue
+        for item, directory in holders:
+            for name, _, _ in directory.files:
+                candidates.setdefault(f"{path}/{name}" if path else name, []).append(item)
+    for item in items:
+        for script in item.manifest.scripts:
+            candidates.setdefault(f"{layout.scripts}/{script.name}", []).append(item)
+    return candidates
+
+
+class _Hashes:
+    """The hashes of the files of wheels, read from their manifests when they are asked for."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.known: dict[str, dict[str, str]] = {}
+
+    def of(self, item: Item, path: str) -> str:
+        name = item.wanted.name
+        if name not in self.known:
+            self.known[name] = self._read(item)
+        return self.known[name].get(path, "")
+
+    def _read(self, item: Item) -> dict[str, str]:
+        hashes = {}
+        for scheme, text in item.manifest.record:
+            base = self.layout.directory(scheme, item.manifest.name)
+            for row in csv.reader(text.splitlines()):
+                hashes[f"{base}/{row[0]}" if base else row[0]] = row[1]
+        for script in item.manifest.scripts:
+            hashes[f"{self.layout.scripts}/{script.name}"] = f"entry point {script.module}:{script.attr}"
+        return hashes

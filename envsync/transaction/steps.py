@@ -1,0 +1,195 @@
+"""Decide the steps of a commit: a pure function of what is there, what has to go and what has to come.
+
+There are two kinds of steps, both of them one rename(2):
+
+- remove: from the environment into the transaction's trash
+- place: from the transaction's stage into the environment, where nothing is
+
+A whole directory is moved at once if a listing shows that all in it goes, or that nothing is in its place; else its
+entries are, one by one. So a sync of 22,000 files takes some hundreds of steps, and a directory that several
+distributions share, or in which somebody keeps a file of their own, is changed just as much as has to be.
+
+All removals come before all placements; the old .dist-info directories go first and the new ones come last, so
+that whoever looks in between (pip, importlib.metadata) sees a distribution missing rather than half of it.
+
+Bytecode in `__pycache__` belongs to whoever owns its source: what is compiled from a file that goes, goes too.
+Otherwise, a source of the same size and mtime would run its predecessor's code (PEP 552).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+Listing = Callable[[str], Mapping[str, bool] | None]
+"""Directory, relative to the environment → its entries, True for directories (not for links to them); None if it
+is no directory."""
+
+
+class Node:
+    """A directory of paths: the files in it and the directories below."""
+
+    __slots__ = ("children", "files")
+
+    def __init__(self) -> None:
+        self.children: dict[str, Node] = {}
+        self.files: set[str] = set()
+
+    def directory(self, path: str) -> Node:
+        """Return the node of a directory below this one, made if it is missing."""
+        node = self
+        for part in path.split("/") if path else ():
+            child = node.children.get(part)
+            if child is None:
+                child = node.children[part] = Node()
+            node = child
+        return node
+
+    def add(self, path: str) -> None:
+        """Add a file."""
+        directory, _, name = path.rpartition("/")
+        self.directory(directory).files.add(name)
+
+
+def tree(paths: Iterable[str]) -> Node:
+    """Make a tree of file paths."""
+    root = Node()
+    for path in paths:
+        root.add(path)
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The steps, in order, or the reasons not to take any."""
+
+    remove: tuple[str, ...]
+    place: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    """Paths in the way that no distribution owns."""
+
+
+def decide(
+    listing: Listing,
+    removed: Node,
+    added: Node,
+    *,
+    protected: Collection[str],
+    is_same: Callable[[str], bool],
+) -> Decision:
+    """Decide the steps that take away `removed` and bring in `added`.
+
+    :param protected: directories that are the environment's own and are never moved (`bin`, `lib`, ...)
+    :param is_same: tells whether a file in the way has the very content that is to come: then it is no conflict
+    """
+    return _Decider(listing, frozenset(protected), is_same).run(removed, added)
+
+
+class _Decider:
+    def __init__(self, listing: Listing, protected: frozenset[str], is_same: Callable[[str], bool]) -> None:
+        self.listing = listing
+        self.protected = protected
+        self.is_same = is_same
+        self.remove: list[str] = []
+        self.place: list[str] = []
+        self.conflicts: list[str] = []
+
+    def run(self, removed: Node, added: Node) -> Decision:
+        self._visit("", removed, added)
+        remove = sorted(self.remove, key=lambda path: (not path.endswith(".dist-info"), path))
+        place = sorted(self.place, key=lambda path: (path.endswith(".dist-info"), path))
+        return Decision(tuple(remove), tuple(place), tuple(sorted(self.conflicts)))
+
+    def _visit(self, path: str, removed: Node | None, added: Node | None) -> None:
+        entries = self.listing(path) or {}
+        removed = self._with_bytecode(path, entries, removed)
+        names: set[str] = set()
+        for node in (removed, added):
+            if node is not None:
+                names.update(node.children, node.files)
+        for name in sorted(names):
+            going = removed.children.get(name) if removed else None
+            coming = added.children.get(name) if added else None
+            goes = removed is not None and name in removed.files
+            comes = added is not None and name in added.files
+            below = f"{path}/{name}" if path else name
+            if name not in entries:
+                if coming or comes:
+                    self.place.append(below)
+            elif entries[name]:
+                self._visit_directory(below, going, coming, comes=comes)
+            else:
+                self._visit_file(below, goes=goes, comes=comes, coming=coming)
+
+    def _visit_directory(self, path: str, going: Node | None, coming: Node | None, *, comes: bool) -> None:
+        if going is not None and self._covers(path, going):
+            self.remove.append(path)
+            if coming or comes:
+                self.place.append(path)
+        elif comes:
+            self.conflicts.append(path)
+        elif going is not None or coming is not None:
+            self._visit(path, going, coming)
+
+    def _visit_file(self, path: str, *, goes: bool, comes: bool, coming: Node | None) -> None:
+        if goes or (comes and self.is_same(path)):
+            self.remove.append(path)
+        elif comes or coming:
+            self.conflicts.append(path)
+            return
+        if comes or coming:
+            self.place.append(path)
+
+    def _covers(self, path: str, removed: Node) -> bool:
+        """Tell whether all that is in a directory goes."""
+        if path in self.protected:
+            return False
+        entries = self.listing(path)
+        if entries is None:
+            return False
+        node = self._with_bytecode(path, entries, removed) or removed
+        for name, is_directory in entries.items():
+            if not is_directory:
+                if name not in node.files:
+                    return False
+                continue
+            below = f"{path}/{name}"
+            child = node.children.get(name)
+            if child is None:
+                if name == "__pycache__" and not self.listing(below):
+                    continue
+                return False
+            if not self._covers(below, child):
+                return False
+        return True
+
+    def _with_bytecode(self, path: str, entries: Mapping[str, bool], removed: Node | None) -> Node | None:
+        """Add the bytecode of the sources that go from a directory to what goes."""
+        if removed is None or not entries.get("__pycache__"):
+            return removed
+        sources = {name[:-3] for name in removed.files if name.endswith(".py")}
+        if not sources:
+            return removed
+        compiled = self.listing(f"{path}/__pycache__" if path else "__pycache__") or {}
+        owned = {name for name, is_directory in compiled.items() if not is_directory and _has_source(name, sources)}
+        extended = Node()
+        extended.files = removed.files
+        extended.children = dict(removed.children)
+        cache = Node()
+        known = removed.children.get("__pycache__")
+        cache.files = owned | (known.files if known else set())
+        cache.children = known.children if known else {}
+        extended.children["__pycache__"] = cache
+        return extended
+
+
+def _has_source(compiled: str, sources: Collection[str]) -> bool:
+    """Tell whether bytecode is compiled from one of the sources: `X.cpython-311.opt-1.pyc` is, from X."""
+    if not compiled.endswith(".pyc"):
+        return False
+    end = compiled.find(".")
+    while end > 0:
+        if compiled[:end] in sources and compiled[end + 1 :].count("-"):
+            return True
+        end = compiled.find(".", end + 1)
+    return False
