@@ -6,7 +6,6 @@ environment does not need. `site`, and with it every library, is loaded when the
 
 from __future__ import annotations
 
-import os
 import sys
 
 TYPE_CHECKING = False
@@ -16,10 +15,8 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
-    from envsync.errors import EnvsyncError
-
     try:
-        if arguments and arguments[0] == "run" and os.name == "posix":
+        if arguments and arguments[0] == "run" and sys.platform != "win32":
             status = _run(arguments[1:])
             if status is not None:
                 return status
@@ -29,13 +26,16 @@ def main(arguments: Sequence[str]) -> int:
         from envsync.cli import main as command_line
 
         return command_line(arguments)
-    except EnvsyncError as error:
-        from envsync.coordination.messages import say_error
-
-        say_error(error)
-        return error.exit_code
     except KeyboardInterrupt:
         return _die_of_interrupt()
+    except Exception as error:
+        from envsync.coordination.messages import say_error
+        from envsync.errors import EnvsyncError
+
+        if not isinstance(error, EnvsyncError):
+            raise
+        say_error(error)
+        return error.exit_code
 
 
 def _run(arguments: Sequence[str]) -> int | None:
@@ -46,19 +46,36 @@ def _run(arguments: Sequence[str]) -> int | None:
     if parsed is None or not parsed[1]:
         return None
     settings, words = parsed
-    asked = request.resolve(settings, os.environ)
+    environ = _environ()
+    asked = request.resolve(settings, environ)
     environment = fastlane.environment_of(asked)
     if environment is not None:
         entry = fastlane.enter(asked, environment)
         if entry is not None:
-            fastlane.become(entry, words, os.environ)
+            fastlane.become(entry, words, environ)
     from envsync.coordination.slowlane import run
 
-    return run(asked, environment, words)
+    run(asked, environment, words)
+
+
+def _environ() -> dict[str, str]:
+    """Return the environment variables, as `os.environ` has them."""
+    if "os" in sys.modules or sys.platform == "win32":
+        import os
+
+        return dict(os.environ)
+    import posix
+
+    encoding = sys.getfilesystemencoding()
+    return {
+        name.decode(encoding, "surrogateescape"): value.decode(encoding, "surrogateescape")
+        for name, value in posix.environ.items()
+    }
 
 
 def _die_of_interrupt() -> int:
     """End as the signal would have ended us, so that a shell stops its loop, too."""
+    import os
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)

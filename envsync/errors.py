@@ -97,7 +97,8 @@ class ConflictError(EnvsyncError):
         shown = ", ".join(f"`{file}`" for file in files[:5])
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
         super().__init__(
-            f"environment `{path}` holds files that no distribution owns where the lock file wants its own: {shown}{more}",
+            f"environment `{path}` holds files that no distribution owns where the lock file wants its own: "
+            f"{shown}{more}",
             hint="move them away, or remove the environment and let envsync make it anew",
         )
         self.path = path

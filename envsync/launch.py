@@ -8,15 +8,21 @@ lasts as long as the command and its forks do, and no longer. Imports only built
 from __future__ import annotations
 
 import errno
-import os
+import sys
 
-from envsync.errors import CommandError
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import NoReturn
 
+    from envsync.errors import CommandError
+
+DEFAULT_PATH = "/bin:/usr/bin"
+"""Of processes without PATH, as `os.defpath`."""
 OUT_OF_THE_WAY = 200
 """Shells and daemons use and close low descriptors (`exec 3>&1`); few go above this."""
 
@@ -42,56 +48,54 @@ def environment_variables(environ: Mapping[str, str], env: str, token: str) -> d
     """
     variables = dict(environ)
     variables["VIRTUAL_ENV"] = env
-    path = variables.get("PATH", os.defpath)
+    path = variables.get("PATH", DEFAULT_PATH)
     variables["PATH"] = f"{env}/bin:{path}" if path else f"{env}/bin"
     variables.pop("PYTHONHOME", None)
     variables["ENVSYNC_IN"] = token
     return variables
 
 
-def has_broken(env: str, command: str) -> bool:
-    """Tell whether the environment should have the command but cannot run it: its interpreter is gone.
-
-    Looked at only after an exec was answered by ENOENT, which the kernel says of the `#!` interpreter, too.
-    """
-    if "/" in command:
-        return False
-    return os.path.lexists(f"{env}/bin/{command}") or command in ("python", "python3")
-
-
-def execute(env: str, words: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
+def execute(env: str, commands: Sequence[str], words: Sequence[str], variables: Mapping[str, str]) -> str:
     """Replace this process by the command, looked up in the environment's `bin` first, then on PATH.
 
+    The command is executed untried: the kernel's answer costs less than a look. Its ENOENT, though, may mean the
+    interpreter in the `#!` line, and then another command of that name on PATH would be the wrong one.
+
+    :param commands: what is known to be in the environment's `bin`
+    :returns: the path of the command in the environment, only if it is there and its interpreter is not: the base
+        Python of the environment is gone
     :raises CommandError: it was not found (127) or cannot be executed (126)
     """
     command = words[0]
     if "/" in command:
-        _attempt(command, words, variables)
-        raise CommandError(f"command `{command}` not found")
+        raise _attempt(command, words, variables) or _error(f"command `{command}` not found")
     ours = f"{env}/bin/{command}"
-    _attempt(ours, words, variables)
-    if os.path.lexists(ours):
-        raise CommandError(f"cannot execute `{ours}`: the interpreter it names does not exist", exit_code=126)
-    denied: CommandError | None = None
+    denied = _attempt(ours, words, variables)
+    if denied is None and command in commands:
+        return ours
     for directory in variables["PATH"].split(":")[1:]:
-        try:
-            _attempt(f"{directory or '.'}/{command}", words, variables)
-        except CommandError as error:  # as a shell: go on looking, remember the first that could not be executed
-            denied = denied or error
-    if denied is not None:
-        raise denied
-    raise CommandError(
+        # As a shell does: go on looking, remember the first that could not be executed.
+        failed = _attempt(f"{directory or '.'}/{command}", words, variables)
+        denied = denied or failed
+    raise denied or _error(
         f"command `{command}` not found in `{env}/bin` or on PATH",
         hint="does the lock file name the package it is in?",
     )
 
 
-def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> None:
+def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> CommandError | None:
+    """Execute one file. Returns None if there is none, or why it cannot be executed."""
     try:
         os.execve(path, list(words), variables)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return None
     except OSError as error:
         if error.errno == errno.ENOEXEC:  # a script without `#!`: execvp(3) hands it to the shell
             os.execve("/bin/sh", ["/bin/sh", path, *words[1:]], variables)
-        raise CommandError(f"cannot execute `{path}`: {error.strerror}", exit_code=126) from error
+        return _error(f"cannot execute `{path}`: {error.strerror}", exit_code=126)
+
+
+def _error(message: str, *, exit_code: int = 127, hint: str | None = None) -> CommandError:
+    from envsync.errors import CommandError
+
+    return CommandError(message, exit_code=exit_code, hint=hint)

@@ -6,14 +6,21 @@ unknown option) is left to click, whose options are built from the same table (`
 
 from __future__ import annotations
 
-from envsync.errors import UsageError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from envsync.errors import UsageError
+
     Value = str | bool | float | list[str]
     Settings = dict[str, Value]
+
+
+def _usage_error(message: str, *, hint: str | None = None) -> UsageError:
+    from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
+
+    return UsageError(message, hint=hint)
+
 
 FLAG, TEXT, LIST, SECONDS = "flag", "text", "list", "seconds"
 
@@ -21,11 +28,19 @@ FLAG, TEXT, LIST, SECONDS = "flag", "text", "list", "seconds"
 class Option:
     """One option.
 
-    :param name: as in `find-links`; the variable is ENVSYNC_FIND_LINKS, the key in `settings` find_links
-    :param kind: FLAG, TEXT, LIST (may be given several times) or SECONDS
-    :param choices: the values allowed, if not any
-    :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
-        does so only for references without a hash, "" if it decides neither
+        :param name: as in `find-links`; the variable is ENVSYNC_FIND_LINKS, the key in `settings` find_links
+        :param kind:
+
+    def _usage_error(message: str, *, hint: str | None = None) -> UsageError:
+        from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
+
+        return UsageError(message, hint=hint)
+
+
+    FLAG, TEXT, LIST (may be given several times) or SECONDS
+        :param choices: the values allowed, if not any
+        :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
+            does so only for references without a hash, "" if it decides neither
     """
 
     __slots__ = ("choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
@@ -129,7 +144,7 @@ def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings
             continue
         if not equals:
             if position == len(words):
-                raise UsageError(f"option `{flag}` needs a value ({option.metavar or '|'.join(option.choices)})")
+                raise _usage_error(f"option `{flag}` needs a value ({option.metavar or '|'.join(option.choices)})")
             text = words[position]
             position += 1
         _add(settings, option, text, f"option `{flag}`")
@@ -157,7 +172,7 @@ def convert(option: Option, text: str, origin: str) -> Value:
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds < 1e9:
-            raise UsageError(f"{origin}: `{text}` is not a number of seconds")
+            raise _usage_error(f"{origin}: `{text}` is not a number of seconds")
         return seconds
     if option.kind == FLAG:
         lowered = text.strip().lower()
@@ -165,9 +180,9 @@ def convert(option: Option, text: str, origin: str) -> Value:
             return True
         if lowered in ("", "0", "false", "no", "off"):
             return False
-        raise UsageError(f"{origin}: `{text}` is neither true nor false")
+        raise _usage_error(f"{origin}: `{text}` is neither true nor false")
     if option.choices and text not in option.choices:
-        raise UsageError(f"{origin}: `{text}` is not one of {', '.join(option.choices)}")
+        raise _usage_error(f"{origin}: `{text}` is not one of {', '.join(option.choices)}")
     return text
 
 
@@ -193,7 +208,7 @@ def from_table(table: Mapping[str, object], path: str) -> Settings:
         option = by_name.get(name)
         origin = f"`{name}` in [tool.envsync] of `{path}`"
         if option is None:
-            raise UsageError(f"{origin} is not an option", hint=f"known are: {', '.join(sorted(by_name))}")
+            raise _usage_error(f"{origin} is not an option", hint=f"known are: {', '.join(sorted(by_name))}")
         settings[option.key] = _from_toml(option, value, origin)
     return settings
 
@@ -204,15 +219,15 @@ def _from_toml(option: Option, value: object, origin: str) -> Value:
             return [value]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return list(value)
-        raise UsageError(f"{origin} has to be a list of strings")
+        raise _usage_error(f"{origin} has to be a list of strings")
     if option.kind == FLAG:
         if not isinstance(value, bool):
-            raise UsageError(f"{origin} has to be true or false")
+            raise _usage_error(f"{origin} has to be true or false")
         return value
     if option.kind == SECONDS and isinstance(value, (int, float)) and not isinstance(value, bool):
         return convert(option, str(value), origin)
     if not isinstance(value, str):
-        raise UsageError(f"{origin} has to be a string")
+        raise _usage_error(f"{origin} has to be a string")
     return convert(option, value, origin)
 
 

@@ -10,6 +10,7 @@ What it records of the environment is what can be compared for the price of an o
 - `config`: size and mtime_ns of pyvenv.cfg. A remade environment has another one.
 - `site`: inode and mtime_ns of site-packages by its absolute path. Whoever adds or removes a top-level entry (pip,
   uv, `rm`) changes the mtime; whoever moves the environment changes the path, and the scripts' `#!` lines with it.
+- `commands`: what was in `bin`. If exec does not find one of these, its interpreter is gone, not the command.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
 
@@ -54,6 +55,7 @@ class Stamp:
     """What a stamp says. `inputs` are the further input files, relative to the lock file's directory."""
 
     __slots__ = (
+        "commands",
         "config",
         "digest",
         "environment",
@@ -72,6 +74,7 @@ class Stamp:
         self.environment = ""
         self.in_use = 0
         self.config = ""
+        self.commands: list[str] = []
         self.sites: list[Site] = []
         self.inputs: list[str] = []
         self.unhashed = False
@@ -93,6 +96,7 @@ def dump(stamp: Stamp) -> bytes:
         "environment " + _quote(stamp.environment),
         f"in-use {stamp.in_use}",
         "config " + stamp.config,
+        "commands " + " ".join(stamp.commands),
     ]
     lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
     lines += ["input " + _quote(path) for path in stamp.inputs]
@@ -105,7 +109,7 @@ def dump(stamp: Stamp) -> bytes:
     return data + b"end " + checksum(data).encode() + b"\n"
 
 
-def load(data: bytes) -> Stamp | None:
+def load(data: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each key
     """Read a stamp. Returns None for one that is damaged or of another format: it then vouches for nothing."""
     body, _, end = data.rpartition(b"end ")
     if end != checksum(body).encode() + b"\n":
@@ -126,6 +130,8 @@ def load(data: bytes) -> Stamp | None:
             stamp.in_use = int(value)
         elif key == "config":
             stamp.config = value
+        elif key == "commands":
+            stamp.commands = value.split(" ")
         elif key == "site":
             inode, mtime_ns, path = value.split(" ", 2)
             stamp.sites.append(Site(_unquote(path), int(inode), int(mtime_ns)))

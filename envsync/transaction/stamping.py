@@ -31,6 +31,8 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
             os.makedirs(f"{path}/__pycache__", exist_ok=True)
             status = os.stat(path)
             vouched.sites.append(Site(path, status.st_ino, status.st_mtime_ns))
+        names = os.listdir(f"{vouched.environment}/{layout.scripts}")
+        vouched.commands = sorted(name for name in names if not any(c.isspace() for c in name))
         status = os.stat(environment.config)
         vouched.config = f"{status.st_size} {status.st_mtime_ns}"
     except OSError as error:
