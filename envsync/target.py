@@ -60,7 +60,7 @@ class Artifact:
     """In bytes, if the lock file says."""
     path: str | None = None
     """A local file, absolute."""
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     """May hold credentials; never to be printed as it is."""
     missing: str | None = None
     direct_url: str | None = None

@@ -1,0 +1,118 @@
+"""Measure envsync and uv side by side and print one table, ratios first.
+
+    python benchmarks/compare.py launch warm --set SET --wheelhouse WHEELS
+
+Benchmarks:
+    launch     a command in a current environment; and its file operations and flock calls
+    launches   50 of them at once
+    warm       sync a missing environment from a full cache, by hard links
+    cold       sync a missing environment from a directory of wheels, cache empty
+    burst      10 and 50 runs at once on a missing environment, cache full
+
+Ratios are of medians; below 1, the first takes less. Cells are medians with the least and the most. `limit`
+is what the work itself costs: for launch the bare command, for warm mkdir and link from Python, for cold to
+inflate, hash and write from Python. SET holds pylock.toml and pins.txt, WHEELS the wheels that both name.
+Nothing is fetched from anywhere. pip is slow and has to be asked for: --only envsync,uv,pip,limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+
+from burst import burst
+from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
+from launch import launch, launches
+from measure import MeasuringError, Row
+from sync import cold, warm
+from table import as_json, as_table
+from workplace import read_set, workplace
+
+BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
+    "launch": launch,
+    "launches": launches,
+    "warm": warm,
+    "cold": cold,
+    "burst": burst,
+}
+CONTENDERS = (ENVSYNC, UV, PIP, LIMIT)
+
+
+def main() -> int:
+    arguments = parse()
+    try:
+        with workplace(arguments.workdir) as place:
+            bench = Bench(
+                place=place,
+                wheels=read_set(arguments.set, arguments.wheelhouse),
+                chosen=tuple(name for name in CONTENDERS if name in arguments.only),
+                python=base_python(),
+                envsync=program(arguments.envsync) if ENVSYNC in arguments.only else "",
+                uv=program(arguments.uv) if UV in arguments.only else "",
+                rounds=arguments.rounds,
+                time_limit=arguments.time_limit,
+            )
+            report(bench, arguments.benchmarks, arguments.json)
+    except MeasuringError as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("benchmarks", nargs="*", metavar="BENCHMARK", help="which to run (default: all)")
+    add("--set", required=True, metavar="DIR", help="directory with pylock.toml and pins.txt")
+    add("--wheelhouse", required=True, metavar="DIR", help="directory with the wheels")
+    add("--workdir", default=tempfile.gettempdir(), metavar="DIR", help="where to work (default: %(default)s)")
+    add("--envsync", default="envsync", metavar="PATH", help="the envsync to measure (default: on PATH)")
+    add("--uv", default="uv", metavar="PATH", help="the uv to measure (default: on PATH)")
+    add("--only", default=f"{ENVSYNC},{UV},{LIMIT}", metavar="NAMES", help="contenders (default: %(default)s)")
+    add("--rounds", type=int, metavar="N", help="how often to measure (default: as each benchmark likes)")
+    add(
+        "--time-limit",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="for one command (default: %(default)g)",
+    )
+    add("--json", action="store_true", help="print JSON with all values instead of the table")
+    arguments = parser.parse_args()
+    arguments.benchmarks = arguments.benchmarks or list(BENCHMARKS)
+    arguments.only = arguments.only.split(",")
+    for given, known in ((arguments.benchmarks, BENCHMARKS), (arguments.only, CONTENDERS)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            parser.error(f"unknown: {', '.join(unknown)} (known: {', '.join(known)})")
+    return arguments
+
+
+def report(bench: Bench, names: list[str], json: bool) -> None:
+    rows = [row for name in names for row in BENCHMARKS[name](bench)]
+    about = {
+        "set": bench.wheels.name,
+        "distributions": len(bench.wheels.wheels),
+        "contenders": ", ".join(version_of(path) for path in (bench.envsync, bench.uv) if path),
+        "python": platform.python_version(),
+        "CPUs": os.cpu_count(),
+        "system": platform.platform(),
+    }
+    if json:
+        print(as_json(about, rows))
+    else:
+        print("; ".join(f"{key}: {value}" for key, value in about.items()))
+        print(as_table(rows, bench.chosen))
+
+
+def base_python() -> str:
+    """Return the Python to make environments of: this one, or what its own environment was made of."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,213 @@
+"""Measure commands: alone or many at once, alternately, within a time limit, and tell the results as rows.
+
+Whatever is compared takes turns (A B A B ...) in one run, so that a machine that slows down slows down all.
+Wall time is perf_counter's, CPU time the kernel's account of the process and all it waited for (wait4(2)).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start: the words, where, and with which variables (nothing else is inherited)."""
+
+    words: tuple[str, ...]
+    directory: str
+    variables: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one measured run ended.
+
+    :param seconds: wall time
+    :param cpu: user and system time of all processes, in seconds
+    :param failures: what the failing processes of a burst wrote to stderr
+    """
+
+    seconds: float
+    cpu: float
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, in which unit ("s", "ms" or "n"), the values by contender."""
+
+    name: str
+    unit: str
+    values: Mapping[str, Sequence[float]]
+
+    def median(self, contender: str) -> float | None:
+        values = self.values.get(contender)
+        return statistics.median(values) if values else None
+
+
+class MeasuringError(Exception):
+    """A benchmark cannot go on; the message says why and ends with what the failing tool wrote."""
+
+
+class CommandFailedError(MeasuringError):
+    """A command that was to succeed did not."""
+
+    def __init__(self, command: Command, how: str, stderr: str) -> None:
+        said = stderr.strip() or "(nothing on stderr)"
+        super().__init__(f"`{command}` {how}, in `{command.directory}`:\n{said}")
+
+
+def run(command: Command, time_limit: float) -> Outcome:
+    """Run a command that has to succeed.
+
+    :param time_limit: seconds after which it is killed with all that it started in its session
+    :raises CommandFailedError: it did not exit with 0, or not in time
+    """
+    with tempfile.TemporaryFile() as stderr:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command.words,
+            cwd=command.directory,
+            env=command.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        with killed_after(time_limit, [process.pid]) as expired:
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            how = f"took more than {time_limit:g} s" if expired else ended(process.returncode)
+            raise CommandFailedError(command, how, text_of(stderr))
+    return Outcome(seconds, usage.ru_utime + usage.ru_stime)
+
+
+def run_at_once(command: Command, count: int, time_limit: float) -> Outcome:
+    """Run a command many times at once, all released by one event, and wait for all. Failures are counted.
+
+    :param time_limit: seconds after which those still running are killed; they count as failed
+    """
+    gate, opener = os.pipe()
+    arrivals, arrived = os.pipe()
+    errors = [tempfile.TemporaryFile() for _ in range(count)]  # noqa: SIM115 (closed below, all of them)
+    pids: list[int] = []
+    cpu = 0.0
+    failures = []
+    with killed_after(time_limit, pids):
+        for error in errors:
+            pids.append(start_behind(gate, opener, arrived, command, error))  # noqa: PERF401 (to be killed at any time)
+        awaited = count
+        while awaited:
+            awaited -= len(os.read(arrivals, awaited))
+        start = time.perf_counter()
+        os.close(opener)
+        for pid, error in zip(pids, errors, strict=True):
+            _, status, usage = os.wait4(pid, 0)
+            cpu += usage.ru_utime + usage.ru_stime
+            code = os.waitstatus_to_exitcode(status)
+            if code:
+                failures.append(text_of(error).strip() or ended(code))
+        seconds = time.perf_counter() - start
+    for descriptor in (gate, arrivals, arrived):
+        os.close(descriptor)
+    for error in errors:
+        error.close()
+    return Outcome(seconds, cpu, tuple(failures))
+
+
+def start_behind(gate: int, opener: int, arrived: int, command: Command, stderr: IO[bytes]) -> int:
+    """Fork a process that waits until the gate's other end is closed, and then becomes the command."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        os.close(opener)
+        os.chdir(command.directory)
+        null = os.open(os.devnull, os.O_RDWR)
+        for target, source in ((0, null), (1, null), (2, stderr.fileno())):
+            os.dup2(source, target)
+        os.write(arrived, b".")
+        os.read(gate, 1)
+        os.execve(command.words[0], command.words, dict(command.variables))
+    finally:
+        os._exit(127)
+
+
+@contextmanager
+def killed_after(seconds: float, pids: Sequence[int]) -> Iterator[list[bool]]:
+    """Kill these session leaders and their process groups after a while, or if the body raises.
+
+    Yields a list that is empty unless the time ran out.
+    """
+    expired: list[bool] = []
+
+    def kill() -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(pid, signal.SIGKILL)
+
+    def ring(_signal: int, _frame: object) -> None:
+        expired.append(True)
+        kill()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield expired
+    except BaseException:
+        kill()
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def alternate(
+    name: str, contenders: Mapping[str, Callable[[], Outcome]], rounds: int, *, warm_up: int = 0
+) -> dict[str, list[Outcome]]:
+    """Let the contenders take turns and return their outcomes, without those of the rounds to warm up.
+
+    What a contender has to prepare it does before it starts to measure, in the same call.
+    """
+    outcomes: dict[str, list[Outcome]] = {contender: [] for contender in contenders}
+    for number in range(-warm_up, rounds):
+        for contender, once in contenders.items():
+            outcome = once()
+            if number >= 0:
+                outcomes[contender].append(outcome)
+    print(f"{name}: {rounds} rounds of {', '.join(contenders)}", file=sys.stderr)
+    return outcomes
+
+
+def rows_of(name: str, outcomes: Mapping[str, Sequence[Outcome]], unit: str) -> list[Row]:
+    """Make the two rows that every benchmark has: wall time and CPU time."""
+    scale = 1000.0 if unit == "ms" else 1.0
+    wall = {who: [outcome.seconds * scale for outcome in several] for who, several in outcomes.items()}
+    cpu = {who: [outcome.cpu * scale for outcome in several] for who, several in outcomes.items()}
+    return [Row(f"{name}: wall", unit, wall), Row(f"{name}: CPU", unit, cpu)]
+
+
+def ended(code: int) -> str:
+    return f"exited with {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+
+
+def text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -1,0 +1,106 @@
+"""Which kind of lock file it is, told by its name, and what all kinds have in common."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from envsync.errors import LockFileError
+from envsync.lockfile.sources import Sources
+from envsync.target import Interpreter, Target
+
+_PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
+_EXPORTS = {
+    "uv.lock": "uv export --format pylock.toml --output-file pylock.toml",
+    "pdm.lock": "pdm export --format pylock --output pylock.toml",
+    "poetry.lock": "poetry export --output requirements.txt",
+    "pipfile.lock": "pipenv requirements --hash > requirements.txt",
+}
+
+
+def known_to_nobody(sha256: str) -> None:
+    """Answer for a store that has nothing."""
+
+
+class LockFile(Protocol):
+    """A parsed lock file, before any network and independent of the interpreter."""
+
+    @property
+    def path(self) -> str:
+        """The lock file, as it was given."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every file read, as it can be opened: the lock file, then what it includes in order of reading."""
+
+    @property
+    def contents(self) -> tuple[bytes, ...]:
+        """What was read from each of the inputs."""
+
+    @property
+    def unhashed(self) -> bool:
+        """Whether some reference has no hash."""
+
+    @property
+    def local_files(self) -> tuple[str, ...]:
+        """The absolute paths of the local wheels that are referred to directly and without a hash."""
+
+    def select(
+        self,
+        interpreter: Interpreter,
+        *,
+        extras: tuple[str, ...] = (),
+        groups: tuple[str, ...] | None = None,
+        sources: Sources = Sources(),  # noqa: B008
+        known: Callable[[str], str | None] = known_to_nobody,
+    ) -> Target:
+        """Select what to install for one interpreter.
+
+        Asks the network only for what has no known place, and never imports what is needed for that before.
+
+        :param groups: dependency groups; None for those that the lock file names as its defaults
+        :param known: gives the file name of the wheel that the store has under a SHA-256, or None
+        :raises LockFileError: the lock file does not fit this Python or lacks an extra or group
+        :raises NoWheelError: a package has no wheel that fits or can be reached
+        :raises FetchError: an index that has to be asked does not answer
+        """
+
+
+def read(path: str) -> LockFile:
+    """Read and parse a lock file and all that it includes. Blocks on the file system only.
+
+    :raises LockFileError: it cannot be read, is malformed, or asks for what envsync does not do
+    """
+    name = os.path.basename(path)
+    if name.lower() in _EXPORTS:
+        raise LockFileError(path, "this format is not read yet", hint=_EXPORTS[name.lower()])
+    if _PYLOCK.fullmatch(name):
+        from envsync.lockfile import pylock
+
+        return pylock.read(path)
+    if name.lower().endswith(".toml"):
+        raise LockFileError(
+            path,
+            "a lock file in TOML is named pylock.toml or pylock.NAME.toml, where NAME has no dots (PEP 751)",
+            hint=f"mv {path} {os.path.join(os.path.dirname(path), 'pylock.toml')}",
+        )
+    from envsync.lockfile import requirements
+
+    return requirements.read(path)
+
+
+def read_input(path: str, lock_file: str, origin: str = "") -> bytes:
+    """Read one input file whole.
+
+    :param lock_file: the lock file that needs it, for the message
+    :param origin: what in the lock file refers to it, as in "line 3: "
+    :raises LockFileError: it cannot be read
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        what = origin + (f"`{path}`: " if path != lock_file else "")
+        raise LockFileError(lock_file, what + (error.strerror or str(error))) from error

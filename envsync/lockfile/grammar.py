@@ -1,0 +1,155 @@
+"""The lines of a requirements file: continuations, comments, variables, options. Pure; opens no file.
+
+pip defines the format by what it does, and no library has it: this is the part that pinned requirements need.
+What a requirement is, is left to `packaging`, see `reference`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_COMMENT = re.compile(r"(^|\s+)#.*$")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_FIRST_OPTION = re.compile(r"\s+(?=--?[A-Za-z])")
+
+_WITH_VALUE = {
+    "-r": "requirement",
+    "--requirement": "requirement",
+    "-c": "constraint",
+    "--constraint": "constraint",
+    "-i": "index-url",
+    "--index-url": "index-url",
+    "--extra-index-url": "extra-index-url",
+    "-f": "find-links",
+    "--find-links": "find-links",
+    "--trusted-host": "trusted-host",
+    "--only-binary": "only-binary",
+    "--no-binary": "no-binary",
+    "-e": "editable",
+    "--editable": "editable",
+}
+_FLAGS = {
+    "--no-index": "no-index",
+    "--require-hashes": "require-hashes",
+    "--prefer-binary": "prefer-binary",
+    "--pre": "pre",
+}
+_REFUSED = {
+    "editable": (
+        "an editable install follows its sources, so it cannot be pinned",
+        "refer to a wheel instead",
+    ),
+    "no-binary": (
+        "envsync installs wheels, so --no-binary cannot be honoured",
+        "remove it, or lock a wheel built from source",
+    ),
+}
+
+
+class GrammarError(ValueError):
+    """A line that cannot be used. The text never holds what a variable stands for, nor credentials."""
+
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One logical line: either options, or a requirement with its hashes."""
+
+    requirement: str = ""
+    hashes: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    """(long name without dashes, value or the empty string), in order."""
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line that says something, joined and without comments, with the number of its first line."""
+    number, parts = 0, list[str]()
+    for position, physical in enumerate(text.splitlines(), start=1):
+        number = number if parts else position
+        comment = physical.lstrip().startswith("#")
+        # A comment never continues; the space keeps it a comment where it follows a continued line.
+        parts.append(" " + physical if comment else physical.removesuffix("\\"))
+        if physical.endswith("\\") and not comment:
+            continue
+        if line := _COMMENT.sub("", "".join(parts)).strip():
+            yield number, line
+        parts = []
+    if line := _COMMENT.sub("", "".join(parts)).strip():
+        yield number, line
+
+
+def expand(line: str, environ: Mapping[str, str]) -> str:
+    """Replace `${NAME}`, in capitals, by the environment variable.
+
+    :raises GrammarError: it is not set
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in environ:
+            raise GrammarError(f"environment variable `{match[1]}` is not set", f"export {match[1]}=...")
+        return environ[match[1]]
+
+    return _VARIABLE.sub(value, line)
+
+
+def parse(line: str) -> Line:
+    """Parse one logical line.
+
+    :raises GrammarError: an option is unknown, refused or lacks its value
+    """
+    if line.startswith("-"):
+        return Line(options=tuple(_options(line)))
+    requirement, *rest = _FIRST_OPTION.split(line, maxsplit=1)
+    return Line(requirement, tuple(_hash(word) for word in _hash_words(rest[0])) if rest else ())
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise GrammarError(f"its quotes do not match: {str(error).lower()}") from error
+
+
+def _options(text: str) -> Iterator[tuple[str, str]]:
+    words = iter(_words(text))
+    for word in words:
+        long = word.startswith("--")
+        flag, given, value = word.partition("=") if long else (word[:2], word[2:], word[2:])
+        if flag in _FLAGS and not given:
+            yield _FLAGS[flag], ""
+            continue
+        name = _WITH_VALUE.get(flag)
+        if name is None:
+            known = ", ".join(sorted([*_FLAGS, *_WITH_VALUE]))
+            raise GrammarError(
+                f"option `{flag}` is not one that envsync understands", f"remove it; understood are: {known}"
+            )
+        if name in _REFUSED:
+            raise GrammarError(*_REFUSED[name])
+        value = value if given else next(words, "")
+        if not value:
+            raise GrammarError(f"option `{flag}` lacks its value")
+        yield name, value
+
+
+def _hash_words(text: str) -> Iterator[str]:
+    words = iter(_words(text))
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != "--hash":
+            raise GrammarError(f"option `{flag}` cannot follow a requirement; only --hash can", f"remove {flag}")
+        yield value if equals else next(words, "")
+
+
+def _hash(word: str) -> tuple[str, str]:
+    algorithm, colon, digest = word.partition(":")
+    if not colon:
+        raise GrammarError(f"`--hash={word[:80]}` is not of the form --hash=sha256:DIGEST")
+    return algorithm.lower(), digest

@@ -1,0 +1,164 @@
+"""Where each wheel of a pylock file is taken from.
+
+A find-links directory that has a file of that name is preferred to the entry's path, and that to its URL;
+the hashes in the lock file make sure that it is the same wheel. What has no place that may be used may still be
+in the store; if it is not there either, pages and indexes are asked for its file name, where that is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from packaging.pylock import Package, PackageArchive, PackageWheel
+
+from envsync.errors import LockFileError, NoWheelError
+from envsync.lockfile import hashes, wheels
+from envsync.lockfile.sources import (
+    Sources,
+    direct_url_text,
+    filename_of,
+    host_of,
+    is_file_url,
+    path_of_url,
+    well_formed,
+    with_credentials,
+)
+from envsync.lockfile.wheelhouse import Wheelhouse
+from envsync.target import Artifact
+
+NOWHERE = "nowhere:"
+"""The URL of a file that has neither URL nor path, which packaging does not let pass."""
+_RELOCK = "lock again: uv export --format pylock.toml --output-file pylock.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An artifact, and the index that the lock file names for it."""
+
+    artifact: Artifact
+    index: str | None
+
+
+class Places:
+    """Decides where the wheels of one lock file are taken from.
+
+    :param path: the lock file
+    """
+
+    def __init__(self, path: str, sources: Sources, fit: wheels.Fit) -> None:
+        self._path = path
+        self._directory = os.path.dirname(os.path.abspath(path))
+        self._sources = sources
+        self._fit = fit
+        self._wheelhouse = Wheelhouse(sources.directories)
+
+    def of(self, package: Package, file: PackageWheel | PackageArchive) -> Placed:
+        """Make the artifact of a selected file.
+
+        :raises NoWheelError: an archive is no wheel, or one that does not fit
+        :raises LockFileError: its name or hashes make no sense
+        """
+        url = None if file.url == NOWHERE else file.url
+        if url is not None and not well_formed(url):
+            raise LockFileError(self._path, f"package `{package.name}`: its URL is malformed", hint=_RELOCK)
+        name = self._name(package, file)
+        path = self._local(package, file.path, url)
+        checked = self._checked(package, file.hashes)
+        artifact = Artifact(package.name, str(name.version), name.filename, checked, size=file.size)
+        direct = isinstance(file, PackageArchive)
+        if direct:
+            artifact = replace(artifact, direct_url=direct_url_text(path or url or "", checked))
+        path = self._wheelhouse.path_of(name.filename) or path
+        if path is not None:
+            return Placed(replace(artifact, path=path), package.index)
+        if url is not None and not self._sources.offline and (direct or not self._sources.no_index):
+            return Placed(replace(artifact, url=with_credentials(url, self._sources.index_urls)), package.index)
+        return Placed(replace(artifact, missing=_missing(artifact, url, self._sources)), package.index)
+
+    def _name(self, package: Package, file: PackageWheel | PackageArchive) -> wheels.WheelName:
+        about = f"package `{package.name}`: "
+        filename = file.filename if isinstance(file, PackageWheel) else filename_of(file.path or file.url or "")
+        build = wheels.how_to_build(package.name, package.version)
+        if not filename.endswith(".whl"):
+            raise NoWheelError(self._path, about + wheels.only_source(filename), hint=build)
+        try:
+            name = wheels.WheelName(filename)
+        except ValueError as error:
+            problem = f"{about}`{filename}` is not a wheel's file name"
+            raise LockFileError(self._path, problem, hint=_RELOCK) from error
+        if name.name != package.name or package.version not in (None, name.version):
+            problem = f"{about}`{filename}` is a wheel of something else"
+            raise LockFileError(self._path, problem, hint=_RELOCK)
+        if isinstance(file, PackageArchive) and not self._fit.fits(name.tags):
+            raise NoWheelError(self._path, about + wheels.no_fit([filename], self._fit), hint=build)
+        return name
+
+    def _local(self, package: Package, path: str | None, url: str | None) -> str | None:
+        """Give the absolute path of an entry; none if there is no such file but a URL as well."""
+        if path is not None:
+            absolute = os.path.abspath(os.path.join(self._directory, path))
+            return absolute if url is None or os.path.exists(absolute) else None
+        if url is None or not is_file_url(url):
+            return None
+        try:
+            return os.path.abspath(os.path.join(self._directory, path_of_url(url)))
+        except ValueError as error:
+            raise LockFileError(self._path, f"package `{package.name}`: {error}", hint=_RELOCK) from error
+
+    def _checked(self, package: Package, given: Mapping[str, str]) -> dict[str, str]:
+        try:
+            return dict(hashes.check(given.items()))
+        except hashes.HashError as error:
+            raise LockFileError(self._path, f"package `{package.name}`: {error}", hint=_RELOCK) from error
+
+
+def _missing(artifact: Artifact, url: str | None, sources: Sources) -> str:
+    """Say why an artifact has no place, and what to do about it."""
+    if url is not None:
+        why = f"and {sources.prohibition} rules out fetching it from `{host_of(url)}`"
+    elif sources.prohibition:
+        why = f"the lock file gives no URL for it, and {sources.prohibition} rules out asking an index"
+    else:
+        why = "the lock file gives no URL for it, and no index has it"
+    where = "neither in the cache nor in a --find-links directory"
+    other = f"run once without {sources.prohibition}" if sources.prohibition else "lock again with URLs"
+    return (
+        f"package `{artifact.name}`: `{artifact.filename}` is {where}, {why}; "
+        f"name a directory that has it with --find-links, or {other}"
+    )
+
+
+def search(placed: list[Placed], sources: Sources, known: Callable[[str], str | None]) -> list[Placed]:
+    """Look on pages and indexes for the wheels that have no place yet and are not in the store either.
+
+    Blocks on the network if there are such wheels.
+
+    :raises FetchError: an index or page does not answer
+    """
+    absent = [each for each in placed if each.artifact.missing and not _stored(each.artifact, known)]
+    found: dict[str, Placed] = {}
+    for index in {each.index: None for each in absent}:
+        own = replace(sources, index_urls=(index,)) if index and not sources.index_urls else sources
+        if own.searchable:
+            found |= _found([each for each in absent if each.index == index], own)
+    return [found.get(each.artifact.filename, each) for each in placed]
+
+
+def _stored(artifact: Artifact, known: Callable[[str], str | None]) -> bool:
+    return artifact.sha256 is not None and known(artifact.sha256) is not None
+
+
+def _found(absent: list[Placed], sources: Sources) -> dict[str, Placed]:
+    """Give those whose file name some page or index has, with their places."""
+    from envsync.lockfile.index import Index
+
+    with Index(sources) as index:
+        offers = index.offers([each.artifact.name for each in absent])
+    by_name = {offer.filename: offer for some in offers.values() for offer in reversed(some)}
+    return {
+        name: replace(each, artifact=replace(each.artifact, path=offer.path, url=offer.url, missing=None))
+        for each in absent
+        if (offer := by_name.get(name := each.artifact.filename)) is not None
+    }

@@ -1,0 +1,174 @@
+"""Where wheels may come from, and what of a URL may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from envsync.errors import UsageError
+
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/@]*:[^\s@]*@)")
+
+
+MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The options that say where wheels may come from. URLs may hold credentials, so they are not shown."""
+
+    index_urls: tuple[str, ...] = field(default=(), repr=False)
+    """Empty: the library's default index."""
+    find_links: tuple[str, ...] = field(default=(), repr=False)
+    """Directories, wheels, or pages with links to wheels."""
+    no_index: bool = False
+    offline: bool = False
+    """No network whatsoever."""
+    extra_index_urls: tuple[str, ...] = field(default=(), repr=False)
+    """Asked besides `index_urls` or the default index."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Hosts that may be talked to without TLS, or without verifying it."""
+
+    def __post_init__(self) -> None:
+        """:raises UsageError: a URL is malformed"""
+        for option in ("index_urls", "find_links", "extra_index_urls"):
+            if not all(map(well_formed, getattr(self, option))):
+                flag = option.removesuffix("_urls").replace("_", "-") + ("-url" if "index" in option else "")
+                raise UsageError(f"a URL given to --{flag} is malformed", hint=MALFORMED_HINT)
+
+    def over(self, lower: Sources) -> Sources:
+        """Combine with the options of a lock file: what is given here wins, places are searched first."""
+        return Sources(
+            index_urls=self.index_urls or lower.index_urls,
+            find_links=self.find_links + lower.find_links,
+            no_index=self.no_index or lower.no_index,
+            offline=self.offline,
+            extra_index_urls=self.extra_index_urls
+            if self.index_urls
+            else self.extra_index_urls + lower.extra_index_urls,
+            trusted_hosts=self.trusted_hosts + lower.trusted_hosts,
+        )
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The absolute paths of find-links directories and wheels."""
+        paths = [_local_path(place) for place in self.find_links if not _is_page(place)]
+        return tuple(os.path.abspath(path) for path in paths if path is not None)
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """The URLs of find-links pages; offline only those in files."""
+        urls = tuple(as_url(place) for place in self.find_links if _is_page(place))
+        return tuple(url for url in urls if is_file_url(url)) if self.offline else urls
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """The URLs of the indexes that may be asked; offline only those in directories."""
+        if self.no_index:
+            return ()
+        urls = tuple(dict.fromkeys(map(as_url, self.index_urls + self.extra_index_urls)))
+        return tuple(url for url in urls if is_file_url(url)) if self.offline else urls
+
+    @property
+    def default_index(self) -> bool:
+        """Whether the library's default index may be asked, too."""
+        return not (self.index_urls or self.no_index or self.offline)
+
+    @property
+    def searchable(self) -> bool:
+        """Whether there is any page or index to be asked."""
+        return self.default_index or bool(self.pages or self.indexes)
+
+    @property
+    def prohibition(self) -> str:
+        """The option that rules out an index, if one does."""
+        return "--offline" if self.offline else "--no-index" if self.no_index else ""
+
+
+def _is_page(place: str) -> bool:
+    return not is_file_url(as_url(place)) or place.lower().endswith((".html", ".htm"))
+
+
+def _local_path(place: str) -> str | None:
+    return path_of_url(place) if is_file_url(place) else place
+
+
+def as_url(place: str) -> str:
+    """Turn a path into a file URL; leave a URL alone."""
+    if is_url(place):
+        return place
+    return "file://" + quote(os.path.abspath(place))
+
+
+def well_formed(place: str) -> bool:
+    """Whether a path or URL can be taken apart. What it is may not be shown if not: where is its password?"""
+    try:
+        _ = urlsplit(place).port if is_url(place) else None
+    except ValueError:
+        return False
+    return True
+
+
+def is_url(place: str) -> bool:
+    return "://" in place or is_file_url(place)
+
+
+def is_file_url(url: str) -> bool:
+    return url[:5].lower() == "file:"
+
+
+def path_of_url(url: str) -> str:
+    """Give the path in a file URL.
+
+    :raises ValueError: it names another host
+    """
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"a file URL cannot name the host `{parts.netloc.rpartition('@')[2]}`")
+    return unquote(parts.path)
+
+
+def filename_of(place: str) -> str:
+    """Give the last component of a path or URL."""
+    path = unquote(urlsplit(place).path) if is_url(place) else place
+    return path.rpartition("/")[2]
+
+
+def host_of(url: str) -> str:
+    """Give the host of a URL, for messages; the path of a file URL."""
+    parts = urlsplit(url)
+    if is_file_url(url):
+        return unquote(parts.path)
+    return parts.netloc.rpartition("@")[2]
+
+
+def redacted(text: str) -> str:
+    """Remove the credentials from every URL in a text."""
+    return _CREDENTIALS.sub("", text)
+
+
+def with_credentials(url: str, indexes: tuple[str, ...]) -> str:
+    """Add the credentials that an index URL with the same scheme, host and port has."""
+    with_some = [index for index in indexes if "@" in index]
+    parts = urlsplit(url) if with_some else None
+    if parts is None or "@" in parts.netloc:
+        return url
+    for index in map(urlsplit, with_some):
+        userinfo, at, host = index.netloc.rpartition("@")
+        if at and index.scheme == parts.scheme and host.lower() == parts.netloc.lower():
+            return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))
+    return url
+
+
+def direct_url_text(place: str, hashes: Mapping[str, str]) -> str:
+    """Write direct_url.json (PEP 610) for a wheel that was asked for by URL or absolute path."""
+    import json
+
+    from packaging.direct_url import ArchiveInfo, DirectUrl
+
+    url = urlunsplit(urlsplit(as_url(place))._replace(fragment=""))
+    info = ArchiveInfo(hashes=dict(hashes) or None)
+    return json.dumps(DirectUrl(url=url, archive_info=info).to_dict(), sort_keys=True)

@@ -1,0 +1,251 @@
+"""Which wheel is it to be: of all files that some place offers, the one that fits best, or why none does.
+
+Pure: what places offer comes from `wheelhouse`, `index` and the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import Tag, create_compatible_tags_selector
+from packaging.utils import (
+    BuildTag,
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from envsync.lockfile.hashes import strong
+from envsync.target import Artifact, Interpreter
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A wheel or source distribution that some place offers."""
+
+    name: str
+    version: Version
+    filename: str
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    url: str | None = field(default=None, repr=False)
+    requires_python: str | None = None
+
+    @property
+    def is_wheel(self) -> bool:
+        return self.filename.endswith(".whl")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A package pinned to a version, and perhaps to hashes of which one has to match."""
+
+    name: str
+    specifier: SpecifierSet
+    hashes: tuple[tuple[str, str], ...] = ()
+
+    def accepts(self, offer: Offer) -> bool:
+        """Whether it is the name and version asked for; yanked and pre-releases are, being pinned."""
+        return offer.name == self.name and self.specifier.contains(offer.version, prereleases=True)
+
+    def vouches(self, hashes: Mapping[str, str]) -> bool | None:
+        """Whether a file with these hashes is allowed; None if that cannot be told from them."""
+        if not self.hashes or any(hashes.get(algorithm) == digest for algorithm, digest in self.hashes):
+            return True
+        return None if any(algorithm not in hashes for algorithm, _ in self.hashes) else False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no wheel could be chosen, and what can be done about it."""
+
+    problem: str
+    hint: str
+
+
+class WheelName:
+    """A wheel's file name, taken apart."""
+
+    __slots__ = ("build", "filename", "name", "tags", "version")
+
+    def __init__(self, filename: str) -> None:
+        """:raises ValueError: it is not a wheel's file name"""
+        if "/" in filename or "\\" in filename or "\0" in filename:
+            raise InvalidWheelFilename(f"Invalid wheel filename (not a plain file name): {filename!r}")
+        self.filename = filename
+        self.name, self.version, self.build, self.tags = parse_wheel_filename(filename)
+
+
+class Fit:
+    """Tells which wheels fit one Python, and which of them best."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self.tags = [Tag(*text.split("-", 2)) for text in interpreter.tags]
+        self.python = Version(interpreter.version.rstrip("+"))
+        self._supported = frozenset(self.tags)
+        self._select = create_compatible_tags_selector(self.tags)
+        best = f"; its best tag is {interpreter.tags[0]}" if interpreter.tags else ""
+        self.description = f"{interpreter.implementation} {interpreter.short_version} on {interpreter.machine}{best}"
+
+    def fits(self, tags: frozenset[Tag]) -> bool:
+        return not self._supported.isdisjoint(tags)
+
+    def runs(self, requires_python: str | None) -> bool:
+        """Whether this Python is one that a file needs; yes if it says so unintelligibly, as pip does."""
+        try:
+            return SpecifierSet(requires_python or "").contains(self.python, prereleases=True)
+        except InvalidSpecifier:
+            return True
+
+    def best_first(self, offers: Iterable[Offer]) -> list[Offer]:
+        """Keep the wheels that fit, sorted by version, tags and build tag; among equals as given."""
+        named = [(offer, name) for offer in offers if (name := _wheel_name(offer.filename)) is not None]
+        named.sort(key=lambda pair: _build_order(pair[1].build), reverse=True)
+        fitting = list(self._select((offer, name.tags) for offer, name in named))
+        return sorted(fitting, key=lambda offer: offer.version, reverse=True)
+
+
+def _build_order(build: BuildTag) -> tuple[int, str]:
+    return build or (-1, "")
+
+
+def _wheel_name(filename: str) -> WheelName | None:
+    try:
+        return WheelName(filename)
+    except ValueError:
+        return None
+
+
+def offer_of(
+    filename: str,
+    *,
+    hashes: Mapping[str, str] | None = None,
+    path: str | None = None,
+    url: str | None = None,
+    requires_python: str | None = None,
+) -> Offer | None:
+    """Tell from a file name what is offered; None if it is neither a wheel nor a source distribution.
+
+    The tags of a wheel are left alone: an index lists thousands of which few have the version asked for.
+    """
+    named = _sdist_version(filename)
+    if filename.endswith(".whl"):
+        parts = filename.split("-", 2)
+        version = _version(parts[1]) if len(parts) == 3 else None
+        named = (_name(parts[0]), version) if version is not None else None
+    if named is None:
+        return None
+    return Offer(named[0], named[1], filename, hashes or {}, path, url, requires_python)
+
+
+def _sdist_version(filename: str) -> tuple[str, Version] | None:
+    if not filename.endswith((".tar.gz", ".zip")):
+        return None
+    try:
+        return parse_sdist_filename(filename)
+    except (InvalidSdistFilename, InvalidVersion):
+        return None
+
+
+@lru_cache
+def _name(text: str) -> str:
+    return canonicalize_name(text)
+
+
+@lru_cache(1024)
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def choose(offers: Sequence[Offer], pin: Pin, fit: Fit) -> Offer | Refusal:
+    """Choose the best wheel for a pin. One whose hash is allowed goes before one whose hash is unknown."""
+    of_version = [offer for offer in offers if pin.accepts(offer)]
+    running = [offer for offer in of_version if fit.runs(offer.requires_python)]
+    fitting = fit.best_first(offer for offer in running if offer.is_wheel)
+    for verdict in (True, None):
+        for offer in fitting:
+            if pin.vouches(offer.hashes) is verdict:
+                return offer
+    return _refuse(offers, of_version, fitting, pin, fit)
+
+
+def _refuse(offers: Sequence[Offer], of_version: list[Offer], fitting: list[Offer], pin: Pin, fit: Fit) -> Refusal:
+    relock = "lock again, so that the lock file names a version that exists"
+    if not offers:
+        return Refusal("no file of that name was found", "check the name, or say with --find-links where its wheel is")
+    if not of_version:
+        versions = sorted({offer.version for offer in offers}, reverse=True)
+        return Refusal(f"there is no such version; there are {_shown(versions)}", relock)
+    wheels = [offer for offer in of_version if offer.is_wheel]
+    if not wheels:
+        return Refusal(only_source(of_version[0].filename), how_to_build(pin.name, of_version[0].version))
+    if fitting:
+        names = _shown(offer.filename for offer in fitting)
+        problem = f"none of its wheels that fit has a hash that the lock file allows: {names}"
+        return Refusal(problem, "lock again, or find out who changed the files")
+    if any(fit.best_first([wheel]) for wheel in wheels):
+        needed = sorted({wheel.requires_python or "" for wheel in wheels} - {""})
+        return Refusal(
+            f"it needs Python {' or '.join(needed)}, and the target is {fit.python}",
+            "choose another with --python",
+        )
+    return Refusal(no_fit([wheel.filename for wheel in wheels], fit), how_to_build(pin.name, wheels[0].version))
+
+
+def artifact_of(offer: Offer, pin: Pin) -> Artifact:
+    """Make the artifact of a chosen wheel: what is known of its hash, or else what the pin allows."""
+    hashes = strong(offer.hashes)
+    alternatives: tuple[tuple[str, str], ...] = ()
+    if pin.vouches(hashes) is not True:
+        if len(pin.hashes) == 1:
+            hashes.update(pin.hashes)
+        else:
+            alternatives = pin.hashes
+    missing = None
+    if offer.path is None and offer.url is None:
+        gone = f"`{offer.filename}` was in the cache and no longer is"
+        missing = f"package `{offer.name}`: {gone}; run the command again"
+    return Artifact(
+        offer.name,
+        str(offer.version),
+        offer.filename,
+        hashes,
+        alternatives,
+        path=offer.path,
+        url=offer.url,
+        missing=missing,
+    )
+
+
+def only_source(filename: str) -> str:
+    return f"there is only a source distribution (`{filename}`), and envsync installs wheels"
+
+
+def no_fit(filenames: Iterable[str], fit: Fit) -> str:
+    tags = sorted({"-".join(filename[:-4].split("-")[-3:]) for filename in filenames})
+    return f"no wheel fits {fit.description} (tags available: {_shown(tags)})"
+
+
+def how_to_build(name: str, version: Version | None) -> str:
+    pinned = f"{name}=={version}" if version else name
+    return (
+        f"choose another Python with --python, or build a wheel with "
+        f"`pip wheel --no-deps {pinned} --wheel-dir wheels` and lock that one"
+    )
+
+
+def _shown(items: Iterable[object]) -> str:
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
