@@ -20,22 +20,37 @@ def main(arguments: Sequence[str]) -> int:
             status = _run(arguments[1:])
             if status is not None:
                 return status
-        from envsync.coordination.slowlane import load_site
-
-        load_site()
-        from envsync.cli import main as command_line
-
-        return command_line(arguments)
+        return _slow(arguments)
     except KeyboardInterrupt:
         return _die_of_interrupt()
     except Exception as error:
         from envsync.coordination.messages import say_error
-        from envsync.errors import EnvsyncError
+        from envsync.errors import EnvsyncError, UsageError
 
         if not isinstance(error, EnvsyncError):
             raise
         say_error(error)
+        if isinstance(error, UsageError):
+            from envsync.commands import usage_status
+
+            return usage_status(arguments)
         return error.exit_code
+
+
+def _slow(arguments: Sequence[str]) -> int:
+    """Run anything but a plain `run`, with all libraries at hand."""
+    from envsync import options
+    from envsync.coordination.slowlane import load_site
+
+    load_site()
+    parsed = options.parse(arguments[1:], options.SYNC) if arguments and arguments[0] == "sync" else None
+    if parsed is not None and not parsed[1]:
+        from envsync.commands import sync
+
+        return sync(parsed[0])
+    from envsync.cli import main as command_line
+
+    return command_line(arguments)
 
 
 def _run(arguments: Sequence[str]) -> int | None:

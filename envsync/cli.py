@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 import click
 
 import envsync
-from envsync import fastlane, library, options, request
+from envsync import commands, fastlane, options, request
 from envsync.coordination import slowlane
-from envsync.coordination.leader import cache_directory
-from envsync.coordination.messages import say, say_error
-from envsync.errors import EnvsyncError, UsageError
 from envsync.options import FLAG, LIST, Option
-
-EXIT_USAGE = 2
-EXIT_FAILURE = 125
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
-    # `run` follows timeout(1) and `docker run`: whatever is wrong with us is 125, so that it is not the job's.
-    usage = EXIT_FAILURE if arguments and arguments[0] == "run" else EXIT_USAGE
+    usage = commands.usage_status(arguments)
     try:
         status = envsync_command.main(list(arguments), prog_name="envsync", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -37,12 +28,6 @@ def main(arguments: Sequence[str]) -> int:
         return usage
     except click.Abort:
         raise KeyboardInterrupt from None
-    except UsageError as error:
-        say_error(error)
-        return usage
-    except EnvsyncError as error:
-        say_error(error)
-        return error.exit_code
     return status if isinstance(status, int) else 0
 
 
@@ -96,39 +81,7 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
 
 def _sync(**given: Any) -> int:
     """Make the environment current, and say what changed."""
-    settings = _settings(options.SYNC, given)
-    asked = request.resolve(settings, os.environ)
-    result = _preview(asked) if asked.flag("dry_run") else library.run(asked, None)
-    if asked.flag("json"):
-        value = asdict(result)
-        del value["notes"]
-        print(json.dumps(value))
-    elif not asked.flag("quiet"):
-        _say(result, dry_run=asked.flag("dry_run"))
-    return 0
-
-
-def _preview(asked: request.Request) -> library.SyncResult:
-    from envsync.coordination.goal import environment_by_digest
-    from envsync.coordination.leader import preview
-    from envsync.display import Display
-
-    environment = fastlane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
-    with Display(asked) as display:
-        done = preview(asked, environment, display)
-    return library.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
-
-
-def _say(result: library.SyncResult, *, dry_run: bool) -> None:
-    if dry_run and result.outcome == "synced":
-        for name in result.removed:
-            say(f"would remove {name}")
-        for name in result.installed:
-            say(f"would install {name}")
-    elif result.outcome == "current":
-        say(f"`{result.env}` is current")
-    elif result.outcome == "waited":
-        say(f"`{result.env}` is current: another process synced it within {result.seconds:.1f} s")
+    return commands.sync(_settings(options.SYNC, given))
 
 
 envsync_command = click.Group(

@@ -8,15 +8,12 @@ we wrote (size and mtime): whoever reinstalls it writes another.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-
-from packaging.utils import canonicalize_name
+from typing import NamedTuple
 
 from envsync.environment import Environment
 from envsync.plan import Installed, Origin
@@ -24,8 +21,7 @@ from envsync.plan import Installed, Origin
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where an environment keeps the files of each wheel scheme, relative to it, with forward slashes."""
 
     purelib: str
@@ -53,8 +49,7 @@ class Layout:
         return path.partition("/")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedFile:
+class OwnedFile(NamedTuple):
     """A line of a RECORD: path relative to the environment, hash as `sha256=...` or empty, size or None."""
 
     path: str
@@ -62,8 +57,7 @@ class OwnedFile:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What `installed.json` says of one distribution."""
 
     version: str
@@ -76,8 +70,7 @@ class Entry:
     """Some of its files name the environment's path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(NamedTuple):
     """The content of `installed.json`."""
 
     path: str
@@ -137,12 +130,12 @@ def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Insta
     found = []
     for site in layout.sites:
         try:
-            names = os.listdir(f"{environment.path}/{site}")
+            names = [name for name in os.listdir(f"{environment.path}/{site}") if name.endswith(".dist-info")]
         except FileNotFoundError:
             continue
+        if names:
+            from packaging.utils import canonicalize_name  # 40 ms, and a new environment has nothing to list
         for directory in names:
-            if not directory.endswith(".dist-info"):
-                continue
             raw_name, _, version = directory.removesuffix(".dist-info").partition("-")
             name = canonicalize_name(raw_name)
             dist_info = f"{site}/{directory}"
@@ -172,7 +165,7 @@ def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] 
     try:
         with open(f"{environment.path}/{installed.dist_info}/RECORD", newline="", encoding="utf-8") as file:
             owned = list(_rows(file, posixpath.dirname(installed.dist_info), os.path.abspath(environment.path)))
-    except (OSError, ValueError, csv.Error):
+    except (OSError, ValueError):
         return None
     return owned
 
@@ -187,7 +180,13 @@ def metadata_files(environment: Environment, installed: Installed) -> Iterator[s
 
 
 def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
-    for row in csv.reader(lines):
+    import csv
+
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as error:
+        raise ValueError(f"RECORD is not CSV: {error}") from error
+    for row in rows:
         if len(row) != 3:
             raise ValueError("a line of RECORD has not three fields")
         path = row[0].replace("\\", "/")

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from typing import Any
 
-from envsync.errors import InterpreterError, UnsupportedPythonError
+from envsync import replace
+from envsync.errors import FilesystemError, InterpreterError, UnsupportedPythonError
 from envsync.request import libc_family
 from envsync.stamp import checksum
 from envsync.target import Interpreter
 
-FORMAT = 1
+FORMAT = 2
 OLDEST = (3, 9)
 
 _QUESTION = """\
@@ -95,6 +94,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
     facts = _cached(path)
     if facts is None:
         facts = _ask(executable)
+        facts["fingerprint"] = checksum(json.dumps([facts.get("markers"), facts.get("tags")], sort_keys=True).encode())
         _remember(path, facts)
     version = tuple(int(part) for part in facts["version"].split("."))
     if version < OLDEST:
@@ -114,6 +114,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         markers=facts["markers"],
         tags=tuple(facts["tags"]),
         layout=facts["layout"],
+        fingerprint=facts["fingerprint"],
     )
 
 
@@ -154,16 +155,14 @@ def _cached(path: str) -> dict[str, Any] | None:
 def _remember(path: str, facts: dict[str, Any]) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".")
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
-    except OSError:
+        replace.write(path, json.dumps(facts).encode())
+    except (OSError, FilesystemError):
         pass  # a read-only cache: the interpreter is asked again next time
 
 
 def _ask(executable: str) -> dict[str, Any]:
+    import subprocess
+
     import packaging
 
     borrowed = os.path.dirname(os.path.dirname(os.path.abspath(packaging.__file__)))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from envsync import fastlane, options, request
 from envsync.coordination.slowlane import reach
 from envsync.progress import Report, quiet
 
 
-@dataclass(frozen=True, slots=True)
-class SyncResult:
+class SyncResult(NamedTuple):
     """What became of a sync."""
 
     outcome: str
@@ -90,6 +89,8 @@ def run(asked: request.Request, report: Report | None) -> SyncResult:
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         os.close(entry.fd)
+    # `progress.json` is the last thing that a leader removes: while it is there, there may be trash to be swept.
+    if environment is not None and entry is not None and not os.path.lexists(environment.progress):
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0)
     done = reach(asked, environment, launching=False, report=report)
     return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an installed distribution came from, as far as that decides whether it is the one that is wanted."""
 
     sha256: str
@@ -17,8 +16,7 @@ class Origin:
     """The text of its direct_url.json."""
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """A distribution found in the environment."""
 
     name: str
@@ -30,8 +28,7 @@ class Installed:
     """Known only for what envsync installed and what has not been touched since."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A distribution that the lock file asks for, whose wheel is in the store."""
 
     name: str
@@ -39,8 +36,7 @@ class Wanted:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a sync does; each part sorted by name. An upgrade is in both `remove` and `install`."""
 
     remove: tuple[Installed, ...]

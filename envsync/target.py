@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreter:
+class Interpreter(NamedTuple):
     """Facts about a target Python, gathered by running it (`envsync.interpreter`).
 
     `layout` maps a wheel scheme (`purelib`, `platlib`, `scripts`, `headers`, `data`) to the directory that a
@@ -32,6 +32,8 @@ class Interpreter:
     tags: tuple[str, ...]
     """All supported tags, best first, each as `cp311-cp311-manylinux_2_17_x86_64`."""
     layout: Mapping[str, str]
+    fingerprint: str
+    """Stands for the markers and the tags."""
 
     @property
     def short_version(self) -> str:
@@ -39,8 +41,7 @@ class Interpreter:
         return ".".join(self.version.split(".")[:2])
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NamedTuple):
     """One wheel to install, and where it can be had.
 
     At most one of `path` and `url` is set. Neither is set if no place is known but the store may have it:
@@ -52,7 +53,7 @@ class Artifact:
     version: str
     filename: str
     """The wheel's file name."""
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = MappingProxyType({})
     """Algorithm to hex digest. Every one of them has to match. Empty if the lock file gives none."""
     alternatives: tuple[tuple[str, str], ...] = ()
     """(algorithm, hex digest) pairs of which one has to match (`--hash` of requirements); empty: no such demand."""
@@ -60,11 +61,14 @@ class Artifact:
     """In bytes, if the lock file says."""
     path: str | None = None
     """A local file, absolute."""
-    url: str | None = field(default=None, repr=False)
+    url: str | None = None
     """May hold credentials; never to be printed as it is."""
     missing: str | None = None
     direct_url: str | None = None
     """The text of direct_url.json (PEP 610), for what was asked for by URL or path."""
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.filename!r})"  # without the URL, which may hold credentials
 
     @property
     def sha256(self) -> str | None:
@@ -72,8 +76,7 @@ class Artifact:
         return self.hashes.get("sha256")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The distributions selected from a lock file for one interpreter, sorted by name."""
 
     artifacts: tuple[Artifact, ...]

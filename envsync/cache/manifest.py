@@ -19,14 +19,14 @@ bytecode for valid if the source's mtime and size match (PEP 552), so two versio
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 FORMAT = 1
 NAME = "manifest.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """An entry point to be made into a script (entry points specification)."""
 
     name: str
@@ -36,19 +36,17 @@ class Script:
     """`console` or `gui`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(NamedTuple):
     """The files of one directory of one scheme."""
 
     scheme: str
     path: str
     """Below the scheme, with forward slashes; the empty string is the scheme itself."""
-    files: tuple[tuple[str, int, bool], ...]
-    """(name, size in bytes, executable), sorted by name."""
+    files: Sequence[Sequence[Any]]
+    """(name, size in bytes, executable) of each, sorted by name, as JSON has them: there are thousands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     name: str
     """Normalized."""
     version: str
@@ -115,8 +113,7 @@ def load(data: bytes) -> Manifest:
             dist_info=value["dist_info"],
             mtime=value["mtime"],
             directories=tuple(
-                Directory(scheme, path, tuple((name, size, bool(mode)) for name, size, mode in files))
-                for scheme, path, files in value["directories"]
+                Directory(scheme, path, files) for scheme, path, files in value["directories"]
             ),
             scripts=tuple(Script(*script) for script in value["scripts"]),
             rewrite=tuple(value["rewrite"]),

@@ -2,44 +2,56 @@
 
 Which lock file, parsed; which Python; which wheels, by hash, all of them in the store. Nothing here touches the
 environment, so whatever is wrong with the input is said before anything is changed.
+
+What a pylock.toml selects on one interpreter is remembered in the cache (`v1/targets`), by the digest of the
+request and the interpreter's markers and tags: nothing else decides it. It is used if the store has all the wheels
+that it names, and saves a leader on a busy cluster from importing a TOML parser and `packaging`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import interpreter, lockfile, stamp
-from envsync.cache.fetch import fetch
+from envsync import interpreter, replace, stamp
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
-from envsync.errors import EnvironmentRefusedError, InterpreterError, LockFileError, UnsupportedPythonError
+from envsync.errors import (
+    EnvironmentRefusedError,
+    FilesystemError,
+    InterpreterError,
+    LockFileError,
+    UnsupportedPythonError,
+)
 from envsync.installed import Ledger
-from envsync.lockfile import LockFile, Sources
 from envsync.plan import Origin, Wanted
 from envsync.progress import Report
-from envsync.request import Request, describe_python, read
+from envsync.request import Request, describe_python
 from envsync.stamp import LocalFile
-from envsync.target import Interpreter, Target
+from envsync.target import Interpreter
 
-ATTEMPTS = 5
+if TYPE_CHECKING:
+    from envsync.lockfile import LockFile
+    from envsync.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """The parsed lock file, and what the digest covers of the further input files."""
+class Inputs(NamedTuple):
+    """What the digest covers besides the options."""
 
-    lock_file: LockFile
-    checksums: tuple[str, ...]
-    """Of the further input files, as they were when they were parsed."""
-    local_files: tuple[LocalFile, ...]
+    further: tuple[str, ...] = ()
+    """The paths of the input files that the lock file includes."""
+    checksums: tuple[str, ...] = ()
+    """Of those, as they were when they were parsed."""
+    unhashed: bool = False
+    """Some reference has no hash."""
+    local_files: tuple[LocalFile, ...] = ()
     """Local wheels that the lock file names without a hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Python:
+class Python(NamedTuple):
     """The Python of the environment, and whether the environment has to be made for it."""
 
     interpreter: Interpreter
@@ -53,53 +65,173 @@ class Python:
         """What the digest says of it."""
         return describe_python(self.interpreter.implementation, self.interpreter.short_version)
 
+    @property
+    def host(self) -> str:
+        """Machine and libc family, as in `x86_64 glibc`."""
+        return " ".join(self.description.split(" ")[2:])
 
-@dataclass(slots=True)
-class Goal:
+
+class Goal(NamedTuple):
     """What the environment has to become."""
 
     inputs: Inputs
     python: Python
     digest: str
-    target: Target
-    manifests: dict[str, Manifest]
-    """By name; empty if nothing was fetched, as for a dry run."""
+    wanted: tuple[Wanted, ...]
+    """Sorted by name."""
+    found_files: tuple[LocalFile, ...] = ()
+    """Local wheels that were found for references without a hash."""
 
-    @property
-    def wanted(self) -> tuple[Wanted, ...]:
-        return tuple(
-            Wanted(
-                artifact.name,
-                artifact.version,
-                Origin(self._sha256(artifact.name, artifact.sha256), artifact.direct_url),
-            )
-            for artifact in self.target.artifacts
+
+class Seeker:
+    """Sets the goal of one request.
+
+    :param report: is told how far it is
+    """
+
+    def __init__(self, request: Request, environment: Environment, store: Store, report: Report) -> None:
+        self.request = request
+        self.environment = environment
+        self.store = store
+        self.report = report
+        self.target: Target | None = None
+        self.manifests: dict[str, Manifest] = {}
+        """Of all that is wanted, by name, once `seek` or `fetch` has returned."""
+
+    def seek(self, ledger: Ledger) -> Goal:
+        """Set the goal, and bring all its wheels into the store.
+
+        :raises EnvsyncError: the lock file does not fit the Python, a wheel cannot be had, ...; nothing was touched
+        """
+        python = find_python(self.request, self.environment, ledger, self.store.root)
+        return self._recall(python) or self._select(python, fetching=True)
+
+    def preview(self, ledger: Ledger) -> Goal:
+        """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
+        python = find_python(self.request, self.environment, ledger, self.store.root)
+        return self._select(python, fetching=False)
+
+    def fetch(self) -> None:
+        """Bring into the store what it lacks, for instance because an entry turned out to be poisoned."""
+        from envsync.cache.fetch import fetch
+
+        if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
+            python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.root)
+            self.target = self._target(read_lock_file(self.request), python)
+        self.manifests = fetch(
+            self.target.artifacts, self.store, offline=self.request.flag("offline"), report=self.report
         )
 
-    def _sha256(self, name: str, known: str | None) -> str:
-        manifest = self.manifests.get(name)
-        return manifest.sha256 if manifest is not None else known or ""
+    def _select(self, python: Python, *, fetching: bool) -> Goal:
+        parsed = read_lock_file(self.request)
+        inputs = inputs_of(self.request, parsed)
+        digest = digest_of(self.request, inputs, python.description)
+        self.target = self._target(parsed, python)
+        if fetching:
+            self.fetch()
+        direct = {local.path for local in inputs.local_files}
+        found = (path for path in self.target.local_files if path not in direct)
+        goal = Goal(
+            inputs,
+            python,
+            digest,
+            tuple(self._wanted(self.target)),
+            tuple(local_file(self.request, path, direct=False) for path in found),
+        )
+        if fetching and self._is_memorable(inputs):
+            self._remember(goal)
+        return goal
+
+    def _target(self, parsed: LockFile, python: Python) -> Target:
+        from envsync.lockfile import Sources
+
+        self.report("resolving", 0, 0)
+        sources = Sources(
+            index_urls=self.request.texts("index_url"),
+            find_links=self.request.texts("find_links"),
+            no_index=self.request.flag("no_index"),
+            offline=self.request.flag("offline"),
+        )
+        return parsed.select(
+            python.interpreter,
+            extras=self.request.texts("extra"),
+            groups=self.request.texts("group") or None,
+            sources=sources,
+            known=self.store.filename,
+        )
+
+    def _wanted(self, target: Target) -> list[Wanted]:
+        wanted = []
+        for artifact in target.artifacts:
+            manifest = self.manifests.get(artifact.name)
+            sha256 = manifest.sha256 if manifest is not None else artifact.sha256 or ""
+            wanted.append(Wanted(artifact.name, artifact.version, Origin(sha256, artifact.direct_url)))
+        return wanted
+
+    def _is_memorable(self, inputs: Inputs) -> bool:
+        """Tell whether digest and interpreter alone decide the selection: so it is for pylock.toml."""
+        return self.request.lock.endswith(".toml") and inputs == Inputs()
+
+    def _memory(self, digest: str, python: Python) -> str:
+        key = stamp.checksum(f"target 1 {digest} {python.interpreter.fingerprint}".encode())
+        return f"{self.store.root}/v1/targets/{key}.json"
+
+    def _remember(self, goal: Goal) -> None:
+        path = self._memory(goal.digest, goal.python)
+        value = [[item.name, item.version, *item.origin] for item in goal.wanted]
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            replace.write(path, json.dumps(value).encode())
+        except (OSError, FilesystemError):
+            pass  # a read-only cache: it is selected again next time
+
+    def _recall(self, python: Python) -> Goal | None:
+        """Return the goal that was remembered, if the store still has all of it."""
+        digest = digest_of(self.request, Inputs(), python.description)
+        if not self._is_memorable(Inputs()):
+            return None
+        try:
+            data = replace.read(self._memory(digest, python))
+            rows = json.loads(data) if data else None
+            wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
+        except (FilesystemError, ValueError, TypeError):
+            return None
+        manifests: dict[str, Manifest] = {}
+        for item in wanted:
+            manifest = self.store.get(item.origin.sha256)
+            if manifest is None or manifest.name != item.name:
+                return None
+            manifests[item.name] = manifest
+        if rows is None:
+            return None
+        self.manifests = manifests
+        return Goal(Inputs(), python, digest, wanted)
 
 
-def read_inputs(request: Request) -> Inputs:
-    """Read the lock file so that what is parsed is what the digest stands for, even if it is being edited.
+def read_lock_file(request: Request) -> LockFile:
+    """Parse the lock file. What is parsed is what the digest stands for, even while it is being edited.
 
-    :raises LockFileError: it cannot be used, or does not stand still
+    :raises LockFileError: it cannot be used, or is not what it was when the request was made
     """
-    for _ in range(ATTEMPTS):
-        parsed = lockfile.read(request.lock)
-        checksums = _checksums(parsed)
-        if checksums[0] != request.content:
-            raise LockFileError(request.lock, "it changed while it was being read", hint="run again")
-        again = lockfile.read(request.lock) if len(checksums) > 1 else parsed
-        if len(checksums) == 1 or _checksums(again) == checksums:
-            local_files = tuple(local_file(request, path, direct=True) for path in again.local_files)
-            return Inputs(again, tuple(checksums[1:]), local_files)
-    raise LockFileError(request.lock, "it keeps changing while it is being read")
+    from envsync import lockfile
+
+    parsed = lockfile.read(request.lock)
+    if stamp.checksum(parsed.contents[0]) != request.content:
+        raise LockFileError(request.lock, "it changed while it was being read", hint="run again")
+    return parsed
 
 
-def _checksums(parsed: LockFile) -> list[str]:
-    return [stamp.checksum(read(path)) for path in parsed.inputs]
+def inputs_of(request: Request, parsed: LockFile) -> Inputs:
+    """Return what the digest covers of a parsed lock file.
+
+    :raises LockFileError: a local wheel that it names without a hash is not there
+    """
+    return Inputs(
+        tuple(parsed.inputs[1:]),
+        tuple(stamp.checksum(content) for content in parsed.contents[1:]),
+        parsed.unhashed,
+        tuple(local_file(request, path, direct=True) for path in parsed.local_files),
+    )
 
 
 def local_file(request: Request, path: str, *, direct: bool) -> LocalFile:
@@ -190,23 +322,17 @@ def _configured_version(environment: Environment) -> str | None:
 
 def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:
     """An environment is not resynced back and forth between machines that cannot share it."""
-    here = host_of(python)
-    if ledger.host and ledger.host != here:
+    if ledger.host and ledger.host != python.host:
         raise EnvironmentRefusedError(
             python.env,
-            f"it was made for {ledger.host}, and this host is {here}",
+            f"it was made for {ledger.host}, and this host is {python.host}",
             hint="give each kind of host its own: --env '.venvs/{digest}'",
         )
 
 
-def host_of(python: Python) -> str:
-    """Return machine and libc family, as in `x86_64 glibc`."""
-    return " ".join(python.description.split(" ")[2:])
-
-
 def digest_of(request: Request, inputs: Inputs, python: str) -> str:
     """Compute the digest of a request whose lock file is parsed."""
-    return request.digest(python, inputs.checksums, unhashed=inputs.lock_file.unhashed, local_files=inputs.local_files)
+    return request.digest(python, inputs.checksums, unhashed=inputs.unhashed, local_files=inputs.local_files)
 
 
 def environment_by_digest(request: Request, cache: str) -> Environment:
@@ -214,32 +340,6 @@ def environment_by_digest(request: Request, cache: str) -> Environment:
     spec = request.text("python")
     base = interpreter.find(spec) if spec is not None else interpreter.own_base()
     facts = interpreter.inspect(base, cache)
-    digest = digest_of(request, read_inputs(request), describe_python(facts.implementation, facts.short_version))
+    inputs = inputs_of(request, read_lock_file(request))
+    digest = digest_of(request, inputs, describe_python(facts.implementation, facts.short_version))
     return Environment(request.env_template.replace("{digest}", digest))
-
-
-def set_goal(request: Request, inputs: Inputs, python: Python, store: Store, report: Report) -> Goal:
-    """Select the wheels. May ask an index; fetches nothing yet.
-
-    :raises LockFileError: the lock file does not fit the Python, or a wheel cannot be found
-    """
-    report("resolving", 0, 0)
-    sources = Sources(
-        index_urls=request.texts("index_url"),
-        find_links=request.texts("find_links"),
-        no_index=request.flag("no_index"),
-        offline=request.flag("offline"),
-    )
-    target = inputs.lock_file.select(
-        python.interpreter,
-        extras=request.texts("extra"),
-        groups=request.texts("group") or None,
-        sources=sources,
-        known=store.filename,
-    )
-    return Goal(inputs, python, digest_of(request, inputs, python.description), target, {})
-
-
-def fetch_wheels(goal: Goal, request: Request, store: Store, report: Report) -> None:
-    """Bring all wheels of the goal into the store."""
-    goal.manifests = fetch(goal.target.artifacts, store, offline=request.flag("offline"), report=report)

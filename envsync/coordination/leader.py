@@ -18,24 +18,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
-import shutil
+import sys
 import time
 
-from envsync import fastlane, stamp
+from envsync import fastlane, replace, stamp
 from envsync.cache.store import Store
 from envsync.coordination import flock
 from envsync.coordination.events import record
 from envsync.coordination.flock import Flock
-from envsync.coordination.goal import (
-    Goal,
-    fetch_wheels,
-    find_python,
-    host_of,
-    local_file,
-    read_inputs,
-    set_goal,
-)
+from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.progress import ProgressFile
@@ -53,14 +44,16 @@ from envsync.installed import Layout, dump_ledger, load_ledger, scan
 from envsync.plan import Installed, Plan, plan
 from envsync.progress import Report
 from envsync.request import Request
-from envsync.stamp import LocalFile, Stamp
-from envsync.transaction import change, journal, replace, skeleton, stamping
+from envsync.stamp import Stamp
+from envsync.transaction import change, journal, skeleton, stamping
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.transaction.stage import PoisonedError
+from envsync.transaction.linking import PoisonedError
 
 SEEDS = frozenset({"pip"})
 SEEDS_BEFORE_3_12 = SEEDS | {"setuptools", "wheel"}
 """What `venv` and uv seed an environment with; an exact sync keeps them."""
+OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "making")
+"""How the names of state files begin."""
 ATTEMPTS = 5
 """How often a plan is made again because the environment changed beneath it, or the store was poisoned."""
 
@@ -106,8 +99,8 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
         return Outcome("current", entry.stamp.environment, entry.stamp.digest)
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))
-    python = find_python(request, environment, ledger, store.root)
-    goal = set_goal(request, read_inputs(request), python, store, report)
+    goal = Seeker(request, environment, store, report).preview(ledger)
+    python = goal.python
     installed: list[Installed] = []
     if not python.make:
         installed = scan(environment, skeleton.layout_of(environment, python.interpreter), ledger)
@@ -132,6 +125,7 @@ class Leader:
         self.progress = ProgressFile(environment, request.key, report)
         self.occupancy = Occupancy(environment, request, self.progress, self.began)
         self.store = Store(cache_directory(request))
+        self.seeker = Seeker(request, environment, self.store, self.progress)
         self.cache_lock: Flock | None = None
         self.env = os.path.abspath(environment.path)
         self.digest = ""
@@ -170,7 +164,7 @@ class Leader:
         record("failed", env=self.env, digest=self.digest, message=error.message)
         value = {
             "format": 1,
-            "id": secrets.token_hex(8),
+            "id": _unique(),
             "key": self.request.key,
             "digest": self.digest,
             "message": error.message,
@@ -196,7 +190,11 @@ class Leader:
     def _look_again(self) -> Outcome | None:
         """Somebody may have finished between our look and our lock."""
         entry = fastlane.enter(self.request, self.environment)
+        if entry is not None and not os.path.exists(self.environment.python):
+            os.close(entry.fd)  # the stamp cannot see that the base Python is gone; the fast lane's exec did
+            entry = None
         if entry is not None:
+            self._sweep()  # a leader that was killed after its stamp leaves its trash
             self.digest = entry.stamp.digest
             if self.launching:
                 return Outcome("current", entry.stamp.environment, self.digest, entry=entry)
@@ -226,7 +224,14 @@ class Leader:
         record("recovered", env=self.env, digest=self.digest, steps=len(decided.steps))
 
     def _sweep(self) -> None:
-        """Throw away stages and trash, ours and a dead leader's. What resists (`.nfs*`) is left for a later sync."""
+        """Throw away stages, trash and temporary files, ours and a dead leader's.
+
+        What resists (`.nfs*` files of an open module, say) is left for a later sync.
+        """
+        for directory in (self.environment.path, self.environment.state):
+            for name in os.listdir(directory):
+                if name.endswith(replace.SUFFIX) and name.startswith((*OUR_FILES, ".gitignore", "CACHEDIR.TAG")):
+                    replace.discard(f"{directory}/{name}")
         parents = [f"{self.environment.state}/work"]
         lib = f"{self.environment.path}/lib"
         try:
@@ -239,16 +244,13 @@ class Leader:
             except OSError:
                 continue
             for name in leftovers:
-                shutil.rmtree(f"{parent}/{name}", ignore_errors=True)
+                replace.discard_tree(f"{parent}/{name}")
 
     # What is to be
 
     def _set_goal(self) -> Goal:
-        inputs = read_inputs(self.request)
-        python = find_python(self.request, self.environment, load_ledger(self.environment), self.store.root)
-        goal = set_goal(self.request, inputs, python, self.store, self.progress)
-        self.env, self.digest = python.env, goal.digest
-        fetch_wheels(goal, self.request, self.store, self.progress)
+        goal = self.seeker.seek(load_ledger(self.environment))
+        self.env, self.digest = goal.python.env, goal.digest
         return goal
 
     def _make_skeleton(self, goal: Goal) -> None:
@@ -258,7 +260,7 @@ class Leader:
         self.progress("making the environment", 0, 0)
         if skeleton.exists(self.environment):
             self.occupancy.drain()
-            skeleton.take_away(self.environment, f".envsync/work/{secrets.token_hex(8)}")
+            skeleton.take_away(self.environment, f".envsync/work/{_unique()}")
         skeleton.make(self.environment, goal.python.interpreter, self.lock)
 
     def _refuse_own(self) -> None:
@@ -300,7 +302,8 @@ class Leader:
         self._refuse_own()
         record("started", env=self.env, digest=self.digest)
         self._share_cache()
-        workspace = f"{layout.purelib}/.envsync/{secrets.token_hex(8)}"
+        workspace = f"{layout.purelib}/.envsync/{_unique()}"
+        committed = False
         try:
             prepared = self._stage(goal, layout, planned, owned, workspace)
             if prepared is None:
@@ -310,9 +313,10 @@ class Leader:
             if self._look(layout) != seen or not self.lock.is_in_place():
                 return None
             self._commit(prepared)
+            committed = True
         finally:
-            if not os.path.lexists(self.environment.journal):
-                shutil.rmtree(f"{self.environment.path}/{workspace}/new", ignore_errors=True)
+            if not committed and not os.path.lexists(self.environment.journal):
+                replace.discard_tree(f"{self.environment.path}/{workspace}")
         return planned
 
     def _plan(self, goal: Goal, layout: Layout) -> tuple[Plan, Ownership]:
@@ -329,7 +333,7 @@ class Leader:
                 spare=_spare(goal),
                 reinstall=reinstall,
             )
-            owned = change.ownership(self.environment, layout, planned, goal.manifests, ledger, self.store)
+            owned = change.ownership(self.environment, layout, planned, self.seeker.manifests, ledger, self.store)
             disputed = owned.disputed & wanted
             if disputed <= reinstall:
                 return planned, owned
@@ -337,13 +341,13 @@ class Leader:
 
     def _stage(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str) -> Change | None:
         mode = self.request.text("link_mode") or "auto"
-        changer = Changer(self.environment, layout, self.store, self.env, workspace, mode, host_of(goal.python))
+        changer = Changer(self.environment, layout, self.store, self.env, workspace, mode, goal.python.host)
         try:
-            return changer.prepare(planned, goal.manifests, owned, load_ledger(self.environment), self.progress)
+            return changer.prepare(planned, self.seeker.manifests, owned, load_ledger(self.environment), self.progress)
         except PoisonedError as error:
             self.notes.append(f"{error.message}; it was set aside and fetched again")
             self.store.discard(error.sha256)
-            fetch_wheels(goal, self.request, self.store, self.progress)
+            self.seeker.fetch()
             return None
 
     def _commit(self, prepared: Change) -> None:
@@ -373,18 +377,13 @@ class Leader:
         vouched.digest = goal.digest
         vouched.python = goal.python.description
         vouched.environment = self.env
-        vouched.inputs = [self._relative(path) for path in goal.inputs.lock_file.inputs[1:]]
-        vouched.unhashed = goal.inputs.lock_file.unhashed
-        vouched.local_files = [*goal.inputs.local_files, *self._found_files(goal)]
+        vouched.inputs = [self._relative(path) for path in goal.inputs.further]
+        vouched.unhashed = goal.inputs.unhashed
+        vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
         stamping.write(vouched, self.environment)
         replace.discard(self.environment.failure)
         return vouched
-
-    def _found_files(self, goal: Goal) -> list[LocalFile]:
-        direct = {local.path for local in goal.inputs.local_files}
-        found = (path for path in goal.target.local_files if path not in direct)
-        return [local_file(self.request, path, direct=False) for path in found]
 
     def _relative(self, path: str) -> str:
         directory = self.request.directory
@@ -415,14 +414,22 @@ def cache_directory(request: Request) -> str:
     asked = request.text("cache_dir")
     if asked:
         return os.path.abspath(asked)
-    from platformdirs import user_cache_dir
+    if os.name != "posix" or sys.platform == "darwin":
+        from platformdirs import user_cache_dir
 
-    return user_cache_dir("envsync", appauthor=False)
+        return user_cache_dir("envsync", appauthor=False)
+    # As platformdirs says it, without the 25 ms that it takes to import (XDG Base Directory Specification).
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "envsync")
 
 
 def _spare(goal: Goal) -> frozenset[str]:
     major, minor = goal.python.interpreter.version.split(".")[:2]
     return SEEDS if (int(major), int(minor)) >= (3, 12) else SEEDS_BEFORE_3_12
+
+
+def _unique() -> str:
+    return os.urandom(8).hex()
 
 
 def _names(planned: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import os
 import time
 
+from envsync import replace
 from envsync.coordination import flock, waiter
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import Report
 from envsync.request import Request
-from envsync.transaction import replace
 
 DIGEST_HINT = "give each its own environment: --env '.venvs/{digest}'"
 

@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 
+from envsync import replace
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.progress import Report
-from envsync.transaction import replace
 
 EVERY_SECONDS = 0.25
 

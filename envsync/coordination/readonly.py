@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from envsync.cache.store import Store
-from envsync.coordination.goal import find_python, read_inputs, set_goal
+from envsync.coordination.goal import Seeker
 from envsync.coordination.leader import cache_directory
 from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
@@ -32,8 +32,8 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
     store = Store(cache_directory(request))
     if not os.path.isfile(environment.config):
         raise cause
-    python = find_python(request, environment, ledger, store.root)
-    goal = set_goal(request, read_inputs(request), python, store, quiet)
+    goal = Seeker(request, environment, store, quiet).preview(ledger)
+    python = goal.python
     installed: set[tuple[str, str]] = set()
     if not python.make:
         layout = skeleton.layout_of(environment, python.interpreter)

@@ -69,13 +69,13 @@ class Places:
         artifact = Artifact(package.name, str(name.version), name.filename, checked, size=file.size)
         direct = isinstance(file, PackageArchive)
         if direct:
-            artifact = replace(artifact, direct_url=direct_url_text(path or url or "", checked))
+            artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
         path = self._wheelhouse.path_of(name.filename) or path
         if path is not None:
-            return Placed(replace(artifact, path=path), package.index)
+            return Placed(artifact._replace(path=path), package.index)
         if url is not None and not self._sources.offline and (direct or not self._sources.no_index):
-            return Placed(replace(artifact, url=with_credentials(url, self._sources.index_urls)), package.index)
-        return Placed(replace(artifact, missing=_missing(artifact, url, self._sources)), package.index)
+            return Placed(artifact._replace(url=with_credentials(url, self._sources.index_urls)), package.index)
+        return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), package.index)
 
     def _name(self, package: Package, file: PackageWheel | PackageArchive) -> wheels.WheelName:
         about = f"package `{package.name}`: "
@@ -158,7 +158,7 @@ def _found(absent: list[Placed], sources: Sources) -> dict[str, Placed]:
         offers = index.offers([each.artifact.name for each in absent])
     by_name = {offer.filename: offer for some in offers.values() for offer in reversed(some)}
     return {
-        name: replace(each, artifact=replace(each.artifact, path=offer.path, url=offer.url, missing=None))
+        name: replace(each, artifact=each.artifact._replace(path=offer.path, url=offer.url, missing=None))
         for each in absent
         if (offer := by_name.get(name := each.artifact.filename)) is not None
     }

@@ -216,7 +216,7 @@ class RequirementsFile:
             url=reference.url,
         )
         artifact = wheels.artifact_of(offer, reference.pin)
-        artifact = replace(artifact, direct_url=direct_url_text(reference.path or reference.url or "", artifact.hashes))
+        artifact = artifact._replace(direct_url=direct_url_text(reference.path or reference.url or "", artifact.hashes))
         if reference.path is not None:
             if not artifact.hashes and not os.path.isfile(reference.path):
                 problem = f"{reference.where}: there is no file `{reference.path}`"
@@ -228,5 +228,5 @@ class RequirementsFile:
                 f"package `{name.name}`: `{name.filename}` is not in the cache, and --offline rules out "
                 f"fetching it from `{host_of(reference.url)}`; run once without --offline"
             )
-            return replace(artifact, url=None, missing=missing)
-        return replace(artifact, url=with_credentials(reference.url, sources.index_urls + sources.extra_index_urls))
+            return artifact._replace(url=None, missing=missing)
+        return artifact._replace(url=with_credentials(reference.url, sources.index_urls + sources.extra_index_urls))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
@@ -22,8 +22,7 @@ from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, decide, tree
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(NamedTuple):
     """Whose files the change concerns."""
 
     removed: Mapping[str, str]
@@ -41,8 +40,7 @@ class Ownership:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A change that is staged and decided."""
 
     journal: Journal
@@ -129,8 +127,7 @@ def entries_of(layout: Layout, manifest: Manifest) -> set[str]:
     return entries
 
 
-@dataclass(frozen=True, slots=True)
-class Changer:
+class Changer(NamedTuple):
     """What it takes to prepare a change.
 
     :ivar env: absolute path of the environment, as scripts will name it

@@ -27,18 +27,17 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from envsync import replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.stamp import checksum
-from envsync.transaction import replace
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """By what an entry is recognized. Size and mtime of a directory are not part of it."""
 
     inode: int
@@ -57,8 +56,7 @@ class Identity:
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(NamedTuple):
     """Rename `path` into the trash, if it is still what it was."""
 
     path: str
@@ -66,16 +64,14 @@ class Remove:
     trash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Rename `source` from the stage to `path`, if nothing is there."""
 
     source: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Journal:
+class Journal(NamedTuple):
     """A decided commit. All paths are relative to the environment."""
 
     workspace: str

@@ -8,17 +8,15 @@ order in which it came; and if that one goes, the next gets its file back.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from envsync.cache.manifest import Directory
 from envsync.installed import Layout
 from envsync.transaction.stage import Item
 
 
-@dataclass(frozen=True, slots=True)
-class Allotment:
+class Allotment(NamedTuple):
     """Who provides what."""
 
     items: tuple[Item, ...]
@@ -97,6 +95,8 @@ class _Hashes:
         return self.known[name].get(path, "")
 
     def _read(self, item: Item) -> dict[str, str]:
+        import csv
+
         hashes = {}
         for scheme, text in item.manifest.record:
             base = self.layout.directory(scheme, item.manifest.name)

@@ -14,13 +14,14 @@ import os
 import subprocess
 import sys
 
+from envsync import replace
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.installed import Layout, Ledger, dump_ledger
 from envsync.interpreter import own_base
 from envsync.target import Interpreter
-from envsync.transaction import journal, replace
+from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
 
 PARTS = ("pyvenv.cfg", "bin", "include", "lib", "lib64", "share", "etc", "man")

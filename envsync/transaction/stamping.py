@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 
-from envsync import stamp
+from envsync import replace, stamp
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Layout
 from envsync.stamp import Site, Stamp
-from envsync.transaction import replace
 
 PATIENCE_SECONDS = 1.5
 """How long to wait for the filesystem's clock to pass the last change: some count in whole seconds."""
@@ -48,7 +47,7 @@ def write(vouched: Stamp, environment: Environment) -> None:
     :raises FilesystemError: it cannot be written; there is then no stamp, or the one of before
     """
     latest = max(site.mtime_ns for site in vouched.sites)
-    vouched.racy = not _outlast(f"{environment.state}/clock.{os.getpid()}", latest)
+    vouched.racy = not _outlast(f"{environment.state}/clock{replace.SUFFIX}", latest)
     replace.write(environment.stamp, stamp.dump(vouched))
     replace.discard(environment.draining)
 

@@ -19,7 +19,7 @@ Otherwise, a source of the same size and mtime would run its predecessor's code 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Listing = Callable[[str], Mapping[str, bool] | None]
 """Directory, relative to the environment → its entries, True for directories (not for links to them); None if it
@@ -59,8 +59,7 @@ def tree(paths: Iterable[str]) -> Node:
     return root
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The steps, in order, or the reasons not to take any."""
 
     remove: tuple[str, ...]

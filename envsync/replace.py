@@ -1,4 +1,4 @@
-"""Write and read small state files so that nobody ever sees half of one.
+"""Write, read and remove what is our own, so that nobody ever sees half of a file.
 
 A state file is written to a temporary file beside it and renamed over it; never in place, for on a network
 filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
@@ -13,6 +13,8 @@ import time
 
 from envsync.errors import FilesystemError
 
+SUFFIX = ".new"
+"""Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
 PASSING = frozenset({errno.ESTALE, errno.EEXIST})
 
 
@@ -21,7 +23,7 @@ def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
 
     :raises FilesystemError: it cannot be written; what was there is untouched and no temporary file is left
     """
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{os.getpid()}{SUFFIX}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
@@ -76,6 +78,30 @@ def discard(path: str) -> None:
         os.unlink(path)
     except OSError:
         pass  # gone already, or left for a later sync
+
+
+def discard_tree(path: str) -> None:
+    """Remove a directory and all that is in it, as far as it can be removed.
+
+    Never follows a symbolic link. What resists stays: on NFS, a file that is open somewhere becomes `.nfs*`.
+    """
+    try:
+        with os.scandir(path) as entries:
+            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except NotADirectoryError:
+        discard(path)
+        return
+    except OSError:
+        return  # it is gone, or must not be looked into
+    for below, is_directory in found:
+        if is_directory:
+            discard_tree(below)
+        else:
+            discard(below)
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # something in it resisted
 
 
 def rename_if_there(source: str, destination: str) -> bool:

@@ -1,0 +1,304 @@
+"""Read a wheel's zip without trusting it.
+
+The central directory is read by `zipfile`; everything else is ours, because the hot path of a cold sync is
+here. All checks of names and structure are made before the first byte is inflated:
+
+- names: relative, forward slashes, no `..`, no empty or overlong components, UTF-8, nothing that Windows
+  reads otherwise; no two alike, not even after case folding and NFC; no file where another needs a directory
+- structure: plain files and directories only, not encrypted, stored or deflated, members that do not overlap
+- each local header, when its member is read: the same name and method as the central directory
+
+Declared sizes bound what is inflated and are never believed: a member that inflates to more stops one byte
+later, and one that inflates to less is refused. Contents are checked by whoever reads them, against RECORD.
+
+The descriptor is read with pread only, so that one archive can be read by several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from envsync.errors import FilesystemError, WheelError
+
+if TYPE_CHECKING:
+    import zipfile
+
+PIECE = 256 * 1024
+"""Members are inflated, hashed and written in pieces of this size, which stay in the processor's cache."""
+READ_LIMIT = 64 * 1024 * 1024
+"""No metadata file of a wheel is larger than this."""
+
+_LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # signature, flags, method, length of name, length of extra
+_EXTRA = 64  # the local extra fields that are read along with a small member; longer ones cost another read
+_ENCRYPTED = 0x1 | 0x40 | 0x2000  # encrypted, strongly encrypted, central directory encrypted
+_UTF8 = 0x800
+_METHODS = {0: "stored", 8: "deflated"}
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|$)", re.IGNORECASE)
+
+
+class Member(NamedTuple):
+    """A file in the archive."""
+
+    name: str
+    offset: int
+    """Of its local header."""
+    limit: int
+    """Where the next member, or the central directory, begins."""
+    compressed: int
+    size: int
+    """As declared."""
+    method: int
+    crc: int
+    executable: bool
+
+
+class Archive:
+    """An open wheel whose names and structure are sound.
+
+    :param descriptor: the wheel, open for reading; stays the caller's
+    :param wheel: its file name, for messages
+    :raises WheelError: it is not a zip, or one of the things that the module's text lists
+    """
+
+    def __init__(self, descriptor: int, wheel: str) -> None:
+        self.descriptor = descriptor
+        self.wheel = wheel
+        infos, end = self._central_directory()
+        for info in infos:
+            self._check(info)
+        names = [info.orig_filename for info in infos]
+        self.directories = frozenset(name for name in names if name.endswith("/"))
+        """Directories that have a member of their own; each ends in a slash."""
+        problem = find_collision((name for name in names if name[-1] != "/"), self.directories)
+        if problem is not None:
+            self.refuse(problem)
+        limited = self._limits(infos, end)
+        self.members = {info.orig_filename: _member(info, limit) for info, limit in limited}
+        """Files by name, in the order of the archive."""
+
+    def refuse(self, problem: str) -> NoReturn:
+        """Refuse the wheel.
+
+        :raises WheelError: always
+        """
+        raise WheelError(self.wheel, problem)
+
+    def read(self, member: Member) -> bytes:
+        """Read one member whole and check its CRC; for the few that are not in RECORD or are needed before."""
+        if member.size > READ_LIMIT:
+            self.refuse(f"`{member.name}` claims {member.size} bytes, more than makes sense")
+        data = b"".join(self.pieces(member))
+        if zlib.crc32(data) != member.crc:
+            self.refuse(f"`{member.name}` is damaged (its CRC does not match)")
+        return data
+
+    def pieces(self, member: Member) -> Iterator[bytes]:
+        """Yield the contents of a member, at most `PIECE` bytes at a time and `member.size` bytes in all.
+
+        :raises WheelError: it holds fewer or more bytes than declared, or its local header tells another story
+        """
+        wanted = _LOCAL_HEADER.size + len(member.name.encode()) + _EXTRA + min(member.compressed, PIECE)
+        head = self._pread(min(wanted, member.limit - member.offset), member.offset)
+        start = self._data_start(head, member)
+        first = head[start : start + min(member.compressed, PIECE)]
+        position, end = member.offset + start + len(first), member.offset + start + member.compressed
+        source = self._source(first, position, end)
+        return source if member.method == 0 else self._inflate(source, member)
+
+    def _source(self, first: bytes, position: int, end: int) -> Iterator[bytes]:
+        if first:
+            yield first
+        while position < end:
+            data = self._pread(min(PIECE, end - position), position)
+            position += len(data)
+            yield data
+
+    def _inflate(self, source: Iterator[bytes], member: Member) -> Iterator[bytes]:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        done = 0
+        while not inflater.eof:
+            data = inflater.unconsumed_tail or next(source, b"")
+            try:
+                piece = inflater.decompress(data, min(PIECE, member.size - done + 1))
+            except zlib.error as error:
+                self.refuse(f"`{member.name}` is damaged ({error})")
+            done += len(piece)
+            if done > member.size:
+                self.refuse(f"`{member.name}` holds more than the {member.size} bytes it declares")
+            if piece:
+                yield piece
+            elif not data:
+                break
+        if done != member.size or not inflater.eof:
+            self.refuse(f"`{member.name}` is cut short: {done} of {member.size} bytes")
+
+    def _data_start(self, head: bytes, member: Member) -> int:
+        """Check a local header and return where its data begins, counted from the header."""
+        name = member.name.encode()
+        if len(head) < _LOCAL_HEADER.size + len(name):
+            self.refuse(f"`{member.name}` has a damaged local header")
+        signature, flags, method, length, extra = _LOCAL_HEADER.unpack_from(head)
+        if signature != b"PK\3\4":
+            self.refuse(f"`{member.name}` has a damaged local header")
+        if head[_LOCAL_HEADER.size : _LOCAL_HEADER.size + length] != name:
+            self.refuse(f"`{member.name}` has another name in its local header")
+        if flags & _ENCRYPTED:
+            self.refuse(f"`{member.name}` is encrypted")
+        if method != member.method:
+            self.refuse(f"`{member.name}` has another compression method in its local header")
+        start = _LOCAL_HEADER.size + length + extra
+        if member.offset + start + member.compressed > member.limit:
+            self.refuse(f"`{member.name}` overlaps what follows it")
+        return int(start)
+
+    def _pread(self, length: int, offset: int) -> bytes:
+        try:
+            data = os.pread(self.descriptor, length, offset)
+        except OSError as error:
+            raise FilesystemError("read", self.wheel, error) from error
+        if not data and length:
+            self.refuse("it is truncated")
+        return data
+
+    def _central_directory(self) -> tuple[list[zipfile.ZipInfo], int]:
+        import zipfile
+
+        try:
+            with (
+                os.fdopen(os.dup(self.descriptor), "rb") as stream,
+                zipfile.ZipFile(stream) as archive,
+            ):
+                return archive.infolist(), archive.start_dir
+        except UnicodeDecodeError:
+            self.refuse("it has a file name that is not UTF-8")
+        except OSError as error:
+            raise FilesystemError("read", self.wheel, error) from error
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
+            self.refuse(f"it is not a zip file, or is truncated ({error})")
+
+    def _check(self, info: zipfile.ZipInfo) -> None:
+        name = info.orig_filename
+        is_directory = name.endswith("/")
+        problem = check_path(name[:-1] if is_directory else name)
+        if problem is not None:
+            self.refuse(f"{problem}: `{printable(name)}`")
+        if not name.isascii() and not info.flag_bits & _UTF8:
+            self.refuse(f"the file name `{printable(name)}` is neither ASCII nor marked as UTF-8")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG) and not (is_directory and kind == stat.S_IFDIR):
+            self.refuse(f"`{name}` is a {_kind(kind)}; only plain files are allowed")
+        if info.flag_bits & _ENCRYPTED:
+            self.refuse(f"`{name}` is encrypted")
+        if info.compress_type not in _METHODS:
+            self.refuse(f"`{name}` is compressed by method {info.compress_type}; only deflate is allowed")
+        if info.compress_type == 0 and info.compress_size != info.file_size:
+            self.refuse(f"`{name}` is stored in {info.compress_size} bytes but declares {info.file_size}")
+        if is_directory and info.file_size:
+            self.refuse(f"the directory `{name}` has content")
+
+    def _limits(self, infos: Iterable[zipfile.ZipInfo], end: int) -> Iterator[tuple[zipfile.ZipInfo, int]]:
+        """Pair each file with the offset that it must end before; directories are checked and left out."""
+        ordered = sorted(infos, key=lambda info: info.header_offset)
+        limits = [info.header_offset for info in ordered[1:]] + [end]
+        for info, limit in zip(ordered, limits, strict=False):
+            least = _LOCAL_HEADER.size + len(info.orig_filename.encode()) + info.compress_size
+            if info.header_offset < 0:
+                self.refuse(f"`{info.orig_filename}` lies outside of the archive")
+            if info.header_offset + least > limit:
+                self.refuse(f"`{info.orig_filename}` overlaps what follows it")
+            if not info.orig_filename.endswith("/"):
+                yield info, limit
+
+
+def _member(info: zipfile.ZipInfo, limit: int) -> Member:
+    mode = info.external_attr >> 16
+    return Member(
+        info.orig_filename,
+        info.header_offset,
+        limit,
+        info.compress_size,
+        info.file_size,
+        info.compress_type,
+        info.CRC,
+        stat.S_ISREG(mode) and bool(mode & 0o111),
+    )
+
+
+def _kind(kind: int) -> str:
+    names = {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe"}
+    return names.get(kind, "special file")
+
+
+def check_path(path: str) -> str | None:
+    """Say what is wrong with the path of a file in a wheel, if anything is.
+
+    Nothing that passes can leave the directory below which it is unpacked.
+    """
+    if "\0" in path:
+        return "a file name has a NUL"
+    if "\\" in path:
+        return "a file name has a backslash"
+    if path.startswith("/") or _DRIVE.match(path):
+        return "a file name is absolute"
+    parts = path.split("/")
+    if ".." in parts:
+        return "a file name leads out of the wheel"
+    if "" in parts or "." in parts:
+        return "a file name has an empty component"
+    if len(path) > 63 and (  # no character takes more than 4 bytes
+        len(path.encode()) > 4096 or any(len(part.encode()) > 255 for part in parts)
+    ):
+        return "a file name is too long"
+    if os.name == "nt" and any(_is_odd_on_windows(part) for part in parts):
+        return "a file name cannot be used on Windows"
+    return None
+
+
+def _is_odd_on_windows(part: str) -> bool:
+    return bool(_DEVICE.match(part)) or part[-1] in ". " or any(character in part for character in '<>:"|?*')
+
+
+def find_collision(files: Iterable[str], directories: Iterable[str] = ()) -> str | None:
+    """Say which two of these paths cannot be unpacked side by side on every filesystem, if any.
+
+    :param directories: those that exist even if empty, each ending in a slash
+    """
+    seen: dict[str, str] = {}
+    for file in files:
+        key = fold(file)
+        if key in seen:
+            if seen[key] == file:
+                return f"it has `{file}` twice"
+            return f"`{seen[key]}` and `{file}` are one file where case or Unicode form does not count"
+        seen[key] = file
+    parents: set[str] = set()
+    for key in (*seen, *map(fold, directories)):
+        parent = key.rpartition("/")[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            parent = parent.rpartition("/")[0]
+    for parent in parents:
+        if parent in seen:
+            return f"`{seen[parent]}` is both a file and a directory"
+    return None
+
+
+def fold(path: str) -> str:
+    """Return what two paths have in common if a filesystem that ignores case or Unicode form takes them for one."""
+    if path.isascii():
+        return path.lower()
+    import unicodedata
+
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,389 @@
+"""Download wheels: concurrently, again after what may pass, and where a download broke off rather than from the
+start.
+
+A file whose sha256 the lock file gives is downloaded to `<tmp>/<sha256>.part`, under flock, so that whoever
+comes next (after a lost connection, a crash, another job) continues it. Whoever finds it taken, or finds no
+flock, and files without a sha256, use a file of their own that is not continued. What was there before is
+hashed before anything is added, and the whole is compared with the sha256 at the end: a continuation that
+does not fit is thrown away and the file downloaded once more from the start.
+
+Credentials come from the URL, from the index URLs and from netrc, by unearth; they are in no message. A
+redirect from https to http is refused, and TLS is always verified."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from types import TracebackType
+
+import anyio
+import anyio.to_thread
+import httpx2
+from unearth.auth import MultiDomainBasicAuth
+
+from envsync import __version__
+from envsync.cache.store import Store, hash_mismatch, origin
+from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
+from envsync.target import Artifact
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows: nothing is continued)
+    fcntl = None  # type: ignore[assignment]
+
+TRIES = 5
+BACKOFF = 0.5
+"""Seconds before the second try; doubled for each further one, with jitter."""
+LONGEST_WAIT = 30.0
+"""Seconds, however long a server says to wait."""
+CONNECTIONS = 16
+REDIRECTS = 10
+
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class Downloader:
+    """A client for downloads into one store; an async context manager, under asyncio or Trio.
+
+    :param store: where to keep what is being downloaded
+    :param index_urls: where to look for credentials besides the URL itself
+    :param transport: instead of the network, for tests
+    """
+
+    def __init__(
+        self, store: Store, index_urls: Iterable[str] = (), transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self._store = store
+        self._limiter = anyio.CapacityLimiter(CONNECTIONS)
+        self._stack = AsyncExitStack()
+        try:
+            self._client = httpx2.AsyncClient(
+                auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
+                headers={"User-Agent": f"envsync/{__version__}", "Accept-Encoding": "identity"},
+                timeout=httpx2.Timeout(30, connect=10, pool=None),
+                limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+                transport=transport,
+            )
+        except (ImportError, ValueError, OSError) as error:
+            raise FetchError(
+                f"cannot set up connections: {error}", hint="look at the proxy and certificate variables"
+            ) from error
+
+    async def __aenter__(self) -> Downloader:
+        await self._stack.enter_async_context(self._client)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def download(self, artifact: Artifact, progress: Callable[[int], None]) -> AsyncIterator[str]:
+        """Download a file and lend its path; it is gone afterwards.
+
+        Cancelling, and an error that may pass, leave behind what can be continued.
+
+        :param progress: called with the number of bytes that came in, or, negative, were thrown away
+        :raises FetchError: it could not be had
+        :raises WheelError: it is not what the lock file says (`HashMismatchError` for its bytes)
+        """
+        part = _Part(self._store, artifact.sha256)
+        keep = False
+        try:
+            transfer = _Transfer(artifact, part, progress)
+            async with self._limiter:
+                await transfer.run(self._client)
+            yield part.path
+        except (WheelError, HashMismatchError):
+            raise
+        except BaseException:
+            keep = True
+            raise
+        finally:
+            part.close(keep=keep)
+
+
+class _Part:
+    """A file that a download goes to, held open and, if it may be continued by others, locked.
+
+    :param sha256: of the whole, if known
+    """
+
+    def __init__(self, store: Store, sha256: str | None) -> None:
+        self.shared = False
+        if sha256 is not None and fcntl is not None:
+            self.path = f"{store.tmp}/{os.path.basename(store.path(sha256))}.part"
+            self.shared = self._take()
+        if not self.shared:
+            self.path = store.staging("download")
+            try:
+                self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+            except OSError as error:
+                raise FilesystemError("create", self.path, error) from error
+
+    def _take(self) -> bool:
+        """Open and lock the file that all share; False if somebody has it or this filesystem cannot lock."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+        except OSError:
+            return False  # somebody else's, say; a file of our own will tell if nothing can be written at all
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                raise FileNotFoundError  # it was finished and removed between open and flock
+        except OSError:
+            os.close(descriptor)
+            return False
+        self.descriptor = descriptor
+        return True
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the file, and remove it unless it is to be kept and somebody can continue it."""
+        if not (keep and self.shared and os.fstat(self.descriptor).st_size):
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass  # swept later
+        os.close(self.descriptor)
+
+
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class _PassingError(Exception):
+    """A try failed, but another one may not.
+
+    :param delay: the seconds that the server asked for, if it did
+    """
+
+    def __init__(self, problem: str, delay: float | None = None) -> None:
+        super().__init__(problem)
+        self.delay = delay
+
+
+class _Transfer:
+    """The download of one file over all its tries.
+
+    :param progress: called with the number of bytes that came in, or, negative, were thrown away
+    """
+
+    def __init__(self, artifact: Artifact, part: _Part, progress: Callable[[int], None]) -> None:
+        self._artifact = artifact
+        self._part = part
+        self._progress = progress
+        self._hasher = sha256()
+        self._done = 0
+        self._total = artifact.size
+        self._validator: str | None = None
+        self._pieced = False
+        """Whether what is there came from more than one answer."""
+
+    async def run(self, client: httpx2.AsyncClient) -> None:
+        if self._part.shared:
+            await anyio.to_thread.run_sync(self._take_over)
+            if self._done and self._hasher.hexdigest() == self._expected:
+                return  # somebody downloaded all of it but did not get to unpack it
+        for attempt in range(1, TRIES + 1):
+            try:
+                await self._try(client)
+                return
+            except _PassingError as problem:
+                if attempt == TRIES:
+                    raise self._error(f"{problem} (tried {TRIES} times)") from None
+                await anyio.sleep(_delay(attempt, problem.delay))
+
+    async def _try(self, client: httpx2.AsyncClient) -> None:
+        try:
+            async with self._open(client) as response:
+                self._accept(response)
+                async with aclosing(response.aiter_raw()) as pieces:
+                    async for data in pieces:
+                        self._write(data)
+        except httpx2.HTTPError as error:
+            raise self._translated(error) from None
+        except (httpx2.InvalidURL, httpx2.StreamError) as error:
+            raise self._error(type(error).__name__) from None
+        self._check()
+
+    @asynccontextmanager
+    async def _open(self, client: httpx2.AsyncClient) -> AsyncIterator[httpx2.Response]:
+        """Ask for what is missing and follow redirects."""
+        headers = {}
+        if self._done:
+            headers["Range"] = f"bytes={self._done}-"
+            if self._validator is not None:
+                headers["If-Range"] = self._validator
+        request = client.build_request("GET", self._artifact.url or "", headers=headers)
+        for _ in range(REDIRECTS + 1):
+            response = await client.send(request, stream=True, follow_redirects=False)
+            try:
+                following = response.next_request
+                if following is None:
+                    yield response
+                    return
+            finally:
+                await response.aclose()
+            if request.url.scheme == "https" and following.url.scheme != "https":
+                raise self._error("it redirects from https to an unprotected connection")
+            request = following
+        raise self._error("it redirects in circles")
+
+    def _accept(self, response: httpx2.Response) -> None:
+        """Look at the head of an answer and get ready for its body."""
+        status = response.status_code
+        if status in _PASSING:
+            raise _PassingError(f"the server answers {status}", _retry_after(response))
+        if status == 416:
+            self._start_over()
+            raise _PassingError("the server refuses to continue", 0)
+        if status not in (200, 206):
+            raise self._refused(status)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise self._error("the server encodes what must come as it is")
+        if status == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != self._done:
+                self._start_over()
+                raise _PassingError("the server continues elsewhere than asked", 0)
+            self._pieced = True
+            self._set_total(match[2])
+        else:
+            self._start_over()
+            self._set_total(response.headers.get("Content-Length", "*"))
+        tag = response.headers.get("ETag", "")
+        # A weak tag may not be used for a range (RFC 9110, 13.1.5)
+        self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+
+    def _set_total(self, text: str) -> None:
+        if not (text.isascii() and text.isdigit()):
+            return
+        if self._artifact.size is not None and int(text) != self._artifact.size:
+            raise self._wrong_size(text)
+        self._total = int(text)
+
+    def _write(self, data: bytes) -> None:
+        """Add to the file. Writing blocks the event loop: briefly, for it goes to the page cache."""
+        if self._total is not None and self._done + len(data) > self._total:
+            if self._artifact.size is not None:
+                raise self._wrong_size("more")
+            raise self._error(f"the server sends more than the {self._total} bytes it announced")
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._part.descriptor, view) :]
+        except OSError as error:
+            raise FilesystemError("write", self._part.path, error) from error
+        self._hasher.update(data)
+        self._done += len(data)
+        self._progress(len(data))
+
+    def _check(self) -> None:
+        """Look at what there is at the end of an answer."""
+        if self._total is not None and self._done < self._total:
+            raise _PassingError(f"the connection ended after {self._done} of {self._total} bytes")
+        if self._expected is None or self._hasher.hexdigest() == self._expected:
+            return
+        got = self._hasher.hexdigest()
+        if not self._pieced:
+            raise hash_mismatch(self._artifact, "sha256", self._expected, got)
+        self._start_over()
+        raise _PassingError("what was downloaded in pieces does not fit together", 0)
+
+    def _take_over(self) -> None:
+        """Hash what somebody else downloaded before."""
+        try:
+            with os.fdopen(os.dup(self._part.descriptor), "rb", buffering=0) as stream:
+                while data := stream.read(1024 * 1024):
+                    self._hasher.update(data)
+                    self._done += len(data)
+        except OSError as error:
+            raise FilesystemError("read", self._part.path, error) from error
+        self._pieced = self._done > 0
+        self._progress(self._done)
+        if self._total is not None and self._done >= self._total and self._hasher.hexdigest() != self._expected:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        try:
+            os.ftruncate(self._part.descriptor, 0)
+            os.lseek(self._part.descriptor, 0, os.SEEK_SET)
+        except OSError as error:
+            raise FilesystemError("write", self._part.path, error) from error
+        self._progress(-self._done)
+        self._hasher = sha256()
+        self._done = 0
+        self._total = self._artifact.size
+        self._validator = None
+        self._pieced = False
+
+    @property
+    def _expected(self) -> str | None:
+        digest = self._artifact.sha256
+        return None if digest is None else digest.lower()
+
+    def _translated(self, error: httpx2.HTTPError) -> Exception:
+        problem = _reason(error)
+        if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)) or _is_about_trust(error):
+            return self._error(problem)
+        return _PassingError(problem) if isinstance(error, httpx2.TransportError) else self._error(problem)
+
+    def _refused(self, status: int) -> FetchError:
+        hint = None
+        if status in (401, 403, 407):
+            hint = "put credentials into the index URL or into ~/.netrc"
+        elif status in (404, 410):
+            hint = "if the file was removed from the index, lock again"
+        return self._error(f"the server answers {status}", hint)
+
+    def _wrong_size(self, size: str) -> WheelError:
+        return WheelError(
+            self._artifact.filename,
+            f"{origin(self._artifact)} has {size} bytes, but the lock file says {self._artifact.size}",
+        )
+
+    def _error(self, problem: str, hint: str | None = None) -> FetchError:
+        return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint)
+
+
+def _reason(error: httpx2.HTTPError) -> str:
+    if isinstance(error, httpx2.ConnectTimeout):
+        return "no connection within 10 seconds"
+    if isinstance(error, httpx2.TimeoutException):
+        return "no answer for 30 seconds"
+    return str(error) or type(error).__name__
+
+
+def _is_about_trust(error: BaseException) -> bool:
+    """Tell whether a certificate was refused: trying again does not help."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return parsedate_to_datetime(text).timestamp() - time.time()
+    except ValueError:
+        return None
+
+
+def _delay(attempt: int, asked: float | None) -> float:
+    """Return how long to wait before the next try: as the server asks, else longer and longer, never all at once."""
+    if asked is None:
+        asked = BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+    return min(max(asked, 0.0), LONGEST_WAIT)

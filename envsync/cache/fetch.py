@@ -1,0 +1,218 @@
+"""Get all wheels of a target into the store, at once: what the store has is not looked for anywhere else.
+
+Downloads run concurrently; each file is verified and unpacked in one of a few threads as soon as it is there.
+The first error cancels the rest, which stops between two files or at its next byte from the network and
+cleans up after itself; what was already added to the store stays there, and so do downloads that can be
+continued."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from envsync.cache.manifest import Manifest
+from envsync.cache.store import Store, check_identity, origin
+from envsync.errors import EnvsyncError, NoWheelError, WheelError
+from envsync.progress import Report, quiet
+from envsync.target import Artifact
+
+if TYPE_CHECKING:
+    import anyio
+
+    from envsync.cache.download import Downloader
+
+_REPORT_EVERY = 0.1
+"""Seconds between two reports of bytes."""
+
+
+def fetch(
+    artifacts: Sequence[Artifact],
+    store: Store,
+    *,
+    offline: bool = False,
+    report: Report = quiet,
+    workers: int | None = None,
+    index_urls: Iterable[str] = (),
+    lock_file: str = "",
+) -> dict[str, Manifest]:
+    """Get all artifacts into the store; blocks until they are there. Not to be called from an event loop's thread.
+
+    :param workers: how many wheels to unpack at once; by default as there are processors, 4 at most
+    :param index_urls: where to look for credentials besides the URLs themselves
+    :param lock_file: for messages
+    :returns: the manifests by the artifacts' names
+    :raises NoWheelError: no place is known for one, or it would have to be downloaded while offline
+    :raises FetchError: one could not be downloaded
+    :raises WheelError: one is not what the lock file says, or not sound
+    :raises FilesystemError: one could not be read, or the store cannot be written
+    """
+    manifests: dict[str, Manifest] = {}
+    missing: list[Artifact] = []
+    for artifact in artifacts:
+        manifest = _find(artifact, store)
+        if manifest is None:
+            missing.append(artifact)
+        else:
+            manifests[artifact.name] = manifest
+    if missing:
+        for artifact in missing:
+            _check_reachable(artifact, offline, lock_file)
+        store.prepare()
+        import anyio
+
+        session = _Session(missing, store, report, workers or _processors())
+        anyio.run(session.run, tuple(index_urls))
+        manifests.update(session.manifests)
+    return {artifact.name: manifests[artifact.name] for artifact in artifacts}
+
+
+def _find(artifact: Artifact, store: Store) -> Manifest | None:
+    """Look for an artifact in the store, if its key is known."""
+    if artifact.sha256 is not None:
+        manifest = store.get(artifact.sha256)
+        if manifest is not None:
+            check_identity(manifest, artifact)
+        return manifest
+    if artifact.hashes:
+        return None
+    for algorithm, digest in artifact.alternatives:
+        # The hashes of other files of this version (for another platform, say) are among the alternatives
+        if algorithm == "sha256" and (manifest := store.get(digest)) and manifest.filename == artifact.filename:
+            check_identity(manifest, artifact)
+            return manifest
+    return None
+
+
+def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
+    if artifact.path is not None or (artifact.url is not None and not offline):
+        return
+    hint = None
+    if artifact.url is None:
+        problem = artifact.missing or f"{artifact.name} {artifact.version} is not in the cache, nor known elsewhere"
+    else:
+        problem = f"`{artifact.filename}` is not in the cache and offline: it would come from {origin(artifact)}"
+        hint = "run once without --offline"
+    error = NoWheelError(lock_file, problem, hint=hint)
+    if not lock_file:
+        error.message = problem
+    raise error
+
+
+def _processors() -> int:
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        available = os.cpu_count() or 1
+    return min(4, available)
+
+
+class _Session:
+    """One run of the event loop that gets what is missing."""
+
+    def __init__(self, missing: Sequence[Artifact], store: Store, report: Report, workers: int) -> None:
+        self.manifests: dict[str, Manifest] = {}
+        self._missing = missing
+        self._store = store
+        self._workers = workers
+        self._failures: list[tuple[bool, int, EnvsyncError]] = []
+        sizes = [artifact.size for artifact in missing if artifact.path is None]
+        size = sum(size or 0 for size in sizes) if None not in sizes else 0
+        self._progress = _Progress(report, len(sizes), size, len(missing))
+
+    async def run(self, index_urls: Sequence[str]) -> None:
+        import anyio
+
+        limiter = anyio.CapacityLimiter(self._workers)
+        async with AsyncExitStack() as stack:
+            downloader = None
+            if any(artifact.path is None for artifact in self._missing):
+                from envsync.cache.download import Downloader
+
+                downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
+            group = await stack.enter_async_context(anyio.create_task_group())
+            for number, artifact in sorted(enumerate(self._missing), key=_by_size):
+                group.start_soon(self._get, number, artifact, downloader, limiter, group.cancel_scope)
+        if self._failures:
+            raise min(self._failures, key=lambda failure: failure[:2])[2]
+
+    async def _get(
+        self,
+        number: int,
+        artifact: Artifact,
+        downloader: Downloader | None,
+        limiter: anyio.CapacityLimiter,
+        scope: anyio.CancelScope,
+    ) -> None:
+        """Get one artifact; note an error, for which all others are cancelled."""
+        try:
+            if downloader is None or artifact.path is not None:
+                await self._add(artifact.path or "", artifact, limiter)
+            else:
+                async with downloader.download(artifact, self._progress.receive) as path:
+                    self._progress.finish_download()
+                    await self._add(path, artifact, limiter)
+        except EnvsyncError as error:
+            self._failures.append((not isinstance(error, WheelError), number, error))
+            scope.cancel()
+
+    async def _add(self, path: str, artifact: Artifact, limiter: anyio.CapacityLimiter) -> None:
+        from anyio import from_thread, to_thread
+
+        def add() -> Manifest:
+            return self._store.add(path, artifact, checkpoint=from_thread.check_cancelled)
+
+        self.manifests[artifact.name] = await to_thread.run_sync(add, limiter=limiter)
+        self._progress.finish_unpacking()
+
+
+def _by_size(numbered: tuple[int, Artifact]) -> int:
+    """Order the largest first: a large one begun last is waited for by all."""
+    artifact = numbered[1]
+    if artifact.size is None and artifact.path is not None:
+        try:
+            return -os.stat(artifact.path).st_size
+        except OSError:
+            return 0  # whoever opens it will say what is wrong
+    return -(artifact.size or 0)
+
+
+class _Progress:
+    """Counts and reports: downloads as long as there are any, then unpacking, so that nobody sees the two alternate.
+
+    :param size: of all downloads, 0 if unknown
+    """
+
+    def __init__(self, report: Report, downloads: int, size: int, wheels: int) -> None:
+        self._report = report
+        self._downloads = downloads
+        self._size = size
+        self._wheels = wheels
+        self._received = 0
+        self._downloaded = 0
+        self._unpacked = 0
+        self._next = 0.0
+
+    def receive(self, count: int) -> None:
+        """Count bytes; negative if some were thrown away."""
+        self._received += count
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _REPORT_EVERY
+            self._tell()
+
+    def finish_download(self) -> None:
+        self._downloaded += 1
+        self._tell()
+
+    def finish_unpacking(self) -> None:
+        self._unpacked += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._downloaded < self._downloads:
+            self._report("downloading", self._downloaded, self._downloads, self._received, self._size)
+        else:
+            self._report("unpacking", self._unpacked, self._wheels)

@@ -1,0 +1,198 @@
+"""Decide where the files of a wheel go, by PyPA's `installer`.
+
+`installer.install()` runs over the names in the archive and writes to a destination that only takes notes:
+which member goes to which path of which scheme, and which entry points become scripts. Nothing is read but
+WHEEL and entry_points.txt, and nothing is written. What `installer` would assert, warn about or stumble over
+is refused or left out before it sees it:
+
+- bundled `__pycache__` is left out: bytecode that nobody has checked against its source
+- INSTALLER and REQUESTED are ours; a direct_url.json that came with a wheel says nothing true about this
+  environment
+- RECORD and its signatures are left out: it is written anew
+- a file in the scripts scheme that has the name of an entry point is left out, as by pip: the entry point
+  replaces it"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+
+from installer import install
+from installer.destinations import WheelDestination
+from installer.exceptions import InstallerError
+from installer.records import RecordEntry
+from installer.sources import WheelSource
+
+from envsync.cache import record
+from envsync.cache.archive import Member, check_path, find_collision, printable
+from envsync.cache.manifest import Script
+from envsync.errors import WheelError
+
+OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
+"""Files that every installed distribution gets in its .dist-info."""
+
+_SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
+_DROPPED = frozenset({record.NAME, *record.SIGNATURES, *OURS, "direct_url.json"})
+_CALLABLE = re.compile(r"[\w.]+\s*:\s*[\w.]+\s*(\[.*\])?\s*")
+_RESERVED = {"data": (".lock", ".envsync", "pyvenv.cfg"), "purelib": (".envsync",), "platlib": (".envsync",)}
+"""Places that belong to envsync and to the environment itself, by scheme."""
+
+
+class Place(NamedTuple):
+    """A file and where it goes."""
+
+    scheme: str
+    path: str
+    """Below the scheme."""
+    executable: bool
+    source: Member | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything goes.
+
+    :param root: the scheme of the archive's root: `purelib` or `platlib`
+    """
+
+    root: str
+    places: tuple[Place, ...]
+    scripts: tuple[Script, ...]
+
+
+def lay_out(
+    wheel: str, members: Iterable[Member], dist_info: str, data: str | None, texts: Mapping[str, str]
+) -> Layout:
+    """Decide where each member goes.
+
+    :param wheel: its file name, for messages
+    :param dist_info: the name of the .dist-info directory
+    :param data: the name of the .data directory, if there is one
+    :param texts: WHEEL and, if there is one, entry_points.txt
+    :raises WheelError: there is no sound way to install this
+    """
+    members = tuple(members)
+    for member in members:
+        _check_data(wheel, member.name, data)
+    entry_points = texts.get("entry_points.txt")
+    if entry_points is not None:
+        _check_entry_points(wheel, entry_points)
+    notes = _Notes()
+    try:
+        install(_Source(members, dist_info, data, texts), notes, dict(OURS))
+    except (InstallerError, ValueError, TypeError, AssertionError, configparser.Error) as error:
+        raise WheelError(wheel, f"it cannot be laid out: {error}") from error
+    taken = {script.name for script in notes.scripts}
+    places = tuple(place for place in notes.places if not (place.scheme == "scripts" and place.path in taken))
+    _check_places(wheel, places, notes.scripts, dist_info)
+    return Layout(notes.root, places, tuple(notes.scripts))
+
+
+class _Source(WheelSource):
+    """The names in an archive, as `installer` wants to see them; what it takes for streams are our members."""
+
+    def __init__(self, members: tuple[Member, ...], dist_info: str, data: str | None, texts: Mapping[str, str]) -> None:
+        distribution, _, version = dist_info.removesuffix(".dist-info").partition("-")
+        super().__init__(distribution, version)
+        self._members = members
+        self._dist_info = dist_info
+        self._data = data
+        self._texts = texts
+
+    @property
+    def dist_info_dir(self) -> str:
+        return self._dist_info
+
+    @property
+    def data_dir(self) -> str:
+        return self._data or super().data_dir
+
+    @property
+    def dist_info_filenames(self) -> list[str]:
+        return list(self._texts)
+
+    def read_dist_info(self, filename: str) -> str:
+        return self._texts[filename]
+
+    def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
+        for member in self._members:
+            directory, _, name = member.name.rpartition("/")
+            if "__pycache__" in directory.split("/") or (directory == self._dist_info and name in _DROPPED):
+                continue
+            yield (member.name, "", ""), cast(BinaryIO, member), member.executable
+
+
+class _Notes(WheelDestination):
+    """Takes down what `installer` would write."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.places: list[Place] = []
+        self.scripts: list[Script] = []
+
+    def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
+        self.scripts.append(Script(name, module, attr, section))
+        return RecordEntry(name, None, None)
+
+    def write_file(self, scheme: str, path: Any, stream: BinaryIO, is_executable: bool) -> RecordEntry:
+        source: Member | bytes = stream if isinstance(stream, Member) else stream.read()
+        self.places.append(Place(scheme, path, is_executable or scheme == "scripts", source))
+        return RecordEntry(path, None, None)
+
+    def finalize_installation(
+        self,
+        scheme: str,
+        record_file_path: Any,  # noqa: ARG002
+        records: Iterable[Any],  # noqa: ARG002
+    ) -> None:
+        self.root = scheme
+
+
+def _check_data(wheel: str, name: str, data: str | None) -> None:
+    if data is None or not name.startswith(data + "/"):
+        return
+    parts = name.split("/", 2)
+    if len(parts) < 3:
+        raise WheelError(wheel, f"`{name}` is in the .data directory but in no scheme")
+    if parts[1] not in _SCHEMES:
+        raise WheelError(wheel, f"`{name}` belongs to a scheme that does not exist")
+
+
+def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str) -> None:
+    """Refuse what would collide in an environment, where purelib and platlib are one directory, or do harm there."""
+    final = [f"scripts/{script.name}" for script in scripts]
+    for place in places:
+        in_library = place.scheme in ("purelib", "platlib")
+        top = place.path.partition("/")[0]
+        if top in _RESERVED.get(place.scheme, ()):
+            raise WheelError(wheel, f"it wants to put `{place.path}` where the environment keeps its own files")
+        if in_library and top.endswith(".dist-info") and top != dist_info:
+            raise WheelError(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
+        final.append(f"{'library' if in_library else place.scheme}/{place.path}")
+    problem = find_collision(final)
+    if problem is not None:
+        raise WheelError(wheel, f"once installed, {problem}")
+
+
+def _check_entry_points(wheel: str, text: str) -> None:
+    """Refuse what `installer` would answer with an assert, and names that are not those of files."""
+
+    def refuse(problem: str) -> NoReturn:
+        raise WheelError(wheel, problem)
+
+    parser = configparser.ConfigParser(delimiters="=")
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(text)
+        for section in ("console_scripts", "gui_scripts"):
+            for name, value in parser.items(section) if parser.has_section(section) else ():
+                if not _CALLABLE.fullmatch(value):
+                    refuse(f"entry point `{printable(f'{name} = {value}')}` in {section} does not name a function")
+                if "/" in name or check_path(name) is not None:
+                    refuse(f"entry point `{printable(name)}` in {section} is not the name of a file")
+    except configparser.Error as error:
+        problem = " ".join(str(error).split())
+        refuse(f"its entry_points.txt cannot be read: {problem}")

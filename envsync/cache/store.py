@@ -1,0 +1,367 @@
+"""The store: one directory of unpacked, verified wheels, shared by processes, containers, users and hosts.
+
+    <root>/CACHEDIR.TAG
+    <root>/v1/wheels/<sha256>/   an entry (see `manifest`): made in tmp, renamed here whole, never changed again
+    <root>/v1/tmp/               unpacks and downloads in progress, poisoned entries on their way out
+    <root>/v1/locks/             one lock per wheel; none of them is needed for safety
+
+Invariants:
+
+- An entry is there whole or not at all: it appears by one rename, with its manifest written before that.
+  Whoever finds a directory without a manifest that can be read, found one that is being removed, or that
+  somebody damaged.
+- The key of an entry is the sha256 of the wheel that its files were unpacked from, computed here from the
+  very bytes that were unpacked. An entry never becomes another one, so that readers need no lock.
+- Populating needs no lock either: of two that add the same wheel, the first to rename wins and the other uses
+  that entry. EEXIST and ENOTEMPTY alone do not prove that somebody won (see the lab's facts on network
+  filesystems): the entry is read, with patience for caches between hosts, and only what stays unreadable is
+  set aside.
+
+After a crash there are leftovers in tmp, which nobody reads, `sweep` removes after a day, and `clean` at
+once. After a lost node an entry may have files without their bytes: whoever links compares size and mtime
+with the manifest and discards what does not fit.
+
+Who removes entries holds `<root>/.lock` exclusively; whoever reads the store holds it shared. That is up to
+the callers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from envsync.cache.manifest import NAME, Manifest, load
+from envsync.errors import FilesystemError, HashMismatchError, WheelError
+from envsync.target import Artifact
+
+if TYPE_CHECKING:
+    import hashlib
+
+PATIENCE = 2.0
+"""Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
+ABANDONED = 24 * 3600
+"""Seconds after which nobody is still working on something in tmp."""
+
+_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This directory is a cache of envsync. What is in it can be fetched again.
+"""
+_OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
+
+class Store:
+    """The content-addressed store below a cache directory.
+
+    :param root: the cache directory; need not exist before `prepare`
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.wheels = f"{root}/v1/wheels"
+        self.tmp = f"{root}/v1/tmp"
+        self.locks = f"{root}/v1/locks"
+
+    def prepare(self) -> None:
+        """Make the directories.
+
+        :raises FilesystemError: they are not there and cannot be made
+        """
+        for path in (self.wheels, self.tmp, self.locks):
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                raise FilesystemError(
+                    "create", path, error, hint="name another cache directory with --cache-dir"
+                ) from error
+        try:
+            descriptor = os.open(f"{self.root}/CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError:
+            return  # it is there already, or only backup programs will miss it
+        try:
+            os.write(descriptor, _TAG)
+        except OSError:
+            pass  # as above
+        finally:
+            os.close(descriptor)
+
+    def path(self, sha256: str) -> str:
+        """Return the directory of an entry, which need not exist.
+
+        :raises ValueError: that is no sha256
+        """
+        if not _is_sha256(sha256):
+            raise ValueError(f"not a sha256: {sha256!r}")
+        return f"{self.wheels}/{sha256.lower()}"
+
+    def get(self, sha256: str) -> Manifest | None:
+        """Read the manifest of an entry; None if there is none that can be used."""
+        try:
+            return self._read(sha256)
+        except (OSError, ValueError):
+            return None  # absent, damaged and unreadable come to the same: it has to be fetched
+
+    def filename(self, sha256: str) -> str | None:
+        """Return the file name of the wheel that an entry was unpacked from; None if there is no such entry."""
+        manifest = self.get(sha256)
+        return None if manifest is None else manifest.filename
+
+    def discard(self, sha256: str) -> None:
+        """Remove an entry: out of sight at once, then for good. Having nothing to remove is no error.
+
+        :raises FilesystemError: it is there and cannot be removed
+        """
+        path = self.path(sha256)
+        aside = self.staging("discarded")
+        if not os.path.lexists(path):
+            return  # somebody else did it
+        try:
+            os.makedirs(self.tmp, exist_ok=True)
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return  # as above, just now
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise FilesystemError("remove", path, error) from error
+            aside = path  # in a lower layer of an overlay: it can be emptied but not renamed
+            _unlink(f"{path}/{NAME}")
+        _remove(aside)
+
+    def add(self, wheel: str, artifact: Artifact, *, checkpoint: Callable[[], object] = lambda: None) -> Manifest:
+        """Verify a wheel and unpack it into the store. Of an error nothing is left behind.
+
+        Any number of threads and processes may add the same wheel at once.
+
+        :param wheel: the path of the wheel, whatever its name
+        :param checkpoint: called every few milliseconds; whatever it raises ends the work
+        :raises WheelError: it is not what `artifact` says (`HashMismatchError`), or not sound
+        :raises FilesystemError: it cannot be read, or the store cannot be written
+        """
+        with _opened(wheel) as descriptor:
+            before = os.fstat(descriptor)
+            sha256 = _verify(descriptor, before, wheel, artifact, checkpoint)
+            manifest = self.get(sha256)
+            if manifest is not None:
+                check_identity(manifest, artifact)
+                return manifest
+            with self._staged() as directory:
+                from envsync.cache.unpack import unpack
+
+                manifest = unpack(descriptor, artifact.filename, sha256, directory, checkpoint=checkpoint)
+                check_identity(manifest, artifact)
+                if _state(os.fstat(descriptor)) != _state(before):
+                    raise WheelError(artifact.filename, f"`{wheel}` changed while it was read")
+                return self._publish(directory, manifest)
+
+    def sweep(self) -> int:
+        """Remove what was abandoned in tmp more than a day ago; return how many things that were."""
+        removed = 0
+        try:
+            names = os.listdir(self.tmp)
+        except OSError:
+            return 0  # nothing there, or nothing that we may see
+        for name in names:
+            path = f"{self.tmp}/{name}"
+            try:
+                if time.time() - os.lstat(path).st_mtime < ABANDONED:
+                    continue
+            except OSError:
+                continue  # gone meanwhile
+            _remove(path)
+            removed += 1
+        return removed
+
+    def staging(self, purpose: str) -> str:
+        """Return a path in tmp that nobody else on any host uses."""
+        return f"{self.tmp}/{purpose}-{os.urandom(12).hex()}"
+
+    def _read(self, sha256: str) -> Manifest:
+        with open(f"{self.path(sha256)}/{NAME}", "rb", buffering=0) as stream:
+            manifest = load(stream.read())
+        if manifest.sha256 != sha256.lower():
+            raise ValueError(f"the manifest of {manifest.sha256}")
+        return manifest
+
+    @contextmanager
+    def _staged(self) -> Iterator[str]:
+        """Make a directory in tmp that is gone in the end, unless it was renamed."""
+        directory = self.staging("unpack")
+        try:
+            os.mkdir(directory)
+        except OSError as error:
+            raise FilesystemError("create", directory, error) from error
+        try:
+            yield directory
+        finally:
+            _remove(directory)
+
+    def _publish(self, directory: str, manifest: Manifest) -> Manifest:
+        """Rename an entry into place, or use the one that is there."""
+        path = self.path(manifest.sha256)
+        for _ in range(10):
+            try:
+                os.rename(directory, path)
+            except OSError as error:
+                if error.errno not in _OCCUPIED:
+                    raise FilesystemError("create", path, error) from error
+            else:
+                return manifest
+            theirs = self._get_patiently(manifest.sha256)
+            if theirs is not None:
+                return theirs
+            self.discard(manifest.sha256)
+        raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+
+    def _get_patiently(self, sha256: str) -> Manifest | None:
+        """Read an entry that another host may have made just now: caches may hide it for a while."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._read(sha256)
+            except ValueError:
+                return None  # damaged: waiting does not help
+            except OSError:
+                if time.monotonic() >= deadline or not os.path.lexists(self.path(sha256)):
+                    return None
+                time.sleep(0.05)
+
+
+def check_identity(manifest: Manifest, artifact: Artifact) -> None:
+    """Refuse a wheel that is sound but another one than the lock file means.
+
+    :raises WheelError: its name or version is not the artifact's
+    """
+    if manifest.name == artifact.name and manifest.version == artifact.version:
+        return
+    from packaging.utils import canonicalize_name, canonicalize_version
+
+    if canonicalize_name(manifest.name) != canonicalize_name(artifact.name) or (
+        canonicalize_version(manifest.version) != canonicalize_version(artifact.version)
+    ):
+        raise WheelError(
+            artifact.filename,
+            f"it is {manifest.name} {manifest.version}, but the lock file wants {artifact.name} {artifact.version}",
+        )
+
+
+def origin(artifact: Artifact) -> str:
+    """Say where an artifact comes from, without credentials, query and fragment, for messages."""
+    if artifact.path is not None:
+        return artifact.path
+    if artifact.url is None:
+        return artifact.filename
+    from urllib.parse import urlsplit, urlunsplit
+
+    try:
+        parts = urlsplit(artifact.url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return artifact.filename  # a URL that cannot be taken apart is better not shown
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdefABCDEF")
+
+
+@contextmanager
+def _opened(wheel: str) -> Iterator[int]:
+    try:
+        descriptor = os.open(wheel, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise FilesystemError("open", wheel, error) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _verify(
+    descriptor: int, status: os.stat_result, wheel: str, artifact: Artifact, checkpoint: Callable[[], object]
+) -> str:
+    """Compare the wheel's bytes with all that the lock file says of them; return their sha256."""
+    if not stat.S_ISREG(status.st_mode):
+        raise WheelError(artifact.filename, f"`{wheel}` is not a file")
+    if artifact.size is not None and artifact.size != status.st_size:
+        raise WheelError(
+            artifact.filename,
+            f"{origin(artifact)} has {status.st_size} bytes, but the lock file says {artifact.size}",
+        )
+    hashers = _hashers(artifact)
+    position = 0
+    while True:
+        checkpoint()
+        try:
+            data = os.pread(descriptor, 1024 * 1024, position)
+        except OSError as error:
+            raise FilesystemError("read", wheel, error) from error
+        if not data:
+            break
+        position += len(data)
+        for hasher in hashers.values():
+            hasher.update(data)
+    got = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+    _compare(got, artifact)
+    return got["sha256"]
+
+
+def _hashers(artifact: Artifact) -> dict[str, hashlib._Hash]:
+    """Return a hash for each algorithm that the lock file names, and for sha256."""
+    import hashlib
+
+    hashers = {"sha256": hashlib.sha256()}
+    for name in (*artifact.hashes, *(name for name, _ in artifact.alternatives)):
+        try:
+            hasher = hashlib.new(name)
+        except ValueError:
+            hasher = None
+        if hasher is not None and hasher.digest_size:  # the digests of shake have no size of their own
+            hashers[name] = hasher
+        elif name in artifact.hashes:
+            raise WheelError(artifact.filename, f"the lock file has a hash of an unknown kind for it: {name}")
+    return hashers
+
+
+def _compare(got: dict[str, str], artifact: Artifact) -> None:
+    for name, digest in artifact.hashes.items():
+        if got[name] != digest.lower():
+            raise hash_mismatch(artifact, name, digest.lower(), got[name])
+    alternatives = artifact.alternatives
+    if alternatives and not any(got.get(name) == digest.lower() for name, digest in alternatives):
+        name = alternatives[0][0] if alternatives[0][0] in got else "sha256"
+        raise hash_mismatch(artifact, name, f"one of {len(alternatives)} others", got[name])
+
+
+def hash_mismatch(artifact: Artifact, algorithm: str, expected: str, got: str) -> HashMismatchError:
+    """Build the error of a file whose bytes are not those that the lock file names."""
+    return HashMismatchError(
+        artifact.filename,
+        f"the {algorithm} of {origin(artifact)} is {got}, but the lock file expects {expected}",
+        hint="if the file was meant to change, lock again; if not, ask whoever publishes it",
+    )
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # what was to be gone is gone
+    except OSError as error:
+        raise FilesystemError("remove", path, error) from error
+
+
+def _remove(path: str) -> None:
+    """Remove a file or a tree in tmp as far as possible; what stays is not read by anybody and swept later."""
+    import shutil
+
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)

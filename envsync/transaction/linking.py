@@ -1,0 +1,258 @@
+"""Bring files from the store into the stage: by hard links where they work, else by copies.
+
+Before a file is linked, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
+found out (`PoisonedError`) instead of spread. Copies keep the mtime, because it is what makes bytecode stale.
+
+Two workers, each with whole top-level entries, for two in one directory would only wait for its lock. The second is
+a child process where nothing speaks against a fork, since the GIL costs two threads an eighth of their time; else a
+thread, and they are still twice as fast as one: link(2), stat(2) and mkdir(2) release the GIL. Names are resolved
+from the descriptors of the two directories, since the kernel's path lookup is a good part of these operations.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from envsync.cache.manifest import Manifest
+from envsync.errors import EnvsyncError, FilesystemError
+from envsync.progress import Report, quiet
+
+COPY_INSTEAD = frozenset(
+    {
+        errno.EXDEV,
+        errno.EPERM,
+        errno.EACCES,
+        errno.EMLINK,
+        errno.ENOSPC,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+    }
+)
+"""What link(2) answers where a copy may still do. ENOSPC: gluster says it at 100 links of one file."""
+NEVER_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What it answers of the filesystem as a whole, so that the next file need not be tried."""
+_INDEX_BYTES = 2
+_PIPE_BYTES = 4096
+"""What fits into a pipe on every system (POSIX guarantees 512, Linux has 65,536)."""
+
+
+class PoisonedError(EnvsyncError):
+    """A store entry is not what was put there. Not the user's to see: the entry is set aside and fetched again."""
+
+    def __init__(self, manifest: Manifest, path: str, reason: str | None) -> None:
+        super().__init__(
+            f"the cached files of `{manifest.filename}` have been changed: `{path}`: {reason or 'it cannot be read'}"
+        )
+        self.sha256 = manifest.sha256
+
+
+class Job(NamedTuple):
+    """One directory's files to be brought from the store."""
+
+    source: str
+    destination: str
+    """Is made if it is missing."""
+    files: Sequence[Sequence[Any]]
+    """(name, size, executable) of each."""
+    manifest: Manifest
+
+
+class Linker:
+    """Links or copies the files of many directories.
+
+    :param link: False to copy always
+    :param strict: rather fail than copy
+    :param umask: of this process, for the modes of copies
+    """
+
+    def __init__(self, *, link: bool, strict: bool, umask: int) -> None:
+        self.link = link
+        self.strict = strict
+        self.umask = umask
+        self.copied: str | None = None
+        """Why files had to be copied, if they had."""
+        self.lock = threading.Lock()
+
+    def run(self, groups: list[list[Job]], report: Report) -> None:
+        """Do all jobs; those of one group in order, by one worker.
+
+        :raises PoisonedError: a store entry has been changed
+        :raises FilesystemError: no space, no permission, ...; a part of the files is there
+        """
+        groups = sorted(groups, key=_size, reverse=True)
+        report("staging", 0, sum(map(_size, groups)))
+        alone = threading.active_count() == 1 and hasattr(os, "fork")
+        if alone and len(groups) * _INDEX_BYTES <= _PIPE_BYTES:
+            self._run_in_two_processes(groups, report)
+        else:
+            self._run_in_two_threads(groups, report)
+
+    def _run_in_two_processes(self, groups: list[list[Job]], report: Report) -> None:
+        """Share the groups with a child: both take the next index from one pipe.
+
+        The child inherits the environment lock, so that it is held until the child has ended, whatever happens
+        to us. If the child fails, all that was not done here is done again here, to fail here in the open.
+        """
+        reading, writing = os.pipe()
+        os.write(writing, b"".join(index.to_bytes(_INDEX_BYTES, "big") for index in range(len(groups))))
+        os.close(writing)
+        child = os.fork()
+        if child == 0:
+            try:
+                self._take(groups, reading)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        try:
+            done = self._take(groups, reading, report)
+            status = os.waitpid(child, 0)[1]
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        finally:
+            os.close(reading)
+        if status != 0:
+            for index, group in enumerate(groups):
+                if index not in done:
+                    self._do_group(group)
+
+    def _take(self, groups: list[list[Job]], reading: int, report: Report = quiet) -> set[int]:
+        done: set[int] = set()
+        count, total = 0, sum(map(_size, groups))
+        while data := os.read(reading, _INDEX_BYTES):
+            index = int.from_bytes(data, "big")
+            self._do_group(groups[index])
+            done.add(index)
+            # The child is about as far as we are.
+            count += 2 * _size(groups[index])
+            report("staging", min(count, total), total)
+        return done
+
+    def _run_in_two_threads(self, groups: list[list[Job]], report: Report) -> None:
+        total = sum(map(_size, groups))
+        pending = iter(groups)
+        errors: list[BaseException] = []
+        done = 0
+
+        def work() -> None:
+            nonlocal done
+            while not errors:
+                with self.lock:
+                    group = next(pending, None)
+                if group is None:
+                    return
+                try:
+                    self._do_group(group)
+                except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+                    errors.append(error)
+                    return
+                with self.lock:
+                    done += _size(group)
+                    report("staging", done, total)
+
+        thread = threading.Thread(target=work, name="envsync-link")
+        thread.start()
+        work()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def _do_group(self, group: list[Job]) -> None:
+        for job in sorted(group, key=_destination):  # parents first
+            self._do(job)
+
+    def _do(self, job: Job) -> None:
+        make_directory(job.destination)
+        try:
+            source = os.open(job.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise PoisonedError(job.manifest, job.source, error.strerror) from error
+        try:
+            destination = os.open(job.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            os.close(source)
+            raise FilesystemError("open", job.destination, error) from error
+        try:
+            self._bring(job, source, destination)
+        finally:
+            os.close(source)
+            os.close(destination)
+
+    def _bring(self, job: Job, source: int, destination: int) -> None:
+        stat, link = os.stat, os.link
+        mtime_ns = job.manifest.mtime * 1_000_000_000
+        for name, size, executable in job.files:
+            try:
+                status = stat(name, dir_fd=source, follow_symlinks=False)
+            except OSError as error:
+                raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
+            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+                raise PoisonedError(job.manifest, f"{job.source}/{name}", "its size or time is not what it was")
+            if self.link:
+                try:
+                    link(name, name, src_dir_fd=source, dst_dir_fd=destination)
+                    continue
+                except FileExistsError as error:
+                    if _is_same(name, source, destination):
+                        continue  # a child that failed has done it
+                    raise FilesystemError("link", f"{job.destination}/{name}", error) from error
+                except OSError as error:
+                    self._fall_back(job, name, error)
+            self._copy(job, name, executable=bool(executable))
+
+    def _fall_back(self, job: Job, name: str, error: OSError) -> None:
+        if error.errno not in COPY_INSTEAD or self.strict:
+            raise FilesystemError("link", f"{job.destination}/{name}", error) from error
+        self.copied = f"{error.strerror} (`{job.source}/{name}`)"
+        if error.errno in NEVER_LINKS:
+            self.link = False
+
+    def _copy(self, job: Job, name: str, *, executable: bool) -> None:
+        import shutil
+
+        source, destination = f"{job.source}/{name}", f"{job.destination}/{name}"
+        try:
+            if os.path.lexists(destination):
+                os.unlink(destination)  # never write through what may be a link to the store
+            shutil.copyfile(source, destination)
+            os.chmod(destination, (0o777 if executable else 0o666) & ~self.umask)
+            os.utime(destination, (job.manifest.mtime, job.manifest.mtime))
+        except OSError as error:
+            raise FilesystemError("write", destination, error) from error
+
+
+def _destination(job: Job) -> str:
+    return job.destination
+
+
+def _size(group: list[Job]) -> int:
+    return sum(len(job.files) for job in group)
+
+
+def _is_same(name: str, source: int, destination: int) -> bool:
+    left = os.stat(name, dir_fd=source, follow_symlinks=False)
+    right = os.stat(name, dir_fd=destination, follow_symlinks=False)
+    return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and its parents unless they are there. Two threads may make the same.
+
+    :raises FilesystemError: it cannot be made
+    """
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        make_directory(path.rpartition("/")[0])
+        make_directory(path)
+    except OSError as error:
+        raise FilesystemError("make directory", path, error) from error
