@@ -11,6 +11,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -98,5 +99,21 @@ def _die_of_interrupt() -> int:
     return 130
 
 
+def start() -> NoReturn:
+    """Run the process's own command line and end it.
+
+    Without taking the interpreter down, which takes 10 ms after a sync: what is open is flushed, nothing else is kept.
+    """
+    status = main(sys.argv[1:])
+    import os
+
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 120  # as Python says that what was printed is lost
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start()

@@ -115,6 +115,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         tags=tuple(facts["tags"]),
         layout=facts["layout"],
         fingerprint=facts["fingerprint"],
+        key=key,
     )
 
 

@@ -19,12 +19,12 @@ bin = sys.argv[1]
 sys.argv[:2] = ["envsync"]
 sys.path.insert(0, "%s/../lib/python%d.%d/site-packages" % (bin, *sys.version_info[:2]))
 try:
-    from envsync.__main__ import main
+    from envsync.__main__ import start
 except ImportError:
     del sys.path[0]
     import site
     site.main()
-    from envsync.__main__ import main
-sys.exit(main(sys.argv[1:]))' "$bin" "$@"
+    from envsync.__main__ import start
+start()' "$bin" "$@"
 done
 exec python3 -P -m envsync "$@"

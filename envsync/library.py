@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from envsync import fastlane, options, request
 from envsync.coordination.slowlane import reach
+from envsync.environment import Environment
 from envsync.progress import Report, quiet
 
 
@@ -83,14 +84,26 @@ def sync(
     return run(asked, report)
 
 
+def _has_leftovers(environment: Environment, entry: fastlane.Entry) -> bool:
+    """Tell whether a leader that was killed after its stamp, or could not remove something, left it to be swept."""
+    if os.path.lexists(environment.progress):  # the last thing that a leader removes
+        return True
+    for directory in (f"{environment.state}/work", *(f"{site.path}/.envsync" for site in entry.stamp.sites)):
+        try:
+            if os.listdir(directory):
+                return True
+        except OSError:
+            pass  # it is not there, so nothing is in it
+    return False
+
+
 def run(asked: request.Request, report: Report | None) -> SyncResult:
     """Make the environment of a resolved request current."""
     environment = fastlane.environment_of(asked)
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         os.close(entry.fd)
-    # `progress.json` is the last thing that a leader removes: while it is there, there may be trash to be swept.
-    if environment is not None and entry is not None and not os.path.lexists(environment.progress):
+    if environment is not None and entry is not None and not _has_leftovers(environment, entry):
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0)
     done = reach(asked, environment, launching=False, report=report)
     return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)

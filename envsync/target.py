@@ -34,6 +34,8 @@ class Interpreter(NamedTuple):
     layout: Mapping[str, str]
     fingerprint: str
     """Stands for the markers and the tags."""
+    key: str
+    """Stands for the executable as it is: path, size, mtime, machine, C library."""
 
     @property
     def short_version(self) -> str:

@@ -88,7 +88,7 @@ class Archive:
 
         :raises WheelError: always
         """
-        raise WheelError(self.wheel, problem)
+        raise WheelError(self.wheel, printable(problem))
 
     def read(self, member: Member) -> bytes:
         """Read one member whole and check its CRC; for the few that are not in RECORD or are needed before."""
@@ -188,9 +188,9 @@ class Archive:
         is_directory = name.endswith("/")
         problem = check_path(name[:-1] if is_directory else name)
         if problem is not None:
-            self.refuse(f"{problem}: `{printable(name)}`")
+            self.refuse(f"{problem}: `{name}`")
         if not name.isascii() and not info.flag_bits & _UTF8:
-            self.refuse(f"the file name `{printable(name)}` is neither ASCII nor marked as UTF-8")
+            self.refuse(f"the file name `{name}` is neither ASCII nor marked as UTF-8")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG) and not (is_directory and kind == stat.S_IFDIR):
             self.refuse(f"`{name}` is a {_kind(kind)}; only plain files are allowed")

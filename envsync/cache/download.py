@@ -140,6 +140,7 @@ class _Part:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise FileNotFoundError  # it was finished and removed between open and flock
+            os.utime(descriptor)  # or it might be swept while it is continued
         except OSError:
             os.close(descriptor)
             return False
@@ -307,7 +308,9 @@ class _Transfer:
                     self._done += len(data)
         except OSError as error:
             raise FilesystemError("read", self._part.path, error) from error
-        self._pieced = self._done > 0
+        if not self._done:
+            return
+        self._pieced = True
         self._progress(self._done)
         if self._total is not None and self._done >= self._total and self._hasher.hexdigest() != self._expected:
             self._start_over()
@@ -318,7 +321,8 @@ class _Transfer:
             os.lseek(self._part.descriptor, 0, os.SEEK_SET)
         except OSError as error:
             raise FilesystemError("write", self._part.path, error) from error
-        self._progress(-self._done)
+        if self._done:
+            self._progress(-self._done)
         self._hasher = sha256()
         self._done = 0
         self._total = self._artifact.size

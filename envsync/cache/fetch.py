@@ -61,6 +61,7 @@ def fetch(
         for artifact in missing:
             _check_reachable(artifact, offline, lock_file)
         store.prepare()
+        store.sweep()
         import anyio
 
         session = _Session(missing, store, report, workers or _processors())

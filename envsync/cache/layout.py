@@ -84,7 +84,7 @@ def lay_out(
     try:
         install(_Source(members, dist_info, data, texts), notes, dict(OURS))
     except (InstallerError, ValueError, TypeError, AssertionError, configparser.Error) as error:
-        raise WheelError(wheel, f"it cannot be laid out: {error}") from error
+        _refuse(wheel, f"it cannot be laid out: {error}")
     taken = {script.name for script in notes.scripts}
     places = tuple(place for place in notes.places if not (place.scheme == "scripts" and place.path in taken))
     _check_places(wheel, places, notes.scripts, dist_info)
@@ -156,9 +156,9 @@ def _check_data(wheel: str, name: str, data: str | None) -> None:
         return
     parts = name.split("/", 2)
     if len(parts) < 3:
-        raise WheelError(wheel, f"`{name}` is in the .data directory but in no scheme")
+        _refuse(wheel, f"`{name}` is in the .data directory but in no scheme")
     if parts[1] not in _SCHEMES:
-        raise WheelError(wheel, f"`{name}` belongs to a scheme that does not exist")
+        _refuse(wheel, f"`{name}` belongs to a scheme that does not exist")
 
 
 def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str) -> None:
@@ -168,21 +168,17 @@ def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script]
         in_library = place.scheme in ("purelib", "platlib")
         top = place.path.partition("/")[0]
         if top in _RESERVED.get(place.scheme, ()):
-            raise WheelError(wheel, f"it wants to put `{place.path}` where the environment keeps its own files")
+            _refuse(wheel, f"it wants to put `{place.path}` where the environment keeps its own files")
         if in_library and top.endswith(".dist-info") and top != dist_info:
-            raise WheelError(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
+            _refuse(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
         final.append(f"{'library' if in_library else place.scheme}/{place.path}")
     problem = find_collision(final)
     if problem is not None:
-        raise WheelError(wheel, f"once installed, {problem}")
+        _refuse(wheel, f"once installed, {problem}")
 
 
 def _check_entry_points(wheel: str, text: str) -> None:
     """Refuse what `installer` would answer with an assert, and names that are not those of files."""
-
-    def refuse(problem: str) -> NoReturn:
-        raise WheelError(wheel, problem)
-
     parser = configparser.ConfigParser(delimiters="=")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
@@ -190,9 +186,13 @@ def _check_entry_points(wheel: str, text: str) -> None:
         for section in ("console_scripts", "gui_scripts"):
             for name, value in parser.items(section) if parser.has_section(section) else ():
                 if not _CALLABLE.fullmatch(value):
-                    refuse(f"entry point `{printable(f'{name} = {value}')}` in {section} does not name a function")
+                    _refuse(wheel, f"entry point `{name} = {value}` in {section} does not name a function")
                 if "/" in name or check_path(name) is not None:
-                    refuse(f"entry point `{printable(name)}` in {section} is not the name of a file")
+                    _refuse(wheel, f"entry point `{name}` in {section} is not the name of a file")
     except configparser.Error as error:
         problem = " ".join(str(error).split())
-        refuse(f"its entry_points.txt cannot be read: {problem}")
+        _refuse(wheel, f"its entry_points.txt cannot be read: {problem}")
+
+
+def _refuse(wheel: str, problem: str) -> NoReturn:
+    raise WheelError(wheel, printable(problem))

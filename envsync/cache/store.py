@@ -140,7 +140,7 @@ class Store:
         :raises FilesystemError: it cannot be read, or the store cannot be written
         """
         with _opened(wheel) as descriptor:
-            before = os.fstat(descriptor)
+            before = _status(descriptor, wheel)
             sha256 = _verify(descriptor, before, wheel, artifact, checkpoint)
             manifest = self.get(sha256)
             if manifest is not None:
@@ -151,7 +151,7 @@ class Store:
 
                 manifest = unpack(descriptor, artifact.filename, sha256, directory, checkpoint=checkpoint)
                 check_identity(manifest, artifact)
-                if _state(os.fstat(descriptor)) != _state(before):
+                if _state(_status(descriptor, wheel)) != _state(before):
                     raise WheelError(artifact.filename, f"`{wheel}` changed while it was read")
                 return self._publish(directory, manifest)
 
@@ -340,6 +340,13 @@ def hash_mismatch(artifact: Artifact, algorithm: str, expected: str, got: str) -
         f"the {algorithm} of {origin(artifact)} is {got}, but the lock file expects {expected}",
         hint="if the file was meant to change, lock again; if not, ask whoever publishes it",
     )
+
+
+def _status(descriptor: int, wheel: str) -> os.stat_result:
+    try:
+        return os.fstat(descriptor)
+    except OSError as error:
+        raise FilesystemError("read", wheel, error) from error
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

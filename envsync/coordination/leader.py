@@ -261,7 +261,7 @@ class Leader:
         if skeleton.exists(self.environment):
             self.occupancy.drain()
             skeleton.take_away(self.environment, f".envsync/work/{_unique()}")
-        skeleton.make(self.environment, goal.python.interpreter, self.lock)
+        skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.root)
 
     def _refuse_own(self) -> None:
         if skeleton.is_own(self.environment):

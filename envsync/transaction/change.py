@@ -61,7 +61,7 @@ def damaged(environment: Environment, installed: Sequence[Installed]) -> frozens
     return frozenset(names)
 
 
-def ownership(
+def ownership(  # noqa: PLR0917
     environment: Environment,
     layout: Layout,
     plan: Plan,
@@ -80,6 +80,8 @@ def ownership(
             files = _from_store(layout, item, ledger, store)
         removed.update((file.path, file.hash) for file in files)
         removed.update((path, removed.get(path, "")) for path in metadata_files(environment, item))
+    if not plan.keep:
+        return Ownership(removed, {})
     touched = {layout.entry(path) for path in removed}
     for wanted in plan.install:
         touched |= entries_of(layout, manifests[wanted.name])
@@ -117,14 +119,16 @@ def files_of_manifest(layout: Layout, manifest: Manifest) -> list[tuple[str, int
 
 def entries_of(layout: Layout, manifest: Manifest) -> set[str]:
     """Name the top-level entries of a wheel."""
-    entries = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
-    for directory in manifest.directories:
-        base = layout.directory(directory.scheme, manifest.name)
-        if directory.path:
-            entries.add(layout.entry(f"{base}/{directory.path}/-" if base else f"{directory.path}/-"))
+    paths = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
+    for scheme, path, files in manifest.directories:
+        base = layout.directory(scheme, manifest.name)
+        if not path:
+            paths.update(f"{base}/{name}" if base else name for name, _, _ in files)
+        elif scheme == "data":
+            paths.add(f"{path}/-")  # it may lead into any of the other schemes' directories
         else:
-            entries.update(layout.entry(f"{base}/{name}" if base else name) for name, _, _ in directory.files)
-    return entries
+            paths.add(f"{base}/{path.partition('/')[0]}")
+    return {layout.entry(path) for path in paths}
 
 
 class Changer(NamedTuple):

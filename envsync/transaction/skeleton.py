@@ -1,8 +1,9 @@
 """Make a virtual environment in place, or take its skeleton away so that it can be made anew.
 
 The skeleton is what the standard library's `venv` makes: pyvenv.cfg, bin with links to the base interpreter, lib,
-include. It is made in the environment's own directory, under the environment lock, between writing and removing
-the mark `making`: an environment that has the mark, or no pyvenv.cfg, has half of a skeleton at most.
+include (`envsync.transaction.pattern`). It is made in the environment's own directory, under the environment lock,
+between writing and removing the mark `making`: an environment that has the mark, or no pyvenv.cfg, has half of a
+skeleton at most.
 
 To remake one, the old skeleton is moved into the trash by a journal like that of any commit, then a new one is
 made. `<env>`, its `.lock` and `.envsync` stay the same inodes throughout: others hold locks on them.
@@ -11,18 +12,16 @@ made. `<env>`, its `.lock` and `.envsync` stay the same inodes throughout: other
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 from envsync import replace
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
-from envsync.errors import FilesystemError, InterpreterError
 from envsync.installed import Layout, Ledger, dump_ledger
-from envsync.interpreter import own_base
 from envsync.target import Interpreter
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
+from envsync.transaction.pattern import is_plain, pattern_of, run_venv
 
 PARTS = ("pyvenv.cfg", "bin", "include", "lib", "lib64", "share", "etc", "man")
 """What belongs to a skeleton or is installed beside it. Anything else in the directory is the user's."""
@@ -33,33 +32,25 @@ Signature: 8a477f597d28d172789f06886806bc55
 """
 
 
-def make(environment: Environment, base: Interpreter, lock: Flock) -> None:
+def make(environment: Environment, base: Interpreter, lock: Flock, cache: str) -> None:
     """Make the skeleton.
 
     :param base: the interpreter outside any environment that it is to use
     :param lock: the held environment lock, which a child that writes has to hold as well: it outlives us
+    :param cache: the cache directory, where skeletons are remembered
     :raises InterpreterError: `venv` failed; the mark stays, and the next attempt begins anew
     """
     path = os.path.abspath(environment.path)
     replace.write(environment.making, b"")
-    executable = base.executable
-    if os.path.realpath(executable) == os.path.realpath(own_base()):
-        import venv
-
-        try:
-            venv.EnvBuilder(symlinks=os.name != "nt").create(path)
-        except OSError as error:
-            raise FilesystemError("make environment", path, error) from error
+    pattern = pattern_of(base, cache, lock) if is_plain(path) else None
+    if pattern is None:
+        run_venv(base.executable, path, lock)
     else:
-        words = [executable, "-I", "-m", "venv", "--without-pip", path]
-        done = subprocess.run(words, capture_output=True, pass_fds=(lock.fd,), stdin=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]
-            raise InterpreterError(f"`{executable}` cannot make an environment in `{path}`: {said}")
+        pattern.render(path)
     for name, content in ((".gitignore", b"*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
         if not os.path.lexists(f"{path}/{name}"):
             replace.write(f"{path}/{name}", content)
-    replace.discard(environment.making)
+    replace.remove(environment.making)
 
 
 def exists(environment: Environment) -> bool:
