@@ -8,7 +8,8 @@ hashed before anything is added, and the whole is compared with the sha256 at th
 does not fit is thrown away and the file downloaded once more from the start.
 
 Credentials come from the URL, from the index URLs and from netrc, by unearth; they are in no message. A
-redirect from https to http is refused, and TLS is always verified."""
+redirect from https to http is refused, and TLS is always verified.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
 from envsync import __version__
-from envsync.cache.store import Store, hash_mismatch, origin
-from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
+from envsync.cache.store import Store, hash_mismatch, is_sha256, origin
+from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.target import Artifact
 
 try:
@@ -103,8 +104,8 @@ class Downloader:
             async with self._limiter:
                 await transfer.run(self._client)
             yield part.path
-        except (WheelError, HashMismatchError):
-            raise
+        except WheelError:
+            raise  # it would be no better the next time
         except BaseException:
             keep = True
             raise
@@ -120,8 +121,8 @@ class _Part:
 
     def __init__(self, store: Store, sha256: str | None) -> None:
         self.shared = False
-        if sha256 is not None and fcntl is not None:
-            self.path = f"{store.tmp}/{os.path.basename(store.path(sha256))}.part"
+        if sha256 is not None and is_sha256(sha256) and fcntl is not None:
+            self.path = f"{store.tmp}/{sha256.lower()}.part"
             self.shared = self._take()
         if not self.shared:
             self.path = store.staging("download")

@@ -3,7 +3,8 @@
 Downloads run concurrently; each file is verified and unpacked in one of a few threads as soon as it is there.
 The first error cancels the rest, which stops between two files or at its next byte from the network and
 cleans up after itself; what was already added to the store stays there, and so do downloads that can be
-continued."""
+continued.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ is refused or left out before it sees it:
   environment
 - RECORD and its signatures are left out: it is written anew
 - a file in the scripts scheme that has the name of an entry point is left out, as by pip: the entry point
-  replaces it"""
+  replaces it
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from installer.records import RecordEntry
 from installer.sources import WheelSource
 
 from envsync.cache import record
-from envsync.cache.archive import Member, check_path, find_collision, printable
+from envsync.cache.archive import Member, check_path, find_collision, fold, printable
 from envsync.cache.manifest import Script
 from envsync.errors import WheelError
 
@@ -167,7 +168,7 @@ def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script]
     for place in places:
         in_library = place.scheme in ("purelib", "platlib")
         top = place.path.partition("/")[0]
-        if top in _RESERVED.get(place.scheme, ()):
+        if fold(top) in _RESERVED.get(place.scheme, ()):
             _refuse(wheel, f"it wants to put `{place.path}` where the environment keeps its own files")
         if in_library and top.endswith(".dist-info") and top != dist_info:
             _refuse(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")

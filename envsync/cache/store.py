@@ -22,7 +22,8 @@ once. After a lost node an entry may have files without their bytes: whoever lin
 with the manifest and discards what does not fit.
 
 Who removes entries holds `<root>/.lock` exclusively; whoever reads the store holds it shared. That is up to
-the callers."""
+the callers.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +93,7 @@ class Store:
 
         :raises ValueError: that is no sha256
         """
-        if not _is_sha256(sha256):
+        if not is_sha256(sha256):
             raise ValueError(f"not a sha256: {sha256!r}")
         return f"{self.wheels}/{sha256.lower()}"
 
@@ -261,7 +262,8 @@ def origin(artifact: Artifact) -> str:
         return artifact.filename  # a URL that cannot be taken apart is better not shown
 
 
-def _is_sha256(text: str) -> bool:
+def is_sha256(text: str) -> bool:
+    """Tell whether that may be the key of an entry: lock files can say anything."""
     return len(text) == 64 and not text.strip("0123456789abcdefABCDEF")
 
 

@@ -23,7 +23,7 @@ import time
 
 from envsync import fastlane, replace, stamp
 from envsync.cache.store import Store
-from envsync.coordination import flock
+from envsync.coordination import flock, waiter
 from envsync.coordination.events import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -135,6 +135,7 @@ class Leader:
 
     def run(self) -> Outcome:
         """Go all the way."""
+        waiter.prepare(self.environment)  # the directory may be a new one by now
         self.progress("looking", 0, 0)
         if (current := self._look_again()) is not None:
             return current

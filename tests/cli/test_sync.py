@@ -1,0 +1,172 @@
+"""What a person types and sees: `envsync sync`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+LOCK = str(FIXTURES / "pylock.toml")
+NEXT = str(FIXTURES / "pylock.next.toml")
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_json_says_what_changed(run_envsync: Run, tmp_path: Path) -> None:
+    """One object with the promised keys, and nothing else on stdout."""
+    value = outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--json"))
+    assert set(value) >= {"outcome", "env", "digest", "installed", "removed", "seconds"}
+    assert value["outcome"] == "synced"
+    assert value["env"] == str(tmp_path / "env")
+    assert value["installed"] == ["almanac-days==1.0", "almanac-words==1.0", "greet==1.0", "shout==1.0", "tally==1.0"]
+    again = outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--json"))
+    assert (again["outcome"], again["installed"], again["removed"]) == ("current", [], [])
+    changed = outcome(run_envsync("sync", "--lock", NEXT, "--env", "env", "--json"))
+    assert changed["installed"] == ["greet==2.0"]
+    assert changed["removed"] == ["almanac-words==1.0", "greet==1.0"]
+
+
+def test_a_dry_run_changes_nothing(run_envsync: Run, tmp_path: Path) -> None:
+    """It says what a sync would do, and leaves not even the environment's directory."""
+    value = outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--dry-run", "--json"))
+    assert value["outcome"] == "synced"
+    assert len(list(value["installed"])) == 5  # type: ignore[call-overload]
+    assert not (tmp_path / "env").exists()
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    before = files(tmp_path / "env")
+    done = run_envsync("sync", "--lock", NEXT, "--env", "env", "--dry-run")
+    assert "would remove greet==1.0" in done.stderr
+    assert "would install greet==2.0" in done.stderr
+    assert files(tmp_path / "env") == before
+
+
+def test_what_is_installed_is_standard(run_envsync: Run, tmp_path: Path) -> None:
+    """INSTALLER, REQUESTED and RECORD are there, and every file verifies."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    env = tmp_path / "env"
+    dist_info = site_packages(env) / "greet-1.0.dist-info"
+    assert (dist_info / "INSTALLER").read_text() == "envsync\n"
+    assert (dist_info / "REQUESTED").read_text() == ""
+    assert unverified(env) == []
+    assert unowned(env) == set()
+    assert leftovers(env) == []
+
+
+def test_there_and_back_leaves_no_file_that_the_target_does_not_name(run_envsync: Run, tmp_path: Path) -> None:
+    """An environment is what its lock file says, wherever it came from."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    first = files(tmp_path / "env")
+    run_envsync("run", "--lock", NEXT, "--env", "env", "--", "greet")
+    assert unowned(tmp_path / "env") == set()
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    assert files(tmp_path / "env") == first
+    assert unverified(tmp_path / "env") == []
+
+
+def test_requirements_with_a_wheelhouse_need_no_network(run_envsync: Run) -> None:
+    """Pinned requirements, `--no-index` and `--find-links` are enough on a node without a network."""
+    requirements = str(FIXTURES / "requirements.txt")
+    value = outcome(run_envsync("sync", "--lock", requirements, "--env", "env", "--offline", "--json"))
+    assert len(list(value["installed"])) == 5  # type: ignore[call-overload]
+    assert outcome(run_envsync("sync", "--lock", requirements, "--env", "env", "--json"))["outcome"] == "current"
+
+
+def test_a_local_wheel_without_a_hash_is_watched(run_envsync: Run, tmp_path: Path) -> None:
+    """Nothing but its size and mtime vouch for it, so a rebuilt wheel of the same version is installed anew."""
+    wheel = tmp_path / "greet-1.0-py3-none-any.whl"
+    shutil.copy(FIXTURES / "wheels" / "greet-1.0-py3-none-any.whl", wheel)
+    (tmp_path / "requirements.txt").write_text("greet @ ./greet-1.0-py3-none-any.whl\n")
+    (tmp_path / "requirements.txt").write_text(f"./{wheel.name}\n")
+    assert outcome(run_envsync("sync", "--env", "env", "--json"))["outcome"] == "synced"
+    assert outcome(run_envsync("sync", "--env", "env", "--json"))["outcome"] == "current"
+    direct_url = json.loads((site_packages(tmp_path / "env") / "greet-1.0.dist-info" / "direct_url.json").read_text())
+    assert direct_url["url"] == wheel.as_uri()
+    wheel.touch()
+    assert outcome(run_envsync("sync", "--env", "env", "--json"))["outcome"] == "current"
+
+
+def test_a_wheel_with_another_hash_is_refused_before_anything_is_changed(run_envsync: Run, tmp_path: Path) -> None:
+    """The message names the wheel and both hashes; the environment is as it was and still runs."""
+    shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    lock = tmp_path / "pylock.toml"
+    shutil.copy(LOCK, lock)
+    run_envsync("sync", "--env", "env")
+    wheel = tmp_path / "wheels" / "greet-2.0-py3-none-any.whl"
+    good = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    lock.write_text((FIXTURES / "pylock.next.toml").read_text().replace(good, "0" * 64))
+    done = run_envsync("sync", "--env", "env")
+    assert done.returncode == 125
+    assert wheel.name in done.stderr
+    assert "0" * 64 in done.stderr
+    assert good in done.stderr
+    assert run_envsync("run", "--lock", LOCK, "--env", "env", "--", "greet").stdout == "HELLO, WORLD!\n"
+    assert leftovers(tmp_path / "env") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lock-version = ", "pylock.toml"),
+        ('lock-version = "9.0"\ncreated-by = "x"\npackages = []\n', "9.0"),
+        ('lock-version = "1.0"\ncreated-by = "x"\nrequires-python = "<3"\npackages = []\n', "<3"),
+    ],
+)
+def test_a_bad_lock_file_is_named(run_envsync: Run, tmp_path: Path, text: str, said: str) -> None:
+    """The file and what is wrong with it."""
+    (tmp_path / "pylock.toml").write_text(text)
+    done = run_envsync("sync")
+    assert done.returncode == 125
+    assert "pylock.toml" in done.stderr
+    assert said in done.stderr
+
+
+def test_usage_errors_exit_2(run_envsync: Run) -> None:
+    """As most commands do; only `run` reserves other numbers."""
+    assert run_envsync("sync", "--unheard-of").returncode == 2
+    assert run_envsync("sync", "--timeout", "soon").returncode == 2
+    assert run_envsync("unheard-of").returncode == 2
+    assert run_envsync("--help").returncode == 0
+    assert "envsync 0" in run_envsync("--version").stdout
+
+
+def test_inexact_leaves_what_the_lock_file_does_not_name(run_envsync: Run, tmp_path: Path) -> None:
+    """With --inexact, a sync only adds."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    value = outcome(run_envsync("sync", "--lock", NEXT, "--env", "env", "--inexact", "--json"))
+    assert value["removed"] == ["greet==1.0"]
+    assert (site_packages(tmp_path / "env") / "almanac_words-1.0.dist-info").is_dir()
+
+
+@pytest.mark.parametrize("mode", ["auto", "copy", "hardlink"])
+def test_link_modes(run_envsync: Run, tmp_path: Path, mode: str) -> None:
+    """Files are linked from the store, or copied with their mtime."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", "--link-mode", mode)
+    module = site_packages(tmp_path / "env") / "shout.py"
+    assert (module.stat().st_nlink > 1) is (mode != "copy")
+    assert unverified(tmp_path / "env") == []
+    assert run_envsync("sync", "--lock", LOCK, "--env", "env").stderr.endswith("is current\n")
+
+
+def test_a_poisoned_store_entry_is_set_aside_and_fetched_again(run_envsync: Run, tmp_path: Path) -> None:
+    """A write through a hard link that modes did not stop is found out before the next link."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env")
+    module = site_packages(tmp_path / "env") / "shout.py"
+    module.chmod(0o644)
+    module.write_text(module.read_text() + "evil = True\n")
+    done = run_envsync("sync", "--lock", LOCK, "--env", "other")
+    assert done.returncode == 0
+    assert "set aside" in done.stderr
+    assert unverified(tmp_path / "other") == []
