@@ -1,0 +1,155 @@
+"""What a launch in a current environment costs: counted, not timed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import envsync
+from tests.environments import FIXTURES
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SOURCE = Path(envsync.__file__).parent
+ALLOWED = {"__future__", "errno", "sys", "posix", "fcntl", "_blake2", "time"}
+"""Besides our own modules; all of them are built in or one small extension."""
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Path:
+    """The launcher script as pip installs it: beside a Python, with the package in that one's site-packages."""
+    root = tmp_path / "installation"
+    site = root / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "envsync").symlink_to(SOURCE)
+    (root / "bin").mkdir()
+    (root / "bin" / "python3").symlink_to(sys.executable)
+    shutil.copy(SOURCE / "launcher.sh", root / "bin" / "envsync")
+    return root / "bin" / "envsync"
+
+
+@pytest.fixture
+def project(tmp_path: Path, run_envsync: Run) -> Path:
+    """A directory with a lock file and its current environment."""
+    directory = tmp_path / "project"
+    directory.mkdir()
+    shutil.copytree(FIXTURES / "wheels", directory / "wheels")
+    shutil.copy(FIXTURES / "pylock.toml", directory)
+    assert run_envsync("sync", cwd=directory).returncode == 0
+    return directory
+
+
+def traced(words: list[str], cwd: Path, log: Path) -> list[str]:
+    """Run a command under strace and return its calls that name a file, and its flocks."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    strace = ["strace", "-f", "-y", "-e", "trace=%file,flock,fcntl", "-o", str(log)]
+    done = subprocess.run([*strace, *words], cwd=cwd, capture_output=True, text=True, check=False)
+    if "PTRACE" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    return log.read_text().splitlines()
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("command", ["true", "greet"])
+def test_six_file_operations_and_no_exclusive_lock(
+    launcher: Path, project: Path, tmp_path: Path, command: str, explicit: bool
+) -> None:
+    """In the environment and the project, up to the exec of the command, whether it is in the environment or not."""
+    options = ["--lock", str(project / "pylock.toml"), "--env", str(project / ".venv")] if explicit else []
+    cwd = tmp_path if explicit else project
+    calls = traced([str(launcher), "run", *options, "--", command], cwd, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if f"bin/{command}" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=not explicit)]
+    operations = [call for call in ours if "execve" not in call and "flock" not in call and "fcntl" not in call]
+    assert len(operations) <= 6, "\n".join(operations)
+    assert sum("execve" in call for call in ours) <= 1
+    locks = [call for call in calls if "flock(" in call]
+    assert len(locks) == 1
+    assert "LOCK_SH|LOCK_NB" in locks[0]
+
+
+def _names_project(call: str, project: Path, *, relative: bool) -> bool:
+    """Tell whether a call names a path in the project, absolute or relative to the working directory."""
+    path = re.search(r'"([^"]*)"', call)
+    if path is None or path[1] == "":
+        return False
+    return path[1].startswith(str(project)) or (relative and not path[1].startswith("/"))
+
+
+def test_nothing_is_imported_that_a_launch_does_not_need(launcher: Path, project: Path) -> None:
+    """Only our own few modules, and what is built in beside one hash and fcntl."""
+    script = launcher.read_text().replace("-I -S -c", "-I -S -X importtime -c")
+    launcher.write_text(script)
+    done = subprocess.run([launcher, "run", "true"], cwd=project, capture_output=True, text=True, check=True)
+    modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    imported = modules[modules.index("envsync") :] if "envsync" in modules else []
+    assert imported, "the fast lane was not taken"
+    strangers = {name for name in imported if not name.startswith("envsync")} - ALLOWED
+    assert strangers == set()
+    assert "site" not in modules
+    assert len(imported) <= 16
+
+
+def test_the_launcher_can_be_linked_to(launcher: Path, project: Path, tmp_path: Path) -> None:
+    """As pipx and `uv tool` do it: the script finds its Python through symbolic links, relative ones, too."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "envsync").symlink_to(os.path.relpath(launcher, tmp_path / "bin"))
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["envsync", "run", "greet"],
+        cwd=project,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda env: (env / "pyvenv.cfg").write_text((env / "pyvenv.cfg").read_text() + "\n"),
+        lambda env: (next(env.glob("lib/python*/site-packages")) / "stray.py").write_text(""),
+        lambda env: (env / ".envsync" / "stamp").unlink(),
+        lambda env: (env / ".envsync" / "stamp").write_bytes((env / ".envsync" / "stamp").read_bytes()[:-9]),
+        lambda env: (env / ".envsync" / "in-use").rename(env / ".envsync" / "other"),
+        lambda env: (env.parent / "pylock.toml").write_text((env.parent / "pylock.toml").read_text() + "\n"),
+        lambda env: (env.parent / "pyproject.toml").write_text("[tool.envsync]\ninexact = true\n"),
+    ],
+    ids=["pyvenv.cfg", "site-packages", "no stamp", "torn stamp", "in-use", "lock file", "options"],
+)
+def test_any_doubt_leads_to_the_slow_path(project: Path, run_envsync: Run, spoil: Callable[[Path], object]) -> None:
+    """Whatever the stamp vouches for and is not as it was makes the fast lane say "don't know"."""
+    from envsync import fastlane, request
+    from envsync.environment import Environment
+
+    def enters() -> bool:
+        asked = request.resolve({"lock": str(project / "pylock.toml")}, {})
+        entry = fastlane.enter(asked, Environment(str(project / ".venv")))
+        if entry is not None:
+            os.close(entry.fd)
+        return entry is not None
+
+    assert enters()
+    spoil(project / ".venv")
+    assert not enters()
+    assert run_envsync("run", "greet", cwd=project).stdout == "HELLO, WORLD!\n"
+    assert enters()
+
+
+def test_a_copied_environment_is_not_the_one_that_was_stamped(project: Path, run_envsync: Run, tmp_path: Path) -> None:
+    """A copy has scripts that name the original: it is remade where it is."""
+    shutil.copytree(project / ".venv", tmp_path / "copy", symlinks=True)
+    done = run_envsync("run", "--lock", str(project / "pylock.toml"), "--env", "copy", "--", "greet")
+    assert done.stdout == "HELLO, WORLD!\n"
+    assert str(project) not in (tmp_path / "copy" / "bin" / "greet").read_text()
