@@ -48,6 +48,8 @@ def make_interpreter(version: str = "3.11.7") -> Interpreter:
         },
         tags=tuple(map(str, tags)),
         layout={},
+        fingerprint="",
+        key="",
     )
 
 

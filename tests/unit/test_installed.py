@@ -1,0 +1,273 @@
+"""What is installed: the ledger, the dist-infos, and the files that a RECORD claims."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envsync.environment import Environment
+from envsync.installed import (
+    Entry,
+    Layout,
+    Ledger,
+    OwnedFile,
+    dump_ledger,
+    files_of,
+    is_damaged,
+    load_ledger,
+    metadata_files,
+    scan,
+)
+from envsync.plan import Installed, Origin
+
+SITE = "lib/python3.11/site-packages"
+LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")
+SPLIT = Layout(SITE, "lib64/python3.11/site-packages", "bin", "include/site/python3.11")
+ORIGIN = Origin("a" * 64)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """An environment with an empty site-packages."""
+    (tmp_path / "env" / SITE).mkdir(parents=True)
+    (tmp_path / "env" / ".envsync").mkdir()
+    return Environment(str(tmp_path / "env"))
+
+
+def add(environment: Environment, directory: str, record: str | bytes | None = "") -> Installed:
+    """Make a dist-info with a RECORD."""
+    path = Path(environment.path, SITE, directory)
+    path.mkdir()
+    if record is not None:
+        (path / "RECORD").write_bytes(record if isinstance(record, bytes) else record.encode())
+    name, _, version = directory.removesuffix(".dist-info").partition("-")
+    return Installed(name, version, f"{SITE}/{directory}", None)
+
+
+def entry_of(environment: Environment, directory: str, version: str = "1") -> Entry:
+    """Return the ledger's entry for a dist-info as it is now."""
+    status = os.stat(f"{environment.path}/{SITE}/{directory}/RECORD")
+    return Entry(version, ORIGIN, status.st_size, status.st_mtime_ns, (f"{SITE}/a",), scripts=False)
+
+
+class TestLayout:
+    """Where files of a scheme are, and which of them can be shared."""
+
+    def test_directory(self) -> None:
+        """Each scheme has its directory, headers one for each distribution, and data is the environment itself."""
+        directories = [SPLIT.directory(scheme, "x") for scheme in ("purelib", "platlib", "scripts", "headers", "data")]
+        assert directories == [SITE, "lib64/python3.11/site-packages", "bin", "include/site/python3.11/x", ""]
+
+    def test_sites(self) -> None:
+        """A site-packages for both schemes is one."""
+        assert LAYOUT.sites == (SITE,)
+        assert SPLIT.sites == (SITE, "lib64/python3.11/site-packages")
+
+    @pytest.mark.parametrize(
+        ("path", "entry"),
+        [
+            (f"{SITE}/pkg/sub/mod.py", f"{SITE}/pkg"),
+            (f"{SITE}/mod.py", f"{SITE}/mod.py"),
+            ("lib64/python3.11/site-packages/pkg/x.so", "lib64/python3.11/site-packages/pkg"),
+            ("bin/tool", "bin/tool"),
+            ("include/site/python3.11/x/x.h", "include/site/python3.11/x"),
+            ("share/man/man1/x.1", "share"),
+            ("binary/x", "binary"),
+            ("x", "x"),
+        ],
+    )
+    def test_entry(self, path: str, entry: str) -> None:
+        """The top-level entry of a path is what is directly below the directory of its scheme."""
+        assert SPLIT.entry(path) == entry
+
+
+ENTRIES = st.builds(
+    Entry,
+    st.text(),
+    st.builds(Origin, st.text(), st.none() | st.text()),
+    st.integers(),
+    st.integers(),
+    st.lists(st.text()).map(tuple),
+    st.booleans(),
+)
+
+
+class TestLedger:
+    """`installed.json`."""
+
+    @given(st.builds(Ledger, st.text(), st.text(), st.dictionaries(st.text(), ENTRIES)))
+    def test_what_is_written_is_read(self, ledger: Ledger) -> None:
+        """Every ledger is read as it was written."""
+        assert self.read(dump_ledger(ledger)) == ledger
+
+    def read(self, data: bytes) -> Ledger:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as directory:
+            os.mkdir(f"{directory}/.envsync")
+            Path(directory, ".envsync", "installed.json").write_bytes(data)
+            return load_ledger(Environment(directory))
+
+    def test_a_path_that_is_not_unicode(self) -> None:
+        """An environment whose path is not valid UTF-8 is like any other."""
+        ledger = Ledger(os.fsdecode(b"/a\xff"), "x86_64 glibc", {})
+        assert self.read(dump_ledger(ledger)) == ledger
+
+    def test_a_missing_one_is_empty(self, environment: Environment) -> None:
+        """Where there is none, nothing is known."""
+        assert load_ledger(environment) == Ledger("", "", {})
+
+    @pytest.mark.parametrize("value", [[], 1, {}, {"format": 99}, {"format": 1}, {"format": 1, "distributions": []}])
+    def test_another_value_is_empty(self, value: object) -> None:
+        """What is no ledger, or of another format, says nothing: everything is then reinstalled."""
+        assert self.read(json.dumps(value).encode()) == Ledger("", "", {})
+
+    def test_a_torn_one_is_empty(self) -> None:
+        """A ledger that was cut off anywhere says nothing."""
+        data = dump_ledger(Ledger("/e", "h", {"a": Entry("1", ORIGIN, 1, 2, ("x",), True)}))
+        for length in range(len(data)):
+            assert self.read(data[:length]) == Ledger("", "", {})
+
+    @pytest.mark.parametrize("field", ["version", "sha256", "direct_url", "record", "entries", "scripts"])
+    def test_a_damaged_entry_makes_it_empty(self, field: str) -> None:
+        """An entry without one of its fields is damage, not an error."""
+        value = json.loads(dump_ledger(Ledger("/e", "h", {"a": Entry("1", ORIGIN, 1, 2, ("x",), True)})))
+        del value["distributions"]["a"][field]
+        assert self.read(json.dumps(value).encode()) == Ledger("", "", {})
+
+
+class TestScan:
+    """The distributions that are there."""
+
+    def test_what_we_installed(self, environment: Environment) -> None:
+        """A distribution whose RECORD is the one that we wrote has the origin that the ledger says."""
+        add(environment, "demo-1.dist-info")
+        ledger = Ledger("", "", {"demo": entry_of(environment, "demo-1.dist-info")})
+        assert scan(environment, LAYOUT, ledger) == [Installed("demo", "1", f"{SITE}/demo-1.dist-info", ORIGIN)]
+
+    def test_names_are_normalized_and_sorted(self, environment: Environment) -> None:
+        """Names are compared as PEP 503 says, however the directories spell them."""
+        for directory in ("Zope.Interface-5.dist-info", "a_b-1.dist-info", "A.dist-info", "notes.txt"):
+            add(environment, directory)
+        found = scan(environment, LAYOUT, Ledger("", "", {}))
+        assert [(item.name, item.version) for item in found] == [("a", ""), ("a-b", "1"), ("zope-interface", "5")]
+
+    @pytest.mark.parametrize("change", ["size", "mtime", "version", "gone"])
+    def test_whoever_reinstalls_is_noticed(self, environment: Environment, change: str) -> None:
+        """A RECORD of another size or time, another version or no RECORD at all: nobody knows where it is from."""
+        add(environment, "demo-1.dist-info")
+        entry = entry_of(environment, "demo-1.dist-info", version="2" if change == "version" else "1")
+        record = Path(environment.path, SITE, "demo-1.dist-info", "RECORD")
+        if change == "size":
+            record.write_text("x")
+            os.utime(record, ns=(entry.record_mtime_ns, entry.record_mtime_ns))
+        elif change == "mtime":
+            os.utime(record, ns=(1, 1))
+        elif change == "gone":
+            record.unlink()
+        (found,) = scan(environment, LAYOUT, Ledger("", "", {"demo": entry}))
+        assert found.origin is None
+
+    def test_both_site_packages(self, environment: Environment) -> None:
+        """Where pure and platform libraries are apart, both are looked at; one that is missing is empty."""
+        add(environment, "demo-1.dist-info")
+        assert len(scan(environment, SPLIT, Ledger("", "", {}))) == 1
+        Path(environment.path, SPLIT.platlib, "fast-1.dist-info").mkdir(parents=True)
+        assert [item.name for item in scan(environment, SPLIT, Ledger("", "", {}))] == ["demo", "fast"]
+
+
+class TestFiles:
+    """Whose a file is."""
+
+    def test_paths_are_relative_to_the_environment(self, environment: Environment) -> None:
+        """RECORD's paths begin at site-packages, may leave it, and may be quoted."""
+        item = add(
+            environment,
+            "demo-1.dist-info",
+            'demo/a.py,sha256=x,3\n../../../bin/demo,sha256=y,4\n"demo/a, ""b"".py",,\ndemo-1.dist-info/RECORD,,\n',
+        )
+        assert files_of(environment, item) == [
+            OwnedFile(f"{SITE}/demo/a.py", "sha256=x", 3),
+            OwnedFile("bin/demo", "sha256=y", 4),
+            OwnedFile(f'{SITE}/demo/a, "b".py', "", None),
+            OwnedFile(f"{SITE}/demo-1.dist-info/RECORD", "", None),
+        ]
+
+    def test_absolute_paths(self, environment: Environment) -> None:
+        """Absolute paths within the environment are its own, as are those with detours."""
+        item = add(environment, "demo-1.dist-info", f"{environment.path}/share/x,,\nx/../../site-packages/y.py,,\n")
+        files = files_of(environment, item)
+        assert files is not None
+        assert [file.path for file in files] == ["share/x", f"{SITE}/y.py"]
+
+    @pytest.mark.parametrize(
+        "path", ["/etc/passwd", "../../../../outside", "../../../../env2/x", "{env}/../outside", "{env}2/x", "../../../.."]
+    )
+    def test_nothing_outside_is_ours(self, environment: Environment, path: str) -> None:
+        """A RECORD that claims files outside the environment is not believed in that."""
+        item = add(environment, "demo-1.dist-info", f"{path.format(env=environment.path)},,\n")
+        assert files_of(environment, item) == []
+
+    @pytest.mark.parametrize("record", [None, b"\xff\xfe,,\n", b"a,b\n", b"a,b,many\n", b"a,b,c,d\n"])
+    def test_a_record_that_cannot_be_read(self, environment: Environment, record: bytes | None) -> None:
+        """Without a RECORD that can be read nobody knows what a distribution owns."""
+        assert files_of(environment, add(environment, "demo-1.dist-info", record)) is None
+
+    def test_the_metadata_is_owned_whole(self, environment: Environment) -> None:
+        """All that is in a .dist-info belongs to the distribution, listed or not."""
+        item = add(environment, "demo-1.dist-info")
+        below = Path(environment.path, item.dist_info, "licenses", "deep")
+        below.mkdir(parents=True)
+        (below / "LICENSE").touch()
+        root = f"{SITE}/demo-1.dist-info"
+        assert set(metadata_files(environment, item)) == {f"{root}/RECORD", f"{root}/licenses/deep/LICENSE"}
+
+
+class TestDamage:
+    """Whether the recorded files are there."""
+
+    def check(self, environment: Environment, *files: OwnedFile) -> bool:
+        return is_damaged(environment, files)
+
+    def test_sound(self, environment: Environment) -> None:
+        """Files that are there, of their size or of none that is known, are sound."""
+        Path(environment.path, "a").write_text("abc")
+        assert not self.check(environment, OwnedFile("a", "", 3), OwnedFile("a", "", None))
+
+    def test_missing(self, environment: Environment) -> None:
+        """A missing file is damage."""
+        assert self.check(environment, OwnedFile("a", "", 3))
+
+    def test_another_size(self, environment: Environment) -> None:
+        """A file of another size is damage."""
+        Path(environment.path, "a").write_text("abcd")
+        assert self.check(environment, OwnedFile("a", "", 3))
+
+    def test_bytecode_does_not_count(self, environment: Environment) -> None:
+        """Bytecode comes and goes."""
+        assert not self.check(environment, OwnedFile("__pycache__/a.cpython-311.pyc", "", 3))
+
+    def test_a_directory(self, environment: Environment) -> None:
+        """A directory in a file's place is damage, as is a file in a directory's."""
+        Path(environment.path, "a").mkdir()
+        Path(environment.path, "b").touch()
+        assert self.check(environment, OwnedFile("a", "", None))
+        assert self.check(environment, OwnedFile("b/c", "", None))
+
+    def test_a_link(self, environment: Environment) -> None:
+        """A link to a file of the right size is as good as the file."""
+        Path(environment.path, "a").write_text("abc")
+        Path(environment.path, "link").symlink_to("a")
+        assert not self.check(environment, OwnedFile("link", "", 3))
+        assert self.check(environment, OwnedFile("link", "", 4))
+
+    @pytest.mark.parametrize("target", ["nowhere", "link"])
+    def test_a_link_to_nothing(self, environment: Environment, target: str) -> None:
+        """A link that leads nowhere, or in a circle, is damage."""
+        Path(environment.path, "link").symlink_to(target)
+        assert self.check(environment, OwnedFile("link", "", 3))

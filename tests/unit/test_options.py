@@ -1,0 +1,169 @@
+"""The options: one table for three places, and a parser that knows when to leave a command line to click."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envsync import cli, options
+from envsync.errors import UsageError
+from envsync.options import FLAG, LIST, RUN, SECONDS, SYNC, TEXT, Option, checked, from_table, from_variables, parse
+
+
+def test_parse_stops_at_the_command() -> None:
+    """Options end at the first word that is none, and the command's own options are the command's."""
+    parsed = parse(["--lock", "a.toml", "-q", "python", "-q", "--lock", "b"], RUN)
+    assert parsed == ({"lock": "a.toml", "quiet": True}, ["python", "-q", "--lock", "b"])
+
+
+def test_parse_stops_at_two_dashes() -> None:
+    """After `--` everything is the command, even what looks like an option."""
+    assert parse(["--offline", "--", "--lock", "--"], RUN) == ({"offline": True}, ["--lock", "--"])
+
+
+def test_parse_collects_lists() -> None:
+    """An option that may be given several times keeps the order."""
+    assert parse(["--extra", "b", "--extra=a", "x"], RUN) == ({"extra": ["b", "a"]}, ["x"])
+
+
+@pytest.mark.parametrize("word", ["--help", "--unknown", "-x", "-qv", "--quiet=yes", "--loc"])
+def test_parse_leaves_to_click_what_it_does_not_know(word: str) -> None:
+    """What is not plainly one of the options is not guessed at."""
+    assert parse(["--lock", "a", word, "x"], RUN) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--lock"], "--lock"),
+        (["--timeout", "soon", "x"], "soon"),
+        (["--timeout=-1", "x"], "-1"),
+        (["--timeout", "nan", "x"], "nan"),
+        (["--timeout", "inf", "x"], "inf"),
+        (["--busy", "maybe", "x"], "wait, fail, ignore"),
+    ],
+)
+def test_parse_refuses_what_is_wrong(arguments: list[str], named: str) -> None:
+    """A value that is missing or not allowed is said with the option or the value."""
+    with pytest.raises(UsageError, match=named):
+        parse(arguments, RUN)
+
+
+WORDS = [
+    *("--" + option.name for option in RUN),
+    *("--" + option.name + "=" for option in RUN),
+    *(choice for option in RUN for choice in option.choices),
+    *("-q", "-v", "-", "--", "", "--quiet=1", "5", "0.5", "python", "job.py", "=", "--lock=a=b", "--extra= x"),
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=8))
+def test_parse_agrees_with_click(arguments: list[str]) -> None:
+    """Whatever the fast parser understands, click understands in the same way."""
+    try:
+        parsed = parse(arguments, RUN)
+    except UsageError:
+        return
+    if parsed is None or not parsed[1]:
+        return
+    command = cli.envsync_command.commands["run"]
+    context = command.make_context("run", list(arguments))
+    words = context.params.pop("command")
+    assert (cli._settings(RUN, context.params), list(words)) == parsed
+
+
+def test_every_option_has_a_variable() -> None:
+    """Every option of `run` can be given as ENVSYNC_<OPTION>, but for those that only change what is said."""
+    texts = {FLAG: "yes", TEXT: "x", LIST: "x y", SECONDS: "2"}
+    environ = {option.variable: option.choices[-1] if option.choices else texts[option.kind] for option in RUN}
+    values = {FLAG: True, TEXT: "x", LIST: ["x", "y"], SECONDS: 2.0}
+    assert from_variables(environ) == {
+        option.key: option.choices[-1] if option.choices else values[option.kind]
+        for option in RUN
+        if option.key not in options.ONLY_ON_THE_COMMAND_LINE
+    }
+    assert "ENVSYNC_FIND_LINKS" in environ
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    """`ENVSYNC_LOCK= envsync run` is as if it were not there."""
+    assert from_variables({"ENVSYNC_LOCK": "", "ENVSYNC_TIMEOUT": "", "ENVSYNC_INEXACT": ""}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", True), ("TRUE", True), ("yes", True), (" on ", True), ("0", False), ("False", False), ("no", False)],
+)
+def test_flags_in_variables(text: str, value: bool) -> None:
+    """A flag is said in the usual words, and can be switched off."""
+    assert from_variables({"ENVSYNC_OFFLINE": text}) == {"offline": value}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("OFFLINE", "perhaps"), ("TIMEOUT", "5s"), ("BUSY", "Wait"), ("LINK_MODE", "x")]
+)
+def test_a_wrong_variable_is_named(name: str, text: str) -> None:
+    """What is wrong with a variable is said with its name and value."""
+    with pytest.raises(UsageError, match=f"`ENVSYNC_{name}`.*`{text}`"):
+        from_variables({f"ENVSYNC_{name}": text})
+
+
+def test_from_table() -> None:
+    """The keys of [tool.envsync] are the options' names, and values have TOML's types."""
+    table = {"lock": "a.toml", "extra": ["x", "y"], "group": "dev", "no-index": True, "timeout": 3, "busy": "fail"}
+    assert from_table(table, "pyproject.toml") == {
+        "lock": "a.toml",
+        "extra": ["x", "y"],
+        "group": ["dev"],
+        "no_index": True,
+        "timeout": 3.0,
+        "busy": "fail",
+    }
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"no_index": True},
+        {"quiet": True},
+        {"json": True},
+        {"envs": ".venv"},
+        {"lock": 1},
+        {"lock": ["a"]},
+        {"extra": [1]},
+        {"extra": {"a": 1}},
+        {"inexact": "true"},
+        {"inexact": 1},
+        {"timeout": True},
+        {"timeout": -1},
+        {"timeout": [1]},
+        {"busy": "x"},
+    ],
+)
+def test_from_table_refuses_what_is_wrong(table: dict[str, object]) -> None:
+    """A key that is unknown, or a value of the wrong type, is said with the key and the file."""
+    (key,) = table
+    with pytest.raises(UsageError, match=f"`{key}` in \\[tool.envsync\\] of `p/pyproject.toml`"):
+        from_table(table, "p/pyproject.toml")
+
+
+def test_checked_takes_nothing_for_not_given() -> None:
+    """A program's None, False and empty lists are not given; its zeros are."""
+    values = {"lock": "a", "env": None, "inexact": False, "extra": [], "offline": True, "timeout": 0}
+    assert checked(values) == {"lock": "a", "offline": True, "timeout": 0.0}
+
+
+@pytest.mark.parametrize("values", [{"busy": "x"}, {"timeout": "x"}, {"timeout": -0.5}, {"lock": 3}, {"extra": [3]}])
+def test_checked_refuses_what_is_wrong(values: dict[str, object]) -> None:
+    """What a program gives is checked as what a person types."""
+    with pytest.raises(UsageError, match=next(iter(values))):
+        checked(values)
+
+
+@pytest.mark.parametrize("option", SYNC, ids=lambda option: option.name)
+def test_options_describe_themselves(option: Option) -> None:
+    """Every option has a help text that is a sentence, and every one with a value says what that is."""
+    assert option.help[0].isupper()
+    assert option.help.endswith(".")
+    assert option.kind == FLAG or option.metavar or option.choices

@@ -1,0 +1,196 @@
+"""Small state files: replaced as a whole, read with patience."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envsync import replace
+from envsync.errors import FilesystemError
+
+
+def refuse(cause: int) -> Any:
+    """Return a function that fails as the operating system does."""
+
+    def refusing(*arguments: object, **_: object) -> None:
+        raise OSError(cause, os.strerror(cause), arguments[0])
+
+    return refusing
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "state")
+
+
+class TestWrite:
+    """Writing."""
+
+    def test_new_and_again(self, path: str) -> None:
+        """A file is written, and written anew as another inode: who reads the old one reads it to its end."""
+        replace.write(path, b"one")
+        with open(path, "rb") as reader:
+            first = os.fstat(reader.fileno()).st_ino
+            replace.write(path, b"two")
+            assert reader.read() == b"one"
+            assert os.stat(path).st_ino != first
+        assert Path(path).read_bytes() == b"two"
+
+    @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+    def test_the_umask_decides(self, path: str, umask: int) -> None:
+        """Who may read it is the user's decision: mode 0666 under the umask."""
+        before = os.umask(umask)
+        try:
+            replace.write(path, b"x")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o666 & ~umask
+
+    @pytest.mark.parametrize("data", [b"", b"x" * 3_000_000])
+    def test_any_size(self, path: str, data: bytes) -> None:
+        """What is written is what is read, nothing and much."""
+        replace.write(path, data)
+        assert replace.read(path) == data
+
+    def test_short_writes(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A write that takes less than it was given is continued."""
+        original = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: original(fd, bytes(data)[:3]))
+        replace.write(path, b"0123456789")
+        assert replace.read(path) == b"0123456789"
+
+    @pytest.mark.parametrize("call", ["open", "write", "close", "rename"])
+    @pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EIO, errno.EACCES])
+    def test_a_failure_leaves_what_was_there(
+        self, path: str, monkeypatch: pytest.MonkeyPatch, call: str, cause: int
+    ) -> None:
+        """A failure at any call says the path, leaves the old content, and no temporary file."""
+        replace.write(path, b"old")
+        original = os.close
+        with monkeypatch.context() as patched:
+            if call == "close":
+
+                def close(fd: int) -> None:
+                    original(fd)
+                    refuse(cause)(path)
+
+                patched.setattr(os, "close", close)
+            else:
+                patched.setattr(os, call, refuse(cause))
+            with pytest.raises(FilesystemError, match=f"cannot write `{path}`") as caught:
+                replace.write(path, b"new")
+        assert caught.value.errno == cause
+        assert Path(path).read_bytes() == b"old"
+        assert os.listdir(os.path.dirname(path)) == ["state"]
+
+    def test_an_interrupt_leaves_what_was_there(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So does Ctrl-C."""
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                replace.write(path, b"new")
+        assert os.listdir(os.path.dirname(path)) == []
+
+    def test_no_directory(self, path: str) -> None:
+        """A directory that is gone is an error that names the file."""
+        with pytest.raises(FilesystemError, match="No such file"):
+            replace.write(f"{path}/x", b"")
+
+    def test_a_temporary_file_of_a_dead_process(self, path: str) -> None:
+        """A temporary file that a process of the same number left is overwritten."""
+        Path(f"{path}.{os.getpid()}.new").write_bytes(b"longer than what is to come")
+        replace.write(path, b"new")
+        assert replace.read(path) == b"new"
+        assert os.listdir(os.path.dirname(path)) == ["state"]
+
+
+class TestRead:
+    """Reading."""
+
+    def test_none(self, path: str) -> None:
+        """What is not there is None, and so is what is in a directory that is not there."""
+        assert replace.read(path) is None
+        assert replace.read(f"{path}/x/y") is None
+
+    @pytest.mark.parametrize("cause", [errno.ESTALE, errno.EEXIST])
+    def test_what_passes_is_waited_for(self, path: str, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
+        """What network filesystems answer while a file is replaced is asked again."""
+        replace.write(path, b"content")
+        original = builtins.open
+        answers = [OSError(cause, os.strerror(cause))] * 3
+        slept: list[float] = []
+
+        def sometimes(*arguments: Any, **keywords: Any) -> Any:
+            if answers:
+                raise answers.pop()
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(replace.time, "sleep", slept.append)
+        monkeypatch.setattr(builtins, "open", sometimes)
+        assert replace.read(path) == b"content"
+        assert len(slept) == 3
+
+    def test_but_not_for_ever(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After two seconds of it, it is an error."""
+        slept: list[float] = []
+        monkeypatch.setattr(replace.time, "sleep", slept.append)
+        monkeypatch.setattr(builtins, "open", refuse(errno.ESTALE))
+        with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
+            replace.read(path)
+        assert 1 < sum(slept) < 3
+
+    @pytest.mark.parametrize("cause", [errno.EACCES, errno.EIO])
+    def test_other_errors(self, path: str, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
+        """What does not pass is an error at once."""
+        monkeypatch.setattr(builtins, "open", refuse(cause))
+        monkeypatch.setattr(replace.time, "sleep", refuse(errno.EINVAL))
+        with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
+            replace.read(path)
+
+
+class TestRemove:
+    """Removing and renaming."""
+
+    def test_remove(self, path: str) -> None:
+        """What must not stay is removed; that it was gone already is as good."""
+        replace.write(path, b"")
+        replace.remove(path)
+        replace.remove(path)
+        assert not os.path.exists(path)
+
+    def test_remove_says_why_not(self, path: str) -> None:
+        """What cannot be removed is said with its path."""
+        os.mkdir(path)
+        with pytest.raises(FilesystemError, match=f"cannot remove `{path}`"):
+            replace.remove(path)
+
+    def test_discard_never_fails(self, path: str) -> None:
+        """What may stay is removed if that can be."""
+        replace.discard(path)
+        os.mkdir(path)
+        replace.discard(path)
+        assert os.path.isdir(path)
+
+    def test_rename_if_there(self, path: str, tmp_path: Path) -> None:
+        """A file is renamed if it is there, and it is said whether it was."""
+        assert not replace.rename_if_there(path, f"{path}2")
+        replace.write(path, b"x")
+        assert replace.rename_if_there(path, f"{path}2")
+        assert os.listdir(tmp_path) == ["state2"]
+
+    def test_rename_says_why_not(self, path: str) -> None:
+        """What cannot be renamed is said with its path."""
+        replace.write(path, b"x")
+        os.mkdir(f"{path}2")
+        with pytest.raises(FilesystemError, match=f"cannot rename `{path}`"):
+            replace.rename_if_there(path, f"{path}2")

@@ -1,0 +1,492 @@
+"""The request: which lock file, which options win, and what the digest stands for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from envsync import options
+from envsync.errors import LockFileError, UsageError
+from envsync.request import Request, describe_python, plain_table, resolve
+from envsync.stamp import LocalFile, checksum
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON = "cpython 3.11 x86_64 glibc"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory, two levels below one that is empty but for it, as the working directory."""
+    directory = tmp_path / "work" / "project"
+    directory.mkdir(parents=True)
+    monkeypatch.chdir(directory)
+    return directory
+
+
+class TestDiscovery:
+    """Which lock file is meant."""
+
+    @pytest.mark.parametrize("name", ["pylock.toml", "requirements.txt", "uv.lock"])
+    def test_the_only_one_here(self, project: Path, name: str) -> None:
+        """The only lock file of the working directory is taken, and .venv beside it."""
+        (project / name).write_text("content")
+        request = resolve({}, {})
+        assert (request.lock, request.directory, request.env_template) == (name, "", ".venv")
+        assert request.content == checksum(b"content")
+
+    def test_the_nearest_parent(self, project: Path) -> None:
+        """Without one here, the nearest parent's is taken, and .venv beside that."""
+        (project.parent / "pylock.toml").write_text("nearer")
+        (project.parent.parent / "requirements.txt").write_text("farther")
+        request = resolve({}, {})
+        assert (request.lock, request.env_template) == ("../pylock.toml", "../.venv")
+        assert request.content == checksum(b"nearer")
+
+    def test_several_in_one_directory(self, project: Path) -> None:
+        """Several in one directory are an error that lists them, wherever that directory is."""
+        (project.parent / "pylock.toml").touch()
+        (project.parent / "uv.lock").touch()
+        with pytest.raises(UsageError, match=r"`\.\./`: pylock\.toml, uv\.lock") as caught:
+            resolve({}, {})
+        assert caught.value.hint == "choose one with --lock ../pylock.toml"
+
+    def test_ambiguity_farther_up_does_not_matter(self, project: Path) -> None:
+        """What lies farther up is not looked at."""
+        (project / "pylock.toml").touch()
+        (project.parent / "pylock.toml").touch()
+        (project.parent / "uv.lock").touch()
+        assert resolve({}, {}).lock == "pylock.toml"
+
+    def test_none_anywhere(self, project: Path) -> None:
+        """If no parent has one, that is said with the directory in which the search began."""
+        with pytest.raises(UsageError, match=f"`{project}` or any of its parents") as caught:
+            resolve({}, {})
+        assert "--lock" in str(caught.value.hint)
+
+    def test_at_the_root(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The search ends at the root, also if it begins there."""
+        monkeypatch.chdir("/")
+        with pytest.raises(UsageError, match="`/` or any of its parents"):
+            resolve({}, {})
+
+    def test_named(self, project: Path) -> None:
+        """A named lock file is taken as it is named, and .venv beside it."""
+        (project / "locks").mkdir()
+        (project / "locks" / "pylock.gpu.toml").write_text("x")
+        (project / "pylock.toml").touch()
+        (project / "uv.lock").touch()
+        request = resolve({"lock": "locks/pylock.gpu.toml"}, {})
+        assert (request.lock, request.directory) == ("locks/pylock.gpu.toml", "locks/")
+        assert request.env_template == "locks/.venv"
+
+    def test_missing(self, project: Path) -> None:
+        """A named lock file that is not there, or is a directory, is said with its name."""
+        for name in ("pylock.toml", "."):
+            with pytest.raises(LockFileError, match=f"`{name}`"):
+                resolve({"lock": name}, {})
+
+    def test_named_in_the_table(self, project: Path) -> None:
+        """`lock` in [tool.envsync] settles what would be ambiguous, relative to its file."""
+        (project / "locks").mkdir()
+        (project / "locks" / "pylock.toml").write_text("chosen")
+        for name in ("pylock.toml", "uv.lock"):
+            (project / name).touch()
+        (project / "pyproject.toml").write_text('[tool.envsync]\nlock = "locks/pylock.toml"\n')
+        assert resolve({}, {}).content == checksum(b"chosen")
+
+    def test_named_in_the_table_of_a_parent(self, project: Path) -> None:
+        """`lock` in a parent's [tool.envsync] is relative to that parent."""
+        (project.parent / "gpu.txt").write_text("chosen")
+        (project.parent / "pyproject.toml").write_text('[tool.envsync]\nlock = "gpu.txt"\n')
+        request = resolve({}, {})
+        assert (request.lock, request.content) == ("../gpu.txt", checksum(b"chosen"))
+
+    @pytest.mark.parametrize("levels", [0, 1, 2])
+    def test_named_in_the_table_absolutely(self, project: Path, levels: int) -> None:
+        """`lock` in [tool.envsync] may be absolute, from wherever below its file one asks."""
+        (project / "gpu.txt").write_text("chosen")
+        (project.parents[levels - 1] if levels else project).joinpath("pyproject.toml").write_text(
+            f'[tool.envsync]\nlock = "{project}/gpu.txt"\n'
+        )
+        assert resolve({}, {}).content == checksum(b"chosen")
+
+    def test_the_environment_is_beside_the_lock_file(self, project: Path) -> None:
+        """One lock file has one default environment, whichever way it is named."""
+        (project / "locks").mkdir()
+        (project / "locks" / "pylock.toml").touch()
+        (project / "pyproject.toml").write_text('[tool.envsync]\nlock = "locks/pylock.toml"\n')
+        by_table, by_option = resolve({}, {}), resolve({"lock": "locks/pylock.toml"}, {})
+        assert by_table.env_template == by_option.env_template == "locks/.venv"
+
+
+class TestPrecedence:
+    """Command line over environment over [tool.envsync]."""
+
+    def write(self, directory: Path, *lines: str) -> None:
+        (directory / "pyproject.toml").write_text("\n".join(["[tool.envsync]", *lines]))
+        (directory / "pylock.toml").touch()
+
+    def test_command_line_over_environment_over_file(self, project: Path) -> None:
+        """Each option for itself comes from the most particular place that names it."""
+        self.write(project, 'env = "file"', 'busy = "fail"', 'python = "3.9"', "offline = true")
+        environ = {"ENVSYNC_ENV": "variable", "ENVSYNC_BUSY": "ignore"}
+        request = resolve({"env": "option"}, environ)
+        assert request.env_template == "option"
+        assert request.text("busy") == "ignore"
+        assert request.text("python") == "3.9"
+        assert request.flag("offline")
+
+    def test_lists_are_replaced_as_a_whole(self, project: Path) -> None:
+        """A list given more particularly is not added to the others."""
+        self.write(project, 'extra = ["a", "b"]', 'group = "file"')
+        request = resolve({"extra": ["c"]}, {"ENVSYNC_EXTRA": "d", "ENVSYNC_GROUP": "x y"})
+        assert request.texts("extra") == ("c",)
+        assert request.texts("group") == ("x", "y")
+
+    def test_a_variable_switches_a_flag_off(self, project: Path) -> None:
+        """A flag of the file can be switched off by a variable."""
+        self.write(project, "inexact = true")
+        assert resolve({}, {}).flag("inexact")
+        assert not resolve({}, {"ENVSYNC_INEXACT": "0"}).flag("inexact")
+
+    def test_the_variable_names_the_lock_file(self, project: Path) -> None:
+        """ENVSYNC_LOCK counts where --lock is not given; the table beside it counts then."""
+        (project / "sub").mkdir()
+        self.write(project / "sub", 'env = "there"')
+        assert resolve({}, {"ENVSYNC_LOCK": "sub/pylock.toml"}).env_template == "sub/there"
+
+    def test_paths_of_the_file_are_relative_to_it(self, project: Path) -> None:
+        """Paths in [tool.envsync] mean the same from every working directory."""
+        self.write(
+            project.parent,
+            'env = "env"',
+            'cache-dir = "cache"',
+            'find-links = ["wheels", "/abs", "https://index.example.invalid/x"]',
+        )
+        request = resolve({}, {})
+        assert request.env_template == "../env"
+        assert request.text("cache_dir") == "../cache"
+        assert request.texts("find_links") == ("../wheels", "/abs", "https://index.example.invalid/x")
+
+    def test_other_paths_are_relative_to_the_working_directory(self, project: Path) -> None:
+        """Paths on the command line and in variables are not the file's business."""
+        self.write(project.parent)
+        request = resolve({"env": "env"}, {"ENVSYNC_CACHE_DIR": "cache"})
+        assert (request.env_template, request.text("cache_dir")) == ("env", "cache")
+
+    @pytest.mark.parametrize("env", ["/", "", "//"])
+    def test_an_environment_that_cannot_be(self, project: Path, env: str) -> None:
+        """The root directory and an empty path are no environments."""
+        (project / "pylock.toml").touch()
+        with pytest.raises(UsageError, match="root directory or an empty path"):
+            resolve({"env": env}, {})
+
+    def test_a_trailing_slash_means_nothing(self, project: Path) -> None:
+        """`--env .venv/` is `--env .venv`."""
+        (project / "pylock.toml").touch()
+        assert resolve({"env": "a/b//"}, {}).env_template == "a/b"
+
+    @pytest.mark.parametrize("text", ["[tool.envsync", "[tool]\nenvsync = 1", "[[tool.envsync]]"])
+    def test_a_broken_table(self, project: Path, text: str) -> None:
+        """A pyproject.toml that cannot be used is said with its name, not passed over."""
+        (project / "pylock.toml").touch()
+        (project / "pyproject.toml").write_text(text)
+        with pytest.raises(UsageError, match=r"`pyproject\.toml`"):
+            resolve({}, {})
+
+    def test_others_tables_are_nothing_to_us(self, project: Path) -> None:
+        """A pyproject.toml that does not speak of envsync is not parsed, so it may be as broken as it likes."""
+        (project / "pylock.toml").touch()
+        (project / "pyproject.toml").write_text("[tool.other\nx")
+        assert resolve({}, {}).settings == {}
+
+
+def parsed(document: str) -> object:
+    """Return [tool.envsync] by a TOML parser, the empty table if there is none.
+
+    :raises ValueError: that is no TOML
+    """
+    tool = tomllib.loads(document).get("tool", {})
+    return tool.get("envsync", {}) if isinstance(tool, dict) else None
+
+
+PIECES = st.sampled_from(
+    [
+        "[tool.envsync]",
+        " [tool.envsync]\t",
+        "[tool.envsync] # here",
+        "[ tool . envsync ]",
+        "[tool.'envsync']",
+        "[[tool.envsync]]",
+        "[tool.envsync.more]",
+        "[tool]",
+        "[tool] # of others",
+        "[project]",
+        "[tool.other]",
+        'envsync.lock = "a"',
+        'tool.envsync.lock = "a"',
+        'envsync = { lock = "a" }',
+        'name = "envsync"',
+        'lock = "pylock.toml"',
+        "lock = 'py[lock].toml'",
+        'env="a=b"',
+        'env = "#"',
+        'env = "a" # "b"',
+        "env = 'it is \"so\"'",
+        "env = \"it's\"",
+        'env = ""',
+        "offline = true",
+        "offline =false",
+        "inexact = true # really",
+        "timeout = 5",
+        "timeout = 1e3",
+        'extra = ["a", "b"]',
+        "extra = [",
+        '  "a",',
+        '  "[tool.envsync]",',
+        '  ["envsync"],',
+        "]",
+        'text = """',
+        "text = '''",
+        "'''",
+        '"""',
+        '"lock" = "quoted"',
+        'no-index = "a\\tb"',
+        'a.b = "c"',
+        'x = "caf\u00e9"',
+        '1-2 = "3"',
+        "# [tool.envsync]",
+        "#",
+        "",
+    ]
+)
+STRINGS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+KEYS = st.from_regex(r"[a-z][a-z-]{0,6}", fullmatch=True)
+LINES = (
+    PIECES
+    | st.builds('{} = "{}"'.format, KEYS, STRINGS)
+    | st.builds("{} = '{}'".format, KEYS, STRINGS)
+    | st.builds("# {}".format, STRINGS)
+    | st.builds("{}{}".format, st.sampled_from([" ", "\t", ""]), PIECES)
+)
+
+
+class TestPlainTable:
+    """Reading [tool.envsync] without a TOML parser, which takes 8 ms to import."""
+
+    @given(st.lists(LINES, max_size=8), st.sampled_from(["\n", "\r\n"]))
+    @example(["[tool.envsync]", 'lock = "a"', "[project]", 'lock = "b"'], "\n")
+    def test_agrees_with_a_toml_parser(self, lines: list[str], end: str) -> None:
+        """Whenever it answers about something that is TOML, its answer is a TOML parser's."""
+        document = end.join(lines)
+        plain = plain_table(document.encode("utf-8"))
+        if plain is None:
+            return
+        try:
+            expected = parsed(document)
+        except ValueError:
+            return
+        assert plain == expected
+
+    @given(st.lists(st.tuples(KEYS, st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"])))))
+    def test_answers_what_people_write(self, items: list[tuple[str, str]]) -> None:
+        """It answers for strings and booleans, so that the launch of an ordinary project needs no parser."""
+        items = [item for item in dict(items).items() if not set(item[1]) & set("\"'\\")]
+        table = "".join(f'{key} = "{value}"\n' for key, value in items)
+        document = f'[project]\nname = "x"\n\n# ours\n[tool.envsync]\n{table}offline-too = true\n[tool.other]\nlock = 1\n'
+        assert plain_table(document.encode()) == {**dict(items), "offline-too": True}
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            'tool = { envsync = { lock = "a" } }',
+            'tool = { envsync.lock = "a" }',
+            "tool = { 'envsync' = {} }",
+            'tool . envsync = { lock = "a" }',
+            '[tool]\nenvsync.lock = "a"',
+            '["tool"]\nenvsync.lock = "a"',
+            '["tool"."envsync"]\nlock = "a"',
+        ],
+    )
+    def test_sees_every_way_to_write_a_table(self, document: str) -> None:
+        """A table written in another way is not taken for none."""
+        assert plain_table(document.encode()) in (None, parsed(document))
+
+    @pytest.mark.parametrize("character", ["\u0085", "\u2028", "\u2029"])
+    @pytest.mark.parametrize("quote", ["#", '"', "'"])
+    def test_only_a_newline_ends_a_line(self, character: str, quote: str) -> None:
+        """What other standards take for the end of a line does not end one in TOML."""
+        start, end = ("#", "") if quote == "#" else (f"x = {quote}", quote)
+        document = f"{start}{character}[tool.envsync]{character}lock = true{character}{end}"
+        assert parsed(document) == {}
+        assert plain_table(document.encode()) in (None, {})
+
+
+def request(content: bytes = b"lock", **settings: object) -> Request:
+    given = options.checked(settings)
+    return Request(given, "pylock.toml", checksum(content), ".venv")
+
+
+class TestDigest:
+    """What the digest stands for."""
+
+    def test_is_the_same_for_ever(self) -> None:
+        """Environments of earlier versions stay current: a change of the digest has to be on purpose."""
+        assert request().digest(PYTHON) == "a3923fc62bf2d12f215607e440cb79b9"
+        full = request(extra=["x"], group=["dev"], inexact=True, python="3.11", find_links=["/wheels"])
+        local = [LocalFile("/w/a.whl", 3, 4, direct=True)]
+        digest = full.digest(PYTHON, ["0" * 32], unhashed=True, local_files=local)
+        assert digest == "2b8c20539b9d556561561c1116fd4d0e"
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"extra": ["x"]},
+            {"extra": ["x", "y"]},
+            {"group": ["x"]},
+            {"inexact": True},
+            {"python": "3.11"},
+            {"python": "x"},
+        ],
+    )
+    def test_changes_with_what_decides_the_target(self, settings: dict[str, object]) -> None:
+        """Each option that decides what is installed changes it, and the key as well."""
+        assert request(**settings).digest(PYTHON) != request().digest(PYTHON)
+        assert request(**settings).key != request().key
+
+    def test_changes_with_the_inputs(self) -> None:
+        """The content of the lock file and of every further input file, in their order, change it."""
+        one, two = checksum(b"1"), checksum(b"2")
+        digests = {
+            request().digest(PYTHON),
+            request(b"other").digest(PYTHON),
+            request().digest(PYTHON, [one]),
+            request().digest(PYTHON, [one, two]),
+            request().digest(PYTHON, [two, one]),
+            request().digest(PYTHON, [one, one]),
+        }
+        assert len(digests) == 6
+
+    @pytest.mark.parametrize(
+        "python", ["pypy 3.11 x86_64 glibc", "cpython 3.12 x86_64 glibc", "cpython 3.11 aarch64 glibc"]
+    )
+    def test_changes_with_the_python(self, python: str) -> None:
+        """Another implementation, version or machine is another environment."""
+        assert request().digest(python) != request().digest(PYTHON)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"env": "elsewhere"},
+            {"lock": "elsewhere"},
+            {"cache_dir": "/c"},
+            {"link_mode": "copy"},
+            {"timeout": 3},
+            {"busy": "fail"},
+            {"offline": True},
+            {"quiet": True},
+            {"verbose": True},
+            {"index_url": ["https://i"]},
+            {"find_links": ["/w"]},
+            {"no_index": True},
+            {"extra": []},
+            {"inexact": False},
+        ],
+    )
+    def test_does_not_change_with_anything_else(self, settings: dict[str, object]) -> None:
+        """Where things are, how long one waits, and where hashed wheels come from is no part of it."""
+        assert request(**settings).digest(PYTHON) == request().digest(PYTHON)
+
+    def test_does_not_change_with_order_and_repetition(self) -> None:
+        """Extras and groups are sets."""
+        assert request(extra=["a", "b"]).digest(PYTHON) == request(extra=["b", "a", "b"]).digest(PYTHON)
+
+    def test_sources_count_without_hashes(self) -> None:
+        """Where wheels come from, in that order, decides what a reference without a hash means."""
+        settings: list[dict[str, object]] = [
+            {},
+            {"index_url": ["https://i"]},
+            {"index_url": ["https://i", "https://j"]},
+            {"index_url": ["https://j", "https://i"]},
+            {"find_links": ["/w"]},
+            {"no_index": True},
+        ]
+        assert len({request(**each).digest(PYTHON, unhashed=True) for each in settings}) == 6
+
+    def test_local_files_count_without_hashes(self) -> None:
+        """Path, size and time of a local wheel stand for its content."""
+        files = [("/a", 1, 1), ("/b", 1, 1), ("/a", 2, 1), ("/a", 1, 2)]
+        digests = [
+            request().digest(PYTHON, unhashed=True, local_files=[LocalFile(*each, direct=True)]) for each in files
+        ]
+        assert len(set(digests)) == 4
+
+    def test_does_not_depend_on_the_working_directory(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two tasks in two directories of one project ask for the same."""
+        (project / "pyproject.toml").write_text('[tool.envsync]\nfind-links = "wheels"\n')
+        (project / "requirements.txt").write_text("demo==1\n")
+        digests = {resolve({}, {}).digest(PYTHON, unhashed=True)}
+        keys = {resolve({}, {}).key}
+        (project / "a" / "b").mkdir(parents=True)
+        for below in ("a", "a/b"):
+            monkeypatch.chdir(project / below)
+            digests.add(resolve({}, {}).digest(PYTHON, unhashed=True))
+            keys.add(resolve({}, {}).key)
+        assert len(digests) == len(keys) == 1
+
+    TEXTS = st.sampled_from(["a", "b", "a b", "a\ngroup b", "", " "])
+    SETTINGS = st.fixed_dictionaries(
+        {},
+        optional={
+            "extra": st.lists(TEXTS, max_size=2),
+            "group": st.lists(TEXTS, max_size=2),
+            "python": TEXTS.filter(bool),
+            "inexact": st.booleans(),
+        },
+    )
+
+    @given(SETTINGS, SETTINGS)
+    def test_different_requests_have_different_digests(
+        self, one: dict[str, object], other: dict[str, object]
+    ) -> None:
+        """Two requests have one digest only if they ask for the same."""
+
+        def meaning(settings: dict[str, object]) -> object:
+            lists = [frozenset(settings.get(key, [])) for key in ("extra", "group")]  # type: ignore[call-overload]
+            return lists, settings.get("python"), settings.get("inexact") or False
+
+        assume(meaning(one) != meaning(other))
+        assert request(**one).digest(PYTHON) != request(**other).digest(PYTHON)
+
+    def test_an_extra_cannot_pose_as_a_group(self) -> None:
+        """A name with a newline in it does not borrow another request's digest, and with it its environment."""
+        assert request(extra=["a\ngroup b"]).digest(PYTHON) != request(extra=["a"], group=["b"]).digest(PYTHON)
+
+
+def test_describe_python() -> None:
+    """The description names implementation, X.Y, machine and libc family."""
+    implementation, version, machine, libc = describe_python("cpython", "3.11").split(" ")
+    assert (implementation, version, machine) == ("cpython", "3.11", os.uname().machine)
+    assert libc in ("glibc", "other")
+
+
+def test_resolving_imports_next_to_nothing(project: Path) -> None:
+    """A request is resolved without the libraries, and without what of the standard library is slow to import."""
+    (project / "pylock.toml").touch()
+    (project / "pyproject.toml").write_text('[tool.envsync]\nenv = ".env"\n')
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
+        "from envsync.request import resolve\nresolve({}, {}).digest('x')\n"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"_blake2", "__future__"}
+
+

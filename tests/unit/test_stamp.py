@@ -1,0 +1,142 @@
+"""The stamp: what is written is read again, and whatever else is read is no stamp."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envsync import stamp
+from envsync.stamp import LocalFile, Site, Stamp, checksum, dump, is_newer, load
+
+PATHS = st.binary(max_size=30).filter(lambda data: b"\0" not in data).map(os.fsdecode) | st.text(
+    st.sampled_from("\\n\n\r end/ "), max_size=12
+)
+"""Everything that can be the name of a file: any bytes but NUL, and what the format itself is made of."""
+NUMBERS = st.integers(0, 2**64)
+WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
+
+
+def full() -> Stamp:
+    """A stamp that has something of everything."""
+    made = Stamp()
+    made.digest = "0123456789abcdef0123456789abcdef"
+    made.python = "cpython 3.11 x86_64 glibc"
+    made.environment = "/home/x/pro\nject/.venv"
+    made.in_use = 2156495
+    made.config = "227 1795328528783938900"
+    made.commands = ["python", "tool"]
+    made.sites = [Site("/home/x/.venv/lib/python3.11/site-packages", 2156317, 1795328528790031717)]
+    made.inputs = ["constraints.txt", "/abs/end \\n"]
+    made.unhashed = True
+    made.local_files = [LocalFile("/w/a.whl", 3, 4, direct=True), LocalFile("/w/b.whl", 5, 6, direct=False)]
+    made.racy = True
+    return made
+
+
+def fields(value: Stamp | Site | LocalFile) -> dict[str, object]:
+    """Return what an object with slots says, comparable."""
+    found = {name: getattr(value, name) for name in value.__slots__}
+    return {
+        name: [fields(item) if isinstance(item, Site | LocalFile) else item for item in item]
+        if isinstance(item, list)
+        else item
+        for name, item in found.items()
+    }
+
+
+@st.composite
+def stamps(draw: st.DrawFn) -> Stamp:
+    made = Stamp()
+    made.digest = draw(st.text("0123456789abcdef", min_size=32, max_size=32))
+    made.python = draw(st.just("cpython 3.11 x86_64 glibc") | WORDS)
+    made.environment = draw(PATHS)
+    made.in_use = draw(NUMBERS)
+    made.config = f"{draw(NUMBERS)} {draw(NUMBERS)}"
+    made.commands = draw(st.lists(WORDS, max_size=4))
+    made.sites = draw(st.lists(st.builds(Site, PATHS, NUMBERS, NUMBERS), max_size=2))
+    made.inputs = draw(st.lists(PATHS, max_size=3))
+    made.unhashed = draw(st.booleans())
+    made.local_files = draw(st.lists(st.builds(LocalFile, PATHS, NUMBERS, NUMBERS, direct=st.booleans()), max_size=3))
+    made.racy = draw(st.booleans())
+    return made
+
+
+@given(stamps())
+def test_what_is_written_is_read(made: Stamp) -> None:
+    """Every stamp is read as it was written, whatever the paths in it are."""
+    read = load(dump(made))
+    assert read is not None
+    assert fields(read) == fields(made)
+
+
+def test_a_full_stamp_is_read() -> None:
+    """Every field survives."""
+    read = load(dump(full()))
+    assert read is not None
+    assert fields(read) == fields(full())
+
+
+@pytest.mark.parametrize("made", [Stamp(), full()], ids=["empty", "full"])
+def test_one_flipped_bit_is_no_stamp(made: Stamp) -> None:
+    """Not one bit can be wrong without being noticed."""
+    data = bytearray(dump(made))
+    for position in range(len(data)):
+        for bit in range(8):
+            data[position] ^= 1 << bit
+            assert load(bytes(data)) is None, (position, bit)
+            data[position] ^= 1 << bit
+
+
+@pytest.mark.parametrize("made", [Stamp(), full()], ids=["empty", "full"])
+def test_a_truncated_stamp_is_no_stamp(made: Stamp) -> None:
+    """A stamp that was not written to its end vouches for nothing, wherever it ends, nor does its tail."""
+    data = dump(made)
+    for length in range(len(data)):
+        assert load(data[:length]) is None
+        assert load(data[len(data) - length :]) is None
+
+
+@given(stamps(), st.data())
+def test_damage_is_no_stamp(made: Stamp, data: st.DataObject) -> None:
+    """Whatever part of a stamp is replaced by whatever else, what is left is no stamp."""
+    whole = dump(made)
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    damaged = whole[:start] + data.draw(st.binary(max_size=8)) + whole[end:]
+    if damaged != whole:
+        assert load(damaged) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"end ", b"x" * 1000, b"\0" * 500, dump(full()) + b"\n", dump(full()) * 2])
+def test_other_files_are_no_stamps(data: bytes) -> None:
+    """What was never a stamp, or has something after its end, is none."""
+    assert load(data) is None
+
+
+def test_another_format_is_no_stamp() -> None:
+    """A stamp of another format is none, although its checksum fits; that it is a newer one can be told."""
+    body = dump(full()).rpartition(b"end ")[0].replace(b"envsync-stamp 1", b"envsync-stamp 2", 1)
+    newer = body + b"end " + checksum(body).encode() + b"\n"
+    assert load(newer) is None
+    assert is_newer(newer)
+    assert not is_newer(dump(full()))
+    assert not is_newer(b"envsync-stamp")
+    assert not is_newer(b"")
+
+
+def test_a_stamp_is_text() -> None:
+    """A person can read it: one `key value` a line, the checksum last."""
+    lines = dump(full()).decode().splitlines()
+    assert lines[0] == "envsync-stamp 1"
+    assert "digest 0123456789abcdef0123456789abcdef" in lines
+    assert "environment /home/x/pro\\nject/.venv" in lines
+    assert lines[-1].startswith("end ")
+
+
+def test_the_checksum_is_known() -> None:
+    """The checksum of a content never changes: digests and journals of earlier versions stay what they are."""
+    assert stamp.checksum(b"") == "cae66941d9efbd404e4d88758ea67670"
+    assert stamp.checksum(b"envsync") != stamp.checksum(b"envsynd")

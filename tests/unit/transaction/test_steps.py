@@ -1,0 +1,335 @@
+"""The steps of a commit: for any tree, applying them to a model of it yields what was asked for and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envsync.transaction.steps import Decision, decide, tree
+
+PROTECTED = ("", "lib", "lib/site", "bin")
+
+
+class Tree:
+    """A model of an environment: the contents of its files by path, and its directories."""
+
+    def __init__(self, files: Mapping[str, str], directories: Iterable[str] = ()) -> None:
+        self.files = dict(files)
+        self.directories = {"", *PROTECTED}
+        for path in directories:
+            self.directories |= {path, *ancestors(path)}
+        for path in files:
+            self.directories |= ancestors(path)
+
+    def listing(self, path: str) -> Mapping[str, bool] | None:
+        if path not in self.directories:
+            return None
+        prefix = f"{path}/" if path else ""
+        found = {}
+        for is_directory, paths in ((True, self.directories), (False, self.files)):
+            for each in paths:
+                if each and each.startswith(prefix) and "/" not in each[len(prefix) :]:
+                    found[each[len(prefix) :]] = is_directory
+        return found
+
+    def exists(self, path: str) -> bool:
+        return path in self.files or path in self.directories
+
+    def take(self, path: str) -> None:
+        """Rename an entry away, with all that is in it."""
+        assert self.exists(path), f"{path} is not there"
+        self.files = {each: content for each, content in self.files.items() if not within(each, path)}
+        self.directories = {each for each in self.directories if not within(each, path)}
+
+    def put(self, path: str, stage: Tree) -> None:
+        """Rename an entry of a stage into place, where nothing is."""
+        assert not self.exists(path), f"{path} is in the way"
+        assert os.path.dirname(path) in self.directories, f"{path} has no directory"
+        moved = {each: content for each, content in stage.files.items() if within(each, path)}
+        assert moved, f"{path} is not staged"
+        stage.files = {each: content for each, content in stage.files.items() if each not in moved}
+        self.files.update(moved)
+        for each in moved:
+            self.directories |= ancestors(each)
+
+
+def ancestors(path: str) -> set[str]:
+    parts = path.split("/")[:-1]
+    return {"/".join(parts[:end]) for end in range(len(parts) + 1)}
+
+
+def within(path: str, top: str) -> bool:
+    return path == top or path.startswith(top + "/")
+
+
+def bytecode_of(sources: Collection[str], files: Iterable[str]) -> set[str]:
+    """Return the files that are compiled from the sources."""
+    found = set()
+    for path in files:
+        directory, _, name = path.rpartition("/")
+        parent, _, cache = directory.rpartition("/")
+        stem = name.partition(".")[0]
+        source = f"{parent}/{stem}.py" if parent else f"{stem}.py"
+        if cache == "__pycache__" and name.endswith(".pyc") and source in sources:
+            found.add(path)
+    return found
+
+
+def settled(files: Iterable[str]) -> list[str]:
+    """Drop every path that another one needs as a directory."""
+    files = set(files)
+    needed = set().union(*(ancestors(path) for path in files)) if files else set()
+    return sorted(files - needed)
+
+
+def apply(decision: Decision, present: Tree, added: Mapping[str, str]) -> Tree:
+    after, stage = Tree(present.files, present.directories), Tree(added)
+    for path in decision.remove:
+        assert path not in PROTECTED
+        after.take(path)
+    for path in decision.place:
+        assert path not in PROTECTED
+        after.put(path, stage)
+    assert not stage.files, "not all that was staged was placed"
+    return after
+
+
+def simple(
+    present: Iterable[str], removed: Iterable[str], added: Iterable[str], *, directories: Iterable[str] = ()
+) -> Decision:
+    there = Tree(dict.fromkeys(present, "old"), directories)
+    decision = decide(there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda _: False)
+    if not decision.conflicts:
+        apply(decision, there, dict.fromkeys(added, "new"))
+    return decision
+
+
+TOPS = ["", "lib/site/", "lib/site/", "bin/", "share/"]
+NAMES = ["a", "a.py", "b.py", "c-1.dist-info", "d", "e.txt"]
+FILES = st.builds(
+    "{}{}".format,
+    st.sampled_from(TOPS),
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join),
+)
+COMPILED = st.builds(
+    "{}{}__pycache__/{}.cpython-3{}{}.pyc".format,
+    st.sampled_from(TOPS),
+    st.sampled_from(["", "a/", "d/", "d/d/"]),
+    st.sampled_from(["a", "b", "x"]),
+    st.sampled_from(["11", "9"]),
+    st.sampled_from(["", ".opt-1", ".opt-2"]),
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Tree, list[str], dict[str, str], set[str]]:
+    """Draw a tree, the files that go, the files that come, and what of the others has the content that comes.
+
+    What goes is mostly there, but what a RECORD says need not be: some of it is not, some of it is a directory.
+    """
+    present = settled(draw(st.lists(FILES | COMPILED, max_size=14)))
+    directories = [
+        path
+        for path in draw(st.lists(FILES, max_size=3))
+        if path not in present and not ancestors(path) & set(present)
+    ]
+    removed = draw(st.sets(st.sampled_from(present))) if present else set()
+    removed |= draw(st.sets(FILES | COMPILED, max_size=3))
+    coming = draw(st.lists(FILES, max_size=8))
+    coming += draw(st.lists(st.sampled_from(present), max_size=4)) if present else []
+    added = settled(coming)
+    kept = sorted(set(added) & set(present) - removed)
+    same = draw(st.sets(st.sampled_from(kept))) if kept else set()
+    there = Tree({path: f"old {path}" for path in present}, directories)
+    return there, settled(removed), {path: f"new {path}" for path in added}, same
+
+
+def expected(there: Tree, removed: Collection[str], added: Mapping[str, str], same: Collection[str]) -> Tree | set[str]:
+    """Say what has to come out: a tree, or the conflicts.
+
+    An empty directory stays unless what goes was in it, by its RECORD.
+    """
+    goes = set(removed) | bytecode_of(removed, there.files)
+    left = {path: content for path, content in there.files.items() if path not in goes}
+    owned = set().union(*(ancestors(path) for path in removed))
+    nobodys = {path for path in there.directories if not any(within(each, path) for each in there.files)} - owned
+    needed = set(PROTECTED) | nobodys
+    for path in [*left, *nobodys]:
+        needed |= ancestors(path)
+    conflicts = set()
+    for path in added:
+        if path in needed or (path in left and path not in same):
+            conflicts.add(path)
+        conflicts |= ancestors(path) & set(left)
+    if conflicts:
+        return conflicts
+    return Tree({**left, **added}, nobodys)
+
+
+@given(cases())
+def test_the_result_is_what_was_asked_for(case: tuple[Tree, list[str], dict[str, str], set[str]]) -> None:
+    """Present − removed − their bytecode + added: exactly that, or the conflicts are named and nothing is done."""
+    there, removed, added, same = case
+    decision = decide(
+        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same
+    )
+    wanted = expected(there, removed, added, same)
+    if isinstance(wanted, set):
+        assert set(decision.conflicts) == wanted
+        return
+    assert decision.conflicts == ()
+    after = apply(decision, there, added)
+    assert after.files == wanted.files
+    empty = {path for path in after.directories - wanted.directories if not path.endswith("__pycache__")}
+    assert not empty, "directories are left that nobody needs"
+    gone = {path for path in wanted.directories - after.directories if not path.endswith("__pycache__")}
+    assert not gone, "directories are gone that were somebody's"
+
+
+@given(cases())
+def test_the_steps_are_in_order(case: tuple[Tree, list[str], dict[str, str], set[str]]) -> None:
+    """Old dist-infos go first, new ones come last, and no step is within another."""
+    there, removed, added, same = case
+    decision = decide(
+        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same
+    )
+    infos = [path.endswith(".dist-info") for path in decision.remove]
+    assert infos == sorted(infos, reverse=True)
+    infos = [path.endswith(".dist-info") for path in decision.place]
+    assert infos == sorted(infos)
+    for steps in (decision.remove, decision.place):
+        assert len(set(steps)) == len(steps)
+        assert not any(within(one, other) for one in steps for other in steps if one != other)
+    assert list(decision.conflicts) == sorted(set(decision.conflicts))
+
+
+@given(cases(), st.randoms())
+def test_the_order_of_a_listing_means_nothing(case, random) -> None:  # type: ignore[no-untyped-def]
+    """Two filesystems that list in different orders get the same steps."""
+    there, removed, added, same = case
+
+    def shuffled(path: str) -> Mapping[str, bool] | None:
+        entries = there.listing(path)
+        return None if entries is None else dict(random.sample(sorted(entries.items()), len(entries)))
+
+    decisions = {
+        decide(listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same)
+        for listing in (there.listing, shuffled)
+    }
+    assert len(decisions) == 1
+
+
+def test_a_directory_goes_and_comes_whole() -> None:
+    """An upgrade of a package that nobody shares is two renames, bytecode included."""
+    old = ["lib/site/a/__init__.py", "lib/site/a/b/c.py"]
+    compiled = ["lib/site/a/__pycache__/__init__.cpython-311.pyc", "lib/site/a/b/__pycache__/c.cpython-311.pyc"]
+    decision = simple([*old, *compiled], old, ["lib/site/a/__init__.py", "lib/site/a/d.py"])
+    assert decision == Decision(("lib/site/a",), ("lib/site/a",), ())
+
+
+def test_a_shared_directory_is_changed_file_by_file() -> None:
+    """A directory in which somebody else has a file stays, and that file with it."""
+    present = ["lib/site/a/mine.py", "lib/site/a/theirs.py", "lib/site/a/sub/mine.py"]
+    decision = simple(present, [present[0], present[2]], ["lib/site/a/new.py"])
+    assert decision == Decision(("lib/site/a/mine.py", "lib/site/a/sub"), ("lib/site/a/new.py",), ())
+
+
+@pytest.mark.parametrize("own", ["lib", "lib/site", "bin"])
+def test_the_environments_own_directories_stay(own: str) -> None:
+    """bin, lib and site-packages are never moved, even if all that is in them goes."""
+    present = ["lib/site/a.py", "bin/tool"]
+    decision = simple(present, present, [])
+    assert decision.remove == ("bin/tool", "lib/site/a.py")
+    assert own not in decision.remove
+
+
+def test_the_environments_own_directories_are_made() -> None:
+    """Where one of them is missing, it comes with what is in it."""
+    assert simple([], [], ["include/site/x/x.h"]).place == ("include",)
+
+
+@pytest.mark.parametrize("tag", ["cpython-311", "cpython-311.opt-1", "graalpy230-310", "pypy39", "pypy310.opt-2"])
+def test_bytecode_goes_with_its_source(tag: str) -> None:
+    """Bytecode of a module that goes would run the old code of the new one: it goes, whoever compiled it."""
+    compiled = f"lib/site/__pycache__/a.{tag}.pyc"
+    others = "lib/site/__pycache__/b.cpython-311.pyc"
+    decision = simple(["lib/site/a.py", "lib/site/b.py", compiled, others], ["lib/site/a.py"], ["lib/site/a.py"])
+    assert compiled in decision.remove
+    assert others not in decision.remove
+
+
+def test_bytecode_of_others_stays() -> None:
+    """What is compiled from a module that stays, or from none, is not touched, whatever its name begins with."""
+    present = [
+        "lib/site/a.py",
+        "lib/site/ab.py",
+        "lib/site/__pycache__/ab.cpython-311.pyc",
+        "lib/site/__pycache__/gone.cpython-311.pyc",
+        "lib/site/__pycache__/a.txt",
+        "lib/site/a/__pycache__/a.cpython-311.pyc",
+    ]
+    assert simple(present, ["lib/site/a.py"], []).remove == ("lib/site/a.py",)
+
+
+def test_bytecode_of_a_module_with_a_dot_in_its_name() -> None:
+    """A script such as `tool.v2.py` is compiled, too."""
+    present = ["lib/site/tool.v2.py", "lib/site/__pycache__/tool.v2.cpython-311.pyc"]
+    assert simple(present, present[:1], []).remove == (
+        "lib/site/__pycache__",
+        "lib/site/tool.v2.py",
+    )
+
+
+def test_conflicts_are_all_named() -> None:
+    """Every file of nobody's that is in the way is named: a file, a file for a directory, a directory for a file."""
+    present = ["lib/site/a.py", "lib/site/b", "lib/site/c/keep.txt"]
+    decision = simple(present, [], ["lib/site/a.py", "lib/site/b/x.py", "lib/site/c", "lib/site/d.py"])
+    assert decision.conflicts == ("lib/site/a.py", "lib/site/b", "lib/site/c")
+
+
+def test_the_same_content_is_no_conflict() -> None:
+    """A file that an interrupted installer left is replaced if it is the very one that is to come."""
+    there = Tree({"lib/site/a.py": "x"})
+    decision = decide(
+        there.listing, tree([]), tree(["lib/site/a.py"]), protected=PROTECTED, is_same=lambda path: path.endswith("a.py")
+    )
+    assert decision == Decision(("lib/site/a.py",), ("lib/site/a.py",), ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["lib/site/a.py"], ["lib/site/a.py/x"]),
+        (["lib/site/a/__init__.py"], ["lib/site/a"]),
+        (["lib/site/a/b/c"], ["lib/site/a/b"]),
+        (["lib/site/a/b"], ["lib/site/a/b/c"]),
+    ],
+)
+def test_a_module_becomes_a_package(old: list[str], new: list[str]) -> None:
+    """A file may take a directory's place, and a directory a file's, if all of the old goes."""
+    assert simple(old, old, new).conflicts == ()
+
+
+def test_dist_infos_first_and_last() -> None:
+    """Whoever looks in between sees a distribution missing rather than half of it."""
+    old = ["lib/site/a/x.py", "lib/site/a-1.dist-info/RECORD", "bin/a"]
+    new = ["lib/site/a/y.py", "lib/site/a-2.dist-info/RECORD", "lib/site/zz.py", "bin/a"]
+    decision = simple(old, old, new)
+    assert decision.remove == ("lib/site/a-1.dist-info", "bin/a", "lib/site/a")
+    assert decision.place == ("bin/a", "lib/site/a", "lib/site/zz.py", "lib/site/a-2.dist-info")
+
+
+def test_what_is_gone_already_takes_no_step() -> None:
+    """What a RECORD lists and somebody deleted is as it should be."""
+    assert simple(["lib/site/a/x.py"], ["lib/site/a/x.py", "lib/site/a/y.py", "lib/site/b.py"], []).remove == (
+        "lib/site/a",
+    )
+
+
+def test_nothing_is_nothing() -> None:
+    """Nothing to remove and nothing to add are no steps."""
+    assert simple(["lib/site/a.py"], [], []) == Decision((), (), ())
