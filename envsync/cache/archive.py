@@ -20,10 +20,10 @@ import os
 import re
 import stat
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from envsync.cache.deflate import RAW, DeflateErrors, crc32, decompressobj
 from envsync.errors import FilesystemError, WheelError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Archive:
         if member.size > READ_LIMIT:
             self.refuse(f"`{member.name}` claims {member.size} bytes, more than makes sense")
         data = b"".join(self.pieces(member))
-        if zlib.crc32(data) != member.crc:
+        if crc32(data) != member.crc:
             self.refuse(f"`{member.name}` is damaged (its CRC does not match)")
         return data
 
@@ -121,13 +121,13 @@ class Archive:
             yield data
 
     def _inflate(self, source: Iterator[bytes], member: Member) -> Iterator[bytes]:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater = decompressobj(RAW)
         done = 0
         while not inflater.eof:
             data = inflater.unconsumed_tail or next(source, b"")
             try:
                 piece = inflater.decompress(data, min(PIECE, member.size - done + 1))
-            except zlib.error as error:
+            except DeflateErrors as error:
                 self.refuse(f"`{member.name}` is damaged ({error})")
             done += len(piece)
             if done > member.size:

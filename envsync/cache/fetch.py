@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from envsync import forking
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store, check_identity, origin
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
@@ -63,12 +64,41 @@ def fetch(
             _check_reachable(artifact, offline, lock_file)
         store.prepare()
         store.sweep()
+        workers = workers or _processors()
+        manifests.update(_unpack_local(missing, store, workers, report))
+        missing = [artifact for artifact in missing if artifact.name not in manifests]
+    if missing:
         import anyio
 
-        session = _Session(missing, store, report, workers or _processors())
+        session = _Session(missing, store, report, workers or 1)
         anyio.run(session.run, tuple(index_urls))
         manifests.update(session.manifests)
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
+
+
+def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, report: Report) -> dict[str, Manifest]:
+    """Unpack the local wheels whose hash is known, if this process may share the work with children.
+
+    Whatever is missing from what this returns has to be got in another way.
+    """
+    local = [artifact for artifact in artifacts if artifact.path is not None and artifact.sha256 is not None]
+    local.sort(key=_size, reverse=True)
+    if workers < 2 or not forking.can_share(len(local)):
+        return {}
+    done = 0
+
+    def work(number: int) -> None:
+        nonlocal done
+        artifact = local[number]
+        if store.get(artifact.sha256 or "") is None:
+            store.add(artifact.path or "", artifact)
+        done += workers  # the children are about as far as we are
+        report("unpacking", min(done, len(local)), len(local))
+
+    report("unpacking", 0, len(local))
+    forking.share(len(local), work, children=workers - 1)
+    found = {artifact.name: _find(artifact, store) for artifact in local}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
 def _find(artifact: Artifact, store: Store) -> Manifest | None:
@@ -135,7 +165,7 @@ class _Session:
 
                 downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
             group = await stack.enter_async_context(anyio.create_task_group())
-            for number, artifact in sorted(enumerate(self._missing), key=_by_size):
+            for number, artifact in sorted(enumerate(self._missing), key=_by_size, reverse=True):
                 group.start_soon(self._get, number, artifact, downloader, limiter, group.cancel_scope)
         if self._failures:
             raise min(self._failures, key=lambda failure: failure[:2])[2]
@@ -171,14 +201,17 @@ class _Session:
 
 
 def _by_size(numbered: tuple[int, Artifact]) -> int:
-    """Order the largest first: a large one begun last is waited for by all."""
-    artifact = numbered[1]
+    """Order by size. The largest goes first: a large one begun last is waited for by all."""
+    return _size(numbered[1])
+
+
+def _size(artifact: Artifact) -> int:
     if artifact.size is None and artifact.path is not None:
         try:
-            return -os.stat(artifact.path).st_size
+            return os.stat(artifact.path).st_size
         except OSError:
             return 0  # whoever opens it will say what is wrong
-    return -(artifact.size or 0)
+    return artifact.size or 0
 
 
 class _Progress:

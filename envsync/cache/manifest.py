@@ -112,9 +112,7 @@ def load(data: bytes) -> Manifest:
             root=value["root"],
             dist_info=value["dist_info"],
             mtime=value["mtime"],
-            directories=tuple(
-                Directory(scheme, path, files) for scheme, path, files in value["directories"]
-            ),
+            directories=tuple(Directory(scheme, path, files) for scheme, path, files in value["directories"]),
             scripts=tuple(Script(*script) for script in value["scripts"]),
             rewrite=tuple(value["rewrite"]),
             complete=value["complete"],

@@ -119,7 +119,12 @@ class Seeker:
             python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.root)
             self.target = self._target(read_lock_file(self.request), python)
         self.manifests = fetch(
-            self.target.artifacts, self.store, offline=self.request.flag("offline"), report=self.report
+            self.target.artifacts,
+            self.store,
+            offline=self.request.flag("offline"),
+            report=self.report,
+            index_urls=self.request.texts("index_url"),
+            lock_file=self.request.lock,
         )
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:

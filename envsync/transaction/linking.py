@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from envsync import forking
 from envsync.cache.manifest import Manifest
 from envsync.errors import EnvsyncError, FilesystemError
-from envsync.progress import Report, quiet
+from envsync.progress import Report
 
 COPY_INSTEAD = frozenset(
     {
@@ -37,9 +37,6 @@ COPY_INSTEAD = frozenset(
 """What link(2) answers where a copy may still do. ENOSPC: gluster says it at 100 links of one file."""
 NEVER_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 """What it answers of the filesystem as a whole, so that the next file need not be tried."""
-_INDEX_BYTES = 2
-_PIPE_BYTES = 4096
-"""What fits into a pipe on every system (POSIX guarantees 512, Linux has 65,536)."""
 
 
 class PoisonedError(EnvsyncError):
@@ -86,54 +83,20 @@ class Linker:
         :raises FilesystemError: no space, no permission, ...; a part of the files is there
         """
         groups = sorted(groups, key=_size, reverse=True)
-        report("staging", 0, sum(map(_size, groups)))
-        alone = threading.active_count() == 1 and hasattr(os, "fork")
-        if alone and len(groups) * _INDEX_BYTES <= _PIPE_BYTES:
-            self._run_in_two_processes(groups, report)
+        total = sum(map(_size, groups))
+        report("staging", 0, total)
+        if forking.can_share(len(groups)):
+            done = 0
+
+            def work(number: int) -> None:
+                nonlocal done
+                self._do_group(groups[number])
+                done += 2 * _size(groups[number])  # the child is about as far as we are
+                report("staging", min(done, total), total)
+
+            forking.share(len(groups), work)
         else:
             self._run_in_two_threads(groups, report)
-
-    def _run_in_two_processes(self, groups: list[list[Job]], report: Report) -> None:
-        """Share the groups with a child: both take the next index from one pipe.
-
-        The child inherits the environment lock, so that it is held until the child has ended, whatever happens
-        to us. If the child fails, all that was not done here is done again here, to fail here in the open.
-        """
-        reading, writing = os.pipe()
-        os.write(writing, b"".join(index.to_bytes(_INDEX_BYTES, "big") for index in range(len(groups))))
-        os.close(writing)
-        child = os.fork()
-        if child == 0:
-            try:
-                self._take(groups, reading)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        try:
-            done = self._take(groups, reading, report)
-            status = os.waitpid(child, 0)[1]
-        except BaseException:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            raise
-        finally:
-            os.close(reading)
-        if status != 0:
-            for index, group in enumerate(groups):
-                if index not in done:
-                    self._do_group(group)
-
-    def _take(self, groups: list[list[Job]], reading: int, report: Report = quiet) -> set[int]:
-        done: set[int] = set()
-        count, total = 0, sum(map(_size, groups))
-        while data := os.read(reading, _INDEX_BYTES):
-            index = int.from_bytes(data, "big")
-            self._do_group(groups[index])
-            done.add(index)
-            # The child is about as far as we are.
-            count += 2 * _size(groups[index])
-            report("staging", min(count, total), total)
-        return done
 
     def _run_in_two_threads(self, groups: list[list[Job]], report: Report) -> None:
         total = sum(map(_size, groups))

@@ -111,15 +111,12 @@ class Stager:
         groups.setdefault(group, []).append(Job(source, f"{self.root}/{path}", files, manifest))
 
     def _chosen(self, directory: Directory, base: str, item: Item) -> Sequence[Sequence[Any]]:
-        rewrite = item.manifest.rewrite if directory.scheme == "scripts" and not directory.path else ()
+        rewrite = item.manifest.rewrite if directory.scheme == "scripts" else ()
         if not rewrite and not item.skip:
             return directory.files
+        left_out = item.skip.union(f"{base}/{name}" for name in rewrite)
         path = posixpath.join(base, directory.path)
-        return [
-            file
-            for file in directory.files
-            if file[0] not in rewrite and posixpath.join(path, file[0]) not in item.skip
-        ]
+        return [file for file in directory.files if posixpath.join(path, file[0]) not in left_out]
 
     def _generate(self, item: Item) -> None:
         """Make what depends on the environment: scripts, direct_url.json and RECORD."""
