@@ -20,6 +20,7 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.register_profile("search", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+
 @pytest.fixture(autouse=True)
 def nobodys_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the test a home and a cache of its own, and no settings."""
@@ -38,7 +39,9 @@ def envsync_command() -> list[str]:
     try:
         importlib.metadata.distribution("envsync")
     except importlib.metadata.PackageNotFoundError:
-        start = f"import sys; sys.path[0] = {str(ROOT)!r}; from envsync.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        start = (
+            f"import sys; sys.path[0] = {str(ROOT)!r}; from envsync.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        )
         return [sys.executable, "-c", start]
     return [sys.executable, "-m", "envsync"]
 

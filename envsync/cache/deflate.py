@@ -16,7 +16,7 @@ except ImportError:
 else:
     from isal.isal_zlib import error as isal_error
 
-    DeflateErrors = (zlib.error, isal_error)
+    DeflateErrors = (zlib.error, isal_error)  # type: ignore[assignment]  # its stub says instance, not class
 
 __all__ = ["RAW", "DeflateErrors", "crc32", "decompressobj"]
 

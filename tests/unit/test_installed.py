@@ -206,7 +206,8 @@ class TestFiles:
         assert [file.path for file in files] == ["share/x", f"{SITE}/y.py"]
 
     @pytest.mark.parametrize(
-        "path", ["/etc/passwd", "../../../../outside", "../../../../env2/x", "{env}/../outside", "{env}2/x", "../../../.."]
+        "path",
+        ["/etc/passwd", "../../../../outside", "../../../../env2/x", "{env}/../outside", "{env}2/x", "../../../.."],
     )
     def test_nothing_outside_is_ours(self, environment: Environment, path: str) -> None:
         """A RECORD that claims files outside the environment is not believed in that."""

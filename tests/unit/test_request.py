@@ -240,7 +240,7 @@ PIECES = st.sampled_from(
         'env = "#"',
         'env = "a" # "b"',
         "env = 'it is \"so\"'",
-        "env = \"it's\"",
+        'env = "it\'s"',
         'env = ""',
         "offline = true",
         "offline =false",
@@ -300,7 +300,9 @@ class TestPlainTable:
         """It answers for strings and booleans, so that the launch of an ordinary project needs no parser."""
         items = [item for item in dict(items).items() if not set(item[1]) & set("\"'\\")]
         table = "".join(f'{key} = "{value}"\n' for key, value in items)
-        document = f'[project]\nname = "x"\n\n# ours\n[tool.envsync]\n{table}offline-too = true\n[tool.other]\nlock = 1\n'
+        document = (
+            f'[project]\nname = "x"\n\n# ours\n[tool.envsync]\n{table}offline-too = true\n[tool.other]\nlock = 1\n'
+        )
         assert plain_table(document.encode()) == {**dict(items), "offline-too": True}
 
     @pytest.mark.parametrize(
@@ -453,9 +455,7 @@ class TestDigest:
     )
 
     @given(SETTINGS, SETTINGS)
-    def test_different_requests_have_different_digests(
-        self, one: dict[str, object], other: dict[str, object]
-    ) -> None:
+    def test_different_requests_have_different_digests(self, one: dict[str, object], other: dict[str, object]) -> None:
         """Two requests have one digest only if they ask for the same."""
 
         def meaning(settings: dict[str, object]) -> object:
@@ -488,5 +488,3 @@ def test_resolving_imports_next_to_nothing(project: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= {"_blake2", "__future__"}
-
-

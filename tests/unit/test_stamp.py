@@ -110,7 +110,9 @@ def test_damage_is_no_stamp(made: Stamp, data: st.DataObject) -> None:
         assert load(damaged) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"end ", b"x" * 1000, b"\0" * 500, dump(full()) + b"\n", dump(full()) * 2])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n", b"end ", b"x" * 1000, b"\0" * 500, dump(full()) + b"\n", dump(full()) * 2]
+)
 def test_other_files_are_no_stamps(data: bytes) -> None:
     """What was never a stamp, or has something after its end, is none."""
     assert load(data) is None

@@ -113,7 +113,9 @@ class TestProcesses:
 
     def test_kept_over_exec(self, path: Path) -> None:
         """An inherited descriptor holds the lock in whatever the process becomes."""
-        code = HOLDER.replace("sys.stdin.read()", "import os\nos.set_inheritable(lock.fd, True)\nos.execv('/bin/cat', ['cat'])")
+        code = HOLDER.replace(
+            "sys.stdin.read()", "import os\nos.set_inheritable(lock.fd, True)\nos.execv('/bin/cat', ['cat'])"
+        )
         words = [sys.executable, "-I", "-S", "-c", code, str(path), "shared"]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert answer(process) == "held"

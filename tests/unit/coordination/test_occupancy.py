@@ -175,7 +175,9 @@ class TestDrain:
 class TestBusy:
     """`--busy`."""
 
-    def test_fail(self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock) -> None:
+    def test_fail(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
+    ) -> None:
         """Nobody is waited for; the refusal is 124, and the environment is open again."""
         hold = occupy(busy="fail")
         with pytest.raises(RefusedError, match="commands are running") as caught:
@@ -242,9 +244,7 @@ class TestGivingUp:
         assert stamps(environment) == ["stamp"]
         assert Path(environment.stamp).read_bytes() == b"stamp"
 
-    def test_the_time_spent_before_counts(
-        self, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
-    ) -> None:
+    def test_the_time_spent_before_counts(self, occupy: Callable[..., Occupancy], clock: Clock, command: Flock) -> None:
         """The limit is on the whole wait: what was spent before draining is not given again."""
         hold = occupy(timeout=5.0)
         clock.now += 4

@@ -283,7 +283,13 @@ class TestWait:
 
     @pytest.mark.parametrize("token", ["", "1:abc", "garbage", ":"])
     def test_inside_another_environment(
-        self, environment: Environment, request_: Request, leader: Flock, clock: Clock, token: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        environment: Environment,
+        request_: Request,
+        leader: Flock,
+        clock: Clock,
+        token: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Running in another environment is no reason not to wait for this one."""
         monkeypatch.setenv("ENVSYNC_IN", token)
@@ -428,9 +434,7 @@ class TestMessages:
         assert "uv, pip or another tool" in describe_holder(environment)
         assert environment.lock in describe_holder(environment)
 
-    @pytest.mark.parametrize(
-        "value", [{"pid": 1}, {"pid": 1, "since": None}, {"pid": 1, "total": 3}, {"x": 1}]
-    )
+    @pytest.mark.parametrize("value", [{"pid": 1}, {"pid": 1, "since": None}, {"pid": 1, "total": 3}, {"x": 1}])
     def test_describe_with_little_to_go_on(self, environment: Environment, value: dict[str, object]) -> None:
         """Progress that lacks something is described as far as that goes."""
         replace.write(environment.progress, json.dumps(value).encode())

@@ -22,10 +22,10 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envsync
@@ -179,6 +179,11 @@ def read_wheel(path: str, name: str, version: str) -> Wheel:
     )
 
 
+def wheel(directory: Path, name: str, version: str = "1", files: Mapping[str, str] | None = None, **more: Any) -> Wheel:
+    """Build one particular wheel."""
+    return read_wheel(build_wheel(directory, name, version, files, **more), name, version)
+
+
 Choice = tuple[str, int]
 """Version and build."""
 Target = Mapping[str, Choice]
@@ -188,13 +193,13 @@ Action = tuple[str, object]
 class World:
     """The wheels, the environment, and what the user has put into it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, builds: Iterable[int] = BUILDS) -> None:
         self.root = root
         self.env = root / "env"
         self.cache = root / "cache"
         self.lock = root / "pylock.toml"
         self.wheels: dict[tuple[str, str, int], Wheel] = {}
-        for build in BUILDS:
+        for build in builds:
             (root / f"build{build}").mkdir()
             for name in NAMES:
                 for version in VERSIONS:
@@ -204,7 +209,7 @@ class World:
         self.users_directories: set[str] = set()
         self.compiled: dict[str, bytes] = {}
         """Bytecode → the content that its source had."""
-        self.sync({})
+        self.sync([])
         self.skeleton = {path: self.identity(path) for path in self.walk()[0]}
         self.skeleton_directories = self.walk()[1]
         self.reset()
@@ -257,11 +262,13 @@ class World:
     # The target
 
     def chosen(self, target: Target) -> list[Wheel]:
-        return [self.wheels[name, *choice] for name, choice in sorted(target.items())]
+        return [self.wheels[name, *choice] for name, choice in target.items()]
 
-    def sync(self, target: Target, **options: object) -> SyncResult:
-        lines = ['lock-version = "1.0"', 'created-by = "tests"', "packages = []" if not target else ""]
-        for wheel in self.chosen(target):
+    def sync(self, wheels: Iterable[Wheel], **options: object) -> SyncResult:
+        """Sync the environment by a pylock.toml of these wheels."""
+        wheels = list(wheels)
+        lines = ['lock-version = "1.0"', 'created-by = "tests"', "" if wheels else "packages = []"]
+        for wheel in wheels:
             lines += [
                 "[[packages]]",
                 f'name = "{wheel.name}"',
@@ -271,11 +278,11 @@ class World:
         self.lock.write_text("\n".join(lines) + "\n")
         return envsync.sync(self.lock, env=self.env, cache_dir=self.cache, **options)  # type: ignore[arg-type]
 
-    def expected(self, target: Target) -> tuple[dict[str, bytes], dict[str, str]]:
+    def expected(self, wheels: Iterable[Wheel]) -> tuple[dict[str, bytes], dict[str, str]]:
         """Return what has to be there, RECORDs apart, and by whom: of several that have a file the last name wins."""
         contents: dict[str, bytes] = {}
         providers: dict[str, str] = {}
-        for wheel in self.chosen(target):  # sorted by name
+        for wheel in sorted(wheels):
             for path, content in wheel.contents(str(self.env)).items():
                 contents[path] = content
                 providers[path] = wheel.name
@@ -379,10 +386,9 @@ class World:
 
     # The judgement
 
-    def check(self, target: Target) -> None:
+    def check(self, wheels: Sequence[Wheel]) -> None:
         """Compare the whole environment with what it has to be."""
-        contents, providers = self.expected(target)
-        wheels = self.chosen(target)
+        contents, providers = self.expected(wheels)
         files, directories = self.walk()
         bytecode = {path for path in files if self._is_live_bytecode(path, files)}
         files -= bytecode
@@ -502,18 +508,204 @@ ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["reinstall", "twice", "lose_record"]), NUMBERS),
     st.tuples(st.just("foreign"), FOREIGN.map(sorted)),
 )
-STEPS = st.lists(st.tuples(st.lists(ACTIONS, max_size=3), TARGETS), min_size=2, max_size=3)
-Steps = Sequence[tuple[Sequence[Action], Target]]
+LINKS = st.sampled_from(["auto", "auto", "auto", "copy"])
+STEPS = st.lists(st.tuples(st.lists(ACTIONS, max_size=3), TARGETS, LINKS), min_size=2, max_size=3)
+Steps = Sequence[tuple[Sequence[Action], Target, str]]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings.default.max_examples)
 @given(STEPS)
 def test_the_result_is_exactly_the_target(world: World, steps: Steps) -> None:
     """Whatever was there and whatever happened, after a sync there are the target's files and the user's, no others."""
     world.reset()
-    for actions, target in steps:
+    for actions, target, link_mode in steps:
         for action in actions:
             world.happen(action)
-        world.sync(target)
-        world.check(target)
-        assert world.sync(target).outcome == "current"
+        wheels = world.chosen(target)
+        world.sync(wheels, link_mode=link_mode)
+        world.check(wheels)
+        assert world.sync(wheels).outcome == "current"
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(st.lists(TARGETS, min_size=1, max_size=2), st.lists(TARGETS, max_size=2), TARGETS)
+def test_history_leaves_no_trace(world: World, one: list[Target], other: list[Target], last: Target) -> None:
+    """What an environment is depends on its target alone: two that came different ways are the same."""
+    trees = []
+    for history in (one, other):
+        world.reset()
+        for target in [*history, last]:
+            world.sync(world.chosen(target))
+        trees.append({path: (world.env / path).read_bytes() for path in world.walk()[0] - world.skeleton.keys()})
+    assert trees[0] == trees[1]
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(st.lists(TARGETS, min_size=2, max_size=3))
+def test_inexact_syncs_add_up(world: World, targets: list[Target]) -> None:
+    """Without exactness, what a target does not name stays as it was installed, whole."""
+    world.reset()
+    there: dict[str, Choice] = {}
+    for target in targets:
+        before, after = world.expected(world.chosen(there)), world.expected(world.chosen({**there, **target}))
+        if any(
+            before[0][path] != after[0][path] and after[1][path] not in target for path in before[0].keys() & after[0]
+        ):
+            return  # what stays would get back a file that another one had won: see the test below
+        world.sync(world.chosen(target), exact=False)
+        there |= target
+        world.check(world.chosen(there))
+
+
+def test_an_inexact_sync_gives_back_what_another_had_won(world: World, tmp_path: Path) -> None:
+    """If the winner of a shared file goes, the next one's content comes back, even if the target does not name that one."""
+    world.reset()
+    loser = wheel(tmp_path, "a", files={"a.py": "", "shared.py": "a"})
+    winner = wheel(tmp_path, "b", files={"b.py": "", "shared.py": "b"})
+    without = wheel(tmp_path, "b", "2", {"b.py": ""})
+    world.sync([loser, winner])
+    world.sync([without], exact=False)
+    world.check([loser, without])
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(TARGETS)
+def test_a_lost_stamp_costs_no_reinstallation(world: World, target: Target) -> None:
+    """An environment that is as it should be is found to be so without a stamp: nothing is installed again."""
+    world.reset()
+    wheels = world.chosen(target)
+    world.sync(wheels)
+    world.happen(("doubt", None))
+    result = world.sync(wheels)
+    assert (result.outcome, result.installed, result.removed) == ("current", (), ())
+    world.check(wheels)
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(TARGETS, TARGETS, NUMBERS)
+def test_a_users_file_in_the_way(world: World, before: Target, target: Target, number: int) -> None:
+    """A file of the user's where the target wants its own is named, and nothing at all is changed; without it, all is well."""
+    world.reset()
+    old, new = world.chosen(before), world.chosen(target)
+    world.sync(old)
+    there, directories = world.walk()
+    coming = world.expected(new)[0]
+    free = [path for path in coming if path not in there and ".dist-info/" not in path and path not in directories]
+    if not free:
+        return
+    path = sorted(free)[number % len(free)]
+    world.write(path, b"the user's")
+    before_tree = {each: world.identity(each) for each in world.walk()[0]}
+    with pytest.raises(ConflictError) as caught:
+        world.sync(new)
+    assert path in caught.value.files
+    assert {each: world.identity(each) for each in world.walk()[0]} == before_tree
+    os.unlink(world.env / path)
+    world.sync(new)
+    world.check(new)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_script_and_an_entry_point(world: World, tmp_path: Path, names: tuple[str, str], together: bool) -> None:
+    """A script of one and an entry point of another with one name: the last name wins, in whatever order they come."""
+    world.reset()
+    both = [
+        wheel(tmp_path, names[0], data={"scripts/tool": "#!/bin/sh\n"}),
+        wheel(tmp_path, names[1], entry_points={"console_scripts": {"tool": "x:main"}}),
+    ]
+    if not together:
+        world.sync(both[:1])
+    world.sync(both)
+    world.check(both)
+    for one in both:
+        world.sync([one])
+        world.check([one])
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("where", ["bin/tool", f"{SITE}/module.py", f"{HEADERS}/x/x.h"])
+def test_data_that_leads_into_another_scheme(world: World, tmp_path: Path, names: tuple[str, str], where: str) -> None:
+    """A data file that ends up among the scripts or libraries is shared with those like any other."""
+    world.reset()
+    scheme = {"bin/tool": "scripts/tool", f"{SITE}/module.py": "purelib/module.py"}.get(where, f"data/{where}")
+    both = [
+        wheel(tmp_path, names[0], data={f"data/{where}": "same\n"}, executable=[f"{names[0]}-1.data/data/bin/tool"]),
+        wheel(tmp_path, names[1], data={scheme: "same\n"}),
+    ]
+    world.sync(both[:1])
+    world.sync(both)
+    world.check(both)
+    for one in both:
+        world.sync(both)
+        world.sync([one])
+        world.check([one])
+
+
+def test_the_same_content_with_another_mode(world: World, tmp_path: Path) -> None:
+    """A script stays executable when a data file of the same content, which was not, goes."""
+    world.reset()
+    plain = wheel(tmp_path, "a", data={"data/bin/tool": "#!/bin/sh\n"})
+    script = wheel(tmp_path, "b", data={"scripts/tool": "#!/bin/sh\n"})
+    world.sync([plain])
+    world.sync([plain, script])
+    world.check([plain, script])
+    world.sync([script])
+    world.check([script])
+
+
+@pytest.mark.parametrize("what", ["directory", "link", "file"])
+def test_what_a_user_puts_into_a_dist_info(world: World, tmp_path: Path, what: str) -> None:
+    """All in a .dist-info goes with it, whatever it is: what is left of one would be a distribution for ever."""
+    world.reset()
+    old, new = wheel(tmp_path, "a", "1"), wheel(tmp_path, "a", "2")
+    world.sync([old])
+    extra = world.env / os.path.dirname(old.record) / "extra"
+    if what == "directory":
+        extra.mkdir()
+    elif what == "link":
+        extra.symlink_to("/")
+    else:
+        extra.touch()
+    world.sync([new])
+    world.check([new])
+    world.happen(("doubt", None))
+    assert world.sync([new]).outcome == "current"
+
+
+@pytest.mark.parametrize("path", ["pyvenv.cfg", "bin/python", ".lock", ".envsync/in-use", ".envsync/installed.json"])
+def test_a_record_that_claims_the_environment(tmp_path: Path, path: str) -> None:
+    """Whatever a RECORD claims, what makes the environment one, and what is our own, is no distribution's."""
+    world = World(tmp_path, builds=[])
+    world.sync([])
+    info = f"{SITE}/foreign-1.dist-info"
+    world.write(f"{info}/RECORD", f"../../../{path},,\n".encode())
+    os.utime(world.env / SITE)
+    before = os.lstat(world.env / ".envsync" / "in-use").st_ino
+    world.sync([])
+    world.check([])
+    assert os.path.lexists(world.env / path)
+    assert os.lstat(world.env / ".envsync" / "in-use").st_ino == before
+
+
+def test_what_venv_seeds_is_spared(world: World) -> None:
+    """An exact sync keeps pip, which no lock file names."""
+    world.reset()
+    users = {f"{SITE}/pip/__init__.py": b"", f"{SITE}/pip-24.0.dist-info/RECORD": b"pip/__init__.py,,\n"}
+    for path, content in users.items():
+        world.write(path, content)
+    world.users |= users
+    for target in ({"alpha": ("1.0", 0)}, {}):
+        world.sync(world.chosen(target))
+        world.check(world.chosen(target))
+
+
+def test_the_store_is_as_it_was(world: World) -> None:
+    """After all of the above the files in the store are still those of the wheels: nothing was written through a link."""
+    for each in world.wheels.values():
+        world.reset()
+        world.sync([each], link_mode="copy")
+        world.check([each])
+        entry = world.cache / "v1" / "wheels" / each.sha256
+        mtimes = {os.lstat(path).st_mtime_ns for path in entry.rglob("*") if path.is_file()}
+        assert len(mtimes) == 1, "a file of the store has been changed"

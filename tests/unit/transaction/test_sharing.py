@@ -154,7 +154,9 @@ PATHS = st.sampled_from(["x.py", "p/x.py", "p/y.py", "p/q/x.py"])
 CONTENTS = st.dictionaries(PATHS, st.sampled_from("12"), max_size=4)
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.randoms())
+@given(
+    st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.randoms()
+)
 def test_every_file_has_one_provider(coming, staying, random) -> None:  # type: ignore[no-untyped-def]
     """For any distributions: each path is provided exactly once, by the last name, in whatever order they are listed."""
     staying = {name: files for name, files in staying.items() if name not in coming}
@@ -176,9 +178,7 @@ def test_every_file_has_one_provider(coming, staying, random) -> None:  # type: 
     assert (shuffled.give_way, shuffled.differing) == (allotment.give_way, allotment.differing)
 
 
-def check(
-    allotment: Allotment, coming: Mapping[str, Mapping[str, str]], kept: Mapping[str, tuple[str, str]]
-) -> None:
+def check(allotment: Allotment, coming: Mapping[str, Mapping[str, str]], kept: Mapping[str, tuple[str, str]]) -> None:
     skips = {item.wanted.name: item.skip for item in allotment.items}
     for short in {path for files in coming.values() for path in files}:
         path = posixpath.join(SITE, short)

@@ -165,12 +165,14 @@ class Filesystem:
         monkeypatch.setattr(
             stamping,
             "time",
-            SimpleNamespace(monotonic=lambda: self.now_ns / SECOND, sleep=self.sleep, time=lambda: self.now_ns / SECOND),
+            SimpleNamespace(
+                monotonic=lambda: self.now_ns / SECOND, sleep=self.sleep, time=lambda: self.now_ns / SECOND
+            ),
         )
         monkeypatch.setattr(
             stamping,
             "os",
-            SimpleNamespace(**{**vars(os), "fstat": lambda _: SimpleNamespace(st_mtime_ns=self.changed_ns)})
+            SimpleNamespace(**{**vars(os), "fstat": lambda _: SimpleNamespace(st_mtime_ns=self.changed_ns)}),
         )
         monkeypatch.setattr(stamping.os, "utime", self.utime)
 
@@ -213,9 +215,7 @@ class TestClock:
         assert filesystem.mtime_ns > last
         assert filesystem.slept <= tick_ns / SECOND + 0.01
 
-    def test_it_does_not_wait_for_what_is_past(
-        self, environment: Environment, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_it_does_not_wait_for_what_is_past(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """An environment that was last changed a while ago is stamped at once."""
         filesystem = Filesystem(monkeypatch, tick_ns=SECOND, now_ns=1_000 * SECOND)
         assert not self.stamp_at(environment, 999 * SECOND).racy

@@ -133,9 +133,7 @@ def cases(draw: st.DrawFn) -> tuple[Tree, list[str], dict[str, str], set[str]]:
     """
     present = settled(draw(st.lists(FILES | COMPILED, max_size=14)))
     directories = [
-        path
-        for path in draw(st.lists(FILES, max_size=3))
-        if path not in present and not ancestors(path) & set(present)
+        path for path in draw(st.lists(FILES, max_size=3)) if path not in present and not ancestors(path) & set(present)
     ]
     removed = draw(st.sets(st.sampled_from(present))) if present else set()
     removed |= draw(st.sets(FILES | COMPILED, max_size=3))
@@ -174,9 +172,7 @@ def expected(there: Tree, removed: Collection[str], added: Mapping[str, str], sa
 def test_the_result_is_what_was_asked_for(case: tuple[Tree, list[str], dict[str, str], set[str]]) -> None:
     """Present − removed − their bytecode + added: exactly that, or the conflicts are named and nothing is done."""
     there, removed, added, same = case
-    decision = decide(
-        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same
-    )
+    decision = decide(there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same)
     wanted = expected(there, removed, added, same)
     if isinstance(wanted, set):
         assert set(decision.conflicts) == wanted
@@ -194,9 +190,7 @@ def test_the_result_is_what_was_asked_for(case: tuple[Tree, list[str], dict[str,
 def test_the_steps_are_in_order(case: tuple[Tree, list[str], dict[str, str], set[str]]) -> None:
     """Old dist-infos go first, new ones come last, and no step is within another."""
     there, removed, added, same = case
-    decision = decide(
-        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same
-    )
+    decision = decide(there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same)
     infos = [path.endswith(".dist-info") for path in decision.remove]
     assert infos == sorted(infos, reverse=True)
     infos = [path.endswith(".dist-info") for path in decision.place]
@@ -295,7 +289,11 @@ def test_the_same_content_is_no_conflict() -> None:
     """A file that an interrupted installer left is replaced if it is the very one that is to come."""
     there = Tree({"lib/site/a.py": "x"})
     decision = decide(
-        there.listing, tree([]), tree(["lib/site/a.py"]), protected=PROTECTED, is_same=lambda path: path.endswith("a.py")
+        there.listing,
+        tree([]),
+        tree(["lib/site/a.py"]),
+        protected=PROTECTED,
+        is_same=lambda path: path.endswith("a.py"),
     )
     assert decision == Decision(("lib/site/a.py",), ("lib/site/a.py",), ())
 
