@@ -19,6 +19,7 @@ from envsync.environment import Environment
 from envsync.plan import Installed, Origin
 
 FORMAT = 1
+_SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})
 
 
 class Layout(NamedTuple):
@@ -99,7 +100,7 @@ def load_ledger(environment: Environment) -> Ledger:
             for name, item in value["distributions"].items()
         }
         return Ledger(value["environment"], value["host"], entries)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return Ledger("", "", {})
 
 
@@ -156,9 +157,9 @@ def _origin(environment: Environment, dist_info: str, entry: Entry | None, versi
 
 
 def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] | None:
-    """List the files that a distribution owns: those of its RECORD, and all in its .dist-info.
+    """List the files that a distribution owns by its RECORD.
 
-    Paths that lead out of the environment are left out: they are nobody's business of ours.
+    Paths that lead out of the environment are left out, and those that are the environment's own.
 
     :returns: None if there is no RECORD that can be read
     """
@@ -168,15 +169,6 @@ def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] 
     except (OSError, ValueError):
         return None
     return owned
-
-
-def metadata_files(environment: Environment, installed: Installed) -> Iterator[str]:
-    """List what is in a .dist-info, whether its RECORD names it or not: it all goes with the distribution."""
-    root = f"{environment.path}/{installed.dist_info}"
-    for directory, _, names in os.walk(root):
-        below = os.path.relpath(directory, environment.path).replace(os.sep, "/")
-        for name in names:
-            yield f"{below}/{name}"
 
 
 def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
@@ -197,25 +189,29 @@ def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
         else:
             path = f"{site}/{path}"
         path = posixpath.normpath(path)
-        if path == ".." or path.startswith(("../", "/")):
+        if path == ".." or path.startswith(("../", "/")) or is_skeleton(path):
             continue
         yield OwnedFile(path, row[1], int(row[2]) if row[2] else None)
 
 
-def is_damaged(environment: Environment, files: Iterable[OwnedFile]) -> bool:
-    """Tell whether a recorded file is missing, is no file, or has another size than recorded.
+def is_skeleton(path: str) -> bool:
+    """Tell whether a path is the environment's own, whatever a RECORD claims."""
+    if path in _SKELETON or path.startswith(".envsync/") or "/.envsync/" in path:
+        return True
+    name = path.removeprefix("bin/python")
+    return name != path and not name.strip("0123456789.")
 
-    Bytecode is left out: it is made and thrown away by whoever runs the code.
+
+def is_intact(environment: Environment, file: OwnedFile, *, sized: bool) -> bool:
+    """Tell whether a recorded file is there, is a file, and has the size that is recorded.
+
+    :param sized: whether the size counts
     """
-    for file in files:
-        if file.path.endswith(".pyc"):
-            continue
-        try:
-            status = os.lstat(f"{environment.path}/{file.path}")
-        except OSError:
-            return True
-        if stat.S_ISLNK(status.st_mode):  # a store may be linked to by symbolic links
-            status = os.stat(f"{environment.path}/{file.path}")
-        if not stat.S_ISREG(status.st_mode) or (file.size is not None and status.st_size != file.size):
-            return True
-    return False
+    path = f"{environment.path}/{file.path}"
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):  # into the store, say
+            status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and (not sized or file.size is None or status.st_size == file.size)

@@ -71,7 +71,9 @@ def execute(env: str, commands: Sequence[str], words: Sequence[str], variables: 
         raise _attempt(command, words, variables) or _error(f"command `{command}` not found")
     ours = f"{env}/bin/{command}"
     denied = _attempt(ours, words, variables)
-    if denied is None and command in commands:
+    if denied is not None:
+        raise denied  # another one of that name on PATH would be the wrong one
+    if command in commands:
         return ours
     for directory in variables["PATH"].split(":")[1:]:
         # As a shell does: go on looking, remember the first that could not be executed.

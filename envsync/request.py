@@ -135,12 +135,12 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
         table = _table(directory)
     else:
         directory, name, table = _find()
-        lock = directory + name
+        lock = _beside(directory, name)
     _anchor(table, directory)
     settings = {**table, **settings}
     template = settings.get("env")
     if not isinstance(template, str):
-        template = directory + ".venv"
+        template = lock[: lock.rfind("/") + 1] + ".venv"
     if not template.strip("/"):
         raise _usage_error("the environment cannot be the root directory or an empty path")
     return Request(settings, lock, checksum(read(lock)), template.rstrip("/"))
@@ -203,14 +203,18 @@ def _chosen(settings: Settings, shapes: str) -> list[str]:
         if isinstance(value, list):
             # The order of extras and groups means nothing; that of sources decides what is found first.
             values = sorted(set(value)) if shapes == "target" else [_absolute(item) for item in value]
-            lines += [f"{option.name} {item}" for item in values]
+            lines += [f"{option.name} {item!r}" for item in values]
         else:
-            lines.append(f"{option.name} {value}")
+            lines.append(f"{option.name} {value!r}")
     return lines
 
 
 def _absolute(source: str) -> str:
-    return source if source.startswith("/") or "://" in source else f"{os.getcwd()}/{source}"
+    if "://" in source:
+        return source
+    from posixpath import normpath
+
+    return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
 
 
 def _find() -> tuple[str, str, Settings]:
@@ -272,7 +276,7 @@ def plain_table(data: bytes) -> Mapping[str, object] | None:
         return None
     table: dict[str, object] = {}
     inside = False
-    for raw in data.decode("utf-8", "replace").splitlines():
+    for raw in data.decode("utf-8", "replace").split("\n"):  # nothing else ends a line in TOML
         line = raw.strip()
         if line.startswith("["):
             squeezed = line.replace(" ", "").replace("\t", "")
@@ -280,7 +284,7 @@ def plain_table(data: bytes) -> Mapping[str, object] | None:
             if not inside and ("envsync" in line or squeezed == "[tool]"):
                 return None
         elif not inside:
-            if "envsync" in line.partition("=")[0]:
+            if "envsync" in line:
                 return None
         elif line and not line.startswith("#"):
             name, _, value = (part.strip() for part in line.partition("="))

@@ -131,7 +131,7 @@ def load(data: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each key
         elif key == "config":
             stamp.config = value
         elif key == "commands":
-            stamp.commands = value.split(" ")
+            stamp.commands = value.split()
         elif key == "site":
             inode, mtime_ns, path = value.split(" ", 2)
             stamp.sites.append(Site(_unquote(path), int(inode), int(mtime_ns)))

@@ -1,4 +1,4 @@
-"""What every test gets: nobody's real home or cache, no settings from outside, and the command line as a user has it."""
+"""What every test gets: no real home or cache, no settings from outside, and the command line as a user has it."""
 
 from __future__ import annotations
 
@@ -58,12 +58,14 @@ def run_envsync(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
         *arguments: str | os.PathLike[str],
         cwd: str | os.PathLike[str] = tmp_path,
         env: Mapping[str, str | None] | None = None,
+        check: bool = False,
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         variables = {**os.environ, **(env or {})}
         return subprocess.run(
             [*envsync_command(), *map(os.fspath, arguments)],
             cwd=cwd,
+            check=check,
             env={name: value for name, value in variables.items() if value is not None},
             **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 60, **options},
         )

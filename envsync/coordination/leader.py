@@ -41,7 +41,7 @@ from envsync.errors import (
 )
 from envsync.fastlane import Entry
 from envsync.installed import Layout, dump_ledger, load_ledger, scan
-from envsync.plan import Installed, Plan, plan
+from envsync.plan import Installed, Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp
@@ -325,20 +325,33 @@ class Leader:
         ledger = load_ledger(self.environment)
         installed = scan(self.environment, layout, ledger)
         reinstall = change.damaged(self.environment, installed) if self.doubtful else frozenset()
-        wanted = {item.name for item in goal.wanted}
+        wanted = list(goal.wanted)
         while True:
             planned = plan(
                 installed,
-                goal.wanted,
+                wanted,
                 exact=not self.request.flag("inexact"),
                 spare=_spare(goal),
                 reinstall=reinstall,
             )
             owned = change.ownership(self.environment, layout, planned, self.seeker.manifests, ledger, self.store)
-            disputed = owned.disputed & wanted
+            wanted += self._unasked(planned, owned)
+            disputed = owned.disputed & {item.name for item in wanted}
             if disputed <= reinstall:
                 return planned, owned
             reinstall |= disputed
+
+    def _unasked(self, planned: Plan, owned: Ownership) -> list[Wanted]:
+        """Return what is not asked for, but stays, and needs a file of its own back. The store still has the wheel."""
+        asked = self.seeker.manifests
+        unasked = []
+        for item in planned.keep:
+            if item.name in owned.disputed and item.name not in asked and item.origin is not None:
+                manifest = self.store.get(item.origin.sha256)
+                if manifest is not None:
+                    asked[item.name] = manifest
+                    unasked.append(Wanted(item.name, item.version, item.origin))
+        return unasked
 
     def _stage(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str) -> Change | None:
         mode = self.request.text("link_mode") or "auto"

@@ -165,7 +165,7 @@ def _share_failure(request: Request, environment: Environment) -> None:
         "waited for)",
         hint=str(hint) if hint else None,
     )
-    error.exit_code = int(str(value.get("exit_code", 125)))
+    error.exit_code = int(_number(value.get("exit_code"), 125))
     raise error
 
 
@@ -181,12 +181,17 @@ def read_state(path: str) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
+def _number(value: object, default: float) -> float:
+    return value if isinstance(value, (int, float)) else default
+
+
 def describe_holder(environment: Environment) -> str:
     """Say for whom this process waits: pid, host, since when, what it is doing and how far it is."""
     value = read_state(environment.progress)
     if not value:
         return f"waiting for whoever holds the environment lock `{environment.lock}` (uv, pip or another tool)"
-    seconds = max(0.0, time.time() - float(str(value.get("since", 0))))
+    now = time.time()
+    seconds = max(0.0, now - _number(value.get("since"), now))
     text = f"waiting for pid {value.get('pid')} on {value.get('host')}, syncing for {seconds:.0f} s"
     phase = value.get("phase")
     if phase:

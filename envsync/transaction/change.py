@@ -13,7 +13,7 @@ from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
-from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_damaged, metadata_files
+from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact
 from envsync.plan import Installed, Plan, Wanted
 from envsync.progress import Report
 from envsync.transaction.journal import Identity, Journal, Place, Remove
@@ -52,13 +52,25 @@ class Change(NamedTuple):
 
 
 def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
-    """Name the distributions of which a recorded file is missing or has another size than recorded."""
-    names = set()
-    for item in installed:
-        files = files_of(environment, item)
-        if files is None or is_damaged(environment, files):
-            names.add(item.name)
-    return frozenset(names)
+    """Name the distributions of which a recorded file is missing or has another size than recorded.
+
+    Of a file that several have, the size is that of the one whose name sorts last (`envsync.transaction.sharing`).
+    Bytecode does not count: it is made and thrown away by whoever runs the code.
+    """
+    files = {item.name: files_of(environment, item) for item in installed}
+    provider: dict[str, str] = {}
+    for name, owned in sorted(files.items()):
+        provider.update((file.path, name) for file in owned or ())
+    return frozenset(
+        name
+        for name, owned in files.items()
+        if owned is None
+        or not all(
+            is_intact(environment, file, sized=provider[file.path] == name)
+            for file in owned
+            if not file.path.endswith(".pyc")
+        )
+    )
 
 
 def ownership(  # noqa: PLR0917
@@ -79,7 +91,7 @@ def ownership(  # noqa: PLR0917
         if files is None:
             files = _from_store(layout, item, ledger, store)
         removed.update((file.path, file.hash) for file in files)
-        removed.update((path, removed.get(path, "")) for path in metadata_files(environment, item))
+        removed.setdefault(f"{item.dist_info}/RECORD", "")
     if not plan.keep:
         return Ownership(removed, {})
     touched = {layout.entry(path) for path in removed}
@@ -125,7 +137,7 @@ def entries_of(layout: Layout, manifest: Manifest) -> set[str]:
         if not path:
             paths.update(f"{base}/{name}" if base else name for name, _, _ in files)
         elif scheme == "data":
-            paths.add(f"{path}/-")  # it may lead into any of the other schemes' directories
+            paths.update(f"{path}/{name}" for name, _, _ in files)  # it may lead into any other scheme's directory
         else:
             paths.add(f"{base}/{path.partition('/')[0]}")
     return {layout.entry(path) for path in paths}
@@ -171,11 +183,19 @@ class Changer(NamedTuple):
         )
         staged = stager.stage(allotment.items, report)
         gone = [path for path in owned.removed if path not in owned.kept]
-        journal = self._decide(tree([*gone, *allotment.give_way]), staged)
+        dist_infos = frozenset(item.dist_info for item in plan.remove)
+        journal = self._decide(tree([*gone, *allotment.give_way]), dist_infos, staged)
         return Change(journal, self._ledger(plan, manifests, staged, ledger), allotment.differing, staged.copied)
 
-    def _decide(self, removed: Node, staged: Staged) -> Journal:
-        decision = decide(self.listing, removed, staged.tree, protected=self._protected(), is_same=self._is_same)
+    def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
+        decision = decide(
+            self.listing,
+            removed,
+            staged.tree,
+            protected=self._protected(),
+            whole=dist_infos,
+            is_same=self._is_same,
+        )
         if decision.conflicts:
             raise ConflictError(self.environment.path, decision.conflicts)
         steps: list[Remove | Place] = []

@@ -164,9 +164,11 @@ def apply(environment: Environment, journal: Journal) -> tuple[str, ...]:
 def _remove(env: str, step: Remove) -> bool:
     try:
         present = Identity.of(f"{env}/{step.path}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
-    if present != step.identity or os.path.lexists(f"{env}/{step.trash}"):
+    if os.path.lexists(f"{env}/{step.trash}"):
+        return True  # it was done, and what is there now came later
+    if present != step.identity:
         return False
     os.rename(f"{env}/{step.path}", f"{env}/{step.trash}")
     return True
@@ -180,7 +182,7 @@ def _place(env: str, step: Place) -> bool:
         return True
     try:
         present = Identity.of(destination)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     else:
         if staged != present or os.path.isdir(source):
@@ -189,6 +191,6 @@ def _place(env: str, step: Place) -> bool:
         return True
     try:
         os.rename(source, destination)
-    except FileNotFoundError:  # the directory that it belongs in was taken away
+    except (FileNotFoundError, NotADirectoryError):  # the directory that it belongs in was taken away
         return False
     return True

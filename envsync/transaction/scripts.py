@@ -39,7 +39,7 @@ def shebang(python: str, arguments: str = "") -> bytes:
     both shell and Python has the shell exec the interpreter, as distlib and pip do it.
     """
     line = f"#!{python}{' ' + arguments if arguments else ''}\n".encode("utf-8", "surrogateescape")
-    if len(line) <= 127 and " " not in python:
+    if len(line) <= 127 and not any(c.isspace() for c in python):
         return line
     import shlex
 

@@ -48,10 +48,8 @@ def allot(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, s
         if len(contents) > 1:
             differing[path] = tuple(sorted(names))
         winner = max(names)
-        if keeper is not None and (keeper[0] == winner or len(contents) == 1):
-            winner = keeper[0]
-        elif keeper is not None:
-            give_way.add(path)
+        if keeper is not None and keeper[0] != winner:
+            give_way.add(path)  # the same content, too: it may be executable in the one and not in the other
         for item in holders:
             if item.wanted.name != winner:
                 skips.setdefault(item.wanted.name, set()).add(path)
@@ -70,7 +68,7 @@ def _candidates(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[
     kept_directories = {path.rpartition("/")[0] for path in kept}
     candidates: dict[str, list[Item]] = {}
     for path, holders in directories.items():
-        if len(holders) == 1 and path not in kept_directories:
+        if len(holders) == 1 and path not in kept_directories and path != layout.scripts:
             continue
         for item, directory in holders:
             for name, _, _ in directory.files:
@@ -102,6 +100,8 @@ class _Hashes:
             base = self.layout.directory(scheme, item.manifest.name)
             for row in csv.reader(text.splitlines()):
                 hashes[f"{base}/{row[0]}" if base else row[0]] = row[1]
+        for name in item.manifest.rewrite:
+            hashes[f"{self.layout.scripts}/{name}"] = f"script of {item.manifest.sha256}"
         for script in item.manifest.scripts:
             hashes[f"{self.layout.scripts}/{script.name}"] = f"entry point {script.module}:{script.attr}"
         return hashes

@@ -74,20 +74,25 @@ def decide(
     added: Node,
     *,
     protected: Collection[str],
+    whole: Collection[str] = (),
     is_same: Callable[[str], bool],
 ) -> Decision:
     """Decide the steps that take away `removed` and bring in `added`.
 
     :param protected: directories that are the environment's own and are never moved (`bin`, `lib`, ...)
+    :param whole: directories that go with all that is in them (a .dist-info is its distribution's alone)
     :param is_same: tells whether a file in the way has the very content that is to come: then it is no conflict
     """
-    return _Decider(listing, frozenset(protected), is_same).run(removed, added)
+    return _Decider(listing, frozenset(protected), frozenset(whole), is_same).run(removed, added)
 
 
 class _Decider:
-    def __init__(self, listing: Listing, protected: frozenset[str], is_same: Callable[[str], bool]) -> None:
+    def __init__(
+        self, listing: Listing, protected: frozenset[str], whole: frozenset[str], is_same: Callable[[str], bool]
+    ) -> None:
         self.listing = listing
         self.protected = protected
+        self.whole = whole
         self.is_same = is_same
         self.remove: list[str] = []
         self.place: list[str] = []
@@ -141,8 +146,8 @@ class _Decider:
 
     def _covers(self, path: str, removed: Node) -> bool:
         """Tell whether all that is in a directory goes."""
-        if path in self.protected:
-            return False
+        if path in self.protected or path in self.whole:
+            return path in self.whole
         entries = self.listing(path)
         if entries is None:
             return False
@@ -188,7 +193,7 @@ def _has_source(compiled: str, sources: Collection[str]) -> bool:
         return False
     end = compiled.find(".")
     while end > 0:
-        if compiled[:end] in sources and compiled[end + 1 :].count("-"):
+        if compiled[:end] in sources and compiled[end:] != ".pyc":
             return True
         end = compiled.find(".", end + 1)
     return False

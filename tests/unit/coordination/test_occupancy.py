@@ -217,7 +217,7 @@ class TestBusy:
         monkeypatch: pytest.MonkeyPatch,
         busy: str,
     ) -> None:
-        """A command that asks for another digest in its own environment would wait for itself: refused, with a way out."""
+        """A command that asks for another digest in its own environment would wait for itself: refused, with a hint."""
         monkeypatch.setenv("ENVSYNC_IN", f"{command.inode}:digest")
         hold = occupy(busy=busy)
         with pytest.raises(RefusedError, match="would be for itself") as caught:

@@ -165,7 +165,7 @@ class TestPrepare:
         assert os.path.isdir(environment.state)
 
     def test_half_an_environment(self, tmp_path: Path) -> None:
-        """An environment that has lost its pyvenv.cfg is one still: it has a bin/python, even one that leads nowhere."""
+        """An environment that has lost its pyvenv.cfg is one still: it has a bin/python, even a dangling one."""
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "python").symlink_to("/nowhere")
         (tmp_path / "notes.txt").touch()
@@ -417,7 +417,7 @@ class TestMessages:
         self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With --quiet nothing is said."""
-        monkeypatch.setattr(waiter, "say", lambda text: pytest.fail(text))
+        monkeypatch.setattr(waiter, "say", pytest.fail)
         clock.after(130, leader.release)
         leave(lead_or_wait(make_request(tmp_path, quiet=True), environment))
 
@@ -425,7 +425,7 @@ class TestMessages:
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A sync that takes half a second is waited for without a word."""
-        monkeypatch.setattr(waiter, "say", lambda text: pytest.fail(text))
+        monkeypatch.setattr(waiter, "say", pytest.fail)
         clock.after(0.5, lambda: write_stamp(environment, request_))
         leave(lead_or_wait(request_, environment))
 

@@ -558,7 +558,7 @@ def test_inexact_syncs_add_up(world: World, targets: list[Target]) -> None:
 
 
 def test_an_inexact_sync_gives_back_what_another_had_won(world: World, tmp_path: Path) -> None:
-    """If the winner of a shared file goes, the next one's content comes back, even if the target does not name that one."""
+    """If the winner of a shared file goes, the next one's content comes back, even if the target does not name it."""
     world.reset()
     loser = wheel(tmp_path, "a", files={"a.py": "", "shared.py": "a"})
     winner = wheel(tmp_path, "b", files={"b.py": "", "shared.py": "b"})
@@ -584,7 +584,7 @@ def test_a_lost_stamp_costs_no_reinstallation(world: World, target: Target) -> N
 @settings(max_examples=settings.default.max_examples // 4)
 @given(TARGETS, TARGETS, NUMBERS)
 def test_a_users_file_in_the_way(world: World, before: Target, target: Target, number: int) -> None:
-    """A file of the user's where the target wants its own is named, and nothing at all is changed; without it, all is well."""
+    """A file of the user's where the target wants its own is named, and nothing is changed; without it, all is well."""
     world.reset()
     old, new = world.chosen(before), world.chosen(target)
     world.sync(old)
@@ -701,7 +701,7 @@ def test_what_venv_seeds_is_spared(world: World) -> None:
 
 
 def test_the_store_is_as_it_was(world: World) -> None:
-    """After all of the above the files in the store are still those of the wheels: nothing was written through a link."""
+    """After all of that the files in the store are still those of the wheels: nothing was written through a link."""
     for each in world.wheels.values():
         world.reset()
         world.sync([each], link_mode="copy")

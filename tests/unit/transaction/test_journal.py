@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -50,9 +51,9 @@ def staged(root: Path) -> list[str]:
 
 
 class Site:
-    """An environment with an upgrade prepared: packages, a module, an __init__.py that two share, a script, metadata."""
+    """An environment with an upgrade prepared: packages, a module, a shared directory, a script, metadata."""
 
-    OLD: Files = {
+    OLD: ClassVar[Files] = {
         "bin/tool": "old tool",
         "bin/mine": "a user's",
         "site/mod.py": "old mod",
@@ -63,7 +64,7 @@ class Site:
         "site/shared/a.py": "old a",
         "site/pkg-1.dist-info/RECORD": "old record",
     }
-    NEW: Files = {
+    NEW: ClassVar[Files] = {
         "bin/tool": "new tool",
         "site/mod.py": "new mod",
         "site/pkg/__init__.py": "new pkg",
@@ -83,7 +84,7 @@ class Site:
         "site/shared/b.py",
         "site/pkg-2.dist-info",
     )
-    AFTER: Files = {"bin/mine": "a user's", "site/shared/mine.txt": "a user's", **NEW}
+    AFTER: ClassVar[Files] = {"bin/mine": "a user's", "site/shared/mine.txt": "a user's", **NEW}
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -109,14 +110,14 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def fresh_site(tmp_path: Path) -> Iterator[Callable[[], Site]]:
+def fresh_site(tmp_path: Path) -> Callable[[], Site]:
     """Make one site after the other."""
     number = iter(range(10**6))
 
     def make() -> Site:
         return Site(tmp_path / f"env{next(number)}")
 
-    yield make
+    return make
 
 
 class TestFile:

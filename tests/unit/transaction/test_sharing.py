@@ -96,11 +96,13 @@ def test_one_that_stays_gives_way() -> None:
     assert allotment.differing == {f"{SITE}/x.py": ("a", "b")}
 
 
-def test_the_same_content_stays_where_it_is() -> None:
-    """A file that is there already is not replaced by itself."""
-    allotment = allot([pure("b", x="1")], LAYOUT, {f"{SITE}/x.py": ("a", "sha256=1")})
-    assert skipped(allotment) == {"b": {f"{SITE}/x.py"}}
-    assert (allotment.give_way, dict(allotment.differing)) == (frozenset(), {})
+@pytest.mark.parametrize(("name", "replaced"), [("b", True), ("0", False)])
+def test_the_same_content_is_provided_by_the_last_name_as_well(name: str, replaced: bool) -> None:
+    """What is on disk does not depend on who came first; nothing is said, for nothing differs."""
+    allotment = allot([pure(name, x="1")], LAYOUT, {f"{SITE}/x.py": ("a", "sha256=1")})
+    assert skipped(allotment) == ({} if replaced else {name: {f"{SITE}/x.py"}})
+    assert allotment.give_way == ({f"{SITE}/x.py"} if replaced else frozenset())
+    assert dict(allotment.differing) == {}
 
 
 @pytest.mark.parametrize(("one", "other"), [("purelib", "platlib"), ("scripts", "data"), ("purelib", "data")])
@@ -158,7 +160,7 @@ CONTENTS = st.dictionaries(PATHS, st.sampled_from("12"), max_size=4)
     st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.dictionaries(st.sampled_from(NAMES), CONTENTS), st.randoms()
 )
 def test_every_file_has_one_provider(coming, staying, random) -> None:  # type: ignore[no-untyped-def]
-    """For any distributions: each path is provided exactly once, by the last name, in whatever order they are listed."""
+    """For any distributions: each path is provided exactly once, by the last name, in whatever order they come."""
     staying = {name: files for name, files in staying.items() if name not in coming}
     kept = {
         f"{SITE}/{path}": (name, f"sha256={content}")

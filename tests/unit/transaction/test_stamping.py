@@ -191,7 +191,7 @@ class Filesystem:
 
 
 class TestClock:
-    """The racy clock: an equal mtime proves nothing if the change was within the tick in which the stamp was written."""
+    """The racy clock: an equal mtime proves nothing of a change within the tick in which the stamp was written."""
 
     @pytest.fixture
     def environment(self, environment: Environment) -> Iterator[Environment]:
