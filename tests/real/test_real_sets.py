@@ -35,9 +35,8 @@ def sync(run_envsync: Run, *arguments: object) -> dict[str, object]:
     done = run_envsync("sync", "--json", *map(str, arguments), timeout=1200)
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
-    print(
-        f"{value['outcome']}: {len(value['installed'])} installed, {len(value['removed'])} removed, {value['seconds']} s"
-    )
+    counts = f"{len(value['installed'])} installed, {len(value['removed'])} removed"
+    print(f"{value['outcome']}: {counts}, {value['seconds']} s")
     assert isinstance(value, dict)
     return value
 
