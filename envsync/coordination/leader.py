@@ -77,10 +77,16 @@ def lead(
             return leader.run()
         except (WaitTimeoutError, RefusedError):
             raise  # ours alone: others may be willing to wait
+        except _ReplacedError:
+            return None
         except EnvsyncError as error:
+            if not lock.is_in_place():
+                return None
             leader.record_failure(error)
             raise
         except OSError as error:
+            if not lock.is_in_place():
+                return None
             wrapped = FilesystemError("use", str(error.filename or environment.path), error)
             leader.record_failure(wrapped)
             raise wrapped from error
@@ -109,6 +115,10 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     outcome.installed, outcome.removed = _names(planned)
     outcome.seconds = round(time.monotonic() - began, 3)
     return outcome
+
+
+class _ReplacedError(Exception):
+    """The environment's directory is not the one any more whose lock we hold."""
 
 
 class Leader:
@@ -183,8 +193,11 @@ class Leader:
     def close(self) -> None:
         """Release what is held besides the environment lock."""
         self._release_cache()
-        self.occupancy.close()
-        self.progress.remove()
+        if self.lock.is_in_place():
+            self.occupancy.close()
+            self.progress.remove()
+        else:
+            self.occupancy.release()
 
     # What was there before
 
@@ -293,6 +306,7 @@ class Leader:
 
     def _change_once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
+        self._check_in_place()
         for site in layout.sites:
             os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
         seen = self._look(layout)
@@ -311,7 +325,8 @@ class Leader:
                 return None
             self._release_cache()
             self.occupancy.drain()
-            if self._look(layout) != seen or not self.lock.is_in_place():
+            self._check_in_place()
+            if self._look(layout) != seen:
                 return None
             self._commit(prepared)
             committed = True
@@ -319,6 +334,11 @@ class Leader:
             if not committed and not os.path.lexists(self.environment.journal):
                 replace.discard_tree(f"{self.environment.path}/{workspace}")
         return planned
+
+    def _check_in_place(self) -> None:
+        """Make sure that what we are about to change is what we have locked: `rm -rf` and `mv` do not ask."""
+        if not self.lock.is_in_place():
+            raise _ReplacedError
 
     def _plan(self, goal: Goal, layout: Layout) -> tuple[Plan, Ownership]:
         """Plan, and plan again while a distribution that would stay loses a shared file with one that goes."""

@@ -109,8 +109,12 @@ class Occupancy:
         return self.lock
 
     def close(self) -> None:
-        """Release the lock. If nothing was decided, the stamp goes back: the environment is open again."""
+        """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""
         if os.path.lexists(self.environment.draining) and not os.path.lexists(self.environment.journal):
             replace.rename_if_there(self.environment.draining, self.environment.stamp)
+        self.release()
+
+    def release(self) -> None:
+        """Release the lock and touch nothing: the directory of that name is somebody else's by now."""
         if self.lock is not None:
             self.lock.release()

@@ -5,6 +5,7 @@ Still without `site` and libraries: they are loaded by whoever leads, and by nob
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -13,6 +14,9 @@ from envsync.coordination import waiter
 from envsync.coordination.events import record
 from envsync.coordination.messages import say
 from envsync.errors import FilesystemError
+
+REPLACED_TIMES = 10
+"""How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ def reach(
     """
     if environment is None:
         environment = _named_by_digest(request)
-    while True:
+    for _ in range(REPLACED_TIMES):
         began = time.monotonic()
         outcome: Outcome | None
         try:
@@ -63,6 +67,9 @@ def reach(
             outcome = _lead(request, environment, held, launching=launching, report=report)
         if outcome is not None:
             return outcome
+    raise FilesystemError(
+        "sync", environment.path, OSError(errno.EBUSY, "somebody keeps replacing the directory while it is locked")
+    )
 
 
 def _lead(
