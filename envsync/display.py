@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 import time
 from types import TracebackType
@@ -28,7 +28,7 @@ class Display:
     def __init__(self, request: Request) -> None:
         self.quiet = request.flag("quiet")
         self.verbose = request.flag("verbose")
-        self.terminal = sys.stderr.isatty()
+        self.terminal = os.isatty(2)
         self.lock = threading.Lock()
         self.began = time.monotonic()
         self.phase = ""

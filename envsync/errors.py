@@ -175,7 +175,12 @@ class HashMismatchError(WheelError):
 
 
 class CommandError(EnvsyncError):
-    """The command cannot be executed (126) or was not found (127), as a shell says it."""
+    """The command cannot be executed (126) or was not found (127), as a shell says it.
+
+    :ivar errno: why it cannot be executed, 0 if it was not found
+    """
+
+    errno = 0
 
     def __init__(self, message: str, *, exit_code: int = 127, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

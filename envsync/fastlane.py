@@ -176,5 +176,7 @@ def become(entry: Entry, words: Sequence[str], environ: Mapping[str, str], *, ce
     if certain:
         from envsync.errors import CommandError
 
-        raise CommandError(f"cannot execute `{broken}`: the interpreter it names does not exist", exit_code=126)
+        raise CommandError(
+            f"cannot execute `{broken}`: it, or the interpreter it names, is missing or spoiled", exit_code=126
+        )
     os.close(fd)

@@ -38,22 +38,33 @@ def share(count: int, work: Callable[[int], None], *, children: int = 1) -> None
     failed = False
     try:
         for _ in range(children):
-            running.append(_fork(reading, work))  # noqa: PERF401  # those that run have to be known if a fork fails
+            try:
+                running.append(_fork(reading, work))
+            except OSError:
+                break  # no more processes allowed, or no memory: then the work is done here
         for number in _numbers(reading):
             work(number)
             done.add(number)
         while running:
-            failed |= os.waitpid(running[-1], 0)[1] != 0
+            failed |= _wait(running[-1]) != 0
             running.pop()
     finally:
         for child in running:  # something went wrong here
             os.kill(child, signal.SIGTERM)
         for child in running:
-            os.waitpid(child, 0)
+            _wait(child)
         os.close(reading)
     if failed:
         for number in sorted(set(range(count)) - done):
             work(number)
+
+
+def _wait(child: int) -> int:
+    """Wait for a child and return its status; 1 where nobody is told (SIGCHLD is ignored, as some daemons do)."""
+    try:
+        return os.waitpid(child, 0)[1]
+    except ChildProcessError:
+        return 1
 
 
 def _numbers(reading: int) -> Iterator[int]:

@@ -61,7 +61,7 @@ def find(spec: str) -> str:
     if os.sep in spec:
         if not os.access(spec, os.X_OK):
             raise InterpreterError(f"`{spec}` is not an executable Python", hint="name another with --python")
-        return os.path.abspath(spec)
+        return os.path.realpath(spec)
     from python_discovery import get_interpreter
 
     try:
@@ -73,7 +73,8 @@ def find(spec: str) -> str:
             f"no Python found for `{spec}`",
             hint="install one, or name another with --python (a version or a path)",
         )
-    return str(found.system_executable or found.executable)
+    # The versioned file behind `python3`: one day, that name leads to another version.
+    return os.path.realpath(str(found.system_executable or found.executable))
 
 
 def own_base() -> str:
@@ -147,7 +148,7 @@ def _key(executable: str) -> str:
 def _cached(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read())
+            value = json.loads(replace.unseal(file.read()))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -156,7 +157,7 @@ def _cached(path: str) -> dict[str, Any] | None:
 def _remember(path: str, facts: dict[str, Any]) -> None:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        replace.write(path, json.dumps(facts).encode())
+        replace.write(path, replace.seal(json.dumps(facts).encode()))
     except (OSError, FilesystemError):
         pass  # a read-only cache: the interpreter is asked again next time
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/bin:/usr/bin"
 """Of processes without PATH, as `os.defpath`."""
+SPOILED = frozenset({errno.EACCES, errno.ELOOP})
+"""What exec answers of a command, besides ENOENT, if it or its interpreter is not what was installed."""
 OUT_OF_THE_WAY = 200
 """Shells and daemons use and close low descriptors (`exec 3>&1`); few go above this."""
 
@@ -33,9 +35,8 @@ def keep_across_exec(fd: int) -> int:
 
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD, OUT_OF_THE_WAY)
-    except OSError:  # RLIMIT_NOFILE is lower than that: any number will do
-        os.set_inheritable(fd, True)
-        return fd
+    except OSError:  # RLIMIT_NOFILE is lower than that: any number will do but those of the standard streams
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD, 3)
     os.close(fd)
     return high
 
@@ -62,20 +63,20 @@ def execute(env: str, commands: Sequence[str], words: Sequence[str], variables: 
     interpreter in the `#!` line, and then another command of that name on PATH would be the wrong one.
 
     :param commands: what is known to be in the environment's `bin`
-    :returns: the path of the command in the environment, only if it is there and its interpreter is not: the base
-        Python of the environment is gone
+    :returns: the path of the command in the environment, only if it was there and does not run any more: it, or
+        the base Python of the environment, is gone or spoiled
     :raises CommandError: it was not found (127) or cannot be executed (126)
     """
     command = words[0]
     if "/" in command:
         raise _attempt(command, words, variables) or _error(f"command `{command}` not found")
     ours = f"{env}/bin/{command}"
-    denied = _attempt(ours, words, variables)
+    denied = _attempt(ours, words, variables) if command else None
+    if command in commands and (denied is None or denied.errno in SPOILED):
+        return ours
     if denied is not None:
         raise denied  # another one of that name on PATH would be the wrong one
-    if command in commands:
-        return ours
-    for directory in variables["PATH"].split(":")[1:]:
+    for directory in variables["PATH"].split(":")[1:] if command else ():
         # As a shell does: go on looking, remember the first that could not be executed.
         failed = _attempt(f"{directory or '.'}/{command}", words, variables)
         denied = denied or failed
@@ -94,7 +95,9 @@ def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> C
     except OSError as error:
         if error.errno == errno.ENOEXEC:  # a script without `#!`: execvp(3) hands it to the shell
             os.execve("/bin/sh", ["/bin/sh", path, *words[1:]], variables)
-        return _error(f"cannot execute `{path}`: {error.strerror}", exit_code=126)
+        denied = _error(f"cannot execute `{path}`: {error.strerror}", exit_code=126)
+        denied.errno = error.errno or 0
+        return denied
 
 
 def _error(message: str, *, exit_code: int = 127, hint: str | None = None) -> CommandError:

@@ -103,7 +103,8 @@ def run(asked: request.Request, report: Report | None) -> SyncResult:
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         os.close(entry.fd)
-    if environment is not None and entry is not None and not _has_leftovers(environment, entry):
+    runs = environment is not None and os.access(environment.python, os.X_OK)
+    if environment is not None and entry is not None and runs and not _has_leftovers(environment, entry):
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0)
-    done = reach(asked, environment, launching=False, report=report)
+    done = reach(asked, environment, launching=False, report=report, distrust=entry is not None and not runs)
     return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)

@@ -12,6 +12,7 @@ import os
 import time
 
 from envsync.errors import FilesystemError
+from envsync.stamp import checksum
 
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
@@ -39,6 +40,22 @@ def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
     except BaseException:
         discard(temporary)
         raise
+
+
+def seal(data: bytes) -> bytes:
+    """Append a checksum, so that a cached file that was cut, emptied or replaced is taken for absent."""
+    return data + b"\n" + checksum(data).encode() + b"\n"
+
+
+def unseal(data: bytes) -> bytes:
+    """Take the checksum off again.
+
+    :raises ValueError: the data is not what was sealed
+    """
+    body, _, end = data.removesuffix(b"\n").rpartition(b"\n")
+    if end != checksum(body).encode():
+        raise ValueError("its checksum does not match")
+    return body
 
 
 def read(path: str) -> bytes | None:
@@ -85,6 +102,9 @@ def discard_tree(path: str) -> None:
 
     Never follows a symbolic link. What resists stays: on NFS, a file that is open somewhere becomes `.nfs*`.
     """
+    if os.path.islink(path):
+        discard(path)
+        return
     try:
         with os.scandir(path) as entries:
             found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]

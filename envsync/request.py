@@ -52,9 +52,9 @@ class Request:
         self.content = content
         self.env_template = env_template
         self.key = checksum(
-            "\n".join(["key", *_chosen(settings, "target"), *_chosen(settings, "source"), content]).encode(
-                "utf-8", "surrogateescape"
-            )
+            "\n".join(
+                ["key", *_chosen(settings, "target"), *_chosen(settings, "source"), *_given(settings), content]
+            ).encode("utf-8", "surrogateescape")
         )
 
     def text(self, key: str) -> str | None:
@@ -209,6 +209,11 @@ def _chosen(settings: Settings, shapes: str) -> list[str]:
     return lines
 
 
+def _given(settings: Settings) -> list[str]:
+    """Say what decides neither target nor digest, but whether a sync succeeds."""
+    return [f"{key} {settings[key]!r}" for key in ("offline", "cache_dir", "link_mode") if key in settings]
+
+
 def _absolute(source: str) -> str:
     if "://" in source:
         return source
@@ -241,7 +246,10 @@ def _find() -> tuple[str, str, Settings]:
             )
         if found:
             return directory, found[0], table
-        levels = levels or os.getcwd().count("/")
+        try:
+            levels = levels or os.getcwd().count("/")
+        except OSError as error:
+            raise _usage_error(f"the working directory cannot be named: {error.strerror}") from error
         if directory.count("/") >= levels:
             raise _usage_error(
                 f"no lock file ({', '.join(CANDIDATES)}) in `{os.getcwd()}` or any of its parents",

@@ -22,6 +22,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from envsync.replace import seal, unseal
+
 FORMAT = 1
 NAME = "manifest.json"
 
@@ -92,7 +94,7 @@ def dump(manifest: Manifest) -> bytes:
         "complete": manifest.complete,
         "record": manifest.record,
     }
-    return json.dumps(value, separators=(",", ":")).encode()
+    return seal(json.dumps(value, separators=(",", ":")).encode())
 
 
 def load(data: bytes) -> Manifest:
@@ -101,7 +103,7 @@ def load(data: bytes) -> Manifest:
     :raises ValueError: it is damaged or of another format; the entry is then as good as absent
     """
     try:
-        value = json.loads(data)
+        value = json.loads(unseal(data))
         if value["format"] != FORMAT:
             raise ValueError(f"manifest format {value['format']!r}, not {FORMAT}")
         return Manifest(

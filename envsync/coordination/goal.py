@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync import interpreter, replace, stamp
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
+from envsync.coordination.waiter import was_environment
 from envsync.environment import Environment
 from envsync.errors import (
     EnvironmentRefusedError,
@@ -186,7 +187,7 @@ class Seeker:
         value = [[item.name, item.version, *item.origin] for item in goal.wanted]
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            replace.write(path, json.dumps(value).encode())
+            replace.write(path, replace.seal(json.dumps(value).encode()))
         except (OSError, FilesystemError):
             pass  # a read-only cache: it is selected again next time
 
@@ -197,7 +198,7 @@ class Seeker:
             return None
         try:
             data = replace.read(self._memory(digest, python))
-            rows = json.loads(data) if data else None
+            rows = json.loads(replace.unseal(data)) if data else None
             wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
         except (FilesystemError, ValueError, TypeError):
             return None
@@ -259,25 +260,41 @@ def find_python(request: Request, environment: Environment, ledger: Ledger, cach
     """
     spec = request.text("python")
     path = os.path.abspath(environment.path)
-    usable = _usable(environment, ledger, path, cache)
+    usable = _usable(environment, ledger, path, cache, strict=spec is None)
     if usable is not None and (spec is None or _satisfies(usable.interpreter, spec, cache)):
         _refuse_other_hosts(usable, ledger)
         return usable
-    base = interpreter.find(spec) if spec is not None else _base_of(environment)
+    _refuse_base(environment, ledger, path)
+    base = interpreter.find(spec) if spec is not None else _base_of(environment, cache)
     made = Python(interpreter.inspect(base, cache), make=True, env=path)
     if usable is not None:
         _refuse_other_hosts(made, ledger)
     return made
 
 
-def _usable(environment: Environment, ledger: Ledger, path: str, cache: str) -> Python | None:
+def _refuse_base(environment: Environment, ledger: Ledger, path: str) -> None:
+    """What is to be remade has to be a virtual environment: never the base Python or a conda environment (P10)."""
+    surely = os.path.lexists(environment.config) or os.path.lexists(environment.making) or ledger.path
+    if not surely and os.path.lexists(environment.bin) and not was_environment(environment):
+        raise EnvironmentRefusedError(
+            path,
+            "it has a Python of its own and no pyvenv.cfg, so it is not a virtual environment",
+            hint="choose another directory with --env DIR",
+        )
+
+
+def _usable(environment: Environment, ledger: Ledger, path: str, cache: str, *, strict: bool) -> Python | None:
     """Return the environment's own Python if it runs, has its prefix here, and the environment has not moved."""
     if os.path.lexists(environment.making) or not os.path.isfile(environment.config):
+        return None
+    if not os.access(environment.python, os.X_OK):
         return None
     try:
         facts = interpreter.inspect(environment.python, cache)
     except UnsupportedPythonError:
-        raise
+        if strict:
+            raise
+        return None  # another one is asked for
     except InterpreterError:
         return None  # its base is gone
     if os.path.realpath(facts.prefix) != os.path.realpath(path):
@@ -300,29 +317,35 @@ def _satisfies(facts: Interpreter, spec: str, cache: str) -> bool:
     return (asked.implementation, asked.short_version) == (facts.implementation, facts.short_version)
 
 
-def _base_of(environment: Environment) -> str:
-    """Choose the Python to make an environment with: of the version that it had, or ours."""
-    version = _configured_version(environment)
-    if version is not None and version != ".".join(map(str, sys.version_info[:2])):
+def _base_of(environment: Environment, cache: str) -> str:
+    """Choose the Python to make an environment with: the one that it had, one of that version, or ours."""
+    settings = _configuration(environment)
+    version = ".".join((settings.get("version") or settings.get("version_info") or "").split(".")[:2])
+    if not version:
+        return interpreter.own_base()
+    home = settings.get("home", "")
+    for candidate in (settings.get("executable", ""), f"{home}/python{version}", f"{home}/python3"):
+        try:
+            if candidate and interpreter.inspect(candidate, cache).short_version == version:
+                return candidate
+        except InterpreterError:
+            pass  # that one is gone
+    if version != ".".join(map(str, sys.version_info[:2])):
         try:
             return interpreter.find(version)
         except InterpreterError:
-            pass  # that one is gone: ours will do
+            pass  # there is none of that version any more: ours will do
     return interpreter.own_base()
 
 
-def _configured_version(environment: Environment) -> str | None:
-    """Read X.Y from pyvenv.cfg: `version` as venv writes it, `version_info` as uv and virtualenv do."""
+def _configuration(environment: Environment) -> dict[str, str]:
+    """Read pyvenv.cfg; empty if there is none."""
     try:
         with open(environment.config, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+            pairs = (line.partition("=") for line in file)
+            return {key.strip(): value.strip() for key, _, value in pairs}
     except (OSError, ValueError):
-        return None
-    for line in lines:
-        key, _, value = line.partition("=")
-        if key.strip() in ("version", "version_info"):
-            return ".".join(value.strip().split(".")[:2])
-    return None
+        return {}
 
 
 def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:

@@ -59,12 +59,21 @@ ATTEMPTS = 5
 
 
 def lead(
-    request: Request, environment: Environment, lock: Flock, *, report: Report, launching: bool = False
+    request: Request,
+    environment: Environment,
+    lock: Flock,
+    *,
+    report: Report,
+    launching: bool = False,
+    distrust: bool = False,
+    began: float | None = None,
 ) -> Outcome | None:
     """Make the environment current. Releases the environment lock in any case.
 
     :param lock: the held environment lock
     :param launching: a command follows: hand out a shared hold that nobody can have broken in between
+    :param distrust: something is wrong that the stamp does not see: count the files
+    :param began: when the caller began to wait, by time.monotonic(), for `--timeout`
     :returns: the outcome, or None if the lock turned out to be of an environment that was replaced: ask again
     :raises EnvsyncError: it could not be made current. Before the journal is in place the environment is as it
         was; after, the next leader finishes what was decided. `failure.json` says it to the waiters.
@@ -72,7 +81,7 @@ def lead(
     try:
         if not lock.is_in_place():
             return None
-        leader = Leader(request, environment, lock, report, launching=launching)
+        leader = Leader(request, environment, lock, report, launching=launching, distrust=distrust, began=began)
         try:
             return leader.run()
         except (WaitTimeoutError, RefusedError):
@@ -125,7 +134,15 @@ class Leader:
     """One attempt at making an environment current, made by whoever holds the environment lock."""
 
     def __init__(
-        self, request: Request, environment: Environment, lock: Flock, report: Report, *, launching: bool
+        self,
+        request: Request,
+        environment: Environment,
+        lock: Flock,
+        report: Report,
+        *,
+        launching: bool,
+        distrust: bool = False,
+        began: float | None = None,
     ) -> None:
         self.request = request
         self.environment = environment
@@ -133,7 +150,8 @@ class Leader:
         self.launching = launching
         self.began = time.monotonic()
         self.progress = ProgressFile(environment, request.key, report)
-        self.occupancy = Occupancy(environment, request, self.progress, self.began)
+        self.distrust = distrust
+        self.occupancy = Occupancy(environment, request, self.progress, self.began if began is None else began)
         self.store = Store(cache_directory(request))
         self.seeker = Seeker(request, environment, self.store, self.progress)
         self.cache_lock: Flock | None = None
@@ -156,7 +174,18 @@ class Leader:
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
         planned = self._change(goal, layout)
-        vouched = self._stamp(goal, layout)
+        vouched = self._observe(goal, layout)
+        for _ in range(ATTEMPTS):
+            if self._is_as_wanted(goal, layout):
+                break
+            self.doubtful = True
+            planned = self._change(goal, layout)
+            vouched = self._observe(goal, layout)
+        else:
+            raise self._restless()
+        self._check_in_place()
+        stamping.write(vouched, self.environment)
+        replace.discard(self.environment.failure)
         self._sweep()
         outcome = Outcome("current" if planned.is_empty else "synced", self.env, self.digest)
         outcome.installed, outcome.removed = _names(planned)
@@ -203,10 +232,10 @@ class Leader:
 
     def _look_again(self) -> Outcome | None:
         """Somebody may have finished between our look and our lock."""
+        if self.distrust:
+            self.doubtful = True
+            return None
         entry = fastlane.enter(self.request, self.environment)
-        if entry is not None and not os.path.exists(self.environment.python):
-            os.close(entry.fd)  # the stamp cannot see that the base Python is gone; the fast lane's exec did
-            entry = None
         if entry is not None:
             self._sweep()  # a leader that was killed after its stamp leaves its trash
             self.digest = entry.stamp.digest
@@ -254,7 +283,7 @@ class Leader:
             pass  # there is no skeleton yet
         for parent in parents:
             try:
-                leftovers = os.listdir(parent)
+                leftovers = [] if os.path.islink(parent) else os.listdir(parent)
             except OSError:
                 continue
             for name in leftovers:
@@ -272,8 +301,10 @@ class Leader:
             return
         self._refuse_own()
         self.progress("making the environment", 0, 0)
+        self._check_in_place()
         if skeleton.exists(self.environment):
             self.occupancy.drain()
+            self._check_in_place()
             skeleton.take_away(self.environment, f".envsync/work/{_unique()}")
         skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.root)
 
@@ -297,12 +328,11 @@ class Leader:
             carried_out = carried_out or planned
             if not self.doubtful:
                 return carried_out
-        raise FilesystemError(
-            "change",
-            self.env,
-            OSError(errno.EBUSY, "somebody else keeps changing it"),
-            hint="find out who, or give this job its own environment",
-        )
+        raise self._restless()
+
+    def _restless(self) -> FilesystemError:
+        cause = OSError(errno.EBUSY, "somebody else keeps changing it")
+        return FilesystemError("change", self.env, cause, hint="find out who, or give this job its own environment")
 
     def _change_once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
@@ -312,8 +342,8 @@ class Leader:
         seen = self._look(layout)
         planned, owned = self._plan(goal, layout)
         if planned.is_empty:
-            self.doubtful = False
-            return planned
+            self.doubtful = self._look(layout) != seen
+            return None if self.doubtful else planned
         self._refuse_own()
         record("started", env=self.env, digest=self.digest)
         self._share_cache()
@@ -404,7 +434,13 @@ class Leader:
         statuses = [os.stat(f"{self.environment.path}/{site}") for site in layout.sites]
         return [(status.st_ino, status.st_mtime_ns) for status in statuses]
 
-    def _stamp(self, goal: Goal, layout: Layout) -> Stamp:
+    def _is_as_wanted(self, goal: Goal, layout: Layout) -> bool:
+        """Look whether anybody has added or removed a distribution before the stamp's mtimes were taken."""
+        installed = scan(self.environment, layout, load_ledger(self.environment))
+        return plan(installed, goal.wanted, exact=not self.request.flag("inexact"), spare=_spare(goal)).is_empty
+
+    def _observe(self, goal: Goal, layout: Layout) -> Stamp:
+        """Put together what the stamp will say. Whoever changes site-packages after this is noticed."""
         self._release_cache()
         lock = self.occupancy.lock or self.occupancy.share()
         vouched = Stamp()
@@ -415,8 +451,6 @@ class Leader:
         vouched.unhashed = goal.inputs.unhashed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
-        stamping.write(vouched, self.environment)
-        replace.discard(self.environment.failure)
         return vouched
 
     def _relative(self, path: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from envsync.cache.store import Store
+from envsync.coordination import flock
 from envsync.coordination.goal import Seeker
 from envsync.coordination.leader import cache_directory
 from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
 from envsync.environment import Environment
-from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.fastlane import Entry
 from envsync.installed import load_ledger, scan
 from envsync.progress import quiet
@@ -28,6 +29,7 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
     :raises EnvironmentRefusedError: it is not what is asked for
     :raises FilesystemError: there is no environment
     """
+    fd = _share(environment) if launching else -1
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))
     if not os.path.isfile(environment.config):
@@ -50,4 +52,19 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
         say(f"environment `{environment.path}` cannot be written to; it has the right versions, unverified")
     vouched = Stamp()
     vouched.environment, vouched.digest = python.env, goal.digest
-    return Outcome("current", python.env, goal.digest, entry=Entry(-1, vouched) if launching else None)
+    return Outcome("current", python.env, goal.digest, entry=Entry(fd, vouched) if launching else None)
+
+
+def _share(environment: Environment) -> int:
+    """Share the in-use lock, so that nobody who can write changes the environment beneath the command.
+
+    :returns: its descriptor, or -1 if this environment has no in-use lock: no envsync has ever changed it
+    :raises EnvironmentRefusedError: it is being changed
+    """
+    try:
+        lock = flock.acquire_nowait(environment.in_use, shared=True, create=False)
+    except (FilesystemError, LockingError):
+        return -1
+    if lock is None:
+        raise EnvironmentRefusedError(environment.path, "it is being changed from elsewhere", hint="run again")
+    return lock.fd

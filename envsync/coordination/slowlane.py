@@ -20,7 +20,7 @@ REPLACED_TIMES = 10
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from envsync.coordination.flock import Flock
@@ -30,22 +30,28 @@ if TYPE_CHECKING:
     from envsync.request import Request
 
 
-def run(request: Request, environment: Environment | None, words: Sequence[str]) -> NoReturn:
+def run(request: Request, environment: Environment | None, words: Sequence[str], *, distrust: bool = False) -> NoReturn:
     """Make the environment current and become the command.
 
     :param environment: None if its name takes facts that only a leader's imports can give
+    :param distrust: the stamp fits, and yet the command does not run
     :raises EnvsyncError: it could not be made current, or the command could not be executed
     """
     if os.environ.get("PYTHONPATH") and not request.flag("quiet"):
         say("PYTHONPATH is set and kept: modules it names come before those of the environment")
-    outcome = reach(request, environment, launching=True)
+    outcome = reach(request, environment, launching=True, distrust=distrust)
     assert outcome.entry is not None
     fastlane.become(outcome.entry, words, os.environ, certain=True)
     raise AssertionError("unreachable")
 
 
 def reach(
-    request: Request, environment: Environment | None, *, launching: bool, report: Report | None = None
+    request: Request,
+    environment: Environment | None,
+    *,
+    launching: bool,
+    report: Report | None = None,
+    distrust: bool = False,
 ) -> Outcome:
     """Make the environment current, by leading or by waiting for whoever leads.
 
@@ -54,8 +60,8 @@ def reach(
     """
     if environment is None:
         environment = _named_by_digest(request)
+    began = time.monotonic()
     for _ in range(REPLACED_TIMES):
-        began = time.monotonic()
         outcome: Outcome | None
         try:
             held = waiter.lead_or_wait(request, environment)
@@ -64,7 +70,8 @@ def reach(
         else:
             if isinstance(held, fastlane.Entry):
                 return _followed(held, began, launching=launching)
-            outcome = _lead(request, environment, held, launching=launching, report=report)
+            lead = _leader(report, launching=launching, distrust=distrust, began=began)
+            outcome = lead(request, environment, held)
         if outcome is not None:
             return outcome
     raise FilesystemError(
@@ -72,21 +79,26 @@ def reach(
     )
 
 
-def _lead(
-    request: Request, environment: Environment, held: Flock, *, launching: bool, report: Report | None
-) -> Outcome | None:
+def _leader(
+    report: Report | None, *, launching: bool, distrust: bool, began: float
+) -> Callable[[Request, Environment, Flock], Outcome | None]:
     load_site()
     from envsync.coordination.leader import lead
 
-    if report is not None:
-        return lead(request, environment, held, report=report, launching=launching)
-    from envsync.display import Display
+    def run(request: Request, environment: Environment, held: Flock) -> Outcome | None:
+        if report is not None:
+            return lead(request, environment, held, report=report, launching=launching, distrust=distrust, began=began)
+        from envsync.display import Display
 
-    with Display(request) as display:
-        outcome = lead(request, environment, held, report=display, launching=launching)
-        if outcome is not None:
-            display.conclude(outcome)
-        return outcome
+        with Display(request) as display:
+            outcome = lead(
+                request, environment, held, report=display, launching=launching, distrust=distrust, began=began
+            )
+            if outcome is not None:
+                display.conclude(outcome)
+            return outcome
+
+    return run
 
 
 def _followed(held: fastlane.Entry, began: float, *, launching: bool) -> Outcome:
@@ -119,15 +131,8 @@ def _unchangeable(request: Request, environment: Environment, error: FilesystemE
 
 
 def load_site() -> None:
-    """Make the libraries importable: what the launcher's `-S` left out at start-up. For the command line only.
-
-    Also turns the cyclic garbage collector off: this process ends soon, and going over the tens of thousands of
-    names of a large environment again and again takes it a tenth of its time.
-    """
-    import gc
+    """Make the libraries importable: what the launcher's `-S` left out at start-up."""
     import sys
-
-    gc.disable()
 
     if sys.flags.no_site and "site" not in sys.modules:
         import site

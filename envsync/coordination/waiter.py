@@ -60,7 +60,7 @@ def lead_or_wait(request: Request, environment: Environment) -> Flock | Entry:
     lock = flock.acquire_nowait(environment.lock, shared=False)
     if lock is not None:
         return lock
-    if _is_inside(environment):
+    if is_inside(environment):
         raise RefusedError(
             f"environment `{environment.path}` is being changed for others, and this command runs within it: "
             "waiting would be for itself",
@@ -84,7 +84,9 @@ def prepare(environment: Environment) -> None:
             raise EnvironmentRefusedError(environment.path, "it is not a directory") from None
         except OSError as error:
             raise FilesystemError("read", environment.path, error) from error
-        if names - OUR_OWN and "pyvenv.cfg" not in names and not os.path.lexists(environment.python):
+        if ":" in environment.path:
+            raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
+        if names - OUR_OWN and "pyvenv.cfg" not in names and not was_environment(environment):
             raise EnvironmentRefusedError(
                 environment.path,
                 "the directory is not empty and not a virtual environment",
@@ -96,17 +98,66 @@ def prepare(environment: Environment) -> None:
             raise FilesystemError("make directory", environment.state, error) from error
 
 
-def _is_inside(environment: Environment) -> bool:
-    token = os.environ.get("ENVSYNC_IN", "")
-    try:
-        return token.partition(":")[0] == str(os.stat(environment.in_use).st_ino)
-    except OSError:
-        return False
+def was_environment(environment: Environment) -> bool:
+    """Tell whether a directory without pyvenv.cfg has been a virtual environment: its python leads out of it.
+
+    That of a base installation, and of conda, does not. Those are never touched.
+    """
+    python = environment.python
+    inside = os.path.realpath(environment.path) + "/"
+    return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
 
 
 def is_inside(environment: Environment) -> bool:
-    """Tell whether this process descends from a command that `run` started in this environment."""
-    return _is_inside(environment)
+    """Tell whether this process descends from a command that runs in this environment: it would wait for itself.
+
+    The variable that `run` sets is not enough: it outlives the command in whatever inherits the variables only (a
+    batch job, a terminal multiplexer). Either the descriptor of the in-use lock is inherited, or a process that
+    locked it is an ancestor.
+    """
+    token = os.environ.get("ENVSYNC_IN", "").partition(":")[0]
+    try:
+        in_use = os.stat(environment.in_use)
+    except OSError:
+        return False
+    if token != str(in_use.st_ino):
+        return False
+    for fd in range(3, 256):
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (in_use.st_dev, in_use.st_ino):
+            return True
+    return not _ancestors().isdisjoint(_holders(in_use))
+
+
+def _holders(in_use: os.stat_result) -> set[int]:
+    """Return who locked a file, by /proc/locks (proc(5)); empty where there is none."""
+    device = f"{os.major(in_use.st_dev):02x}:{os.minor(in_use.st_dev):02x}:{in_use.st_ino}"
+    holders = set()
+    for fields in map(str.split, _lines("/proc/locks")):
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == device:
+            holders.add(int(fields[4]))
+    return holders
+
+
+def _ancestors() -> set[int]:
+    found: set[int] = set()
+    pid = os.getppid()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        parents = [line.split()[1] for line in _lines(f"/proc/{pid}/status") if line.startswith("PPid:")]
+        pid = int(parents[0]) if parents else 0
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
 
 
 def _wait(request: Request, environment: Environment) -> Flock | Entry:

@@ -5,6 +5,7 @@ Reads the environment and fills the stage; the environment itself is not touched
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -204,9 +205,20 @@ class Changer(NamedTuple):
                 identity = Identity.of(f"{self.environment.path}/{path}")
             except FileNotFoundError:
                 continue  # gone since it was listed, and that is all that is wanted of it
+            self._check_movable(path)
             steps.append(Remove(path, identity, f"{self.workspace}/old/{number}"))
         steps += [Place(f"{self.workspace}/new/{path}", path) for path in decision.place]
         return Journal(self.workspace, tuple(steps))
+
+    def _check_movable(self, path: str) -> None:
+        """Refuse before anything is decided what rename(2) would refuse after.
+
+        To move a directory somewhere else one has to be allowed to write to it, for its `..` changes.
+        """
+        full = f"{self.environment.path}/{path}"
+        for directory in (os.path.dirname(full), full):
+            if os.path.isdir(directory) and not os.path.islink(directory) and not os.access(directory, os.W_OK):
+                raise FilesystemError("move", full, OSError(errno.EACCES, f"`{directory}` must not be written to"))
 
     def listing(self, path: str) -> Mapping[str, bool] | None:
         """List a directory of the environment; links to directories count as files."""

@@ -69,7 +69,7 @@ def pattern_of(base: Interpreter, cache: str, lock: Flock) -> Pattern | None:
     try:
         data = replace.read(kept)
         if data is not None:
-            value = json.loads(data)
+            value = json.loads(replace.unseal(data))
             if value["format"] == FORMAT:
                 files = {name: (mode, text) for name, (mode, text) in value["files"].items()}
                 return Pattern(value["directories"], value["links"], files)
@@ -90,7 +90,7 @@ def _make(base: Interpreter, kept: str, workspace: str, lock: Flock) -> Pattern 
         run_venv(base.executable, model, lock)
         pattern = _read(model)
         os.makedirs(os.path.dirname(kept), exist_ok=True)
-        replace.write(kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
+        replace.write(kept, replace.seal(json.dumps({"format": FORMAT, **pattern._asdict()}).encode()))
     except (OSError, FilesystemError, UnicodeDecodeError):
         return None
     finally:
@@ -130,10 +130,12 @@ def run_venv(executable: str, path: str, lock: Flock) -> None:
             venv.EnvBuilder(symlinks=os.name != "nt").create(path)
         except OSError as error:
             raise FilesystemError("make environment", path, error) from error
+        except ValueError as error:  # a character in the path that `venv` cannot cope with
+            raise InterpreterError(f"`venv` cannot make an environment in `{path}`: {error}") from error
         return
     import subprocess
 
-    words = [executable, "-I", "-m", "venv", "--without-pip", path]
+    words = [os.path.realpath(executable), "-I", "-m", "venv", "--without-pip", path]
     done = subprocess.run(words, capture_output=True, pass_fds=(lock.fd,), stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -17,7 +17,7 @@ from tests.environments import FIXTURES
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SOURCE = Path(envsync.__file__).parent
-ALLOWED = {"__future__", "errno", "sys", "posix", "fcntl", "_blake2", "time"}
+ALLOWED = {"__future__", "gc", "errno", "sys", "posix", "fcntl", "_blake2", "time"}
 """Besides our own modules; all of them are built in or one small extension."""
 
 

@@ -189,6 +189,8 @@ class TestFailure:
         ours = place.script(place.env / "bin" / "tool", mode=0o644)
         place.script(place.first / "tool")
         done = place.run("tool", commands=["tool"])
+        assert done.stdout == f"returned {ours}\n"  # so that it can be repaired
+        done = place.run("tool", commands=[])
         assert (done.returncode, done.stdout) == (126, f"cannot execute `{ours}`: Permission denied\n")
 
     def test_arguments_that_are_too_long(self, place: Place) -> None:

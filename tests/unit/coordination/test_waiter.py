@@ -275,8 +275,12 @@ class TestWait:
     ) -> None:
         """A command that runs in the environment and wants it changed would wait for itself: it is refused at once."""
         monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino}:abc")
-        with pytest.raises(RefusedError, match="waiting would be for itself") as caught:
-            lead_or_wait(request_, environment)
+        inherited = os.open(environment.in_use, os.O_RDONLY)
+        try:
+            with pytest.raises(RefusedError, match="waiting would be for itself") as caught:
+                lead_or_wait(request_, environment)
+        finally:
+            os.close(inherited)
         assert caught.value.exit_code == 124
         assert "{digest}" in str(caught.value.hint)
         assert clock.naps == 0

@@ -29,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envsync
+from envsync import forking
 from envsync.cache.manifest import Script
 from envsync.coordination import waiter
 from envsync.errors import ConflictError
@@ -316,7 +317,11 @@ class World:
     def _compile(self, choice: tuple[int, str]) -> None:
         """Leave bytecode, of what was in a source at this time, as an interpreter with that tag does."""
         number, tag = choice
-        sources = sorted(path for path in self.walk()[0] if path.startswith(SITE) and path.endswith(".py"))
+        sources = sorted(
+            path
+            for path in self.walk()[0]
+            if path.startswith(SITE) and path.endswith(".py") and os.path.isfile(self.env / path)
+        )
         if sources:
             source = sources[number % len(sources)]
             directory, _, name = source.rpartition("/")
@@ -451,6 +456,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One world for all examples: wheels, store and skeleton are made once."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(waiter, "POLL_SECONDS", 0.0)  # nobody waits for the stamps here
+        patched.setattr(forking, "can_share", lambda count: False)  # a fork takes longer than all of a small sync
         for name in [name for name in os.environ if name.startswith("ENVSYNC_")]:
             patched.delenv(name)
         yield World(tmp_path_factory.mktemp("world"))

@@ -1,0 +1,186 @@
+"""Sharing work with forked children: every piece is done, whatever becomes of the children."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from envsync import forking
+from envsync.forking import can_share, share
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Work:
+    """Pieces that leave a line each in one file, so that it can be told how often each was done, and by whom."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "done"
+        self.parent = os.getpid()
+        self.spoil: Callable[[int], None] = lambda number: None
+        """Done before each piece, in whichever process."""
+
+    def __call__(self, number: int) -> None:
+        self.spoil(number)
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, f"{number} {os.getpid()}\n".encode())
+        os.close(fd)
+
+    @property
+    def in_child(self) -> bool:
+        return os.getpid() != self.parent
+
+    def counts(self) -> Counter[int]:
+        return Counter(int(line.split()[0]) for line in self.path.read_text().splitlines())
+
+    def processes(self) -> set[int]:
+        return {int(line.split()[1]) for line in self.path.read_text().splitlines()}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    (tmp_path / "done").touch()
+    return Work(tmp_path)
+
+
+def has_children() -> bool:
+    """Tell whether a child is left, running or not waited for."""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("children", [1, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 2, 100, 2048])
+def test_each_piece_is_done_once(work: Work, count: int, children: int) -> None:
+    """Where nothing goes wrong, every piece is done, by one of the processes, and no process is left."""
+    share(count, work, children=children)
+    assert work.counts() == Counter(range(count))
+    assert len(work.processes()) <= children + 1
+    assert not has_children()
+
+
+def test_the_work_is_shared(work: Work, tmp_path: Path) -> None:
+    """A child takes what the parent has not time for."""
+    started = tmp_path / "started"
+
+    def spoil(number: int) -> None:
+        if work.in_child:
+            started.touch()
+        else:
+            while not started.exists():
+                os.sched_yield()
+
+    work.spoil = spoil
+    share(10, work)
+    assert work.counts() == Counter(range(10))
+    assert len(work.processes()) == 2
+
+
+@pytest.mark.parametrize("how", ["error", "exit", "kill", "terminate"])
+def test_what_a_child_leaves_is_done_here(work: Work, tmp_path: Path, how: str) -> None:
+    """A child that fails or is killed costs nothing but time: all that it may not have done is done again."""
+    started = tmp_path / "started"
+
+    def spoil(number: int) -> None:
+        if not work.in_child:
+            while not started.exists():
+                os.sched_yield()
+        elif started.exists():
+            if how == "error":
+                raise OSError(errno.EIO, "broken")
+            if how == "exit":
+                sys.exit(3)
+            os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        else:
+            started.touch()
+
+    work.spoil = spoil
+    share(50, work)
+    assert work.counts().keys() == set(range(50))
+    assert not has_children()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_an_error_here_ends_the_children(work: Work, error: BaseException) -> None:
+    """What goes wrong in this process is raised, when no child is at work any more, and nothing is left open."""
+
+    def spoil(number: int) -> None:
+        if not work.in_child:
+            raise error
+        signal.pause()
+
+    work.spoil = spoil
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(type(error)):
+        share(10, work)
+    assert not has_children()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_nothing_is_left_open(work: Work) -> None:
+    """No descriptor is left."""
+    before = os.listdir("/proc/self/fd")
+    share(10, work)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("cause", [errno.EAGAIN, errno.ENOMEM])
+def test_without_a_child(work: Work, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
+    """Where no further process can be had, as under a limit on their number, all is done here."""
+
+    def refused() -> int:
+        raise OSError(cause, os.strerror(cause))
+
+    monkeypatch.setattr(os, "fork", refused)
+    share(10, work)
+    assert work.counts() == Counter(range(10))
+
+
+def test_where_children_are_not_waited_for(tmp_path: Path) -> None:
+    """A process that was started with SIGCHLD ignored, as some daemons start theirs, cannot wait for its children."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from envsync import forking\n"
+        f"forking.share(20, lambda number: open({str(tmp_path)!r} + f'/{{number}}', 'w').close())\n"
+    )
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen([sys.executable, "-I", "-c", code], stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert len(os.listdir(tmp_path)) == 20
+
+
+def test_a_process_with_threads_does_not_fork() -> None:
+    """The locks of other threads would stay locked in the child."""
+    assert can_share(10)
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        assert not can_share(10)
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_how_many_pieces() -> None:
+    """One piece is not worth a process, and the numbers of too many do not fit into a pipe."""
+    assert not can_share(0)
+    assert not can_share(1)
+    assert can_share(2)
+    assert can_share(forking._PIPE_BYTES // forking._NUMBER_BYTES)
+    assert not can_share(forking._PIPE_BYTES // forking._NUMBER_BYTES + 1)
