@@ -365,7 +365,7 @@ class World:
             info = infos[number % len(infos)]
             other = f"{info.partition('-')[0]}-0.9.dist-info"
             if not (self.env / SITE / other).exists():
-                shutil.copytree(self.env / SITE / info, self.env / SITE / other)
+                shutil.copytree(self.env / SITE / info, self.env / SITE / other, symlinks=True)
 
     def _lose_record(self, number: int) -> None:
         """Lose the RECORD of what we installed: the wheel in the store still says what it owns."""
