@@ -144,7 +144,9 @@ class Seeker:
             tuple(self._wanted(self.target)),
             tuple(local_file(self.request, path, direct=False) for path in found),
         )
-        if fetching and self._is_memorable(inputs):
+        # direct_url.json names the place of this very lock file, which the digest does not cover.
+        placeless = all(item.origin.direct_url is None for item in goal.wanted)
+        if fetching and placeless and self._is_memorable(inputs):
             self._remember(goal)
         return goal
 

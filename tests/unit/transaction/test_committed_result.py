@@ -14,6 +14,7 @@ import base64
 import configparser
 import csv
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -692,6 +693,22 @@ def test_a_record_that_claims_the_environment(tmp_path: Path, path: str) -> None
     world.check([])
     assert os.path.lexists(world.env / path)
     assert os.lstat(world.env / ".envsync" / "in-use").st_ino == before
+
+
+def test_one_lock_file_in_two_places(tmp_path: Path) -> None:
+    """Where a wheel came from is said by this lock file, not by one elsewhere with the same content."""
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        path = build_wheel(tmp_path / place, "demo", "1")
+        lock = tmp_path / place / "pylock.toml"
+        archive = f'{{ path = "{os.path.basename(path)}", hashes = {{ sha256 = "{sha256_of(path)}" }} }}'
+        lock.write_text(
+            'lock-version = "1.0"\ncreated-by = "tests"\n'
+            f'[[packages]]\nname = "demo"\nversion = "1"\narchive = {archive}\n'
+        )
+        envsync.sync(lock, cache_dir=tmp_path / "cache")
+        direct_url = tmp_path / place / ".venv" / SITE / "demo-1.dist-info" / "direct_url.json"
+        assert json.loads(direct_url.read_text())["url"] == f"file://{path}"
 
 
 def test_what_venv_seeds_is_spared(world: World) -> None:
