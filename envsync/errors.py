@@ -144,6 +144,27 @@ class SharedFailureError(EnvsyncError):
     """The process that synced for us failed; its message is ours."""
 
 
+class DeadLeadersError(EnvsyncError):
+    """One process after the other died while it synced: what kills them (memory, a time limit) would kill the next.
+
+    :param path: the environment
+    :param leaders: who they were, as in "pid 4711 on node07"
+    """
+
+    def __init__(self, path: str, leaders: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{len(leaders)} processes died one after the other while they synced environment `{path}`: "
+            f"{', '.join(leaders)}",
+            hint="find out what ended them (memory or time limits?), then run again",
+        )
+        self.path = path
+        self.leaders = leaders
+
+
+class SyncCancelledError(EnvsyncError):
+    """Nobody waits for this sync any more, so it was given up before its commit was decided; nothing was changed."""
+
+
 # The network or the index must act.
 
 

@@ -1,8 +1,8 @@
 """Share numbered pieces of work with forked children, for work that the GIL would slow down.
 
-Each process takes the next number from one pipe until none is left. A child that fails says nothing: all that was
-not done in the parent is then done again there, so that what is wrong shows itself in the open, and a child that was
-killed costs nothing but time. So every piece has to be one that may be done twice.
+Each process takes the next number from one pipe until none is left. A child that fails says at which, and the parent
+does that one itself, so that what is wrong shows itself in the open; if a child was killed, the parent does again all
+that it has not done itself. So every piece has to be one that may be done twice.
 
 Children inherit all descriptors, the environment lock among them: it is held until the last of them has ended,
 whatever becomes of the parent. A process with other threads does not fork: their locks would stay locked in the child.
@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
+TELL_SECONDS = 0.25
 _NUMBER_BYTES = 2
 _PIPE_BYTES = 4096
 """What fits into a pipe everywhere that matters (Linux has 65,536)."""
@@ -25,61 +27,114 @@ def can_share(count: int) -> bool:
     return hasattr(os, "fork") and threading.active_count() == 1 and 1 < count <= _PIPE_BYTES // _NUMBER_BYTES
 
 
-def share(count: int, work: Callable[[int], None], *, children: int = 1) -> None:
+def share(
+    count: int,
+    work: Callable[[int], None],
+    *,
+    children: int = 1,
+    tell: Callable[[int | None], None] = lambda _: None,
+) -> None:
     """Do the pieces 0 to count - 1, in order of being taken, in this process and its children.
 
+    :param tell: called in this process alone: with each piece that was done here, and with None a few times a second
+        while the children are waited for; what it raises ends the work
     :raises BaseException: what a piece raised; the children have ended by then
     """
     reading, writing = os.pipe()
     os.write(writing, b"".join(number.to_bytes(_NUMBER_BYTES, "big") for number in range(count)))
     os.close(writing)
+    failing, failed = os.pipe()
+    os.set_blocking(failing, False)
     running: list[int] = []
     done: set[int] = set()
-    failed = False
+
+    def do(number: int) -> None:
+        work(number)
+        done.add(number)
+        tell(number)
+
+    def look() -> None:
+        for number in _numbers(failing):  # a child could not do it: here, what is wrong shows itself
+            do(number)
+
+    all_well = True
     try:
         for _ in range(children):
             try:
-                running.append(_fork(reading, work))
+                running.append(_fork(reading, failed, work))
             except OSError:
                 break  # no more processes allowed, or no memory: then the work is done here
         for number in _numbers(reading):
-            work(number)
-            done.add(number)
+            do(number)
+            look()
         while running:
-            failed |= _wait(running[-1]) != 0
+            all_well &= _wait(running[-1], look, tell) == 0
             running.pop()
+        look()
     finally:
         for child in running:  # something went wrong here
-            os.kill(child, signal.SIGTERM)
+            try:
+                os.kill(child, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # we were interrupted just after it was waited for
         for child in running:
             _wait(child)
-        os.close(reading)
-    if failed:
+        for descriptor in (reading, failing, failed):
+            os.close(descriptor)
+    if not all_well:
         for number in sorted(set(range(count)) - done):
-            work(number)
+            do(number)
 
 
-def _wait(child: int) -> int:
+def _wait(
+    child: int, look: Callable[[], None] | None = None, tell: Callable[[int | None], None] = lambda _: None
+) -> int:
     """Wait for a child and return its status; 1 where nobody is told (SIGCHLD is ignored, as some daemons do)."""
+    pause, told = 0.001, time.monotonic()
     try:
+        while look is not None:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            look()
+            time.sleep(pause)
+            pause = min(0.02, pause * 1.5)
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                tell(None)
         return os.waitpid(child, 0)[1]
     except ChildProcessError:
         return 1
 
 
 def _numbers(reading: int) -> Iterator[int]:
-    while data := os.read(reading, _NUMBER_BYTES):
-        yield int.from_bytes(data, "big")
+    try:
+        while data := os.read(reading, _NUMBER_BYTES):
+            yield int.from_bytes(data, "big")
+    except BlockingIOError:
+        pass  # there is none now
 
 
-def _fork(reading: int, work: Callable[[int], None]) -> int:
-    child = os.fork()
+def _fork(reading: int, failed: int, work: Callable[[int], None]) -> int:
+    # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    child = -1
+    try:
+        child = os.fork()
+    finally:
+        if child:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
         return child
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleaned up
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in _numbers(reading):
-            work(number)
+            try:
+                work(number)
+            except Exception:  # noqa: BLE001  # the parent meets it, too
+                os.write(failed, number.to_bytes(_NUMBER_BYTES, "big"))
+                break
         os._exit(0)
     finally:
         os._exit(1)

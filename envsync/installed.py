@@ -131,7 +131,12 @@ def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Insta
     found = []
     for site in layout.sites:
         try:
-            names = [name for name in os.listdir(f"{environment.path}/{site}") if name.endswith(".dist-info")]
+            # What begins with a tilde was moved aside by pip, which was killed while it uninstalled it.
+            names = [
+                name
+                for name in os.listdir(f"{environment.path}/{site}")
+                if name.endswith(".dist-info") and not name.startswith("~")
+            ]
         except FileNotFoundError:
             continue
         if names:

@@ -6,9 +6,12 @@ from typing import Protocol
 
 
 class Report(Protocol):
-    """Called whenever there is something new to say, from any thread; must return at once and never raise.
+    """Called whenever there is something new to say, from any thread; must return at once.
 
-    :param phase: what is being done: "resolving", "downloading", "unpacking", "staging", "waiting", "committing"
+    What it raises ends the sync, at the latest before the commit is decided. Once it is, it must not raise.
+
+    :param phase: what is being done: "resolving", "downloading", "unpacking", "staging", "waiting for ...",
+        "committing", "verifying"
     :param done: how many of the phase's items are done
     :param total: how many there are
     :param bytes_done: bytes done, where the phase counts bytes

@@ -19,27 +19,41 @@ SUFFIX = ".new"
 PASSING = frozenset({errno.ESTALE, errno.EEXIST})
 
 
-def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
+def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -> None:
     """Replace a file as a whole. Its inode is always a new one.
 
+    :param durable: when this returns, the file is on the disk under its name
     :raises FilesystemError: it cannot be written; what was there is untouched and no temporary file is left
     """
-    temporary = f"{path}.{os.getpid()}{SUFFIX}"
+    # Threads share a pid, and so do processes in different containers: the name has to be nobody else's.
+    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, path)
+        if durable:
+            _sync_directory(os.path.dirname(path))
     except OSError as error:
         discard(temporary)
         raise FilesystemError("write", path, error) from error
     except BaseException:
         discard(temporary)
         raise
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def seal(data: bytes) -> bytes:

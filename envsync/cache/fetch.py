@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from envsync import forking
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store, check_identity, origin
-from envsync.errors import EnvsyncError, NoWheelError, WheelError
+from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
 from envsync.progress import Report, quiet
 from envsync.target import Artifact
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
     from envsync.cache.download import Downloader
 
-_REPORT_EVERY = 0.1
-"""Seconds between two reports of bytes."""
+REPORT_SECONDS = 0.1
+"""Between two reports of bytes."""
+ALIVE_SECONDS = 0.25
+"""Between two reports of anything: they are signs of life, and the moments at which a sync can be cancelled."""
 
 
 def fetch(
@@ -71,7 +74,12 @@ def fetch(
         import anyio
 
         session = _Session(missing, store, report, workers or 1)
-        anyio.run(session.run, tuple(index_urls))
+        try:
+            anyio.get_current_task()
+        except RuntimeError:
+            anyio.run(session.run, tuple(index_urls))
+        else:  # in a notebook, say: a thread has one event loop at most
+            session.run_in_thread(tuple(index_urls))
         manifests.update(session.manifests)
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
 
@@ -87,18 +95,42 @@ def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, rep
         return {}
     done = 0
 
+    parent = os.getpid()
+
     def work(number: int) -> None:
-        nonlocal done
         artifact = local[number]
         if store.get(artifact.sha256 or "") is None:
-            store.add(artifact.path or "", artifact)
-        done += workers  # the children are about as far as we are
+            checkpoint = every(REPORT_SECONDS, partial(tell, None)) if os.getpid() == parent else _nothing
+            store.add(artifact.path or "", artifact, checkpoint=checkpoint)
+
+    def tell(number: int | None) -> None:
+        nonlocal done
+        if number is not None:
+            done += workers  # the children are about as far as we are
         report("unpacking", min(done, len(local)), len(local))
 
     report("unpacking", 0, len(local))
-    forking.share(len(local), work, children=workers - 1)
+    forking.share(len(local), work, children=workers - 1, tell=tell)
     found = {artifact.name: _find(artifact, store) for artifact in local}
     return {name: manifest for name, manifest in found.items() if manifest is not None}
+
+
+def every(seconds: float, call: Callable[[], object]) -> Callable[[], None]:
+    """Make a function that does the call, but not more often than that."""
+    due = time.monotonic() + seconds
+
+    def check() -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due:
+            due = now + seconds
+            call()
+
+    return check
+
+
+def _nothing() -> None:
+    pass
 
 
 def _find(artifact: Artifact, store: Store) -> Manifest | None:
@@ -149,10 +181,24 @@ class _Session:
         self._missing = missing
         self._store = store
         self._workers = workers
+        self._given_up = False
         self._failures: list[tuple[bool, int, EnvsyncError]] = []
         sizes = [artifact.size for artifact in missing if artifact.path is None]
         size = sum(size or 0 for size in sizes) if None not in sizes else 0
         self._progress = _Progress(report, len(sizes), size, len(missing))
+
+    def run_in_thread(self, index_urls: Sequence[str]) -> None:
+        """Run in a thread of its own. An interrupt here ends it."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        import anyio
+
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                pool.submit(anyio.run, self.run, index_urls).result()
+            except BaseException:
+                self._given_up = True
+                raise
 
     async def run(self, index_urls: Sequence[str]) -> None:
         import anyio
@@ -164,11 +210,28 @@ class _Session:
                 from envsync.cache.download import Downloader
 
                 downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
+            alive = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(alive.cancel_scope.cancel)
             group = await stack.enter_async_context(anyio.create_task_group())
+            alive.start_soon(self._stay_alive, group.cancel_scope)
             for number, artifact in sorted(enumerate(self._missing), key=_by_size, reverse=True):
                 group.start_soon(self._get, number, artifact, downloader, limiter, group.cancel_scope)
         if self._failures:
             raise min(self._failures, key=lambda failure: failure[:2])[2]
+
+    async def _stay_alive(self, scope: anyio.CancelScope) -> None:
+        """Report even while nothing arrives; what the report raises cancels all."""
+        import anyio
+
+        try:
+            while True:
+                await anyio.sleep(ALIVE_SECONDS)
+                if self._given_up:
+                    raise SyncCancelledError("fetching was interrupted")
+                self._progress.tell()
+        except EnvsyncError as error:
+            self._failures.append((False, -1, error))
+            scope.cancel()
 
     async def _get(
         self,
@@ -235,18 +298,18 @@ class _Progress:
         self._received += count
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + _REPORT_EVERY
-            self._tell()
+            self._next = now + REPORT_SECONDS
+            self.tell()
 
     def finish_download(self) -> None:
         self._downloaded += 1
-        self._tell()
+        self.tell()
 
     def finish_unpacking(self) -> None:
         self._unpacked += 1
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         if self._downloaded < self._downloads:
             self._report("downloading", self._downloaded, self._downloads, self._received, self._size)
         else:

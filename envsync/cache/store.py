@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from envsync import disk, replace
 from envsync.cache.manifest import NAME, Manifest, load
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.target import Artifact
@@ -57,10 +58,12 @@ class Store:
     """The content-addressed store below a cache directory.
 
     :param root: the cache directory; need not exist before `prepare`
+    :param durable: force an entry to the disk before it gets its name
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, durable: bool = False) -> None:
         self.root = root
+        self.durable = durable
         self.wheels = f"{root}/v1/wheels"
         self.tmp = f"{root}/v1/tmp"
         self.locks = f"{root}/v1/locks"
@@ -157,14 +160,9 @@ class Store:
                 return self._publish(directory, manifest)
 
     def sweep(self) -> int:
-        """Remove what was abandoned in tmp more than a day ago; return how many things that were."""
+        """Remove what was abandoned more than a day ago; return how many things that were."""
         removed = 0
-        try:
-            names = os.listdir(self.tmp)
-        except OSError:
-            return 0  # nothing there, or nothing that we may see
-        for name in names:
-            path = f"{self.tmp}/{name}"
+        for path in self._unfinished():
             try:
                 if time.time() - os.lstat(path).st_mtime < ABANDONED:
                     continue
@@ -173,6 +171,16 @@ class Store:
             _remove(path)
             removed += 1
         return removed
+
+    def _unfinished(self) -> Iterator[str]:
+        """Name what is in tmp, and the temporary files of what is written beside its place."""
+        beside = [(f"{self.root}/v1/{kind}", replace.SUFFIX) for kind in ("interpreters", "skeletons", "targets")]
+        for directory, suffix in ((self.tmp, ""), *beside):
+            try:
+                names = os.listdir(directory)
+            except OSError:
+                continue  # nothing there, or nothing that we may see
+            yield from (f"{directory}/{name}" for name in names if name.endswith(suffix))
 
     def staging(self, purpose: str) -> str:
         """Return a path in tmp that nobody else on any host uses."""
@@ -201,6 +209,8 @@ class Store:
     def _publish(self, directory: str, manifest: Manifest) -> Manifest:
         """Rename an entry into place, or use the one that is there."""
         path = self.path(manifest.sha256)
+        if self.durable:
+            disk.sync_filesystem(self.tmp)
         for _ in range(10):
             try:
                 os.rename(directory, path)

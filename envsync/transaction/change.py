@@ -81,10 +81,14 @@ def ownership(  # noqa: PLR0917
     manifests: Mapping[str, Manifest],
     ledger: Ledger,
     store: Store,
+    *,
+    reclaim: bool = False,
 ) -> Ownership:
     """Find out whose files a plan concerns.
 
     Reads the RECORDs of what goes, and of what stays only those that have a top-level entry in common.
+
+    :param reclaim: what is where envsync installed a file goes with it, even if no RECORD says so any more
     """
     removed: dict[str, str] = {}
     for item in plan.remove:
@@ -93,6 +97,10 @@ def ownership(  # noqa: PLR0917
             files = _from_store(layout, item, ledger, store)
         removed.update((file.path, file.hash) for file in files)
         removed.setdefault(f"{item.dist_info}/RECORD", "")
+    if reclaim:
+        for wanted in plan.install:
+            if wanted.name in ledger.entries:
+                removed.update((path, "") for path, _ in files_of_manifest(layout, manifests[wanted.name]))
     if not plan.keep:
         return Ownership(removed, {})
     touched = {layout.entry(path) for path in removed}
@@ -148,7 +156,8 @@ class Changer(NamedTuple):
     """What it takes to prepare a change.
 
     :ivar env: absolute path of the environment, as scripts will name it
-    :ivar workspace: where the stage and the trash of this sync are, relative to the environment
+    :ivar workspace: where the stage and the trash of this sync are, relative to the environment; a part of this very
+        change may be staged in it already
     """
 
     environment: Environment
@@ -171,7 +180,7 @@ class Changer(NamedTuple):
         allotment = allot(items, self.layout, owned.kept)
         root = f"{self.environment.path}/{self.workspace}/new"
         try:
-            os.makedirs(root)
+            os.makedirs(root, exist_ok=True)
         except OSError as error:
             raise FilesystemError("make directory", root, error) from error
         stager = Stager(

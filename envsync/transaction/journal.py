@@ -13,6 +13,8 @@ The rules, in the order in which they matter:
 4. rename(2) of two hard links of one file onto each other does nothing and reports success. So where source and
    destination of a placement are one inode, the source is unlinked instead.
 5. The stamp is gone before the first step and written after the journal is removed.
+6. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.disk`); without, what a lost
+   node leaves is undefined.
 
 State after a crash: before the journal's rename, the environment is as it was and a stage lies about; after it,
 every entry is wholly old, in the trash, or wholly new, and `apply` leads to the new state; after the journal is
@@ -29,7 +31,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from envsync import replace
+from envsync import disk, replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.stamp import checksum
@@ -115,9 +117,14 @@ def load(data: bytes, path: str) -> Journal | None:
     return Journal(head["workspace"], tuple(steps))
 
 
-def write(environment: Environment, journal: Journal) -> None:
-    """Put the journal in place. When this returns the commit is decided."""
-    replace.write(environment.journal, dump(journal))
+def write(environment: Environment, journal: Journal, *, durable: bool = False) -> None:
+    """Put the journal in place. When this returns the commit is decided.
+
+    :param durable: force the stage to the disk first, then the journal
+    """
+    if durable:
+        disk.sync_filesystem(environment.path)
+    replace.write(environment.journal, dump(journal), durable=durable)
 
 
 def read(environment: Environment) -> Journal | None:
@@ -131,14 +138,17 @@ def ledger_path(environment: Environment, journal: Journal) -> str:
     return f"{environment.path}/{journal.workspace}/installed.json"
 
 
-def finish(environment: Environment, journal: Journal) -> tuple[str, ...]:
+def finish(environment: Environment, journal: Journal, *, durable: bool = False) -> tuple[str, ...]:
     """Take the steps, put the new `installed.json` in place, and remove the journal.
 
+    :param durable: force the steps to the disk before the journal is removed
     :returns: the paths that are not as the steps assume, as `apply`
     :raises FilesystemError: the operating system refused something; the journal stays for the next leader
     """
     left = apply(environment, journal)
     replace.rename_if_there(ledger_path(environment, journal), environment.installed)
+    if durable:
+        disk.sync_filesystem(environment.path)
     replace.remove(environment.journal)
     return left
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -89,12 +90,15 @@ class Linker:
             done = 0
 
             def work(number: int) -> None:
-                nonlocal done
                 self._do_group(groups[number])
-                done += 2 * _size(groups[number])  # the child is about as far as we are
+
+            def tell(number: int | None) -> None:
+                nonlocal done
+                if number is not None:
+                    done += 2 * _size(groups[number])  # the child is about as far as we are
                 report("staging", min(done, total), total)
 
-            forking.share(len(groups), work)
+            forking.share(len(groups), work, tell=tell)
         else:
             self._run_in_two_threads(groups, report)
 
@@ -113,12 +117,12 @@ class Linker:
                     return
                 try:
                     self._do_group(group)
+                    with self.lock:
+                        done += _size(group)
+                        report("staging", done, total)
                 except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
                     errors.append(error)
                     return
-                with self.lock:
-                    done += _size(group)
-                    report("staging", done, total)
 
         thread = threading.Thread(target=work, name="envsync-link")
         thread.start()
@@ -149,11 +153,11 @@ class Linker:
             os.close(destination)
 
     def _bring(self, job: Job, source: int, destination: int) -> None:
-        stat, link = os.stat, os.link
+        look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
         for name, size, executable in job.files:
             try:
-                status = stat(name, dir_fd=source, follow_symlinks=False)
+                status = look(name, dir_fd=source, follow_symlinks=False)
             except OSError as error:
                 raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
             if status.st_size != size or status.st_mtime_ns != mtime_ns:
@@ -162,13 +166,16 @@ class Linker:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
                     continue
-                except FileExistsError as error:
+                except FileExistsError:
+                    # A child that failed has done it, or a leader that died.
                     if _is_same(name, source, destination):
-                        continue  # a child that failed has done it
-                    raise FilesystemError("link", f"{job.destination}/{name}", error) from error
+                        continue
+                    os.unlink(name, dir_fd=destination)
+                    link(name, name, src_dir_fd=source, dst_dir_fd=destination)
+                    continue
                 except OSError as error:
                     self._fall_back(job, name, error)
-            self._copy(job, name, executable=bool(executable))
+            self._copy(job, name, size=int(size), executable=bool(executable))
 
     def _fall_back(self, job: Job, name: str, error: OSError) -> None:
         if error.errno not in COPY_INSTEAD or self.strict:
@@ -177,16 +184,19 @@ class Linker:
         if error.errno in NEVER_LINKS:
             self.link = False
 
-    def _copy(self, job: Job, name: str, *, executable: bool) -> None:
+    def _copy(self, job: Job, name: str, *, size: int, executable: bool) -> None:
         import shutil
 
         source, destination = f"{job.source}/{name}", f"{job.destination}/{name}"
+        mode = (0o777 if executable else 0o666) & ~self.umask
         try:
             if os.path.lexists(destination):
+                if _is_whole(destination, size, mode, job.manifest.mtime):
+                    return  # as a leader that died has left it
                 os.unlink(destination)  # never write through what may be a link to the store
             shutil.copyfile(source, destination)
-            os.chmod(destination, (0o777 if executable else 0o666) & ~self.umask)
-            os.utime(destination, (job.manifest.mtime, job.manifest.mtime))
+            os.chmod(destination, mode)
+            os.utime(destination, (job.manifest.mtime, job.manifest.mtime))  # last: it says that the copy is whole
         except OSError as error:
             raise FilesystemError("write", destination, error) from error
 
@@ -203,6 +213,34 @@ def _is_same(name: str, source: int, destination: int) -> bool:
     left = os.stat(name, dir_fd=source, follow_symlinks=False)
     right = os.stat(name, dir_fd=destination, follow_symlinks=False)
     return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
+
+
+def read_umask() -> int:
+    """Return this process's umask.
+
+    umask(2) can only be asked by setting it, for all threads at once: one that asks at the same moment may set the
+    wrong one for good. Linux tells it without (proc(5)).
+    """
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass  # not Linux, or no /proc
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+def _is_whole(path: str, size: int, mode: int, mtime: int) -> bool:
+    """Tell whether a copy was finished: its time is set last."""
+    status = os.lstat(path)
+    return status.st_nlink == 1 and (status.st_mode, status.st_size, status.st_mtime_ns) == (
+        stat.S_IFREG | mode,
+        size,
+        mtime * 1_000_000_000,
+    )
 
 
 def make_directory(path: str) -> None:

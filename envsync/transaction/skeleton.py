@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from envsync import replace
+from envsync import disk, replace
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.installed import Layout, Ledger, dump_ledger
@@ -32,16 +32,17 @@ Signature: 8a477f597d28d172789f06886806bc55
 """
 
 
-def make(environment: Environment, base: Interpreter, lock: Flock, cache: str) -> None:
+def make(environment: Environment, base: Interpreter, lock: Flock, cache: str, *, durable: bool = False) -> None:
     """Make the skeleton.
 
     :param base: the interpreter outside any environment that it is to use
     :param lock: the held environment lock, which a child that writes has to hold as well: it outlives us
     :param cache: the cache directory, where skeletons are remembered
+    :param durable: force it to the disk before the mark is removed
     :raises InterpreterError: `venv` failed; the mark stays, and the next attempt begins anew
     """
     path = os.path.abspath(environment.path)
-    replace.write(environment.making, b"")
+    replace.write(environment.making, b"", durable=durable)
     pattern = pattern_of(base, cache, lock) if is_plain(path) else None
     if pattern is None:
         run_venv(base.executable, path, lock)
@@ -50,6 +51,8 @@ def make(environment: Environment, base: Interpreter, lock: Flock, cache: str) -
     for name, content in ((".gitignore", b"*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
         if not os.path.lexists(f"{path}/{name}"):
             replace.write(f"{path}/{name}", content)
+    if durable:
+        disk.sync_filesystem(path)
     replace.remove(environment.making)
 
 
@@ -58,7 +61,7 @@ def exists(environment: Environment) -> bool:
     return any(os.path.lexists(f"{environment.path}/{name}") for name in PARTS)
 
 
-def take_away(environment: Environment, workspace: str) -> None:
+def take_away(environment: Environment, workspace: str, *, durable: bool = False) -> None:
     """Move the skeleton, with all that is installed in it, into the trash. The caller holds in-use exclusively.
 
     :param workspace: a directory below `.envsync`, relative to the environment
@@ -73,9 +76,9 @@ def take_away(environment: Environment, workspace: str) -> None:
     decided = Journal(workspace, tuple(steps))
     os.makedirs(f"{environment.path}/{workspace}", exist_ok=True)
     replace.write(journal.ledger_path(environment, decided), dump_ledger(Ledger("", "", {})))
-    journal.write(environment, decided)
+    journal.write(environment, decided, durable=durable)
     replace.discard(environment.draining)
-    journal.finish(environment, decided)
+    journal.finish(environment, decided, durable=durable)
 
 
 def layout_of(environment: Environment, interpreter: Interpreter) -> Layout:

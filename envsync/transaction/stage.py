@@ -14,6 +14,7 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from envsync import replace
 from envsync.cache.manifest import Directory, Manifest
 from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
@@ -21,11 +22,12 @@ from envsync.installed import Layout
 from envsync.plan import Wanted
 from envsync.progress import Report, quiet
 from envsync.transaction import scripts
-from envsync.transaction.linking import Job, Linker, PoisonedError, make_directory
+from envsync.transaction.linking import Job, Linker, PoisonedError, make_directory, read_umask
 from envsync.transaction.steps import Node
 
-RESERVED = frozenset({".lock", ".envsync"})
+RESERVED = frozenset({".envsync"})
 """Names in the environment and in site-packages that are envsync's own."""
+RESERVED_AT_THE_TOP = RESERVED | {".lock"}
 
 
 class Item(NamedTuple):
@@ -55,19 +57,17 @@ class Stager:
     """Stages distributions for one environment.
 
     :param env: absolute path of the environment, as scripts name it
-    :param root: the directory of the stage, which exists and is empty
+    :param root: the directory of the stage, which exists; what is in it is a part of this very stage
     :param link: False to copy always
     :param strict: rather fail than copy
     """
 
     def __init__(self, env: str, layout: Layout, store: Store, root: str, *, link: bool, strict: bool) -> None:
-        umask = os.umask(0o022)
-        os.umask(umask)
         self.env = env
         self.layout = layout
         self.store = store
         self.root = root
-        self.linker = Linker(link=link, strict=strict, umask=umask)
+        self.linker = Linker(link=link, strict=strict, umask=read_umask())
         self.staged = Staged()
 
     def stage(self, items: Sequence[Item], report: Report = quiet) -> Staged:
@@ -81,6 +81,7 @@ class Stager:
         for item in items:
             for directory in item.manifest.directories:
                 self._assign(item, directory, groups)
+        _clear(self.root, self.staged.tree)
         self.linker.run(list(groups.values()), report)
         for item in items:
             self._generate(item)
@@ -91,18 +92,19 @@ class Stager:
         """Assign a directory to the group of its top-level entry."""
         manifest = item.manifest
         base = self.layout.directory(directory.scheme, manifest.name)
+        names = RESERVED if base else RESERVED_AT_THE_TOP
         files = self._chosen(directory, base, item)
         if not files:
             return
         source = f"{self.store.path(manifest.sha256)}/{directory.scheme}"
         if directory.path:
             first = directory.path.partition("/")[0]
-            reserved = first in RESERVED
+            reserved = first in names
             group = f"{base}/{first}"
             path = f"{base}/{directory.path}" if base else directory.path
             source += f"/{directory.path}"
         else:
-            reserved = any(name in RESERVED for name, _, _ in files)
+            reserved = any(name in names for name, _, _ in files)
             group = f"{base} {manifest.name}"
             path = base
         if reserved and (directory.scheme == "data" or base in self.layout.sites):
@@ -218,3 +220,15 @@ def _prefixed(row: str, prefix: str) -> str:
 
 def _quoted(path: str) -> str:
     return '"' + path.replace('"', '""') + '"' if any(c in path for c in ',"\n\r') else path
+
+
+def _clear(path: str, wanted: Node) -> None:
+    """Take away what a stage that a dead leader left holds besides what is wanted: whole directories are placed."""
+    with os.scandir(path) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in entries]
+    for name, is_directory, is_link in found:
+        below = wanted.children.get(name)
+        if is_directory and below is not None:
+            _clear(f"{path}/{name}", below)
+        elif is_directory or is_link or name not in wanted.files:
+            replace.discard_tree(f"{path}/{name}")

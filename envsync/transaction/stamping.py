@@ -39,16 +39,17 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     vouched.in_use = in_use
 
 
-def write(vouched: Stamp, environment: Environment) -> None:
+def write(vouched: Stamp, environment: Environment, *, durable: bool = False) -> None:
     """Write the stamp, a clock tick of this filesystem later than the last change that it vouches for.
 
     If the tick does not come, the stamp is marked racy. A change within the tick would leave the mtime equal.
 
+    :param durable: force it to the disk; what it vouches for is there already
     :raises FilesystemError: it cannot be written; there is then no stamp, or the one of before
     """
     latest = max(site.mtime_ns for site in vouched.sites)
     vouched.racy = not _outlast(f"{environment.state}/clock{replace.SUFFIX}", latest)
-    replace.write(environment.stamp, stamp.dump(vouched))
+    replace.write(environment.stamp, stamp.dump(vouched), durable=durable)
     replace.discard(environment.draining)
 
 
@@ -57,15 +58,16 @@ def _outlast(probe: str, mtime_ns: int) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            while os.fstat(fd).st_mtime_ns <= mtime_ns:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.002)
+                os.utime(fd)
+            return True
+        finally:
+            os.close(fd)
     except OSError as error:
         raise FilesystemError("write", probe, error) from error
-    try:
-        while os.fstat(fd).st_mtime_ns <= mtime_ns:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.002)
-            os.utime(fd)
-        return True
     finally:
-        os.close(fd)
         replace.discard(probe)

@@ -6,6 +6,7 @@ import builtins
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,12 @@ class TestWrite:
         with pytest.raises(FilesystemError, match="No such file"):
             replace.write(f"{path}/x", b"")
 
-    def test_a_temporary_file_of_a_dead_process(self, path: str) -> None:
-        """A temporary file that a process of the same number left is overwritten."""
-        Path(f"{path}.{os.getpid()}.new").write_bytes(b"longer than what is to come")
-        replace.write(path, b"new")
-        assert replace.read(path) == b"new"
+    def test_many_threads_at_once(self, path: str) -> None:
+        """Threads of one process, and processes of one number in different containers, do not write into one file."""
+        contents = [bytes([number]) * (1 << 16) for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda content: [replace.write(path, content) for _ in range(20)], contents))
+        assert replace.read(path) in contents
         assert os.listdir(os.path.dirname(path)) == ["state"]
 
 
