@@ -22,8 +22,10 @@ def main(arguments: Sequence[str]) -> int:
             if status is not None:
                 return status
         return _slow(arguments)
-    except KeyboardInterrupt:
-        return _die_of_interrupt()
+    except KeyboardInterrupt as interrupt:
+        from envsync.coordination.signals import die_of
+
+        return die_of(interrupt)
     except Exception as error:
         from envsync.coordination.messages import say_error
         from envsync.errors import EnvsyncError, UsageError
@@ -41,8 +43,10 @@ def main(arguments: Sequence[str]) -> int:
 def _slow(arguments: Sequence[str]) -> int:
     """Run anything but a plain `run`, with all libraries at hand."""
     from envsync import options
+    from envsync.coordination.signals import listen
     from envsync.coordination.slowlane import load_site
 
+    listen()
     load_site()
     parsed = options.parse(arguments[1:], options.SYNC) if arguments and arguments[0] == "sync" else None
     if parsed is not None and not parsed[1]:
@@ -56,46 +60,23 @@ def _slow(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int | None:
     """Take the fast lane. Returns None for what needs the command line interface proper."""
-    from envsync import fastlane, options, request
+    from envsync import fastlane, launch, options, request
 
     parsed = options.parse(arguments, options.RUN)
     if parsed is None or not parsed[1]:
         return None
     settings, words = parsed
-    environ = _environ()
+    environ = launch.variables()
     asked = request.resolve(settings, environ)
     environment = fastlane.environment_of(asked)
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         fastlane.become(entry, words, environ)
+    from envsync.coordination.signals import listen
     from envsync.coordination.slowlane import run
 
-    run(asked, environment, words, distrust=entry is not None)
-
-
-def _environ() -> dict[str, str]:
-    """Return the environment variables, as `os.environ` has them."""
-    if "os" in sys.modules or sys.platform == "win32":
-        import os
-
-        return dict(os.environ)
-    import posix
-
-    encoding = sys.getfilesystemencoding()
-    return {
-        name.decode(encoding, "surrogateescape"): value.decode(encoding, "surrogateescape")
-        for name, value in posix.environ.items()
-    }
-
-
-def _die_of_interrupt() -> int:
-    """End as the signal would have ended us, so that a shell stops its loop, too."""
-    import os
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    return 130
+    listen()
+    run(asked, environment, words, environ, distrust=entry is not None)
 
 
 def _open_missing_streams() -> None:

@@ -76,7 +76,7 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         fastlane.become(entry, command, os.environ)
-    slowlane.run(asked, environment, command, distrust=entry is not None)
+    slowlane.run(asked, environment, command, os.environ, distrust=entry is not None)
 
 
 def _sync(**given: Any) -> int:

@@ -52,6 +52,21 @@ class Environment:
         return self.state + "/failure.json"
 
     @property
+    def waiting(self) -> str:
+        """Directory of the names of those who wait."""
+        return self.state + "/waiting"
+
+    @property
+    def turn(self) -> str:
+        """Which request is to be served next."""
+        return self.state + "/turn"
+
+    @property
+    def leading(self) -> str:
+        """Is there and locked while somebody leads, so that others can ask without touching the environment lock."""
+        return self.state + "/leading"
+
+    @property
     def making(self) -> str:
         """Present while the skeleton (bin, lib, pyvenv.cfg) is being made: what is there may be half of one."""
         return self.state + "/making"

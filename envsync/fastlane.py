@@ -91,7 +91,7 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
 
 def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
     # A command of ours may start others of its kind while a leader waits for it to end: it would wait for itself.
-    inside = os.environ.get(b"ENVSYNC_IN", b"").partition(b":")[0] == b"%d" % inode
+    inside = launch.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
     for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -111,6 +111,15 @@ def fits(current: Stamp, request: Request, config: str) -> bool:
     :raises OSError: something that it vouches for cannot be read
     """
     return digest_of(request, current) == current.digest and is_untouched(current, config)
+
+
+def is_named(request: Request, environment: Environment) -> bool:
+    """Tell whether the stamp is for this request, whether or not it still fits what it vouches for."""
+    try:
+        current = stamp.load(content(environment.stamp))
+        return current is not None and digest_of(request, current) == current.digest
+    except OSError:
+        return False
 
 
 def digest_of(request: Request, current: Stamp) -> str | None:
@@ -169,7 +178,7 @@ def become(entry: Entry, words: Sequence[str], environ: Mapping[str, str], *, ce
     variables = launch.environment_variables(environ, env, token)
     fd = launch.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
     if environ.get("ENVSYNC_EVENTS"):
-        from envsync.coordination.events import record
+        from envsync.coordination.eventsfile import record
 
         record("launched", env=env, digest=entry.stamp.digest, command=list(words))
     broken = launch.execute(env, entry.stamp.commands, words, variables)

@@ -28,19 +28,11 @@ FLAG, TEXT, LIST, SECONDS = "flag", "text", "list", "seconds"
 class Option:
     """One option.
 
-        :param name: as in `find-links`; the variable is ENVSYNC_FIND_LINKS, the key in `settings` find_links
-        :param kind:
-
-    def _usage_error(message: str, *, hint: str | None = None) -> UsageError:
-        from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
-
-        return UsageError(message, hint=hint)
-
-
-    FLAG, TEXT, LIST (may be given several times) or SECONDS
-        :param choices: the values allowed, if not any
-        :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
-            does so only for references without a hash, "" if it decides neither
+    :param name: as in `find-links`; the variable is ENVSYNC_FIND_LINKS, the key in `settings` find_links
+    :param kind: FLAG, TEXT, LIST (may be given several times) or SECONDS
+    :param choices: the values allowed, if not any
+    :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
+        does so only for references without a hash, "" if it decides neither
     """
 
     __slots__ = ("choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
@@ -99,6 +91,9 @@ REQUEST = (
         choices=("auto", "hardlink", "copy"),
     ),
 )
+HOW = (
+    Option("durable", FLAG, "Force what is installed to the disk, so that a lost node leaves no broken environment."),
+)
 WAIT = (
     Option("timeout", SECONDS, "How long to wait for others. Default: no limit.", metavar="SECONDS"),
     Option("busy", TEXT, "What to do while commands run in the environment.", choices=("wait", "fail", "ignore")),
@@ -107,13 +102,23 @@ COMMON = (
     Option("quiet", FLAG, "Say nothing but errors.", short="q"),
     Option("verbose", FLAG, "Say more.", short="v"),
 )
-RUN = REQUEST + WAIT + COMMON
+RUN = REQUEST + HOW + WAIT + COMMON
 SYNC = (
     *RUN,
     Option("dry-run", FLAG, "Say what would change, change nothing."),
     Option("json", FLAG, "Print the outcome as one JSON object."),
 )
-ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json"})
+STATUS = (
+    *REQUEST,
+    Option("json", FLAG, "Print the status as one JSON object."),
+    Option("exit-code", FLAG, "Exit with 1 if the environment is not current."),
+)
+CHECK = (
+    *RUN,
+    Option("repair", FLAG, "Restore what is missing or changed, from the cache."),
+    Option("json", FLAG, "Print what was found as one JSON object."),
+)
+ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
 
 

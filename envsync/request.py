@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from envsync.errors import UsageError
-    from envsync.options import Settings
+    from envsync.options import Settings, Value
 
 CANDIDATES = ("pylock.toml", "requirements.txt", "uv.lock")
 
@@ -56,6 +56,10 @@ class Request:
                 ["key", *_chosen(settings, "target"), *_chosen(settings, "source"), *_given(settings), content]
             ).encode("utf-8", "surrogateescape")
         )
+
+    def replaced(self, **settings: Value) -> Request:
+        """Return the same request with other settings."""
+        return Request({**self.settings, **settings}, self.lock, self.content, self.env_template)
 
     def text(self, key: str) -> str | None:
         """Return the value of an option that takes one word."""
@@ -211,7 +215,8 @@ def _chosen(settings: Settings, shapes: str) -> list[str]:
 
 def _given(settings: Settings) -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
-    return [f"{key} {settings[key]!r}" for key in ("offline", "cache_dir", "link_mode") if key in settings]
+    given = {key: settings.get(key) for key in ("offline", "cache_dir", "link_mode")}
+    return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
 
 
 def _absolute(source: str) -> str:

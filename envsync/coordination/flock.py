@@ -20,9 +20,12 @@ never changed without a lock that works. Filesystems where it lies are not recog
 from __future__ import annotations
 
 import errno
-import os
+import sys
 
-from envsync.errors import FilesystemError, LockingError
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
 
 NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF})
 """What filesystems without flock answer. Never a reason to go on unlocked."""
@@ -76,7 +79,7 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | N
     :raises LockingError: this filesystem has no flock, or this is not a POSIX system
     :raises FilesystemError: the lock file cannot be opened
     """
-    fd = _open(path, shared=shared, create=create)
+    fd = open_file(path, shared=shared, create=create)
     try:
         if try_lock(fd, path, shared=shared):
             return Flock(path, fd, shared=shared)
@@ -96,6 +99,8 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
     try:
         import fcntl
     except ImportError:
+        from envsync.errors import LockingError
+
         raise LockingError("this system has no flock(2); envsync does not support it yet") from None
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -103,6 +108,8 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
             return False
+        from envsync.errors import FilesystemError, LockingError
+
         if error.errno in NO_FLOCK:
             raise LockingError(
                 f"cannot lock `{path}`: its filesystem does not support flock ({error.strerror})",
@@ -112,7 +119,11 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
     return True
 
 
-def _open(path: str, *, shared: bool, create: bool) -> int:
+def open_file(path: str, *, shared: bool, create: bool = True) -> int:
+    """Open a lock file, for `try_lock`.
+
+    :raises FilesystemError: it cannot be opened
+    """
     flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC
     for attempt in range(20):
         try:
@@ -121,5 +132,7 @@ def _open(path: str, *, shared: bool, create: bool) -> int:
             # EEXIST without O_EXCL: two clients of a network filesystem created it at once (MooseFS does so
             # every other time). ESTALE: it was replaced on the server just now. Both pass.
             if error.errno not in (errno.EEXIST, errno.ESTALE) or attempt == 19:
+                from envsync.errors import FilesystemError
+
                 raise FilesystemError("open lock file", path, error) from error
     raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync import interpreter, replace, stamp
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
-from envsync.coordination.waiter import was_environment
+from envsync.coordination.ground import was_environment
 from envsync.environment import Environment
 from envsync.errors import (
     EnvironmentRefusedError,

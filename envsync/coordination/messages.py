@@ -1,8 +1,13 @@
-"""Plain lines on stderr, for the paths that cannot afford a library. Imports nothing."""
+"""Plain lines on stderr, for the paths that cannot afford a library. Imports no library."""
 
 from __future__ import annotations
 
-import os
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,16 +10,19 @@ Every running command holds `<env>/.envsync/in-use` shared. To commit, the leade
 A stamp is left in place for two poll intervals first, so that all who waited for it see it. Otherwise, they would
 lose to the next digest, and a hundred tasks of two digests would cost two hundred syncs.
 
-A command that asks for another digest in the environment that it runs in would wait for itself: it is refused.
+A command that asks for another digest in the environment that it runs in would wait for itself: it is refused. So is
+one that would wait for itself by way of other environments (`envsync.coordination.cycle`).
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from envsync import replace
-from envsync.coordination import flock, waiter
+from envsync.coordination import cycle, flock, ground, pace, processes, queue, statefile
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
@@ -29,20 +32,35 @@ from envsync.request import Request
 DIGEST_HINT = "give each its own environment: --env '.venvs/{digest}'"
 
 
+class ReplacedError(Exception):
+    """The environment's directory is not the one any more whose lock we hold."""
+
+
 class Occupancy:
     """The leader's hold on the in-use lock. The environment lock is held throughout.
 
     :param began: when the caller began to wait, by time.monotonic()
+    :param idle: entered while it waits for others and does no work
     """
 
-    def __init__(self, environment: Environment, request: Request, report: Report, began: float) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        request: Request,
+        report: Report,
+        began: float,
+        idle: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.environment = environment
         self.request = request
         self.report = report
+        self.idle = idle
         self.deadline = None if request.timeout is None else began + request.timeout
         self.lock: Flock | None = None
         self.ignored = False
         """Commands were running, and `--busy ignore` said to go on."""
+        self.waits = False
+        """It waits for commands to end."""
 
     def drain(self) -> None:
         """Be alone in the environment, or go on regardless with `--busy ignore`. Does nothing if it is so already.
@@ -52,48 +70,94 @@ class Occupancy:
         """
         if self.ignored or (self.lock is not None and not self.lock.shared):
             return
+        self.release()  # our own shared hold would keep us out
+        self.lock = None
         self._rest_stamp()
         replace.rename_if_there(self.environment.stamp, self.environment.draining)
-        self.lock = flock.acquire_nowait(self.environment.in_use, shared=False)
-        if self.lock is None:
-            self._refuse()
-        if not self.ignored:
-            self._wait()
+        # One descriptor for the whole wait: if the file is replaced meanwhile, its new inode is free, but says nothing
+        # of the commands that hold the old one.
+        fd = flock.open_file(self.environment.in_use, shared=False)
+        try:
+            self._take(fd)
+            if self.lock is None:
+                self._refuse(fd)
+            if self.lock is None and not self.ignored:
+                self.waits = True
+                with self.idle():
+                    self._wait(fd)
+                self.waits = False
+        finally:
+            if self.lock is None:
+                os.close(fd)
 
-    def _refuse(self) -> None:
+    def _take(self, fd: int) -> None:
+        if flock.try_lock(fd, self.environment.in_use, shared=False):
+            self.lock = Flock(self.environment.in_use, fd, shared=False)
+            if not self.lock.is_in_place():
+                raise ReplacedError
+
+    def _refuse(self, fd: int) -> None:
         busy = self.request.text("busy") or "wait"
         if busy == "ignore":
             self.ignored = True
-        elif waiter.is_inside(self.environment):
+        elif ground.is_inside(self.environment, besides=fd):
             raise RefusedError(
                 f"environment `{self.environment.path}` has to be changed, and this command runs within it: "
                 "waiting would be for itself",
                 hint=DIGEST_HINT,
             )
         elif busy == "fail":
-            raise RefusedError(f"commands are running in environment `{self.environment.path}` (--busy fail)")
+            raise RefusedError(
+                f"commands are running in environment `{self.environment.path}` (--busy fail){self._who()}"
+            )
 
-    def _wait(self) -> None:
+    def _wait(self, fd: int) -> None:
         pause = 0.005
+        held = cycle.holds(besides=fd)
+        phase, look_at = "", 0.0
         while self.lock is None:
-            if self.deadline is not None and time.monotonic() >= self.deadline:
+            now = time.monotonic()
+            if self.deadline is not None and now >= self.deadline:
                 raise WaitTimeoutError(
                     f"gave up after {self.request.timeout:g} s: commands are still running in environment "
-                    f"`{self.environment.path}`",
+                    f"`{self.environment.path}`{self._who()}",
                     hint=f"allow more with --timeout SECONDS, or {DIGEST_HINT}",
                 )
-            self.report("waiting for the commands that run in the environment", 0, 0)
+            if now >= look_at:
+                if not Flock(self.environment.in_use, fd, shared=False).is_in_place():
+                    raise ReplacedError  # those commands run in what is no more
+                phase, look_at = f"waiting for commands that run in the environment to end{self._who()}", now + 1.0
+                if (through := cycle.find(self.environment, held)) is not None:
+                    raise cycle.refusal(self.environment, through)
+            self.report(phase, 0, 0)
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
-            self.lock = flock.acquire_nowait(self.environment.in_use, shared=False)
+            self._take(fd)
+
+    def _who(self) -> str:
+        """Name the commands, as far as this host knows them."""
+        pids = processes.holders(self.environment.in_use)
+        names = [f"pid {pid} (`{processes.command_of(pid)}`)" for pid in pids[:3]]
+        more = [f"{len(pids) - 3} more"] if len(pids) > 3 else []
+        return f": {', '.join(names + more)}" if names else ""
 
     def _rest_stamp(self) -> None:
         try:
             age = time.time() - os.stat(self.environment.stamp).st_mtime
         except OSError:
             return  # there is none, so nobody is about to enter by it
-        rest = 2 * waiter.POLL_SECONDS
+        rest = pace.Pace(network=False).rest
         time.sleep(max(0.0, min(rest - age, rest)))
+        if pace.is_network(self.environment.path):
+            self._rest_over_a_network()
+
+    def _rest_over_a_network(self) -> None:
+        """Wait for those who look seldom: as long as there are any, or they must have looked."""
+        until = time.monotonic() + pace.Pace(network=True).rest
+        while time.monotonic() < until and any(
+            statefile.text(waiter.said, "key") != self.request.key for waiter in queue.waiting(self.environment)
+        ):
+            time.sleep(pace.NETWORK_LEAST_SECONDS)
 
     def share(self) -> Flock:
         """Hold the in-use lock shared, as a command does; make it if it is missing.
@@ -110,9 +174,11 @@ class Occupancy:
 
     def close(self) -> None:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""
-        if os.path.lexists(self.environment.draining) and not os.path.lexists(self.environment.journal):
-            replace.rename_if_there(self.environment.draining, self.environment.stamp)
-        self.release()
+        try:
+            if os.path.lexists(self.environment.draining) and not os.path.lexists(self.environment.journal):
+                replace.rename_if_there(self.environment.draining, self.environment.stamp)
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Release the lock and touch nothing: the directory of that name is somebody else's by now."""

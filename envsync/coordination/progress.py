@@ -1,49 +1,64 @@
-"""`progress.json`: what the leader is doing, for those who wait for it."""
+"""`progress.json`: what the leader is doing, for those who wait for it.
+
+It is the first thing that a leader writes and the last that it removes, so whoever gets the environment lock and
+finds one knows that its writer died (`failures.bury`).
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import threading
 import time
 
 from envsync import replace
+from envsync.coordination import cycle, pace, processes, statefile
+from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.progress import Report
 
-EVERY_SECONDS = 0.25
+LOCAL_SECONDS = 0.25
+NETWORK_SECONDS = 1.0
+"""How often the file is replaced at most."""
 
 
 class ProgressFile:
-    """A report that is also written to the environment, at most a few times a second. Never fails a sync."""
+    """A report that is also written to the environment, as often as that is cheap. Never fails a sync.
+
+    What is done is written when it has changed; nothing new, too, every `HEARTBEAT_SECONDS`, as a sign of life.
+    """
 
     def __init__(self, environment: Environment, key: str, report: Report) -> None:
         self.environment = environment
         self.report = report
         self.lock = threading.Lock()
+        self.every = NETWORK_SECONDS if pace.is_network(environment.path) else LOCAL_SECONDS
         self.next = 0.0
-        self.phase = ""
-        self.value: dict[str, object] = {
-            "format": 1,
-            "host": os.uname().nodename,
+        self.beat = 0.0
+        self.said: tuple[object, ...] = ()
+        self.value: dict[str, statefile.Value] = {
+            "id": os.urandom(8).hex(),
+            "host": processes.host(),
             "pid": os.getpid(),
-            "command": sys.argv,
+            "place": processes.here(),
+            "command": processes.own_command(),
             "since": time.time(),
             "key": key,
+            "holds": "\n".join(cycle.holds()),
         }
 
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
         self.report(phase, done, total, bytes_done, bytes_total)
         now = time.monotonic()
+        said = (phase, done, total)
         with self.lock:
-            if phase == self.phase and now < self.next:
+            is_soon = now < self.next or (said == self.said and now < self.beat)
+            if is_soon and phase == self.value.get("phase"):
                 return
-            self.phase, self.next = phase, now + EVERY_SECONDS
+            self.said, self.next, self.beat = said, now + self.every, now + HEARTBEAT_SECONDS
             self.value.update(phase=phase, done=done, total=total)
             try:
-                replace.write(self.environment.progress, json.dumps(self.value).encode())
+                replace.write(self.environment.progress, statefile.dump(self.value))
             except FilesystemError:
                 pass  # a full disk stops the sync where it matters, not here
 

@@ -29,7 +29,7 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
     :raises EnvironmentRefusedError: it is not what is asked for
     :raises FilesystemError: there is no environment
     """
-    fd = _share(environment) if launching else -1
+    fd = share(environment) if launching else -1
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))
     if not os.path.isfile(environment.config):
@@ -55,7 +55,7 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
     return Outcome("current", python.env, goal.digest, entry=Entry(fd, vouched) if launching else None)
 
 
-def _share(environment: Environment) -> int:
+def share(environment: Environment) -> int:
     """Share the in-use lock, so that nobody who can write changes the environment beneath the command.
 
     :returns: its descriptor, or -1 if this environment has no in-use lock: no envsync has ever changed it

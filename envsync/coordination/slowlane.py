@@ -6,42 +6,58 @@ Still without `site` and libraries: they are loaded by whoever leads, and by nob
 from __future__ import annotations
 
 import errno
-import os
+import sys
 import time
 
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
 from envsync import fastlane
-from envsync.coordination import waiter
-from envsync.coordination.events import record
+from envsync.coordination.eventsfile import record
 from envsync.coordination.messages import say
-from envsync.errors import FilesystemError
 
 REPLACED_TIMES = 10
 """How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
+    from envsync.coordination.failures import Arrival
     from envsync.coordination.flock import Flock
     from envsync.coordination.outcome import Outcome
+    from envsync.coordination.waiter import Wait
     from envsync.environment import Environment
+    from envsync.errors import FilesystemError
     from envsync.progress import Report
     from envsync.request import Request
 
 
-def run(request: Request, environment: Environment | None, words: Sequence[str], *, distrust: bool = False) -> NoReturn:
+def run(
+    request: Request,
+    environment: Environment | None,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    distrust: bool = False,
+) -> NoReturn:
     """Make the environment current and become the command.
 
     :param environment: None if its name takes facts that only a leader's imports can give
     :param distrust: the stamp fits, and yet the command does not run
     :raises EnvsyncError: it could not be made current, or the command could not be executed
     """
-    if os.environ.get("PYTHONPATH") and not request.flag("quiet"):
+    if environ.get("PYTHONPATH") and not request.flag("quiet"):
         say("PYTHONPATH is set and kept: modules it names come before those of the environment")
-    outcome = reach(request, environment, launching=True, distrust=distrust)
+    from envsync.coordination.failures import Arrival
+
+    arrival = Arrival(whole_process=True)
+    outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
     assert outcome.entry is not None
-    fastlane.become(outcome.entry, words, os.environ, certain=True)
+    fastlane.become(outcome.entry, words, environ, certain=True)
     raise AssertionError("unreachable")
 
 
@@ -52,57 +68,100 @@ def reach(
     launching: bool,
     report: Report | None = None,
     distrust: bool = False,
+    arrival: Arrival | None = None,
 ) -> Outcome:
     """Make the environment current, by leading or by waiting for whoever leads.
 
     :param launching: a command follows: hand out a shared hold on the environment
     :param report: where to say how far it is; default: on stderr
+    :param arrival: since when it is wanted; default: now
     """
+    from envsync.coordination.failures import Arrival
+    from envsync.coordination.waiter import Wait
+
+    arrival = arrival or Arrival(whole_process=False)
     if environment is None:
-        environment = _named_by_digest(request)
-    began = time.monotonic()
+        environment = named_by_digest(request)
+        entry = None if distrust else fastlane.enter(request, environment)
+        if entry is not None:  # it was current all the while: only its name had to be found out
+            return current(entry, launching=launching)
     for _ in range(REPLACED_TIMES):
-        outcome: Outcome | None
+        wait = Wait(request, environment, arrival)
         try:
-            held = waiter.lead_or_wait(request, environment)
-        except FilesystemError as error:
-            outcome = _unchangeable(request, environment, error, launching=launching)
+            held = wait.until_over()
+        except _filesystem_error() as error:  # is imported only if there is one
+            outcome: Outcome | None = unchangeable(request, environment, error, launching=launching)
         else:
             if isinstance(held, fastlane.Entry):
-                return _followed(held, began, launching=launching)
-            lead = _leader(report, launching=launching, distrust=distrust, began=began)
-            outcome = lead(request, environment, held)
+                return followed(held, arrival, launching=launching)
+            outcome = _lead(request, environment, held, wait, report, launching=launching, distrust=distrust)
         if outcome is not None:
             return outcome
-    raise FilesystemError(
-        "sync", environment.path, OSError(errno.EBUSY, "somebody keeps replacing the directory while it is locked")
-    )
+    raise restless(environment)
 
 
-def _leader(
-    report: Report | None, *, launching: bool, distrust: bool, began: float
-) -> Callable[[Request, Environment, Flock], Outcome | None]:
+def _lead(
+    request: Request,
+    environment: Environment,
+    held: Flock,
+    wait: Wait,
+    report: Report | None,
+    *,
+    launching: bool,
+    distrust: bool,
+) -> Outcome | None:
     load_site()
     from envsync.coordination.leader import lead
 
-    def run(request: Request, environment: Environment, held: Flock) -> Outcome | None:
-        if report is not None:
-            return lead(request, environment, held, report=report, launching=launching, distrust=distrust, began=began)
-        from envsync.display import Display
+    def run(report: Report) -> Outcome | None:
+        return lead(
+            request,
+            environment,
+            held,
+            report=report,
+            launching=launching,
+            distrust=distrust,
+            began=wait.began,
+            predecessor=wait.predecessor,
+        )
 
-        with Display(request) as display:
-            outcome = lead(
-                request, environment, held, report=display, launching=launching, distrust=distrust, began=began
-            )
-            if outcome is not None:
-                display.conclude(outcome)
-            return outcome
+    if report is not None:
+        return run(report)
+    from envsync.display import Display
 
-    return run
+    with Display(request) as display:
+        outcome = run(display)
+        if outcome is not None:
+            display.conclude(outcome)
+        return outcome
 
 
-def _followed(held: fastlane.Entry, began: float, *, launching: bool) -> Outcome:
-    seconds = round(time.monotonic() - began, 3)
+def _filesystem_error() -> type[FilesystemError]:
+    from envsync.errors import FilesystemError
+
+    return FilesystemError
+
+
+def restless(environment: Environment) -> FilesystemError:
+    """Return the error for an environment whose directory does not stay the same for long enough to lock it."""
+    from envsync.errors import FilesystemError
+
+    cause = OSError(errno.EBUSY, "somebody keeps replacing the directory while it is locked")
+    return FilesystemError("sync", environment.path, cause)
+
+
+def current(held: fastlane.Entry, *, launching: bool) -> Outcome:
+    """Return the outcome for who finds the environment current, and holds it now."""
+    if not launching:
+        os.close(held.fd)
+    from envsync.coordination.outcome import Outcome
+
+    return Outcome("current", held.stamp.environment, held.stamp.digest, entry=held if launching else None)
+
+
+def followed(held: fastlane.Entry, arrival: Arrival, *, launching: bool) -> Outcome:
+    """Return the outcome for who waited, and holds the environment now."""
+    seconds = round(time.monotonic() - arrival.began, 3)
     env, digest = held.stamp.environment, held.stamp.digest
     record("waited", env=env, digest=digest, seconds=seconds)
     if not launching:
@@ -112,7 +171,8 @@ def _followed(held: fastlane.Entry, began: float, *, launching: bool) -> Outcome
     return Outcome("waited", env, digest, seconds=seconds, entry=held if launching else None)
 
 
-def _named_by_digest(request: Request) -> Environment:
+def named_by_digest(request: Request) -> Environment:
+    """Find out the name of an environment that has `{digest}` in it, where that takes a parser or an interpreter."""
     load_site()
     from envsync.coordination.goal import environment_by_digest
     from envsync.coordination.leader import cache_directory
@@ -120,8 +180,11 @@ def _named_by_digest(request: Request) -> Environment:
     return environment_by_digest(request, cache_directory(request))
 
 
-def _unchangeable(request: Request, environment: Environment, error: FilesystemError, *, launching: bool) -> Outcome:
-    """An environment that cannot be locked cannot be changed, but it may be what is asked for."""
+def unchangeable(request: Request, environment: Environment, error: FilesystemError, *, launching: bool) -> Outcome:
+    """An environment that cannot be locked cannot be changed, but it may be what is asked for.
+
+    :raises FilesystemError: the error, if it says anything else
+    """
     if not error.is_refusal:
         raise error
     load_site()

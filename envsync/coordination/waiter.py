@@ -3,250 +3,306 @@
 Whoever gets the environment lock without waiting is the leader. Everybody else is a waiter and follows the stamp:
 as soon as it fits, the waiter enters, all waiters at once, none of them ever holding the exclusive lock. A waiter
 tries that lock only now and then, to succeed a leader that died; the kernel frees a dead leader's lock. If the
-leader fails, it leaves `failure.json`, and whoever waited for the same request fails with the same words: what
-failed there was tried once, not once a waiter.
+leader fails, it leaves word (`envsync.coordination.failures`), and whoever waited for the same request fails with the
+same words: what failed there was tried once, not once a waiter.
 
-Nothing here imports more than the fast lane does, since fifty waiters start at once on two cores; reports of
-progress and failures are parsed only when there is one to show.
+Why this ends. Nobody ever waits while holding the environment lock, but for commands that run in the environment
+(`envsync.coordination.occupancy`); a command that would wait for itself, through however many environments, is refused
+(`envsync.coordination.cycle`). The lock is free or somebody works; whoever gets it has the stamp in place, at least for
+its own command, before it lets go. So each sync serves at least one process for good, and all others of its digest
+that are waiting then, since a fresh stamp is left to rest until they have seen it. And nobody is passed over for ever:
+those who ask for something else take turns (`envsync.coordination.queue`).
+
+Nothing here imports more than the fast lane does, since fifty waiters start at once on two cores.
 
 Polling is the only thing that works on every filesystem: flock(2) cannot wait with a time limit, is not fair, and
 would wake the waiters one after another; inotify(7) does not see what other clients of a network filesystem do.
+How often is said in `envsync.coordination.pace`.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import time
 
 from envsync import fastlane
-from envsync.coordination import flock
-from envsync.coordination.messages import say
-from envsync.errors import (
-    EnvironmentRefusedError,
-    FilesystemError,
-    RefusedError,
-    SharedFailureError,
-    WaitTimeoutError,
-)
+from envsync.coordination import failures, flock, ground, pace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from envsync.coordination.failures import Arrival
     from envsync.coordination.flock import Flock
+    from envsync.coordination.narrator import Narrator
+    from envsync.coordination.queue import Place, Turns
     from envsync.environment import Environment
     from envsync.fastlane import Entry
     from envsync.request import Request
 
-POLL_SECONDS = 0.05
-LOCK_SECONDS = 0.4
-"""How often a waiter tries the environment lock."""
-FIRST_LINE_SECONDS = 0.7
-LINE_SECONDS = 60.0
-OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
+    class Slots(Protocol):
+        """Bounds how many lead at once in one process; a threading.Semaphore."""
+
+        def acquire(self, *, blocking: bool) -> bool: ...
+        def release(self) -> None: ...
 
 
-def lead_or_wait(request: Request, environment: Environment) -> Flock | Entry:
-    """Take the environment lock, or wait until somebody else has made the environment current.
+SOCIAL_SECONDS = 0.8
+"""How long a process waits before it says for whom, and puts its name into the list: for less it is not worth it."""
+ENLIST_AGAIN_SECONDS = 60.0
+"""After which it tries again, if that was not possible."""
+FAILURES_APART = 4
+"""Looks at the stamp for each look at the failures."""
+DOUBT_SECONDS = 2.0
+"""For how long other mtimes than the stamp's may be a network filesystem's cache (nfs(5), attribute caching)."""
 
-    Makes the environment's directory and `.envsync` in it if they are missing, nothing else. Can be interrupted
-    at any time; then nothing is held.
 
-    :returns: the held environment lock: we lead; or a shared hold on the current environment
-    :raises EnvironmentRefusedError: the directory is not one that envsync may fill
-    :raises WaitTimeoutError: `--timeout` is over
-    :raises RefusedError: waiting would be for ourselves
-    :raises SharedFailureError: the process that synced for us failed
+class Wait:
+    """One process's wait for an environment: lead, or wait until somebody else has made it current.
+
+    Makes the environment's directory and `.envsync` in it if they are missing. Can be interrupted at any time; then
+    nothing is held. What it raises:
+
+    - EnvironmentRefusedError: the directory is not one that envsync may fill
+    - WaitTimeoutError: `--timeout` is over
+    - RefusedError: waiting would be for ourselves
+    - SharedFailureError: the process that synced for us failed
+    - DeadLeadersError: one leader after the other died
+
+    Threads call `until_over`. An event loop goes a step at a time: `begin`, then `look` after each `pause`, then `end`
+    in any case. Between the steps, nothing is held but the name in the list.
+
+    :param arrival: since when this process wants the environment; default: now
+    :param slots: if given, one is taken before the environment lock is, and kept if that is held then: nobody holds
+        the lock and waits for a slot
     """
-    prepare(environment)
-    lock = flock.acquire_nowait(environment.lock, shared=False)
-    if lock is not None:
-        return lock
-    if is_inside(environment):
-        raise RefusedError(
-            f"environment `{environment.path}` is being changed for others, and this command runs within it: "
-            "waiting would be for itself",
-            hint="give each its own environment: --env '.venvs/{digest}'",
-        )
-    return _wait(request, environment)
 
+    __slots__ = (
+        "arrival",
+        "began",
+        "crowded",
+        "deadline",
+        "doubted",
+        "enlist_at",
+        "environment",
+        "holds",
+        "looks",
+        "narrator",
+        "pace",
+        "place",
+        "predecessor",
+        "request",
+        "slots",
+        "try_at",
+        "turns",
+    )
 
-def prepare(environment: Environment) -> None:
-    """Make the environment's directory and `.envsync` in it.
+    def __init__(
+        self,
+        request: Request,
+        environment: Environment,
+        arrival: Arrival | None = None,
+        slots: Slots | None = None,
+    ) -> None:
+        self.request = request
+        self.environment = environment
+        self.arrival = arrival or failures.Arrival(whole_process=False)
+        self.began = self.arrival.began
+        self.deadline = None if request.timeout is None else self.began + request.timeout
+        self.narrator: Narrator | None = None
+        self.slots = slots
+        self.crowded = False
+        """No slot was free when one was wanted last."""
+        self.place: Place | None = None
+        self.predecessor: dict[str, object] = {}
+        """What the leader said that died before us, once we hold the environment lock."""
+        self.pace = pace.Pace(network=False)
+        self.turns: Turns | None = None
+        self.enlist_at = self.began + SOCIAL_SECONDS
+        self.try_at = 0.0
+        self.doubted: float | None = None
+        self.looks = 0
+        self.holds: tuple[str, ...] | None = None
 
-    :raises EnvironmentRefusedError: something that is not an environment is in the way
-    :raises FilesystemError: it cannot be made
-    """
-    if not os.path.isdir(environment.state):
+    def until_over(self) -> Flock | Entry:
+        """Wait, sleeping in between.
+
+        :returns: the held environment lock: we lead; or a shared hold on the current environment
+        """
         try:
-            names = set(os.listdir(environment.path))
-        except FileNotFoundError:
-            names = set()
-        except NotADirectoryError:
-            raise EnvironmentRefusedError(environment.path, "it is not a directory") from None
-        except OSError as error:
-            raise FilesystemError("read", environment.path, error) from error
-        if ":" in environment.path:
-            raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
-        if names - OUR_OWN and "pyvenv.cfg" not in names and not was_environment(environment):
-            raise EnvironmentRefusedError(
-                environment.path,
-                "the directory is not empty and not a virtual environment",
-                hint="choose another directory with --env DIR",
+            held = self.begin()
+            while held is None:
+                time.sleep(self.pause())
+                held = self.look()
+            return held
+        finally:
+            self.end()
+
+    def begin(self) -> Flock | Entry | None:
+        """Take the environment lock if it is free. None: we have to wait."""
+        ground.prepare(self.environment)
+        self.arrival.look(self.environment)
+        held = self._try_to_lead()
+        if held is not None:
+            return held
+        if ground.is_inside(self.environment):
+            from envsync.errors import RefusedError
+
+            raise RefusedError(
+                f"environment `{self.environment.path}` is being changed for others, and this command runs within it: "
+                "waiting would be for itself",
+                hint="give each its own environment: --env '.venvs/{digest}'",
             )
-        try:
-            os.makedirs(environment.state, exist_ok=True)
-        except OSError as error:
-            raise FilesystemError("make directory", environment.state, error) from error
+        self.pace = pace.Pace(network=pace.is_network(self.environment.path))
+        self.try_at = self.began + self._between_tries()
+        return None
 
+    def look(self) -> Flock | Entry | None:
+        """Look once whether the wait is over.
 
-def was_environment(environment: Environment) -> bool:
-    """Tell whether a directory without pyvenv.cfg has been a virtual environment: its python leads out of it.
-
-    That of a base installation, and of conda, does not. Those are never touched.
-    """
-    python = environment.python
-    inside = os.path.realpath(environment.path) + "/"
-    return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
-
-
-def is_inside(environment: Environment) -> bool:
-    """Tell whether this process descends from a command that runs in this environment: it would wait for itself.
-
-    The variable that `run` sets is not enough: it outlives the command in whatever inherits the variables only (a
-    batch job, a terminal multiplexer). Either the descriptor of the in-use lock is inherited, or a process that
-    locked it is an ancestor.
-    """
-    token = os.environ.get("ENVSYNC_IN", "").partition(":")[0]
-    try:
-        in_use = os.stat(environment.in_use)
-    except OSError:
-        return False
-    if token != str(in_use.st_ino):
-        return False
-    for fd in range(3, 256):
-        try:
-            status = os.fstat(fd)
-        except OSError:
-            continue
-        if (status.st_dev, status.st_ino) == (in_use.st_dev, in_use.st_ino):
-            return True
-    return not _ancestors().isdisjoint(_holders(in_use))
-
-
-def _holders(in_use: os.stat_result) -> set[int]:
-    """Return who locked a file, by /proc/locks (proc(5)); empty where there is none."""
-    device = f"{os.major(in_use.st_dev):02x}:{os.minor(in_use.st_dev):02x}:{in_use.st_ino}"
-    holders = set()
-    for fields in map(str.split, _lines("/proc/locks")):
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == device:
-            holders.add(int(fields[4]))
-    return holders
-
-
-def _ancestors() -> set[int]:
-    found: set[int] = set()
-    pid = os.getppid()
-    while pid > 1 and pid not in found:
-        found.add(pid)
-        parents = [line.split()[1] for line in _lines(f"/proc/{pid}/status") if line.startswith("PPid:")]
-        pid = int(parents[0]) if parents else 0
-    return found
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
-
-
-def _wait(request: Request, environment: Environment) -> Flock | Entry:
-    began = time.monotonic()
-    deadline = None if request.timeout is None else began + request.timeout
-    failure = _identity(environment.failure)
-    next_line = began + FIRST_LINE_SECONDS
-    next_try = began + LOCK_SECONDS
-    while True:
+        :returns: the held environment lock, a shared hold on the current environment, or None: wait on
+        """
+        now = time.monotonic()
         # Looking for the stamp first keeps waiters off the in-use lock, which the leader wants for itself.
-        if os.path.exists(environment.stamp):
-            entry = fastlane.enter(request, environment, accept_racy=True)
+        if failures.identity(self.environment.stamp) != (0, 0):
+            entry = fastlane.enter(self.request, self.environment, accept_racy=True)
             if entry is not None:
                 return entry
-        latest = _identity(environment.failure)
-        if latest != failure:
-            _share_failure(request, environment)
-            failure = latest
+        self.looks += 1
+        if self.looks % FAILURES_APART == 0 or now >= self.try_at:
+            failures.check(self.environment, self.request.key, self.arrival, leading=False)
+        if self.deadline is not None and now >= self.deadline:
+            raise self._timeout()
+        if now >= self.try_at and not self._is_in_doubt(now):
+            self.try_at = now + self._between_tries()
+            held = self._try_again()
+            if held is not None:
+                return held
+        if now >= self.began + SOCIAL_SECONDS:
+            self._be_known(now)
+            self._narrate().look(now)
+        return None
+
+    def pause(self) -> float:
+        """Return how many seconds to sleep until the next look."""
         now = time.monotonic()
-        if deadline is not None and now >= deadline:
-            raise WaitTimeoutError(
-                f"gave up after {request.timeout:g} s: {describe_holder(environment)}",
-                hint="allow more with --timeout SECONDS",
-            )
-        if now >= next_try:
-            next_try = now + LOCK_SECONDS
-            lock = flock.acquire_nowait(environment.lock, shared=False)
-            if lock is not None:
-                if _identity(environment.failure) != failure:
-                    lock.release()
-                    continue
-                return lock
-        if now >= next_line:
-            next_line = now + LINE_SECONDS
-            if not request.flag("quiet"):
-                say(describe_holder(environment))
-        time.sleep(POLL_SECONDS if deadline is None else max(0.0, min(POLL_SECONDS, deadline - now)))
+        pause = self.pace.pause(now - self.began)
+        return pause if self.deadline is None else max(0.0, min(pause, self.deadline - now))
 
+    def describe(self) -> str:
+        """Say for whom this process waits."""
+        if self.crowded:
+            return "waiting for other syncs of this process to end"
+        return self._narrate().describe(time.monotonic())
 
-def _identity(path: str) -> tuple[int, int]:
-    """Return what changes whenever a state file is replaced; zeros if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (status.st_ino, status.st_mtime_ns)
+    def end(self) -> None:
+        """Take back what others see of us."""
+        if self.narrator is not None:
+            self.narrator.conclude()
+        if self.place is not None:
+            self.place.leave()
+            self.place = None
 
+    def _try_again(self) -> Flock | None:
+        try:
+            return self._try_to_lead()
+        except Exception as error:
+            if getattr(error, "errno", 0) != errno.ENOENT:
+                raise
+            ground.prepare(self.environment)  # somebody has removed it altogether
+            return None
 
-def _share_failure(request: Request, environment: Environment) -> None:
-    value = read_state(environment.failure)
-    if value.get("key") != request.key:
-        return
-    hint = value.get("hint")
-    error = SharedFailureError(
-        f"{value.get('message')} (the sync by pid {value.get('pid')} on {value.get('host')}, which this process "
-        "waited for)",
-        hint=str(hint) if hint else None,
-    )
-    error.exit_code = int(_number(value.get("exit_code"), 125))
-    raise error
+    def _try_to_lead(self) -> Flock | None:
+        if self._is_turn_of_others():
+            return None
+        self.crowded = self.slots is not None and not self.slots.acquire(blocking=False)
+        if self.crowded:
+            return None
+        lock = None
+        try:
+            lock = flock.acquire_nowait(self.environment.lock, shared=False)
+        finally:
+            if lock is None and self.slots is not None:
+                self.slots.release()
+        if lock is None:
+            return None
+        try:
+            if not lock.is_in_place():
+                return lock  # of an environment that was replaced: what is there now is not ours to judge
+            if self._is_turn_of_others():  # the leader before us has said so at its end, after our first look
+                lock.release()
+                if self.slots is not None:
+                    self.slots.release()
+                return None
+            self.predecessor = failures.bury(self.environment)
+            failures.check(self.environment, self.request.key, self.arrival, leading=True)
+        except BaseException as error:
+            self._pass_on(error)
+            lock.release()
+            if self.slots is not None:
+                self.slots.release()
+            raise
+        if failures.identity(self.environment.turn) != (0, 0):
+            from envsync.coordination.queue import end_turn
 
+            end_turn(self.environment)
+        return lock
 
-def read_state(path: str) -> dict[str, object]:
-    """Read a state file that others replace by renaming; empty if there is none or it is damaged."""
-    import json
+    def _is_turn_of_others(self) -> bool:
+        if failures.identity(self.environment.turn) == (0, 0):
+            return False
+        if self.turns is None:
+            from envsync.coordination.queue import Turns
 
-    try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+            self.turns = Turns(self.environment, self.request.key)
+        return self.turns.is_others(self._between_tries())
 
+    def _pass_on(self, error: BaseException) -> None:
+        """Tell the rest, if it was we who found out that leader after leader dies."""
+        from envsync.errors import DeadLeadersError
 
-def _number(value: object, default: float) -> float:
-    return value if isinstance(value, (int, float)) else default
+        if isinstance(error, DeadLeadersError):
+            failures.tell(self.environment, self.request.key, error)
 
+    def _between_tries(self) -> float:
+        return pace.LOCKS_APART * self.pace.pause(time.monotonic() - self.began)
 
-def describe_holder(environment: Environment) -> str:
-    """Say for whom this process waits: pid, host, since when, what it is doing and how far it is."""
-    value = read_state(environment.progress)
-    if not value:
-        return f"waiting for whoever holds the environment lock `{environment.lock}` (uv, pip or another tool)"
-    now = time.time()
-    seconds = max(0.0, now - _number(value.get("since"), now))
-    text = f"waiting for pid {value.get('pid')} on {value.get('host')}, syncing for {seconds:.0f} s"
-    phase = value.get("phase")
-    if phase:
-        text += f": {phase}"
-        if value.get("total"):
-            text += f" {value.get('done')} of {value.get('total')}"
-    return text
+    def _is_in_doubt(self, now: float) -> bool:
+        """Tell whether a stamp for us is there that does not fit yet: a network filesystem may show old mtimes."""
+        if not self.pace.network:
+            return False
+        if not fastlane.is_named(self.request, self.environment):
+            self.doubted = None
+            return False
+        self.doubted = self.doubted if self.doubted is not None else now
+        return now - self.doubted < DOUBT_SECONDS
+
+    def _be_known(self, now: float) -> None:
+        """Put our name into the list, and look whether those we wait for wait for us."""
+        if now < self.enlist_at:
+            return
+        from envsync.coordination import cycle, queue
+
+        if self.holds is None:
+            self.holds = cycle.holds()
+        self.enlist_at = now + (cycle.EVERY_SECONDS if self.holds else ENLIST_AGAIN_SECONDS)
+        if self.place is None:
+            self.place = queue.enlist(self.environment, self.request, self.holds)
+        through = cycle.find(self.environment, self.holds)
+        if through is not None:
+            raise cycle.refusal(self.environment, through)
+
+    def _narrate(self) -> Narrator:
+        if self.narrator is None:
+            from envsync.coordination.narrator import Narrator
+
+            self.narrator = Narrator(self.environment, self.began, quiet=self.request.flag("quiet"))
+        return self.narrator
+
+    def _timeout(self) -> Exception:
+        from envsync.errors import WaitTimeoutError
+
+        return WaitTimeoutError(
+            f"gave up after {self.request.timeout:g} s: {self.describe()}",
+            hint="allow more with --timeout SECONDS",
+        )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envsync import library
-from envsync.coordination import leader
+from envsync.coordination import reconcile
 from tests.environments import FIXTURES, files, site_packages, unverified
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -91,7 +91,7 @@ def test_a_change_between_the_look_and_the_stamp_is_noticed(tmp_path: Path, monk
     env = tmp_path / "env"
     library.sync(LOCK, env=env)
     (env / ".envsync" / "stamp").unlink()
-    original = leader.change.damaged
+    original = reconcile.change.damaged
     struck = []
 
     def damaged(*arguments: object) -> frozenset[str]:
@@ -101,7 +101,7 @@ def test_a_change_between_the_look_and_the_stamp_is_noticed(tmp_path: Path, monk
             shutil.rmtree(site_packages(env) / "tally-1.0.dist-info")
         return found
 
-    monkeypatch.setattr(leader.change, "damaged", damaged)
+    monkeypatch.setattr(reconcile.change, "damaged", damaged)
     assert library.sync(LOCK, env=env).installed == ("tally==1.0",)
     assert (site_packages(env) / "tally-1.0.dist-info").is_dir()
     assert unverified(env) == []

@@ -363,6 +363,12 @@ class TestDigest:
         assert request(**settings).digest(PYTHON) != request().digest(PYTHON)
         assert request(**settings).key != request().key
 
+    @pytest.mark.parametrize("settings", [{"link_mode": "auto"}, {"offline": False}, {"cache_dir": None}])
+    def test_a_default_that_is_given(self, settings: dict[str, object]) -> None:
+        """Who names a default asks for the same: a program's call and a command line share failures and turns."""
+        assert request(**settings).key == request().key
+        assert request(link_mode="copy").key != request().key
+
     def test_changes_with_the_inputs(self) -> None:
         """The content of the lock file and of every further input file, in their order, change it."""
         one, two = checksum(b"1"), checksum(b"2")

@@ -9,47 +9,14 @@ from pathlib import Path
 import pytest
 
 from envsync import replace
-from envsync.coordination import flock, occupancy, waiter
+from envsync.coordination import cycle, flock, pace, processes, queue
 from envsync.coordination.flock import Flock
-from envsync.coordination.occupancy import Occupancy
+from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import quiet
 from envsync.request import Request
-
-
-class Clock:
-    """Time that passes by sleeping alone, and what happens meanwhile."""
-
-    def __init__(self) -> None:
-        self.now = 2_000_000_000.0
-        self.naps: list[float] = []
-        self.events: list[tuple[float, Callable[[], object]]] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        assert len(self.naps) < 10_000, "it waits for ever"
-        self.naps.append(seconds)
-        self.now += seconds
-        while self.events and self.events[0][0] <= self.now:
-            self.events.pop(0)[1]()
-
-    def after(self, seconds: float, event: Callable[[], object]) -> None:
-        """Let something happen while the leader sleeps."""
-        self.events.append((self.now + seconds, event))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(occupancy, "time", clock)
-    return clock
+from tests.unit.coordination.scene import START, Clock, helper, holder
 
 
 @pytest.fixture
@@ -132,7 +99,7 @@ class TestDrain:
         hold = occupy()
         hold.drain()
         assert hold.lock is not None
-        assert clock.now == pytest.approx(2_000_000_000 + 60, abs=0.2)
+        assert clock.now == pytest.approx(START + 60, abs=0.2)
         assert max(clock.naps) <= 0.1
 
     def test_new_commands_do_not_enter(
@@ -161,7 +128,7 @@ class TestDrain:
         """A stamp stays for two poll intervals, so that all who waited for it see it; an older one is not kept."""
         os.utime(environment.stamp, (clock.now - age, clock.now - age))
         occupy().drain()
-        assert sum(clock.naps) == pytest.approx(max(0.0, 2 * waiter.POLL_SECONDS - age), abs=0.001)
+        assert sum(clock.naps) == pytest.approx(max(0.0, 2 * pace.LOCAL_SECONDS - age), abs=0.001)
 
     def test_a_stamp_from_the_future(
         self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock
@@ -169,7 +136,172 @@ class TestDrain:
         """The server's clock may be ahead of ours: nobody waits for hours because of that."""
         os.utime(environment.stamp, (clock.now + 7200, clock.now + 7200))
         occupy().drain()
-        assert sum(clock.naps) <= 2 * waiter.POLL_SECONDS
+        assert sum(clock.naps) <= 2 * pace.LOCAL_SECONDS
+
+
+class TestNetwork:
+    """Over a network, those who wait look seldom."""
+
+    @pytest.fixture(autouse=True)
+    def network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pace, "is_network", lambda path: True)
+
+    def test_nobody_waits(self, occupy: Callable[..., Occupancy], clock: Clock) -> None:
+        """If nobody waits, nobody is waited for."""
+        occupy().drain()
+        assert clock.passed <= 0.01
+
+    def test_others_wait(self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock) -> None:
+        """While others wait, the stamp stays until they must have looked: two of their longest pauses."""
+        place = queue.enlist(environment, Request({}, "x", "x", environment.path))
+        assert place is not None
+        occupy().drain()
+        assert clock.passed == pytest.approx(pace.Pace(network=True).rest, abs=2 * pace.NETWORK_LEAST_SECONDS)
+        place.leave()
+
+    def test_others_have_entered(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock
+    ) -> None:
+        """Once they have entered, and nobody else waits, it goes on."""
+        place = queue.enlist(environment, Request({}, "x", "x", environment.path))
+        assert place is not None
+        clock.after(1, place.leave)
+        occupy().drain()
+        assert clock.passed == pytest.approx(1, abs=2 * pace.NETWORK_LEAST_SECONDS)
+
+    def test_those_who_wait_for_ours(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock
+    ) -> None:
+        """Those who wait for the same as we bring do not want the old stamp."""
+        hold = occupy()
+        place = queue.enlist(environment, hold.request)
+        assert place is not None
+        hold.drain()
+        assert clock.passed <= 0.01
+        place.leave()
+
+
+class TestWho:
+    """For whom it waits."""
+
+    def test_they_are_named(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
+    ) -> None:
+        """Whoever waits for us learns that we wait, and for which commands; so does who gives up."""
+        said: list[str] = []
+        hold = occupy(timeout=3.0)
+        hold.report = lambda phase, *_: said.append(phase)
+        with pytest.raises(WaitTimeoutError) as caught:
+            hold.drain()
+        name = f": pid {os.getpid()} (`{processes.command_of(os.getpid())}`)"
+        assert set(said) == {f"waiting for commands that run in the environment to end{name}"}
+        assert name in caught.value.message
+
+    def test_not_all_of_very_many(
+        self,
+        environment: Environment,
+        occupy: Callable[..., Occupancy],
+        monkeypatch: pytest.MonkeyPatch,
+        command: Flock,
+    ) -> None:
+        """Three of a hundred are named, and the number of the others."""
+        monkeypatch.setattr(processes, "holders", lambda path: list(range(100, 200)))
+        with pytest.raises(RefusedError, match=r"pid 100 .*pid 101 .*pid 102 .*, 97 more$"):
+            occupy(busy="fail").drain()
+
+    def test_nobody_is_known(
+        self,
+        environment: Environment,
+        occupy: Callable[..., Occupancy],
+        monkeypatch: pytest.MonkeyPatch,
+        command: Flock,
+    ) -> None:
+        """Commands on other hosts have no names here."""
+        monkeypatch.setattr(processes, "holders", lambda path: [])
+        with pytest.raises(RefusedError, match=r"\(--busy fail\)$"):
+            occupy(busy="fail").drain()
+
+    def test_it_says_that_it_waits(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
+    ) -> None:
+        """An interrupt that comes while it waits finds it waiting, one that comes later does not."""
+        seen: list[bool] = []
+        hold = occupy()
+        clock.after(1, lambda: seen.append(hold.waits))
+        clock.after(2, command.release)
+        hold.drain()
+        assert seen == [True]
+        assert not hold.waits
+
+
+class TestCycle:
+    """Waiting that would be for itself, by way of other environments."""
+
+    def test_refused(
+        self,
+        environment: Environment,
+        occupy: Callable[..., Occupancy],
+        clock: Clock,
+        command: Flock,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It is looked for every second, for its last link may come later; then nobody waits any more."""
+        monkeypatch.setattr(cycle, "holds", lambda **_: ("/other",))
+        looks: list[float] = []
+
+        def find(_: Environment, held: tuple[str, ...]) -> str | None:
+            looks.append(clock.passed)
+            return "/other" if clock.passed > 5 else None
+
+        monkeypatch.setattr(cycle, "find", find)
+        hold = occupy()
+        with pytest.raises(RefusedError, match="`/other`") as caught:
+            hold.drain()
+        assert caught.value.exit_code == 124
+        assert 4 <= len(looks) <= 7
+        hold.close()
+        assert stamps(environment) == ["stamp"]
+
+    def test_what_it_opened_itself(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That it has the in-use lock's file open to take it does not mean that it runs within the environment."""
+        monkeypatch.setenv("ENVSYNC_IN", "1:of another environment")
+        with holder(environment.in_use, "shared"), helper(TAKE, environment.path) as process:
+            assert process.hear() == "()"
+
+
+TAKE = """\
+import os
+from envsync.coordination import cycle, flock, occupancy
+from envsync.environment import Environment
+from envsync.progress import quiet
+from envsync.request import Request
+def find(environment, held):
+    print(held, flush=True)
+    os._exit(0)
+cycle.find = find
+environment = Environment(sys.argv[1])
+occupancy.Occupancy(environment, Request({}, "x", "x", environment.path), quiet, 0.0).drain()
+"""
+
+
+class TestReplaced:
+    """The environment is replaced while it waits."""
+
+    def test_its_lock_is_another(
+        self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
+    ) -> None:
+        """A new in-use lock is free and says nothing of those who hold the old one: it is not taken for theirs."""
+
+        def replace_it() -> None:
+            os.rename(environment.in_use, environment.in_use + ".old")
+            Path(environment.in_use).touch()
+
+        clock.after(1, replace_it)
+        clock.after(3, command.release)
+        hold = occupy()
+        with pytest.raises(ReplacedError):
+            hold.drain()
+        assert hold.lock is None or not hold.lock.is_in_place()
 
 
 class TestBusy:
@@ -239,7 +371,7 @@ class TestGivingUp:
         with pytest.raises(WaitTimeoutError, match="commands are still running") as caught:
             hold.drain()
         assert caught.value.exit_code == 124
-        assert timeout <= clock.now - 2_000_000_000 <= timeout + 0.11
+        assert timeout <= clock.now - START <= timeout + 0.11
         hold.close()
         assert stamps(environment) == ["stamp"]
         assert Path(environment.stamp).read_bytes() == b"stamp"
@@ -250,7 +382,7 @@ class TestGivingUp:
         clock.now += 4
         with pytest.raises(WaitTimeoutError):
             hold.drain()
-        assert clock.now <= 2_000_000_005.2
+        assert clock.now <= START + 5.2
 
     def test_interrupted(
         self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock

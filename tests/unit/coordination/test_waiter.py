@@ -1,4 +1,4 @@
-"""Lead or wait: what a waiter does at each poll, with a clock that only its sleeping moves."""
+"""Lead or wait: what a waiter does at each look, with a clock that only its sleeping moves."""
 
 from __future__ import annotations
 
@@ -6,130 +6,63 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from envsync import replace
-from envsync.coordination import flock, waiter
+from envsync.coordination import cycle, failures, flock, narrator, pace, queue, waiter
+from envsync.coordination.failures import Arrival
 from envsync.coordination.flock import Flock
-from envsync.coordination.waiter import describe_holder, lead_or_wait, prepare, read_state
+from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import (
-    EnvironmentRefusedError,
-    EnvsyncError,
+    DeadLeadersError,
     FilesystemError,
     RefusedError,
     SharedFailureError,
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
-from envsync.installed import Layout
-from envsync.request import Request, describe_python
-from envsync.stamp import Stamp, checksum
-from envsync.transaction import stamping
+from envsync.request import Request
+from tests.unit.coordination.scene import (
+    ROOT,
+    SITE,
+    START,
+    Clock,
+    descriptors,
+    leave,
+    make_request,
+    names_of_waiters,
+    write_progress,
+    write_stamp,
+)
 
-ROOT = Path(__file__).parent.parent.parent.parent
-SITE = "lib/python3.11/site-packages"
-LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")
-
-
-class Clock:
-    """Time that passes by sleeping alone, and what happens meanwhile."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.events: list[tuple[float, Callable[[], object]]] = []
-        self.naps = 0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.naps += 1
-        assert self.naps < 10_000, "it waits for ever"
-        self.now += max(seconds, 1e-4)
-        while self.events and self.events[0][0] <= self.now:
-            self.events.pop(0)[1]()
-
-    def after(self, seconds: float, event: Callable[[], object]) -> None:
-        """Let something happen while the waiter sleeps."""
-        self.events.append((self.now + seconds, event))
-        self.events.sort(key=lambda item: item[0])
+LOOK_SECONDS = pace.LOCAL_SECONDS
+TRY_SECONDS = pace.LOCKS_APART * pace.LOCAL_SECONDS
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(waiter, "time", clock)
-    return clock
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Environment:
-    """An environment that is current for nothing yet."""
-    env = tmp_path / "env"
-    for path in (SITE, "bin", ".envsync"):
-        (env / path).mkdir(parents=True)
-    (env / "pyvenv.cfg").write_text("home = /usr/bin\n")
-    (env / ".envsync" / "in-use").touch()
-    return Environment(str(env))
-
-
-@pytest.fixture
-def leader(environment: Environment) -> Iterator[Flock]:
-    """Somebody who leads."""
-    lock = flock.acquire_nowait(environment.lock, shared=False)
-    assert lock is not None
-    yield lock
-    lock.release()
-
-
-def make_request(tmp_path: Path, content: bytes = b"lock", **settings: object) -> Request:
-    path = tmp_path / "pylock.toml"
-    path.write_bytes(content)
-    return Request(dict(settings), str(path), checksum(content), str(tmp_path / "env"))
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> Request:
-    return make_request(tmp_path)
-
-
-def write_stamp(environment: Environment, request: Request, *, racy: bool = False) -> None:
-    """Make the environment current for a request."""
-    vouched = Stamp()
-    vouched.environment = environment.path
-    vouched.python = describe_python("cpython", "3.11")
-    vouched.digest = request.digest(vouched.python)
-    stamping.observe(vouched, environment, LAYOUT, os.stat(environment.in_use).st_ino)
-    stamping.write(vouched, environment)
-    if racy:
-        from envsync import stamp
-
-        vouched.racy = True
-        replace.write(environment.stamp, stamp.dump(vouched))
+def lead_or_wait(request: Request, environment: Environment, arrival: Arrival | None = None) -> Flock | Entry:
+    return Wait(request, environment, arrival).until_over()
 
 
 def write_failure(environment: Environment, request: Request, **changes: object) -> None:
-    value = {"key": request.key, "message": "no space", "hint": "make some", "exit_code": 125, "host": "n1", "pid": 7}
-    replace.write(environment.failure, json.dumps({**value, **changes}).encode())
-
-
-def leave(held: Flock | Entry) -> None:
-    if isinstance(held, Entry):
-        os.close(held.fd)
-    else:
-        held.release()
-
-
-def descriptors() -> list[str]:
-    return os.listdir("/proc/self/fd")
+    """Leave word as a leader on another host would."""
+    failure = {
+        "id": os.urandom(8).hex(),
+        "key": request.key,
+        "kind": "fatal",
+        "time": START,
+        "boot": "another",
+        "boottime": START,
+        "message": "no space",
+        "hint": "make some",
+        "exit_code": 125,
+        "host": "n1",
+        "pid": 7,
+    }
+    replace.write(environment.failure, json.dumps({"format": 1, "failures": [{**failure, **changes}]}).encode())
 
 
 class TestLead:
@@ -141,7 +74,7 @@ class TestLead:
         assert isinstance(held, Flock)
         assert not held.shared
         assert held.is_in_place()
-        assert clock.naps == 0
+        assert clock.naps == []
         held.release()
 
     def test_a_place_is_made(self, tmp_path: Path, request_: Request) -> None:
@@ -151,46 +84,14 @@ class TestLead:
         assert sorted(os.listdir(environment.path)) == [".envsync", ".lock"]
         assert os.listdir(environment.state) == []
 
-
-class TestPrepare:
-    """Which directories may be filled."""
-
-    @pytest.mark.parametrize("names", [(), (".lock",), ("CACHEDIR.TAG", ".gitignore"), ("pyvenv.cfg", "bin/", "x")])
-    def test_accepted(self, tmp_path: Path, names: tuple[str, ...]) -> None:
-        """An empty directory, one with nothing but our own, and a virtual environment of anybody's."""
-        for name in names:
-            (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
-        environment = Environment(str(tmp_path))
-        prepare(environment)
-        assert os.path.isdir(environment.state)
-
-    def test_half_an_environment(self, tmp_path: Path) -> None:
-        """An environment that has lost its pyvenv.cfg is one still: it has a bin/python, even a dangling one."""
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin" / "python").symlink_to("/nowhere")
-        (tmp_path / "notes.txt").touch()
-        prepare(Environment(str(tmp_path)))
-
-    @pytest.mark.parametrize("name", ["notes.txt", "src", ".git", "bin"])
-    def test_refused(self, tmp_path: Path, name: str) -> None:
-        """A directory with anything else in it is somebody's, and left as it is."""
-        (tmp_path / name).mkdir()
-        with pytest.raises(EnvironmentRefusedError, match="not a virtual environment") as caught:
-            prepare(Environment(str(tmp_path)))
-        assert "--env" in str(caught.value.hint)
-        assert os.listdir(tmp_path) == [name]
-
-    def test_a_file(self, tmp_path: Path) -> None:
-        """A file is no directory."""
-        (tmp_path / "env").touch()
-        with pytest.raises(EnvironmentRefusedError, match="not a directory"):
-            prepare(Environment(str(tmp_path / "env")))
-
-    def test_below_a_file(self, tmp_path: Path) -> None:
-        """Nor is there a directory below one."""
-        (tmp_path / "x").touch()
-        with pytest.raises(EnvsyncError, match=f"{tmp_path}/x"):
-            prepare(Environment(str(tmp_path / "x" / "env")))
+    def test_what_a_dead_leader_said_is_handed_on(self, environment: Environment, request_: Request) -> None:
+        """Who succeeds a dead leader knows what that one was doing, writes down its death, and is the only one."""
+        write_progress(environment, key=request_.key, phase="staging")
+        wait = Wait(request_, environment)
+        leave(wait.until_over())
+        assert (wait.predecessor["pid"], wait.predecessor["phase"]) == (4711, "staging")
+        assert [(each["kind"], each["pid"]) for each in failures.load(environment)] == [("died", 4711)]
+        assert not os.path.exists(environment.progress)
 
 
 class TestWait:
@@ -204,7 +105,7 @@ class TestWait:
         held = lead_or_wait(request_, environment)
         assert isinstance(held, Entry)
         assert held.stamp.environment == environment.path
-        assert clock.now <= 1_000.3 + 2 * waiter.POLL_SECONDS
+        assert clock.passed <= 0.3 + 2 * LOOK_SECONDS
         assert flock.acquire_nowait(environment.in_use, shared=False) is None
         leave(held)
 
@@ -235,7 +136,7 @@ class TestWait:
         clock.after(5, leader.release)
         held = lead_or_wait(request_, environment)
         assert isinstance(held, Flock)
-        assert clock.now <= 1_005 + waiter.LOCK_SECONDS + 2 * waiter.POLL_SECONDS
+        assert clock.passed <= 5 + TRY_SECONDS + 2 * LOOK_SECONDS
         leave(held)
 
     def test_the_lock_is_tried_seldom(
@@ -253,22 +154,24 @@ class TestWait:
         clock.after(10, leader.release)
         leave(lead_or_wait(request_, environment))
         assert set(tried) == {environment.lock}
-        assert len(tried) <= 10 / waiter.LOCK_SECONDS + 3
-        assert clock.naps >= 10 / 0.1
+        assert len(tried) <= 10 / TRY_SECONDS + 3
+        assert len(clock.naps) >= 10 / 0.1
 
     def test_an_interrupt_leaves_nothing_held(
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock
     ) -> None:
-        """Ctrl-C ends the wait at once, and nothing is held or open then."""
+        """Ctrl-C ends the wait at once, and nothing is held, open or in the list then."""
 
         def interrupt() -> None:
+            assert len(names_of_waiters(environment)) == 1
             raise KeyboardInterrupt
 
-        clock.after(0.5, interrupt)
+        clock.after(1.5, interrupt)
         before = descriptors()
         with pytest.raises(KeyboardInterrupt):
             lead_or_wait(request_, environment)
         assert descriptors() == before
+        assert names_of_waiters(environment) == []
 
     def test_inside_a_command_of_ours(
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -283,7 +186,7 @@ class TestWait:
             os.close(inherited)
         assert caught.value.exit_code == 124
         assert "{digest}" in str(caught.value.hint)
-        assert clock.naps == 0
+        assert clock.naps == []
 
     @pytest.mark.parametrize("token", ["", "1:abc", "garbage", ":"])
     def test_inside_another_environment(
@@ -300,6 +203,78 @@ class TestWait:
         clock.after(0.1, leader.release)
         leave(lead_or_wait(request_, environment))
 
+    def test_a_way_back_found_later(
+        self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever runs within an environment looks every second whether the wait has come to be for itself."""
+        monkeypatch.setattr(cycle, "holds", lambda: ("/other",))
+        looks: list[float] = []
+
+        def find(_: Environment, held: tuple[str, ...]) -> str | None:
+            assert held == ("/other",)
+            looks.append(clock.passed)
+            return "/other" if clock.passed > 5 else None
+
+        monkeypatch.setattr(cycle, "find", find)
+        with pytest.raises(RefusedError, match="`/other`, in which this command runs"):
+            lead_or_wait(request_, environment)
+        assert 5 < clock.passed < 5 + cycle.EVERY_SECONDS + 2 * LOOK_SECONDS
+        assert len(looks) == pytest.approx(5 / cycle.EVERY_SECONDS, abs=1)
+        assert names_of_waiters(environment) == []
+
+
+class TestNetwork:
+    """Over a network, the attributes of files may be seconds old."""
+
+    @pytest.fixture(autouse=True)
+    def network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pace, "is_network", lambda path: True)
+
+    def test_a_stamp_in_doubt(
+        self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stamp for us that does not fit yet is looked at for two seconds more before the lock is tried."""
+        leader.release()
+        acquire = flock.acquire_nowait
+        monkeypatch.setattr(flock, "acquire_nowait", lambda path, **options: None)
+        wait = Wait(request_, environment)
+        assert wait.begin() is None
+        write_stamp(environment, request_)
+        fresh = os.stat(environment.stamp)
+        os.utime(f"{environment.path}/{SITE}", ns=(fresh.st_atime_ns, fresh.st_mtime_ns + 1_000_000_000))
+        monkeypatch.setattr(flock, "acquire_nowait", acquire)
+        held = None
+        doubted_at = None
+        while held is None:
+            clock.sleep(wait.pause())
+            held = wait.look()
+            doubted_at = doubted_at or (wait.doubted and clock.passed)
+        wait.end()
+        assert isinstance(held, Flock)
+        assert doubted_at is not None
+        assert clock.passed - doubted_at >= waiter.DOUBT_SECONDS
+        leave(held)
+
+    def test_a_stamp_for_others_is_not_in_doubt(
+        self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock
+    ) -> None:
+        """A stamp for somebody else is no reason to hesitate."""
+        other, ours = make_request(tmp_path, b"other"), make_request(tmp_path, b"ours")
+        wait = Wait(ours, environment)
+        assert wait.begin() is None
+        write_stamp(environment, other)
+        leader.release()
+        while wait.look() is None:
+            clock.sleep(wait.pause())
+            assert wait.doubted is None
+        wait.end()
+
+    def test_looks_are_spared(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
+        """In the first minute a waiter looks some ninety times, for a thousand of them ask one server."""
+        clock.after(60, lambda: write_stamp(environment, request_))
+        leave(lead_or_wait(request_, environment))
+        assert 50 <= len(clock.naps) <= 110
+
 
 class TestTimeout:
     """`--timeout`."""
@@ -309,12 +284,13 @@ class TestTimeout:
         self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock, seconds: float
     ) -> None:
         """After that long the wait is over, 124, and for whom it was is said."""
-        replace.write(environment.progress, json.dumps({"pid": 4711, "host": "n7", "since": 990}).encode())
+        write_progress(environment)
         with pytest.raises(WaitTimeoutError, match=r"gave up after .* pid 4711 on n7") as caught:
             lead_or_wait(make_request(tmp_path, timeout=seconds), environment)
         assert caught.value.exit_code == 124
         assert "--timeout" in str(caught.value.hint)
-        assert 1_000 + seconds <= clock.now <= 1_000 + seconds + 0.02
+        assert seconds <= clock.passed <= seconds + 0.02
+        assert names_of_waiters(environment) == []
 
     def test_a_stamp_in_time(self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock) -> None:
         """A sync that ends within the limit is waited for."""
@@ -326,6 +302,16 @@ class TestTimeout:
         """No time at all is enough if nobody is in the way."""
         leave(lead_or_wait(make_request(tmp_path, timeout=0.0), environment))
 
+    def test_what_was_spent_before_counts(
+        self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock
+    ) -> None:
+        """A wait that begins anew, because the environment was replaced, gets no time anew."""
+        arrival = Arrival(whole_process=False)
+        clock.now += 4
+        with pytest.raises(WaitTimeoutError):
+            lead_or_wait(make_request(tmp_path, timeout=5.0), environment, arrival)
+        assert clock.passed <= 5.02
+
 
 class TestFailure:
     """What the leader leaves for its waiters."""
@@ -336,6 +322,7 @@ class TestFailure:
         with pytest.raises(SharedFailureError, match=r"^no space \(.*pid 7 on n1") as caught:
             lead_or_wait(request_, environment)
         assert (caught.value.hint, caught.value.exit_code) == ("make some", 126)
+        assert clock.passed <= 0.2 + 2 * LOOK_SECONDS
 
     def test_of_before_is_not(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
         """What failed before the wait began is tried again."""
@@ -376,7 +363,20 @@ class TestFailure:
         assert lock is not None
         lock.release()
 
-    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": 3}', b"\xff"])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b'{"key": 3}',
+            b"\xff",
+            b"[" * 100_000,
+            b'{"format": 1, "failures": 3}',
+            b'{"format": 1, "failures": [3, null, {}]}',
+            b'{"format": 2, "failures": []}',
+        ],
+    )
     def test_a_damaged_one_is_none(
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, content: bytes
     ) -> None:
@@ -394,6 +394,141 @@ class TestFailure:
         with pytest.raises(SharedFailureError):
             lead_or_wait(request_, environment)
 
+    def test_the_third_death_is_told(
+        self, environment: Environment, request_: Request, leader: Flock, clock: Clock
+    ) -> None:
+        """Who finds that three leaders have died fails with their names, tells the rest, and lets go of the lock."""
+        waits = [Wait(request_, environment) for _ in range(3)]
+        assert [wait.begin() for wait in waits] == [None] * 3
+        leader.release()
+        for pid in (1, 2):
+            write_progress(environment, key=request_.key, pid=pid)
+            assert failures.bury(environment)["pid"] == pid
+        write_progress(environment, key=request_.key, pid=3)
+        clock.now += TRY_SECONDS
+        with pytest.raises(DeadLeadersError) as caught:
+            waits[0].look()
+        assert caught.value.leaders == ("pid 1 on n7", "pid 2 on n7", "pid 3 on n7")
+        for wait in waits[1:]:
+            with pytest.raises(SharedFailureError, match="pid 1 on n7, pid 2 on n7, pid 3 on n7") as shared:
+                wait.look()
+            assert shared.value.exit_code == caught.value.exit_code == 125
+            assert shared.value.hint == caught.value.hint
+        for wait in waits:
+            wait.end()
+        leave(lead_or_wait(request_, environment))  # who asks later tries afresh
+
+
+class TestList:
+    """Whoever waits for longer can be seen."""
+
+    def test_within_a_second(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
+        """After a second the name of a waiter is in the list, and it is off the list when the wait is over."""
+        seen: list[list[queue.Waiter]] = []
+        clock.after(1.0, lambda: seen.append(queue.waiting(environment)))
+        clock.after(2.0, lambda: write_stamp(environment, request_))
+        leave(lead_or_wait(request_, environment))
+        assert [waiter.said["pid"] for waiter in seen[0]] == [os.getpid()]
+        assert seen[0][0].said["key"] == request_.key
+        assert names_of_waiters(environment) == []
+
+    def test_not_for_less(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
+        """For half a second nobody writes a name, and no directory is made for it."""
+        clock.after(0.5, lambda: write_stamp(environment, request_))
+        leave(lead_or_wait(request_, environment))
+        assert not os.path.exists(environment.waiting)
+
+    def test_it_cannot_be_written(
+        self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where no name can be written, one waits all the same, and tries it again once a minute."""
+        tries: list[float] = []
+        monkeypatch.setattr(queue, "enlist", lambda *_: tries.append(clock.passed))
+        clock.after(130, leader.release)
+        leave(lead_or_wait(request_, environment))
+        assert [round(when / 60) for when in tries] == [0, 1, 2]
+
+
+class TestTurn:
+    """The environment lock is left to those whose turn it is."""
+
+    def test_of_others(self, environment: Environment, tmp_path: Path, clock: Clock) -> None:
+        """Nobody takes a free lock in the turn of others, until their patience is over."""
+        write_turn(environment, "theirs")
+        leave(lead_or_wait(make_request(tmp_path), environment))
+        assert clock.passed == pytest.approx(queue.PATIENCE_TRIES * TRY_SECONDS, abs=TRY_SECONDS + 2 * LOOK_SECONDS)
+        assert not os.path.exists(environment.turn)
+
+    def test_of_ours(self, environment: Environment, request_: Request, clock: Clock) -> None:
+        """Who asks for what the turn is for takes it at once, and it is over."""
+        write_turn(environment, request_.key)
+        leave(lead_or_wait(request_, environment))
+        assert clock.naps == []
+        assert not os.path.exists(environment.turn)
+
+    def test_a_stamp_is_entered_in_anybodys_turn(
+        self, environment: Environment, request_: Request, clock: Clock
+    ) -> None:
+        """A turn is about the lock: whoever finds the environment current enters."""
+        write_turn(environment, "theirs")
+        clock.after(0.2, lambda: write_stamp(environment, request_))
+        held = lead_or_wait(request_, environment)
+        assert isinstance(held, Entry)
+        leave(held)
+
+    def test_given_at_the_last_moment(
+        self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A leader that ends writes down whose turn it is, then lets go: who looked just before does not slip in."""
+        original = flock.acquire_nowait
+        tries = 0
+
+        def acquire(path: str, *, shared: bool, create: bool = True) -> Flock | None:
+            nonlocal tries
+            tries += 1
+            if tries == 2:  # between the waiter's look at the turn and its try
+                write_turn(environment, "theirs")
+                leader.release()
+            return original(path, shared=shared, create=create)
+
+        monkeypatch.setattr(flock, "acquire_nowait", acquire)
+        wait = Wait(request_, environment)
+        assert wait.begin() is None
+        clock.now += 2 * TRY_SECONDS
+        assert wait.look() is None
+        assert tries == 2
+        wait.end()
+
+    def test_over_a_network(
+        self, environment: Environment, request_: Request, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A turn that is not taken keeps nobody waiting for minutes, over a network neither."""
+        monkeypatch.setattr(pace, "is_network", lambda path: True)
+        write_turn(environment, "theirs")
+        leave(lead_or_wait(request_, environment))
+        assert clock.passed <= 60
+
+    def test_of_nobody(self, environment: Environment, request_: Request, clock: Clock) -> None:
+        """A turn of those who do not wait any more keeps nobody waiting."""
+        write_turn(environment, "theirs", waiting=False)
+        leave(lead_or_wait(request_, environment))
+        assert clock.naps == []
+        assert not os.path.exists(environment.turn)
+
+    def test_patience_does_not_outlast_the_limit(self, environment: Environment, tmp_path: Path, clock: Clock) -> None:
+        """`--timeout` bounds this wait like any other."""
+        write_turn(environment, "theirs")
+        with pytest.raises(WaitTimeoutError):
+            lead_or_wait(make_request(tmp_path, timeout=1.0), environment)
+        assert clock.passed <= 1.02
+
+
+def write_turn(environment: Environment, key: str, *, waiting: bool = True) -> None:
+    """Give the turn to a key, for which somebody waits to the end of the test."""
+    if waiting:
+        assert queue.enlist(environment, SimpleNamespace(key=key, lock="")) is not None  # type: ignore[arg-type]
+    replace.write(environment.turn, json.dumps({"format": 1, "key": key}).encode())
+
 
 class TestMessages:
     """No silent wait."""
@@ -408,20 +543,23 @@ class TestMessages:
     ) -> None:
         """Within a second it is said for whom one waits, since when, and how far that one is; and then every minute."""
         said: list[tuple[float, str]] = []
-        monkeypatch.setattr(waiter, "say", lambda text: said.append((clock.now - 1_000, text)))
-        value = {"pid": 4711, "host": "n7", "since": 990, "phase": "downloading", "done": 3, "total": 9}
-        replace.write(environment.progress, json.dumps(value).encode())
+        monkeypatch.setattr(narrator, "say", lambda text: said.append((clock.passed, text)))
+        write_progress(environment, phase="downloading", done=3, total=9, command="envsync run x")
         clock.after(130, leader.release)
         leave(lead_or_wait(request_, environment))
         assert said[0][0] < 1
-        assert said[0][1] == "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9"
+        assert said[0][1] == ("waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9 (`envsync run x`)")
         assert [round(when / 60) for when, _ in said] == [0, 1, 2]
+        assert [text.partition("; ")[2] for _, text in said[1:]] == [
+            "no sign of life for 60 s",
+            "no sign of life for 120 s",
+        ]
 
     def test_quiet(
         self, environment: Environment, tmp_path: Path, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With --quiet nothing is said."""
-        monkeypatch.setattr(waiter, "say", pytest.fail)
+        monkeypatch.setattr(narrator, "say", pytest.fail)
         clock.after(130, leader.release)
         leave(lead_or_wait(make_request(tmp_path, quiet=True), environment))
 
@@ -429,46 +567,50 @@ class TestMessages:
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A sync that takes half a second is waited for without a word."""
-        monkeypatch.setattr(waiter, "say", pytest.fail)
+        monkeypatch.setattr(narrator, "say", pytest.fail)
         clock.after(0.5, lambda: write_stamp(environment, request_))
         leave(lead_or_wait(request_, environment))
-
-    def test_describe_a_stranger(self, environment: Environment) -> None:
-        """Who leaves no word of himself is another tool."""
-        assert "uv, pip or another tool" in describe_holder(environment)
-        assert environment.lock in describe_holder(environment)
-
-    @pytest.mark.parametrize("value", [{"pid": 1}, {"pid": 1, "since": None}, {"pid": 1, "total": 3}, {"x": 1}])
-    def test_describe_with_little_to_go_on(self, environment: Environment, value: dict[str, object]) -> None:
-        """Progress that lacks something is described as far as that goes."""
-        replace.write(environment.progress, json.dumps(value).encode())
-        assert describe_holder(environment).startswith("waiting for ")
-
-    def test_a_clock_that_is_ahead(self, environment: Environment, clock: Clock) -> None:
-        """Another host's clock may be ahead of ours: nobody syncs since the future."""
-        replace.write(environment.progress, json.dumps({"pid": 1, "host": "h", "since": 2_000}).encode())
-        assert describe_holder(environment) == "waiting for pid 1 on h, syncing for 0 s"
-
-    def test_read_state(self, tmp_path: Path) -> None:
-        """A state file is a JSON object, or nothing."""
-        assert read_state(str(tmp_path / "x")) == {}
-        for content in ("", "[1]", "{", "3"):
-            (tmp_path / "x").write_text(content)
-            assert read_state(str(tmp_path / "x")) == {}
-        (tmp_path / "x").write_text('{"a": 1}')
-        assert read_state(str(tmp_path / "x")) == {"a": 1}
 
 
 def test_waiting_imports_no_library() -> None:
     """Fifty waiters start at once on two cores: what they import is paid fifty times."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "import envsync.coordination.slowlane\n"
+        "import envsync.coordination.slowlane, envsync.coordination.waiter, envsync.coordination.signals\n"
+        "import envsync.coordination.queue, envsync.coordination.cycle, envsync.coordination.narrator\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     heavy = {"click", "rich", "anyio", "packaging", "json", "re", "dataclasses", "subprocess", "typing", "platformdirs"}
     assert not heavy & set(done.stdout.split())
+
+
+WAIT = """\
+from envsync.coordination import failures, flock, waiter
+from envsync.environment import Environment
+from envsync.request import Request
+waiter.SOCIAL_SECONDS = 0
+wait = waiter.Wait(Request({}, sys.argv[1], "0", sys.argv[2]), Environment(sys.argv[2]))
+assert wait.begin() is None
+wait.look()
+wait.look()
+print(*sorted(name for name in sys.modules if not name.startswith('envsync')), flush=True)
+wait.end()
+"""
+
+
+def test_a_whole_wait_imports_no_library(environment: Environment, request_: Request, leader: Flock) -> None:
+    """Nor does a waiter that puts its name into the list and says for whom it waits, by a leader's own word."""
+    from envsync.coordination.progress import ProgressFile
+    from envsync.progress import quiet
+
+    ProgressFile(environment, request_.key, quiet)("downloading", 3, 9)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WAIT}"
+    words = [sys.executable, "-I", "-S", "-c", code, request_.lock, environment.path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    heavy = {"os", "click", "packaging", "json", "re", "dataclasses", "subprocess", "typing", "signal"}
+    assert not heavy & set(done.stdout.split())
+    assert f"waiting for pid {os.getpid()} on " in done.stderr
 
 
 def test_a_read_only_place(tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:

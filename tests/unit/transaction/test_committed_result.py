@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 import envsync
 from envsync import forking
 from envsync.cache.manifest import Script
-from envsync.coordination import waiter
+from envsync.coordination import pace
 from envsync.errors import ConflictError
 from envsync.library import SyncResult
 from envsync.transaction import scripts
@@ -456,7 +456,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One world for all examples: wheels, store and skeleton are made once."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(waiter, "POLL_SECONDS", 0.0)  # nobody waits for the stamps here
+        patched.setattr(pace, "LOCAL_SECONDS", 0.0)  # nobody waits for the stamps here
         patched.setattr(forking, "can_share", lambda count: False)  # a fork takes longer than all of a small sync
         for name in [name for name in os.environ if name.startswith("ENVSYNC_")]:
             patched.delenv(name)

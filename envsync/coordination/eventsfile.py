@@ -7,9 +7,21 @@ An events file that cannot be written is said once and never in the way of the c
 
 from __future__ import annotations
 
-import os
+import sys
 
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync import launch
 from envsync.coordination.messages import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Listener = Callable[[str, Mapping[str, object]], None]
 
 EVENTS = ("started", "synced", "waited", "took_over", "recovered", "failed", "launched")
 
@@ -20,7 +32,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
     :param env: absolute path of the environment
     :param digest: the digest, or the empty string while it is not known
     """
-    destination = os.environ.get("ENVSYNC_EVENTS")
+    destination = launch.variable("ENVSYNC_EVENTS")
     if not destination:
         return
     import json
@@ -37,7 +49,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
         "digest": digest,
         **details,
     }
-    if os.path.isdir(destination):
+    if _is_directory(destination):
         destination = f"{destination}/{host}.jsonl"
     try:
         fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -47,3 +59,11 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
             os.close(fd)
     except OSError as error:
         say(f"cannot write to the events file `{destination}`: {error.strerror}")
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        os.stat(path + "/.")
+    except OSError:
+        return False
+    return True

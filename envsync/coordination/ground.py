@@ -1,0 +1,95 @@
+"""The directory of an environment: may envsync fill it, and is this process within it?
+
+Imports `os` only if the directory has to be looked at or made.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync import launch
+from envsync.coordination import processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from envsync.environment import Environment
+
+OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
+
+
+def prepare(environment: Environment) -> None:
+    """Make the environment's directory and `.envsync` in it.
+
+    :raises EnvironmentRefusedError: something that is not an environment is in the way
+    :raises FilesystemError: it cannot be made
+    """
+    try:
+        os.stat(environment.state + "/.")
+    except OSError:
+        _make(environment)
+
+
+def _make(environment: Environment) -> None:
+    import os
+
+    from envsync.errors import EnvironmentRefusedError, FilesystemError
+
+    try:
+        names = set(os.listdir(environment.path))
+    except FileNotFoundError:
+        names = set()
+    except NotADirectoryError:
+        raise EnvironmentRefusedError(environment.path, "it is not a directory") from None
+    except OSError as error:
+        raise FilesystemError("read", environment.path, error) from error
+    if ":" in environment.path:
+        raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
+    if names - OUR_OWN and "pyvenv.cfg" not in names and not was_environment(environment):
+        raise EnvironmentRefusedError(
+            environment.path,
+            "the directory is not empty and not a virtual environment",
+            hint="choose another directory with --env DIR",
+        )
+    try:
+        os.makedirs(environment.state, exist_ok=True)
+    except OSError as error:
+        raise FilesystemError("make directory", environment.state, error) from error
+
+
+def was_environment(environment: Environment) -> bool:
+    """Tell whether a directory without pyvenv.cfg has been a virtual environment: its python leads out of it.
+
+    That of a base installation, and of conda, does not. Those are never touched.
+    """
+    import os
+
+    python = environment.python
+    inside = os.path.realpath(environment.path) + "/"
+    return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
+
+
+def is_inside(environment: Environment, *, besides: int = -1) -> bool:
+    """Tell whether this process descends from a command that runs in this environment: it would wait for itself.
+
+    The variable that `run` sets is not enough: it outlives the command in whatever inherits the variables only (a
+    batch job, a terminal multiplexer). Either the descriptor of the in-use lock is inherited, or a process that
+    locked it is an ancestor. Pids of another host or container cannot be mistaken for ancestors: /proc/locks shows
+    only locks of its own pid namespace, and of this host, and it is asked only if that namespace is ours.
+
+    :param besides: a descriptor of the in-use lock that was not inherited
+    """
+    token = launch.variable("ENVSYNC_IN").partition(":")[0]
+    try:
+        in_use = os.stat(environment.in_use)
+    except OSError:
+        return False
+    if token != str(in_use.st_ino):
+        return False
+    if processes.inherited(environment.in_use, besides=besides):
+        return True
+    return not processes.ancestors().isdisjoint(processes.holders(environment.in_use))

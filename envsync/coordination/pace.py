@@ -1,0 +1,81 @@
+"""How often a waiter looks: often on a local disk, where a look costs microseconds; seldom over a network.
+
+On a local disk a waiter looks for the stamp every 50 ms, so that it starts within 100 ms. On a network filesystem a
+look is a request to one server that all nodes share, and 1,000 nodes ask at once: the pause begins at 0.1 s, grows by
+a tenth of the time already waited to 2 s, and is spread by a quarter either way, so that those who started together
+do not ask together. The environment lock, which costs the server more and is free only if a leader died, is tried
+eight times less often.
+
+Unknown filesystems count as local.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync.coordination.processes import read
+
+LOCAL_SECONDS = 0.05
+LOCKS_APART = 8
+"""Looks at the stamp for each try at the environment lock."""
+NETWORK_LEAST_SECONDS = 0.1
+NETWORK_MOST_SECONDS = 2.0
+GROWTH = 0.1
+"""Of the pause, over a network, for each second waited."""
+SPREAD = 0.25
+NETWORK = frozenset(
+    {
+        "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+        "ocfs2", "orangefs", "panfs", "pvfs2", "quobyte", "smb3", "smbfs", "virtiofs", "vboxsf", "weka", "wekafs",
+    }
+)  # fmt: skip
+LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs", "fuse.squashfuse", "fuse.ntfs-3g", "fuse.portal"})
+
+
+def is_network(path: str) -> bool:
+    """Tell whether a directory is on a filesystem that other hosts may share, by /proc/self/mountinfo."""
+    kind = filesystem(path)
+    return kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE)
+
+
+def filesystem(path: str) -> str:
+    """Return the type of the filesystem that a path is on, as mount(8) says it; empty if that is not known."""
+    try:
+        device = os.stat(path).st_dev
+    except OSError:
+        return ""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for fields in map(str.split, read("/proc/self/mountinfo").splitlines()):
+        if len(fields) > 6 and fields[2] == wanted and "-" in fields[:-1]:
+            return fields[fields.index("-") + 1]
+    return ""
+
+
+class Pace:
+    """The pauses of one waiter.
+
+    :param network: whether others are asked over a network
+    """
+
+    __slots__ = ("network",)
+
+    def __init__(self, *, network: bool) -> None:
+        self.network = network
+
+    def pause(self, waited: float) -> float:
+        """Return how many seconds to wait until the next look, after so many seconds of waiting."""
+        if not self.network:
+            return LOCAL_SECONDS
+        pause = min(NETWORK_MOST_SECONDS, max(NETWORK_LEAST_SECONDS, GROWTH * waited))
+        chance = int.from_bytes(os.urandom(2), "big") / 0x8000 - 1
+        return pause * (1 + SPREAD * chance)
+
+    @property
+    def rest(self) -> float:
+        """For how many seconds a stamp is left in place, so that everybody who waits for it has seen it."""
+        return 2 * (NETWORK_MOST_SECONDS * (1 + SPREAD) if self.network else LOCAL_SECONDS)

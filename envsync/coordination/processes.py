@@ -1,0 +1,204 @@
+"""What this host tells of processes: who holds a lock, what they run, whether they are stopped (proc(5)).
+
+A pid means something only on one host and within one pid namespace, so nothing here is ever asked about a process
+that said it is elsewhere: `here()` names the place, and only equal names may be compared. Everything is for people to
+read, or to find out that waiting is for oneself; whether a lock is held is for the kernel to say, not for /proc.
+
+Where there is no /proc (macOS), nobody is known.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+COMMAND_CHARACTERS = 80
+"""Of a command line, as it is shown."""
+
+
+def host() -> str:
+    """Return this host's name."""
+    return os.uname().nodename
+
+
+def boot() -> str:
+    """Name this boot of this kernel; empty if that is not known. Containers of one host have the same."""
+    return read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def is_proc_ours() -> bool:
+    """Tell whether /proc shows pids as we know them: a container may see that of its host (pid_namespaces(7))."""
+    for line in read("/proc/self/status").splitlines():
+        if line.startswith("NSpid:"):
+            return len(line.split()) == 2
+    return True  # a kernel without namespaces, or no /proc at all
+
+
+def here() -> str:
+    """Name the place within which pids mean the same: boot and pid namespace. Empty if that is not known."""
+    if not is_proc_ours():
+        return ""
+    try:
+        return f"{boot()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def clock() -> float:
+    """Return seconds since the host's boot, sleep included: one clock for all processes of a host."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def started() -> float:
+    """Return when this process was started, by `clock()`; now, if that is not known."""
+    fields = read("/proc/self/stat").rpartition(")")[2].split()
+    try:
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (IndexError, ValueError, OSError):
+        return clock()
+
+
+def own_command() -> str:
+    """Return this process's command line, as it is shown."""
+    return _shown(getattr(sys, "argv", ["envsync"]))
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process here, as it is shown; empty if it is gone."""
+    return _shown(read(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process here, other than a zombie."""
+    return _state(pid) not in ("", "Z", "X")
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process here was stopped (SIGSTOP, SIGTSTP, a debugger)."""
+    return _state(pid) in ("T", "t")
+
+
+def _state(pid: int) -> str:
+    return read(f"/proc/{pid}/stat").rpartition(")")[2][1:2]
+
+
+def holders(path: str) -> list[int]:
+    """Return the processes here that hold a file's flock, in order.
+
+    /proc/locks names who took a lock; if that process has ended and left the descriptor to its children, they are
+    looked for among all processes that we may look into.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    if not is_proc_ours():
+        return []
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    found = set()
+    orphaned = False
+    for fields in map(str.split, read("/proc/locks").splitlines()):
+        if len(fields) < 6 or fields[1] != "FLOCK":
+            continue
+        held_on, _, inode = fields[5].rpartition(":")
+        pid = int(fields[4])
+        if inode != str(status.st_ino) or not (held_on == device or _has_open(pid, status)):
+            continue  # btrfs gives its subvolumes devices that /proc/locks does not know
+        if is_alive(pid):
+            found.add(pid)
+        else:
+            orphaned = True
+    if orphaned:
+        found.update(pid for pid in _everybody() if _has_open(pid, status))
+    return sorted(found)
+
+
+def _everybody() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _has_open(pid: int, status: os.stat_result) -> bool:
+    """Tell whether a process has a file open, as far as it is ours to look into."""
+    try:
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    return any(_is_file(f"/proc/{pid}/fd/{fd}", status) for fd in fds)
+
+
+def _is_file(path: str, status: os.stat_result) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino)
+
+
+def ancestors() -> set[int]:
+    """Return this process's parent, its parent, and so on."""
+    found: set[int] = set()
+    if not is_proc_ours():
+        return found
+    pid = os.getppid()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        parents = [line.split()[1] for line in read(f"/proc/{pid}/status").splitlines() if line.startswith("PPid:")]
+        pid = int(parents[0]) if parents else 0
+    return found
+
+
+def inherited(path: str, *, besides: int = -1) -> bool:
+    """Tell whether this process has a file open already, as it does if it inherited the descriptor of a lock.
+
+    :param besides: a descriptor that does not count
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    try:
+        fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc
+        fds = list(range(256))
+    for fd in fds:
+        try:
+            found = os.fstat(fd) if fd != besides else None
+        except OSError:
+            continue
+        if found is not None and (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
+            return True
+    return False
+
+
+def read(path: str) -> str:
+    """Read a file of /proc; empty if it is not there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    chunks = []
+    try:
+        while chunk := os.read(fd, 1 << 16):
+            chunks.append(chunk)
+    except OSError:
+        return ""  # the process has ended meanwhile
+    finally:
+        os.close(fd)
+    return b"".join(chunks).decode("utf-8", "replace")
+
+
+def _shown(words: list[str]) -> str:
+    line = " ".join(words)
+    name, _, rest = line.partition(" ")
+    name = name.removesuffix("/__main__.py").rpartition("/")[2]  # `python -m envsync` has it for a name
+    line = f"{name} {rest}".strip()
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= COMMAND_CHARACTERS else line[: COMMAND_CHARACTERS - 3] + "..."

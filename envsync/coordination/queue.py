@@ -1,0 +1,233 @@
+"""Who waits, and whose turn it is next.
+
+Whoever has waited for about a second puts its name into `<env>/.envsync/waiting/`: one small file each, locked by the
+waiter for as long as it waits, so that a file whose lock is free belongs to nobody any more, on whatever host it was.
+`envsync status` shows them, and they make the order fair:
+
+Nobody queues for the environment lock itself: waiters try it now and then, and any of them may get it. With three or
+more digests in demand, one that few ask for could lose every time. So a leader that ends looks at the names, and if
+others wait for something else than what it has done, it writes to `turn` whose request has waited longest. While that
+file names another request, nobody takes the environment lock, newcomers included, until the turn is taken or the
+patience of the others is over, or nobody waits for it any more. So everybody who waits is served after at most as many
+syncs as there are other requests that have waited longer, and one that had begun before.
+
+Times of files are compared with each other only, and the filesystem gave them all: hosts' clocks are never compared.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync.coordination import processes, statefile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envsync.environment import Environment
+    from envsync.request import Request
+
+SUFFIX = ".new"
+"""Of a name that is not complete and locked yet."""
+PATIENCE_SECONDS = 30.0
+PATIENCE_TRIES = 12
+"""For how many tries at the environment lock a turn is left to those whose it is."""
+
+
+class Waiter:
+    """One that waits: what it says of itself, and since when by the filesystem's clock."""
+
+    __slots__ = ("mtime_ns", "said")
+
+    def __init__(self, said: dict[str, object], mtime_ns: int) -> None:
+        self.said = said
+        self.mtime_ns = mtime_ns
+
+
+class Place:
+    """A waiter's name in the list. Leave it with `leave`; the end of the process does, too."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    def leave(self) -> None:
+        """Take the name off the list."""
+        if self.fd >= 0:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass  # somebody tidied up, or the environment was replaced
+            os.close(self.fd)
+            self.fd = -1
+
+
+def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Place | None:
+    """Put this process's name into the list. Returns None where that is not possible: then it waits all the same.
+
+    :param holds: the environments that this process runs within
+    """
+    import fcntl
+
+    name = f"{processes.host()}.{os.getpid()}.{os.urandom(4).hex()}".replace("/", "_")
+    path = f"{environment.waiting}/{name}"
+    said = statefile.dump(
+        {
+            "host": processes.host(),
+            "pid": os.getpid(),
+            "place": processes.here(),
+            "command": processes.own_command(),
+            "key": request.key,
+            "lock": request.lock,
+            "since": time.time(),
+            "holds": "\n".join(holds),
+        }
+    )
+    try:
+        fd = _create(environment, path + SUFFIX)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(fd, said)
+        os.rename(path + SUFFIX, path)
+    except OSError:
+        os.close(fd)
+        try:
+            os.unlink(path + SUFFIX)
+        except OSError:
+            pass  # a later leader tidies up
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return Place(path, fd)
+
+
+def _create(environment: Environment, path: str) -> int:
+    for _ in range(10):
+        try:
+            os.mkdir(environment.waiting)
+        except FileExistsError:
+            pass  # others wait, too
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            pass  # a leader has just removed the directory, empty as it was
+    raise FileNotFoundError(path)
+
+
+def waiting(environment: Environment, *, tidy: bool = False) -> list[Waiter]:
+    """Return those who wait, the longest first.
+
+    :param tidy: remove the names of those who do not any more; only for whoever holds the environment lock
+    """
+    try:
+        names = os.listdir(environment.waiting)
+    except OSError:
+        return []
+    found = []
+    for name in names:
+        path = f"{environment.waiting}/{name}"
+        try:
+            mtime_ns = os.stat(path).st_mtime_ns
+            if not name.endswith(SUFFIX) and is_held(path):
+                found.append(Waiter(statefile.load(path), mtime_ns))
+            elif tidy and not is_held(path):
+                os.unlink(path)
+        except OSError:
+            continue  # it has left just now
+    return sorted(found, key=lambda waiter: waiter.mtime_ns)
+
+
+def is_held(path: str) -> bool:
+    """Tell whether somebody holds a file that only one process ever locks, so that asking is in nobody's way."""
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def call_next(environment: Environment, key: str) -> None:
+    """Say whose turn it is, now that a sync has ended. The caller holds the environment lock.
+
+    :param key: of the request that was served: all who wait for the same are served with it
+    """
+    everybody = waiting(environment, tidy=True)
+    if not everybody:
+        try:
+            os.rmdir(environment.waiting)
+        except OSError:
+            pass  # nobody had to wait, or somebody has just come
+    others = [waiter for waiter in everybody if statefile.text(waiter.said, "key") != key]
+    if not others:
+        end_turn(environment)
+        return
+    from envsync import replace
+    from envsync.errors import FilesystemError
+
+    said = others[0].said
+    turn = {name: statefile.text(said, name) for name in ("key", "host", "command")}
+    try:
+        replace.write(environment.turn, statefile.dump({**turn, "pid": int(statefile.number(said, "pid"))}))
+    except FilesystemError:
+        pass  # then chance decides, as it does among those who have just come
+
+
+def end_turn(environment: Environment) -> None:
+    """End the turn: it has been taken, or nobody takes it. The caller holds the environment lock."""
+    try:
+        os.unlink(environment.turn)
+    except OSError:
+        pass  # there was none
+
+
+class Turns:
+    """One process's view of whose turn it is."""
+
+    __slots__ = ("environment", "key", "seen", "since")
+
+    def __init__(self, environment: Environment, key: str) -> None:
+        self.environment = environment
+        self.key = key
+        self.seen = (0, 0)
+        self.since = 0.0
+
+    def is_others(self, between_tries: float) -> bool:
+        """Tell whether others are to take the environment lock next.
+
+        :param between_tries: how many seconds a waiter lets pass between two tries: after a dozen of them, a turn
+            that nobody has taken counts no more
+        """
+        try:
+            status = os.stat(self.environment.turn)
+        except OSError:
+            return False
+        identity = (status.st_ino, status.st_mtime_ns)
+        now = time.monotonic()
+        if identity != self.seen:
+            self.seen, self.since = identity, now
+        if now - self.since >= min(PATIENCE_TRIES * between_tries, PATIENCE_SECONDS):
+            return False
+        key = statefile.text(statefile.load(self.environment.turn), "key")
+        if key in ("", self.key):
+            return False
+        # They may have died, or have given up.
+        return any(statefile.text(waiter.said, "key") == key for waiter in waiting(self.environment))

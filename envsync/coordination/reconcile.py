@@ -1,0 +1,260 @@
+"""Bring what is installed to what is wanted: plan, stage, commit, and again until nothing is left to do.
+
+A plan is made from what is there, and carried out only if that is still so when everything is staged and nobody runs
+in the environment any more; others (pip, say) may have changed it meanwhile. After a doubt, too, it is made again: a
+recovery, somebody else's change, a store entry that turned out to be poisoned.
+
+The workspace is named after what is staged in it. A leader that finds one of that name takes it over from a dead one:
+only this boot's kernel can have made it, so nothing in it was lost with a cache, and each file is compared
+before it is left in place (`envsync.transaction.linking`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from envsync import __version__, replace
+from envsync.cache.store import Store
+from envsync.coordination import leftovers, processes
+from envsync.coordination.goal import Goal, Seeker
+from envsync.coordination.occupancy import Occupancy
+from envsync.environment import Environment
+from envsync.errors import FilesystemError
+from envsync.installed import Layout, dump_ledger, load_ledger, scan
+from envsync.plan import Plan, Wanted, plan
+from envsync.progress import Report
+from envsync.request import Request
+from envsync.stamp import checksum
+from envsync.transaction import change, journal
+from envsync.transaction.change import Change, Changer, Ownership
+from envsync.transaction.linking import PoisonedError, read_umask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envsync.plan import Installed
+
+SEEDS = frozenset({"pip"})
+SEEDS_BEFORE_3_12 = SEEDS | {"setuptools", "wheel"}
+"""What `venv` and uv seed an environment with; an exact sync keeps them."""
+ATTEMPTS = 5
+"""How often a plan is made again because the environment changed beneath it, or the store was poisoned."""
+
+
+class Host:
+    """What the leader does for a reconciliation at its turning points.
+
+    :ivar check_in_place: raises if the environment is not the one that is locked any more
+    :ivar begin: about to change something
+    :ivar release_cache: nothing is read from the cache any more, and we may have to wait for commands
+    """
+
+    __slots__ = ("begin", "check_in_place", "release_cache")
+
+    def __init__(
+        self, check_in_place: Callable[[], None], begin: Callable[[], None], release_cache: Callable[[], None]
+    ) -> None:
+        self.check_in_place = check_in_place
+        self.begin = begin
+        self.release_cache = release_cache
+
+
+class Reconciler:
+    """Brings one environment to one goal. The environment lock is held throughout.
+
+    :ivar doubtful: the environment may not be what our records say: its files are to be counted
+    :ivar damaged: distributions that are known to be damaged, to be installed anew once
+    :ivar reclaim: files where envsync has installed one are its own, whatever has become of them
+    :ivar resumed: a dead leader's stage was of use
+    :ivar notes: what the user may want to know, a sentence each
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        request: Request,
+        environment: Environment,
+        store: Store,
+        seeker: Seeker,
+        occupancy: Occupancy,
+        report: Report,
+        host: Host,
+    ) -> None:
+        self.request = request
+        self.environment = environment
+        self.store = store
+        self.seeker = seeker
+        self.occupancy = occupancy
+        self.report = report
+        self.host = host
+        self.durable = request.flag("durable")
+        self.damaged: frozenset[str] = frozenset()
+        self.reclaim = False
+        self.doubtful = False
+        self.resumed = False
+        self.notes: list[str] = []
+
+    def reconcile(self, goal: Goal, layout: Layout) -> Plan:
+        """Carry out plans until none is needed, and return the first that was carried out.
+
+        :raises ConflictError: files that nobody owns are in the way; nothing has been touched
+        :raises EnvsyncError: before the journal is in place the environment is as it was
+        """
+        carried_out: Plan | None = None
+        for _ in range(ATTEMPTS):
+            planned = self._once(goal, layout)
+            if planned is None:
+                continue
+            carried_out = carried_out or planned
+            if not self.doubtful:
+                return carried_out
+        raise self.restless()
+
+    def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
+        """Look whether somebody has added or removed a distribution in the meantime."""
+        installed = scan(self.environment, layout, load_ledger(self.environment))
+        return make_plan(self.request, goal, installed).is_empty
+
+    def restless(self) -> FilesystemError:
+        cause = OSError(errno.EBUSY, "somebody else keeps changing it")
+        return FilesystemError(
+            "change", self.environment.path, cause, hint="find out who, or give this job its own environment"
+        )
+
+    def _once(self, goal: Goal, layout: Layout) -> Plan | None:
+        """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
+        self.host.check_in_place()
+        for site in layout.sites:
+            os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
+        seen = self._look(layout)
+        planned, owned = self._plan(goal, layout)
+        if planned.is_empty:
+            self.doubtful = self._look(layout) != seen
+            return None if self.doubtful else planned
+        self.host.begin()
+        workspace = self._workspace(goal, layout, planned, owned)
+        committed = False
+        try:
+            prepared = self._stage(goal, layout, planned, owned, workspace)
+            if prepared is None:
+                return None
+            self.host.release_cache()
+            self.occupancy.drain()
+            self.host.check_in_place()
+            if self._look(layout) != seen:
+                return None
+            self._commit(prepared)
+            committed = True
+        finally:
+            if not committed and not os.path.lexists(self.environment.journal):
+                replace.discard_tree(f"{self.environment.path}/{workspace}")
+        return planned
+
+    def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:
+        """Choose the workspace: a dead leader's stage of the very same, or a new one. Sweeps all others away."""
+        name = self._stage_name(goal, planned, owned)
+        leftovers.sweep(self.environment, spare=name)
+        workspace = f"{layout.purelib}/.envsync/{name}"
+        full = f"{self.environment.path}/{workspace}"
+        if not os.path.lexists(full):
+            return workspace
+        if not os.path.islink(full) and os.listdir(full) == ["new"]:
+            self.resumed = True
+            return workspace
+        replace.discard_tree(full)  # a commit had begun with it: its trash must not be taken for this one's
+        return f"{workspace}-{os.urandom(4).hex()}" if os.path.lexists(full) else workspace
+
+    def _stage_name(self, goal: Goal, planned: Plan, owned: Ownership) -> str:
+        """Name a stage after what will be in it, on this boot of this host, for this user."""
+        mode = self.request.text("link_mode") or "auto"
+        parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {os.getuid()} {read_umask()}", mode]
+        parts += [self.store.root, goal.python.env]
+        parts += [repr(item) for group in planned for item in group]
+        parts += [f"{path} {kept}" for path, kept in sorted(owned.kept.items())]
+        return checksum("\n".join(parts).encode("utf-8", "surrogateescape"))[:16]
+
+    def _look(self, layout: Layout) -> list[tuple[int, int]]:
+        """Return what changes when anybody adds or removes a distribution."""
+        statuses = [os.stat(f"{self.environment.path}/{site}") for site in layout.sites]
+        return [(status.st_ino, status.st_mtime_ns) for status in statuses]
+
+    def _plan(self, goal: Goal, layout: Layout) -> tuple[Plan, Ownership]:
+        """Plan, and plan again while a distribution that would stay loses a shared file with one that goes."""
+        ledger = load_ledger(self.environment)
+        installed = scan(self.environment, layout, ledger)
+        reinstall = self.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
+        unasked: list[Wanted] = []
+        while True:
+            planned = make_plan(self.request, goal, installed, unasked=unasked, reinstall=reinstall)
+            owned = change.ownership(
+                self.environment, layout, planned, self.seeker.manifests, ledger, self.store, reclaim=self.reclaim
+            )
+            unasked += self._unasked(planned, owned)
+            disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
+            if disputed <= reinstall:
+                return planned, owned
+            reinstall |= disputed
+
+    def _unasked(self, planned: Plan, owned: Ownership) -> list[Wanted]:
+        """Return what is not asked for, but stays, and needs a file of its own back. The store still has the wheel."""
+        asked = self.seeker.manifests
+        unasked = []
+        for item in planned.keep:
+            if item.name in owned.disputed and item.name not in asked and item.origin is not None:
+                manifest = self.store.get(item.origin.sha256)
+                if manifest is not None:
+                    asked[item.name] = manifest
+                    unasked.append(Wanted(item.name, item.version, item.origin))
+        return unasked
+
+    def _stage(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str) -> Change | None:
+        mode = self.request.text("link_mode") or "auto"
+        changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
+        try:
+            return changer.prepare(planned, self.seeker.manifests, owned, load_ledger(self.environment), self.report)
+        except PoisonedError as error:
+            self.notes.append(f"{error.message}; it was set aside and fetched again")
+            self.store.discard(error.sha256)
+            self.seeker.fetch()
+            return None
+
+    def _commit(self, prepared: Change) -> None:
+        self.report("committing", 0, len(prepared.journal.steps))
+        replace.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(prepared.ledger))
+        journal.write(self.environment, prepared.journal, durable=self.durable)
+        replace.discard(self.environment.draining)
+        self.damaged = frozenset()
+        self.doubtful = bool(journal.finish(self.environment, prepared.journal, durable=self.durable))
+        for path, names in sorted(prepared.differing.items()):
+            self.notes.append(
+                f"{' and '.join(names)} have different contents for `{path}`: that of {names[-1]} was installed"
+            )
+        if prepared.copied:
+            self.notes.append(f"files were copied, since they could not be linked from the cache: {prepared.copied}")
+        if self.occupancy.ignored:
+            self.notes.append("the environment was changed while commands run in it (--busy ignore)")
+
+
+def make_plan(
+    request: Request,
+    goal: Goal,
+    installed: Sequence[Installed],
+    *,
+    unasked: Sequence[Wanted] = (),
+    reinstall: frozenset[str] = frozenset(),
+) -> Plan:
+    """Plan how what is installed becomes what is wanted, as the request's options say."""
+    return plan(
+        installed,
+        [*goal.wanted, *unasked],
+        exact=not request.flag("inexact"),
+        spare=_spare(goal),
+        reinstall=reinstall,
+    )
+
+
+def _spare(goal: Goal) -> frozenset[str]:
+    major, minor = goal.python.interpreter.version.split(".")[:2]
+    return SEEDS if (int(major), int(minor)) >= (3, 12) else SEEDS_BEFORE_3_12

@@ -1,0 +1,162 @@
+"""The directory of an environment: which may be filled, and who is within it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from envsync.coordination import ground, processes
+from envsync.coordination.ground import is_inside, prepare
+from envsync.environment import Environment
+from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
+from tests.unit.coordination.scene import helper, holder
+
+INSIDE = """\
+import os
+from envsync.coordination import ground
+from envsync.environment import Environment
+print(ground.is_inside(Environment(sys.argv[1])), flush=True)
+"""
+
+
+class TestPrepare:
+    """Which directories may be filled."""
+
+    @pytest.mark.parametrize("names", [(), (".lock",), ("CACHEDIR.TAG", ".gitignore"), ("pyvenv.cfg", "bin/", "x")])
+    def test_accepted(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        """An empty directory, one with nothing but our own, and a virtual environment of anybody's."""
+        for name in names:
+            (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+        environment = Environment(str(tmp_path))
+        prepare(environment)
+        assert os.path.isdir(environment.state)
+
+    def test_half_an_environment(self, tmp_path: Path) -> None:
+        """An environment that has lost its pyvenv.cfg is one still: it has a bin/python, even a dangling one."""
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").symlink_to("/nowhere")
+        (tmp_path / "notes.txt").touch()
+        prepare(Environment(str(tmp_path)))
+
+    def test_a_base_installation(self, tmp_path: Path) -> None:
+        """A `python` that leads to another name beside it is that of a base installation, or of conda: refused."""
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python3.11").touch()
+        (tmp_path / "bin" / "python").symlink_to("python3.11")
+        with pytest.raises(EnvironmentRefusedError, match="not a virtual environment"):
+            prepare(Environment(str(tmp_path)))
+
+    @pytest.mark.parametrize("name", ["notes.txt", "src", ".git", "bin"])
+    def test_refused(self, tmp_path: Path, name: str) -> None:
+        """A directory with anything else in it is somebody's, and left as it is."""
+        (tmp_path / name).mkdir()
+        with pytest.raises(EnvironmentRefusedError, match="not a virtual environment") as caught:
+            prepare(Environment(str(tmp_path)))
+        assert "--env" in str(caught.value.hint)
+        assert os.listdir(tmp_path) == [name]
+
+    def test_a_colon(self, tmp_path: Path) -> None:
+        """A path that PATH cannot hold is refused before anything is made."""
+        with pytest.raises(EnvironmentRefusedError, match="PATH cannot hold"):
+            prepare(Environment(str(tmp_path / "a:b")))
+        assert os.listdir(tmp_path) == []
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        """A file is no directory."""
+        (tmp_path / "env").touch()
+        with pytest.raises(EnvironmentRefusedError, match="not a directory"):
+            prepare(Environment(str(tmp_path / "env")))
+
+    def test_below_a_file(self, tmp_path: Path) -> None:
+        """Nor is there a directory below one."""
+        (tmp_path / "x").touch()
+        with pytest.raises(EnvsyncError, match=f"{tmp_path}/x"):
+            prepare(Environment(str(tmp_path / "x" / "env")))
+
+    def test_a_read_only_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where nothing can be made, that is a refusal by the system, with the path."""
+
+        def read_only(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "makedirs", read_only)
+        with pytest.raises(FilesystemError, match=f"{tmp_path}/env") as caught:
+            prepare(Environment(str(tmp_path / "env")))
+        assert caught.value.is_refusal
+
+
+class TestInside:
+    """Who descends from a command of the environment, and would wait for itself."""
+
+    @pytest.fixture
+    def token(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The variable that `run` sets for its command."""
+        monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino}:abc")
+
+    @pytest.mark.usefixtures("token")
+    def test_the_descriptor_is_inherited(self, environment: Environment) -> None:
+        """Whoever has the in-use lock open is within."""
+        fd = os.open(environment.in_use, os.O_RDONLY)
+        try:
+            assert is_inside(environment)
+        finally:
+            os.close(fd)
+
+    @pytest.mark.usefixtures("token")
+    def test_the_variable_is_not_enough(self, environment: Environment) -> None:
+        """A batch job that has inherited variables only is not within: nobody would wait for it."""
+        assert not is_inside(environment)
+        with holder(environment.in_use, "shared"):
+            assert not is_inside(environment)
+
+    @pytest.mark.usefixtures("token")
+    def test_an_ancestor_holds_the_lock(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process whose parent runs in the environment, though it closed all descriptors, is within."""
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        fd = os.open(environment.in_use, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            with helper(INSIDE, environment.path) as child:
+                assert child.hear() == "True"
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            with helper(INSIDE, environment.path) as child:
+                assert child.hear() == "False"
+        finally:
+            os.close(fd)
+
+    def test_another_environment(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Having it open is not being within, unless `run` said so: others may look at that file."""
+        with open(environment.in_use, "rb"):
+            for token in ("", "1:abc", ":", "garbage"):
+                monkeypatch.setenv("ENVSYNC_IN", token)
+                assert not is_inside(environment)
+
+    @pytest.mark.usefixtures("token")
+    def test_nothing_is_known_of_processes(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where there is no /proc, the descriptor decides."""
+        monkeypatch.setattr(processes, "read", lambda path: "")
+        assert not is_inside(environment)
+        with open(environment.in_use, "rb"):
+            assert is_inside(environment)
+
+    @pytest.mark.usefixtures("token")
+    def test_the_environment_is_gone(self, environment: Environment) -> None:
+        """Nobody is within what is not there."""
+        os.unlink(environment.in_use)
+        assert not is_inside(environment)
+
+
+def test_was_environment(tmp_path: Path) -> None:
+    """A link that leads out of the directory makes it an environment; a file, or a link that stays, does not."""
+    environment = Environment(str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    assert not ground.was_environment(environment)
+    python.touch()
+    assert not ground.was_environment(environment)
+    python.unlink()
+    python.symlink_to("/usr/bin/python3")
+    assert ground.was_environment(environment)

@@ -1,0 +1,288 @@
+"""What a waiter says: for whom it waits, since when, how far they are; on a terminal in one line that goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from envsync.coordination import narrator, processes
+from envsync.coordination.flock import Flock
+from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe
+from envsync.environment import Environment
+from tests.unit.coordination.scene import (
+    LIVENESS_SECONDS,
+    ROOT,
+    START,
+    Clock,
+    helper,
+    holder,
+    write_progress,
+)
+
+SAID = {"phase": "downloading", "done": 3, "total": 9, "command": "envsync run x", "since": START - 11}
+LINE = "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9 (`envsync run x`)"
+ERASE = "\r\x1b[2K"
+WAIT = """\
+from envsync.coordination import waiter
+from envsync.coordination.waiter import Wait
+from envsync.environment import Environment
+from envsync.errors import EnvsyncError
+from envsync.request import Request
+waiter.SOCIAL_SECONDS = 0
+settings = {"quiet": sys.argv[2] == "quiet", "timeout": float(sys.argv[3]) if sys.argv[3:] else None}
+try:
+    Wait(Request(settings, "pylock.toml", "0", sys.argv[1]), Environment(sys.argv[1])).until_over()
+    print("it leads", file=sys.stderr)
+except (EnvsyncError, KeyboardInterrupt) as error:
+    print(type(error).__name__, file=sys.stderr)
+"""
+
+
+class TestDescribe:
+    """One line."""
+
+    def test_all_of_it(self, environment: Environment, clock: Clock) -> None:
+        """Pid, host, since when, phase, how far, and the command."""
+        write_progress(environment, **SAID)
+        assert describe(environment) == LINE
+
+    @pytest.mark.parametrize("value", [{"since": None}, {"total": 3}, {"host": None}, {"phase": 3}, {"command": None}])
+    def test_with_little_to_go_on(self, environment: Environment, clock: Clock, value: dict[str, object]) -> None:
+        """Progress that lacks something is described as far as that goes."""
+        write_progress(environment, **value)
+        assert describe(environment).startswith("waiting for pid 4711 on ")
+
+    @pytest.mark.parametrize("pid", [None, "x", [1], 1e999, -1, 2**80])
+    def test_no_pid(self, environment: Environment, clock: Clock, pid: object) -> None:
+        """A pid that is none is in nobody's way, here or elsewhere."""
+        for place in ("", "elsewhere", processes.here()):
+            write_progress(environment, pid=pid, place=place)
+            assert describe(environment).startswith("waiting for ")
+
+    def test_a_clock_that_is_ahead(self, environment: Environment, clock: Clock) -> None:
+        """Another host's clock may be ahead of ours: nobody syncs since the future."""
+        write_progress(environment, since=clock.now + 2_000)
+        assert describe(environment) == "waiting for pid 4711 on n7, syncing for 0 s"
+
+    def test_silence(self, environment: Environment, clock: Clock) -> None:
+        """Of whom nothing has been heard for a while, this is said; a heartbeat late is nothing to talk about."""
+        write_progress(environment, **SAID)
+        assert describe(environment, SILENCE_SECONDS - 1) == LINE
+        assert describe(environment, SILENCE_SECONDS + 1) == f"{LINE}; no sign of life for 21 s"
+
+    def test_pids_of_elsewhere(self, environment: Environment, clock: Clock) -> None:
+        """A pid of another host or container is not looked for here."""
+        for place in ("", "another boot pid:[1]"):
+            write_progress(environment, **SAID, pid=2**22 + 1, place=place)
+            assert "dead" not in describe(environment)
+
+
+class TestLeader:
+    """A leader of this host."""
+
+    def test_stopped(self, environment: Environment, clock: Clock) -> None:
+        """One that was stopped is said to be, with the command that continues it."""
+        with helper("sys.stdin.read()") as process:
+            write_progress(environment, **SAID, pid=process.pid, place=processes.here())
+            line = LINE.replace("4711", str(process.pid))
+            assert describe(environment) == line
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            expected = f"{line}; it is stopped: continue it with `kill -CONT {process.pid}`, or end it"
+            assert describe(environment, 99) == expected
+
+    def test_dead_with_a_child(self, environment: Environment, clock: Clock) -> None:
+        """One that is dead, though the lock is held still, has left it to a child."""
+        with helper("") as process:
+            process.process.wait(LIVENESS_SECONDS)
+            write_progress(environment, **SAID, pid=process.pid, place=processes.here())
+            line = LINE.replace("4711", str(process.pid))
+            assert (
+                describe(environment, 99) == f"{line}; it is dead, and a child of it still holds the environment lock"
+            )
+
+    def test_alive(self, environment: Environment, clock: Clock) -> None:
+        """Of one that is alive and silent, the silence is said."""
+        write_progress(environment, **SAID, pid=os.getpid(), place=processes.here())
+        assert describe(environment, 99).endswith("(`envsync run x`); no sign of life for 99 s")
+
+
+class TestStranger:
+    """Somebody who says nothing of itself."""
+
+    def test_known(self, environment: Environment) -> None:
+        """Whoever holds the lock here is named: pid, host and command."""
+        with holder(environment.lock) as process:
+            said = describe(environment)
+            command = processes.command_of(process.pid)
+            assert said.startswith(
+                f"waiting for pid {process.pid} on {processes.host()} (`{command}`), which holds the "
+            )
+            assert said.endswith(f"environment lock `{environment.lock}`")
+
+    def test_stopped(self, environment: Environment) -> None:
+        """If it is stopped, that is said, too."""
+        with holder(environment.lock) as process:
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert describe(environment).endswith(f"continue it with `kill -CONT {process.pid}`, or end it")
+
+    def test_unknown(self, environment: Environment) -> None:
+        """Where nothing is known of it, it is another tool's, on another host perhaps."""
+        assert "uv, pip or another tool" in describe(environment)
+        assert environment.lock in describe(environment)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b'{"host": "n7"}', b"[1]"])
+    def test_damaged_progress(self, environment: Environment, content: bytes) -> None:
+        """Progress that names no pid names nobody."""
+        Path(environment.progress).write_bytes(content)
+        assert "uv, pip or another tool" in describe(environment)
+
+
+class TestWhen:
+    """How often."""
+
+    @pytest.fixture
+    def said(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[tuple[float, str]]:
+        said: list[tuple[float, str]] = []
+        monkeypatch.setattr(narrator, "say", lambda text: said.append((clock.passed, text)))
+        return said
+
+    def test_a_line_a_minute(
+        self, environment: Environment, clock: Clock, said: list[tuple[float, str]], leader: Flock
+    ) -> None:
+        """At once, then once a minute."""
+        voice = Narrator(environment, clock.now, quiet=False)
+        for _ in range(1_300):
+            voice.look(clock.now)
+            clock.now += 0.1
+        assert [round(when / LINE_SECONDS) for when, _ in said] == [0, 1, 2]
+        voice.conclude()
+        assert len(said) == 3
+
+    def test_signs_of_life(self, environment: Environment, clock: Clock, said: list[tuple[float, str]]) -> None:
+        """A leader that says anything, be it what it said before, is not silent."""
+        voice = Narrator(environment, clock.now, quiet=False)
+        for second in range(125):
+            if second < 62 and second % 5 == 0:
+                write_progress(environment, **SAID)
+            voice.look(clock.now)
+            clock.now += 1
+        assert [text.partition("; ")[2] for _, text in said] == ["", "", "no sign of life for 60 s"]
+
+    def test_quiet(self, environment: Environment, clock: Clock, said: list[tuple[float, str]]) -> None:
+        """With --quiet, nothing."""
+        voice = Narrator(environment, clock.now, quiet=True)
+        for _ in range(200):
+            voice.look(clock.now)
+            clock.now += 1
+        voice.conclude()
+        assert said == []
+
+
+class Terminal:
+    """A pseudo-terminal, and a waiter whose stderr it is."""
+
+    def __init__(
+        self, environment: Environment, *words: str, term: str, columns: int, end: Callable[[], object]
+    ) -> None:
+        self.ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
+        self.end = end
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WAIT}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", code, environment.path, *(words or ("loud",))],
+            stderr=theirs,
+            env={**os.environ, "TERM": term},
+        )
+        os.close(theirs)
+
+    def text(self, until: str = "") -> str:
+        """Let the wait end once something was said, and return all that came."""
+        seen = b""
+        ended = not until
+        while True:
+            try:
+                chunk = os.read(self.ours, 1 << 16)
+            except OSError:  # EIO: nobody has the other end open any more
+                chunk = b""
+            if not chunk:
+                break
+            seen += chunk
+            if not ended and until.encode() in seen:
+                self.end()
+                ended = True
+        os.close(self.ours)
+        self.process.wait(LIVENESS_SECONDS)
+        return seen.decode()
+
+
+class TestTerminal:
+    """A real process, and what it writes to a terminal."""
+
+    def test_a_line_that_goes(self, environment: Environment, leader: Flock) -> None:
+        """It is one line, written over and over, and erased before anything else is said."""
+        write_progress(environment, **SAID)
+        text = Terminal(environment, term="xterm", columns=200, end=leader.release).text("waiting for")
+        *lines, last = text.split(ERASE)
+        assert lines[0] == ""
+        assert lines[1:]
+        assert all(line.startswith("envsync: waiting for pid 4711 on n7") and "\n" not in line for line in lines[1:])
+        assert last == "it leads\r\n"
+
+    def test_erased_after_an_interrupt(self, environment: Environment, leader: Flock) -> None:
+        """However the wait ends, the line goes."""
+        terminal = Terminal(environment, term="xterm", columns=80, end=lambda: None)
+        terminal.end = lambda: terminal.process.send_signal(signal.SIGINT)
+        assert terminal.text("waiting for").endswith(f"{ERASE}KeyboardInterrupt\r\n")
+
+    def test_erased_after_a_limit(self, environment: Environment, leader: Flock) -> None:
+        """So it does when the time is up."""
+        text = Terminal(environment, "loud", "0.3", term="xterm", columns=80, end=lambda: None).text()
+        assert text.endswith(f"{ERASE}WaitTimeoutError\r\n")
+
+    @pytest.mark.parametrize("columns", [21, 40, 79])
+    def test_narrower_than_the_line(self, environment: Environment, leader: Flock, columns: int) -> None:
+        """A line that does not fit is cut: one that wraps could not be erased."""
+        write_progress(environment, **SAID)
+        text = Terminal(environment, term="xterm", columns=columns, end=leader.release).text("waiting")
+        *lines, _ = text.split(ERASE)
+        assert [len(line) for line in lines[1:]] == [columns - 1] * (len(lines) - 1)
+
+    def test_characters_of_two_columns(self, environment: Environment, leader: Flock) -> None:
+        """Nor may one that is made of wide characters wrap."""
+        import unicodedata
+
+        write_progress(environment, **{**SAID, "host": "宽" * 40})
+        text = Terminal(environment, term="xterm", columns=60, end=leader.release).text("waiting")
+        *lines, _ = text.split(ERASE)
+        widths = [sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in lines[1:]]
+        assert max(widths) < 60
+
+    def test_nothing_that_a_terminal_obeys(self, environment: Environment, leader: Flock) -> None:
+        """What others write into the environment does not move the cursor or set the title of a waiter's terminal."""
+        write_progress(environment, **{**SAID, "host": "n7\x1b]0;title\x07\r\n", "phase": "a\x1b[2Jb"})
+        text = Terminal(environment, term="xterm", columns=200, end=leader.release).text("waiting for")
+        assert "\x1b" not in text.replace(ERASE, "")
+
+    @pytest.mark.parametrize("term", ["dumb", ""])
+    def test_a_terminal_that_cannot(self, environment: Environment, leader: Flock, term: str) -> None:
+        """Where a line cannot be erased, it is a plain one, as in a log."""
+        write_progress(environment, **SAID)
+        text = Terminal(environment, term=term, columns=40, end=leader.release).text("waiting for")
+        first, *rest = text.split("\r\n")
+        assert first.startswith("envsync: waiting for pid 4711 on n7")
+        assert first.endswith("downloading 3 of 9 (`envsync run x`)")
+        assert rest == ["it leads", ""]
+
+    def test_quiet(self, environment: Environment, leader: Flock) -> None:
+        """With --quiet, the terminal stays as it was."""
+        text = Terminal(environment, "quiet", "0.3", term="xterm", columns=80, end=leader.release).text()
+        assert text == "WaitTimeoutError\r\n"

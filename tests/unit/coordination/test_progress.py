@@ -1,0 +1,141 @@
+"""What a leader says of itself, how often, and that it never fails a sync."""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from envsync import replace
+from envsync.coordination import cycle, failures, pace, processes, statefile
+from envsync.coordination.narrator import HEARTBEAT_SECONDS
+from envsync.coordination.progress import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
+from envsync.environment import Environment
+from envsync.progress import quiet
+from tests.unit.coordination.scene import Clock
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
+    """When the file was written."""
+    writes: list[float] = []
+    original = replace.write
+
+    def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
+        writes.append(clock.passed)
+        original(path, data, mode=mode)
+
+    monkeypatch.setattr(replace, "write", write)
+    return writes
+
+
+def said(environment: Environment) -> dict[str, object]:
+    return statefile.load(environment.progress)
+
+
+def test_what_it_says(environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who it is, where, since when, for which request, within which environments, and how far."""
+    monkeypatch.setattr(cycle, "holds", lambda: ("/a", "/b"))
+    ProgressFile(environment, "key", quiet)("downloading", 3, 9)
+    expected = {
+        "format": 1,
+        "host": processes.host(),
+        "pid": os.getpid(),
+        "place": processes.here(),
+        "command": processes.own_command(),
+        "since": clock.now,
+        "key": "key",
+        "holds": "/a\n/b",
+        "phase": "downloading",
+        "done": 3,
+        "total": 9,
+    }
+    assert expected.items() <= said(environment).items()
+
+
+def test_everything_is_reported_on(environment: Environment, clock: Clock) -> None:
+    """Whoever listens in this process hears each word, whether or not it is written."""
+    heard: list[tuple[object, ...]] = []
+    progress = ProgressFile(environment, "key", lambda *words: heard.append(words))
+    for done in range(5):
+        progress("staging", done, 5, done * 10, 50)
+    assert heard == [("staging", done, 5, done * 10, 50) for done in range(5)]
+
+
+@pytest.mark.parametrize(("network", "every"), [(False, LOCAL_SECONDS), (True, NETWORK_SECONDS)])
+def test_not_too_often(
+    environment: Environment,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    writes: list[float],
+    network: bool,
+    every: float,
+) -> None:
+    """However fast the work goes, the file is replaced four times a second, and once over a network."""
+    monkeypatch.setattr(pace, "is_network", lambda path: network)
+    progress = ProgressFile(environment, "key", quiet)
+    for done in range(10_000):
+        progress("staging", done, 10_000)
+        clock.now += 0.001
+    assert len(writes) == pytest.approx(10 / every, rel=0.05)
+
+
+def test_a_new_phase_is_said_at_once(environment: Environment, clock: Clock, writes: list[float]) -> None:
+    """Whoever waits learns of each phase, however short."""
+    progress = ProgressFile(environment, "key", quiet)
+    for phase in ("looking", "downloading", "staging", "committing"):
+        progress(phase, 0, 0)
+        assert said(environment)["phase"] == phase
+    assert len(writes) == 4
+
+
+def test_a_sign_of_life(environment: Environment, clock: Clock, writes: list[float]) -> None:
+    """A leader that has nothing new to say says so every few seconds, and no more often."""
+    progress = ProgressFile(environment, "key", quiet)
+    for _ in range(600):
+        progress("waiting for commands", 0, 0)
+        clock.now += 0.1
+    gaps = [after - before for before, after in pairwise(writes)]
+    assert max(gaps) <= HEARTBEAT_SECONDS + 0.11
+    assert len(writes) == pytest.approx(60 / HEARTBEAT_SECONDS, abs=2)
+
+
+def test_it_is_removed(environment: Environment, clock: Clock) -> None:
+    """When nobody leads any more, nobody is found dead."""
+    progress = ProgressFile(environment, "key", quiet)
+    progress("staging", 0, 1)
+    progress.remove()
+    progress.remove()
+    assert failures.bury(environment) == {}
+
+
+def test_a_full_disk(environment: Environment, clock: Clock) -> None:
+    """A sync does not fail because it cannot say how far it is."""
+    os.rename(environment.state, environment.state + ".gone")
+    progress = ProgressFile(environment, "key", quiet)
+    progress("staging", 0, 1)
+    progress.remove()
+
+
+def test_from_many_threads(environment: Environment) -> None:
+    """Any thread may say it, and what is read is always whole."""
+    progress = ProgressFile(environment, "key", quiet)
+
+    def work(number: int) -> None:
+        for done in range(50):
+            progress(f"phase {number}", done, 50)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    while any(thread.is_alive() for thread in threads):
+        seen.append(said(environment))
+    for thread in threads:
+        thread.join()
+    assert {value.get("pid", os.getpid()) for value in seen} <= {os.getpid()}
+    assert all(not value or "phase" in value for value in seen)
+    assert [path.name for path in Path(environment.state).glob(f"*{replace.SUFFIX}")] == []

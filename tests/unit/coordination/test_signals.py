@@ -1,0 +1,98 @@
+"""SIGTERM ends what it meets as Ctrl-C does: at once, cleaning up, and by the signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.coordination.scene import LIVENESS_SECONDS, ROOT
+
+MAIN = """\
+import time
+from envsync.coordination import signals
+signals.listen()
+try:
+    print("up", flush=True)
+    while True:
+        time.sleep(60)
+except KeyboardInterrupt as interrupt:
+    print("cleaned up", flush=True)
+    status = signals.die_of(interrupt)
+    print("went on", status, flush=True)
+"""
+BEFORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+
+
+def start(*, code: str = MAIN, before: str = "") -> subprocess.Popen[str]:
+    words = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{before}{code}"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, int]:
+    out, _ = process.communicate(timeout=LIVENESS_SECONDS)
+    return out, process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_by_the_signal(number: signal.Signals) -> None:
+    """It cleans up, and whoever waits for it sees that a signal ended it."""
+    process = start()
+    process.send_signal(number)
+    assert end(process) == ("cleaned up\n", -number)
+
+
+def test_a_second_one() -> None:
+    """If cleaning up takes too long for somebody, a second SIGTERM ends it on the spot."""
+    process = start(code=MAIN.replace('print("cleaned up", flush=True)', 'print("hm", flush=True); time.sleep(60)'))
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hm\n"
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == ("", -signal.SIGTERM)
+
+
+def test_ignored_stays_ignored() -> None:
+    """A process that was started with SIGTERM ignored is not ended by it (`nohup`, some batch systems)."""
+    process = start(before=BEFORE)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == ("cleaned up\n", -signal.SIGINT)
+
+
+def test_a_program_that_listens_itself() -> None:
+    """The handler of a program that uses the library is left to it."""
+    before = "import signal, os; signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
+    process = start(before=before)
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == ("", 7)
+
+
+def test_exec_undoes_it() -> None:
+    """The command that follows has the signal as it was: default, or ignored."""
+    show = "import signal; print(int(signal.getsignal(signal.SIGTERM)))"
+    for before, expected in (("", signal.SIG_DFL), (BEFORE, signal.SIG_IGN)):
+        code = (
+            "import os\n"
+            "from envsync.coordination import signals\n"
+            "signals.listen()\n"
+            "print('up', flush=True)\n"
+            f"os.execv(sys.executable, [sys.executable, '-I', '-c', {show!r}])"
+        )
+        assert end(start(code=code, before=before)) == (f"{int(expected)}\n", 0)
+
+
+def test_what_it_imports() -> None:
+    """`signal` takes milliseconds to import, and is not."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.coordination import signals\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"signal", "enum", "os", "typing"} & set(done.stdout.split())
+    assert os.name == "posix"
