@@ -84,6 +84,16 @@ def _sync(**given: Any) -> int:
     return commands.sync(_settings(options.SYNC, given))
 
 
+def _check(**given: Any) -> int:
+    """Verify every file of the environment by its hash. With --repair, restore what is missing or changed."""
+    return commands.check(_settings(options.CHECK, given))
+
+
+def _status(**given: Any) -> int:
+    """Say whether the environment is current, who syncs it, who waits, and who runs in it. Disturbs nobody."""
+    return commands.status(_settings(options.STATUS, given))
+
+
 envsync_command = click.Group(
     "envsync",
     help="Make a virtual environment match its lock file once, however many processes ask.",
@@ -118,3 +128,9 @@ envsync_command.add_command(
     )
 )
 envsync_command.add_command(click.Command("sync", callback=_sync, help=_sync.__doc__, params=_parameters(options.SYNC)))
+envsync_command.add_command(
+    click.Command("status", callback=_status, help=_status.__doc__, params=_parameters(options.STATUS))
+)
+envsync_command.add_command(
+    click.Command("check", callback=_check, help=_check.__doc__, params=_parameters(options.CHECK))
+)

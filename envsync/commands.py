@@ -1,14 +1,19 @@
-"""What `sync` does and prints. Its arguments come from the fast parser or from click."""
+"""What `sync`, `status` and `check` do and print. Its arguments come from the fast parser or from click."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 
 from envsync import fastlane, library, options, request
 from envsync.coordination.messages import say
+from envsync.environment import Environment
+from envsync.errors import LockFileError, UsageError
 
+EXIT_NOT_CURRENT = 1
+EXIT_UNSOUND = 1
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
 
@@ -33,6 +38,61 @@ def sync(settings: options.Settings) -> int:
     elif not asked.flag("quiet"):
         _say(result, dry_run=dry_run)
     return 0
+
+
+def status(settings: options.Settings) -> int:
+    """Say what is known of the environment. `--exit-code`: 1 if it is not current."""
+    from envsync.coordination.status import look
+
+    environment, asked = _named(settings)
+    found = look(environment, asked)
+    if settings.get("json"):
+        print(json.dumps(found.as_json()))
+    else:
+        from envsync.display import describe_status
+
+        _print(describe_status(found))
+    return EXIT_NOT_CURRENT if settings.get("exit_code") and found.current is not True else 0
+
+
+def check(settings: options.Settings) -> int:
+    """Verify the environment and say what is wrong with it; 1 if there is anything, after a repair as before."""
+    from envsync.coordination import repair
+    from envsync.display import Display, describe_check
+
+    environment, asked = _named(settings)
+    given = asked.settings if asked is not None else {**options.from_variables(os.environ), **settings}
+    request_ = repair.request_of(given, environment.path)
+    with Display(request_) as display:
+        if settings.get("repair"):
+            checked = repair.check_and_repair(request_, asked, environment, display)
+        else:
+            checked = repair.check(request_, environment, display)
+    if settings.get("json"):
+        print(json.dumps(checked.as_json()))
+    elif not settings.get("quiet"):
+        _print(describe_check(environment.path, checked))
+    return 0 if checked.is_sound else EXIT_UNSOUND
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Print lines that may hold names of files that are no text at all."""
+    for line in lines:
+        print(line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+
+
+def _named(settings: options.Settings) -> tuple[Environment, request.Request | None]:
+    """Find out which environment is meant, and what for; without a lock file, that is `--env` and nothing else."""
+    from envsync.coordination.slowlane import named_by_digest
+
+    try:
+        asked = request.resolve(settings, os.environ)
+    except (UsageError, LockFileError):
+        env = settings.get("env") or os.environ.get("ENVSYNC_ENV")
+        if "lock" in settings or not isinstance(env, str) or "{digest}" in env or not env.strip("/"):
+            raise
+        return Environment(env.rstrip("/")), None
+    return fastlane.environment_of(asked) or named_by_digest(asked), asked
 
 
 def _preview(asked: request.Request) -> library.SyncResult:

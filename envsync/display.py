@@ -1,23 +1,30 @@
-"""What the command line shows on stderr while a sync goes on: bars on a terminal, plain lines elsewhere."""
+"""What the command line shows: on stderr while a sync goes on, bars on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from envsync.coordination.messages import say
+from envsync.coordination.narrator import SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from envsync.coordination.outcome import Outcome
+    from envsync.coordination.repair import Checked
+    from envsync.coordination.status import Leader, Status
     from envsync.request import Request
 
 LINE_SECONDS = 10.0
 """How long a phase has to last before another plain line says how far it is."""
+WAITING_SECONDS = 0.7
+"""How long a leader waits for others before a plain line says so."""
+WAITING_LINE_SECONDS = 60.0
 BAR_SECONDS = 0.2
 """A sync that takes less shows no bar: it would only flicker, and importing rich takes as long."""
 
@@ -76,9 +83,13 @@ class Display:
 
     def _line(self, phase: str, done: int, total: int, bytes_done: int) -> None:
         now = time.monotonic()
+        waiting = phase.startswith("waiting")
+        if waiting and not self.phase.startswith("waiting"):
+            self.next_line = now + WAITING_SECONDS  # no silent wait: that may take days
+        self.phase = phase
         if now < self.next_line:
             return
-        self.next_line = now + LINE_SECONDS
+        self.next_line = now + (WAITING_LINE_SECONDS if waiting else LINE_SECONDS)
         counted = f" {done} of {total}" if total else ""
         volume = f" ({bytes_done / 1e6:.0f} MB)" if bytes_done else ""
         say(f"{phase}{counted}{volume}, {now - self.began:.0f} s so far")
@@ -120,3 +131,65 @@ def _bars() -> Progress:
         console=Console(stderr=True),
         transient=True,
     )
+
+
+def describe_status(status: Status) -> Iterator[str]:
+    """Say in lines for people what is known of an environment."""
+    now = time.time()
+    if status.current is None:
+        yield f"`{status.env}` is as it was synced; name a lock file to know whether it is what that asks for"
+    elif status.current:
+        yield f"`{status.env}` is current"
+    else:
+        yield f"`{status.env}` is not current: {status.reason}"
+    if status.leader is not None:
+        yield f"syncing: {_leader(status.leader, now)}"
+    for holder in status.holders:
+        yield f"locked by: pid {holder.pid} (`{holder.command}`)"
+    for waiter in status.waiters:
+        yield f"waiting: pid {waiter.pid} on {waiter.host} for {_ago(waiter.since, now)} (`{waiter.command}`)"
+    for command in status.commands:
+        yield f"running here: pid {command.pid} (`{command.command}`)"
+    if status.failure is not None:
+        failure = status.failure
+        yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
+    for path in status.leftovers:
+        yield f"left over by a dead leader, for the next sync to see to: `{path}`"
+
+
+def describe_check(env: str, checked: Checked) -> Iterator[str]:
+    """Say in lines for people what a check found and what a repair did."""
+    found = checked.found
+    for finding in found.findings:
+        whose = f" ({finding.distribution})" if finding.distribution else ""
+        yield f"{finding.kind}: `{finding.path}`{whose}{f': {finding.detail}' if finding.detail else ''}"
+    for name in checked.repaired:
+        yield f"installed anew: {name}"
+    for note in checked.notes:
+        yield f"note: {note}"
+    if checked.left is not None:
+        for finding in checked.left.findings:
+            if finding.kind != "unowned":
+                yield f"still {finding.kind}: `{finding.path}`"
+    now = checked.left or found
+    verdict = "sound" if checked.is_sound else "damaged; `envsync check --repair` restores what envsync installed"
+    if checked.left is not None and not checked.is_sound:
+        verdict = "still damaged"
+    yield f"`{env}`: {now.distributions} distributions, {now.files} files, {now.bytes / 1e6:.1f} MB: {verdict}"
+
+
+def _leader(leader: Leader, now: float) -> str:
+    counted = f" {leader.done} of {leader.total}" if leader.total else ""
+    stopped = "; it is stopped" if leader.stopped else ""
+    silent = f"; no sign of life for {leader.silent:.0f} s" if leader.silent >= SILENCE_SECONDS else ""
+    return (
+        f"pid {leader.pid} on {leader.host} for {_ago(leader.since, now)}: {leader.phase}{counted} "
+        f"(`{leader.command}`){stopped}{silent}"
+    )
+
+
+def _ago(since: float, now: float) -> str:
+    seconds = max(0.0, now - since)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

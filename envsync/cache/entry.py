@@ -1,0 +1,37 @@
+"""Verify a store entry by the hashes that its manifest has from the wheel.
+
+Files of an entry are read-only, and links to them are in environments: root, and the owner after a chmod, can write
+through any of them. What such a write changes in size or time is seen whenever the entry is used
+(`envsync.transaction.linking`); this sees the rest, for the price of reading the whole entry.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+
+from envsync.cache.manifest import Manifest
+
+
+def spoiled(entry: str, manifest: Manifest) -> Iterator[str]:
+    """Name the files of an entry, relative to it, whose bytes are not those of the wheel any more.
+
+    :param entry: the entry's directory
+    """
+    for scheme, lines in manifest.record:
+        for path, expected, *_ in csv.reader(lines.splitlines()):
+            algorithm, _, digest = expected.partition("=")
+            if digest and _digest(os.path.join(entry, scheme, path), algorithm) != digest:
+                yield f"{scheme}/{path}"
+
+
+def _digest(path: str, algorithm: str) -> str:
+    """Return a file's hash as RECORD writes it; empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return urlsafe_b64encode(hashlib.file_digest(file, algorithm).digest()).rstrip(b"=").decode()
+    except OSError:
+        return ""

@@ -1,0 +1,366 @@
+"""Find out what every file of an environment ought to be, and which distribution says so.
+
+Who is believed:
+
+- What envsync installed and nobody has reinstalled since is what its wheel has: the store's manifest says that, as long
+  as the store has the entry. The environment's own RECORD could have been edited along with a file; it has to be the
+  manifest's lines and those of the files that were made for this environment, as large and as old as `installed.json`
+  says. Only for scripts, which depend on the environment, RECORD's word is taken.
+- Everything else is what its RECORD says. Lines that lead out of the environment are named and not followed.
+- Of a file that several have, the distribution whose name sorts last decides (`envsync.transaction.sharing`). Where
+  others than envsync installed one of them, whoever came last won: each one's content will do.
+
+A RECORD that is not as we left it was written by whoever reinstalled the distribution, who says so in INSTALLER. If
+that still says envsync, or nothing, the RECORD was damaged.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from envsync.cache import record
+from envsync.cache.manifest import Manifest
+from envsync.cache.store import Store
+from envsync.environment import Environment
+from envsync.installed import Entry, Layout, Ledger, is_skeleton, scan
+from envsync.plan import Installed
+from envsync.reading import Expectation, Ground, read
+
+WHEEL = "the wheel"
+RECORD = "RECORD"
+EVERY = "every distribution"
+OUTSIDE = "a symbolic link leads out of the environment"
+LISTED_OUTSIDE = "RECORD lists it, outside of the environment"
+_SIZE = re.compile(r"[0-9]{0,20}")
+_OURS = b"envsync"
+"""What INSTALLER says (`envsync.cache.layout`)."""
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    kind: str
+    """"missing", "changed", "unowned" or "left over"."""
+    path: str
+    """Relative to the environment."""
+    distribution: str
+    """Its normalized name; empty if it belongs to none."""
+    detail: str
+
+
+class Claims:
+    """Who has which files.
+
+    :ivar files: path → what each distribution that has it expects, the one that decides first
+    :ivar trees: paths that belong, with all below, to a distribution of which nobody knows the files any more
+    :ivar directories: those that somebody has though nothing need be in them
+    :ivar findings: what is wrong with the lists themselves
+    :ivar names: all distributions
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, list[Expectation]] = {}
+        self.trees: set[str] = set()
+        self.directories: set[str] = set()
+        self.findings: list[Finding] = []
+        self.names: set[str] = set()
+
+    def add(self, path: str, expected: Expectation) -> None:
+        self.files.setdefault(path, []).append(expected)
+
+    def complain(self, kind: str, path: str, distribution: str, detail: str) -> None:
+        self.findings.append(Finding(kind, path, distribution, detail))
+
+    def decide(self) -> None:
+        """Put the decisive expectation of each file first, and leave only that if nobody else may have a say."""
+        for path, expected in self.files.items():
+            if len(expected) > 1:
+                expected.sort(key=_name, reverse=True)
+                if all(item.ours for item in expected):
+                    self.files[path] = expected[:1]
+
+
+def _name(expected: Expectation) -> str:
+    return expected.distribution
+
+
+def gather(environment: Environment, layout: Layout, ledger: Ledger, store: Store | None, ground: Ground) -> Claims:
+    """Find out whose files an environment should have. Never raises for anything that is wrong in it."""
+    return _Gatherer(environment, layout, ledger, store, ground).gather()
+
+
+class _Gatherer:
+    def __init__(
+        self, environment: Environment, layout: Layout, ledger: Ledger, store: Store | None, ground: Ground
+    ) -> None:
+        self.environment = environment
+        self.layout = layout
+        self.ledger = ledger
+        self.store = store
+        self.ground = ground
+        self.claims = Claims()
+        self.roots = {os.path.abspath(environment.path), ground.real, ledger.path} - {""}
+
+    def gather(self) -> Claims:
+        installed = self._scan()
+        by_name: dict[str, list[Installed]] = {}
+        for item in installed:
+            by_name.setdefault(item.name, []).append(item)
+        for name, items in sorted(by_name.items()):
+            self.claims.names.add(name)
+            for item in items:
+                if len(items) > 1:
+                    self.claims.complain("changed", item.dist_info, name, _rivals(item, items))
+                self._add(item)
+        # Only now it is known what the others have.
+        for name in sorted(self.ledger.entries.keys() - by_name.keys()):
+            self.claims.names.add(name)
+            self._add_gone(name, self.ledger.entries[name])
+        self.claims.decide()
+        return self.claims
+
+    def _scan(self) -> list[Installed]:
+        found = []
+        for site in self.layout.sites:
+            try:
+                found += scan(self.environment, self.layout._replace(purelib=site, platlib=site), self.ledger)
+            except OSError as error:
+                self.claims.complain("changed", site, "", f"it cannot be listed: {error.strerror or error}")
+        # What begins with a tilde was moved aside by pip, which was killed while it uninstalled it.
+        return [item for item in found if not posixpath.basename(item.dist_info).startswith("~")]
+
+    # One distribution
+
+    def _add(self, item: Installed) -> None:
+        """Claim the files of a distribution that is there."""
+        text = self._read_record(item)
+        entry = self._our_entry(item)
+        manifest = self._manifest(item.name, entry, item.dist_info)
+        if entry is not None and manifest is not None:
+            self._add_wheel(item, entry, manifest, text)
+        elif text is not None:
+            self._add_record(item, text, ours=entry is not None)
+        self.claims.trees.add(f"{item.dist_info}/RECORD")
+        if text is not None and entry is not None:
+            self._check_age(item, entry)
+        metadata = f"{item.dist_info}/METADATA"
+        if not any(expected.distribution == item.name for expected in self.claims.files.get(metadata, ())):
+            if text is not None:
+                self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, "it does not list METADATA")
+            self.claims.add(metadata, Expectation(item.name, "", None, EVERY, ours=entry is not None))
+            self.claims.trees.add(item.dist_info)
+            self.claims.trees.update(entry.entries if entry is not None else ())
+
+    def _read_record(self, item: Installed) -> str | None:
+        """Read a RECORD. If it cannot be read, say what is wrong and return None."""
+        path = f"{item.dist_info}/RECORD"
+        place = self.ground.place_of_file(path)
+        if place is None:
+            self.claims.complain("changed", path, item.name, OUTSIDE)
+            return None
+        try:
+            return read(f"{self.environment.path}/{place}").decode("utf-8", "surrogateescape")
+        except (FileNotFoundError, NotADirectoryError):
+            self.claims.complain("missing", path, item.name, f"{EVERY} has it")
+        except OSError as error:
+            self.claims.complain("changed", path, item.name, error.strerror or str(error))
+        return None
+
+    def _our_entry(self, item: Installed) -> Entry | None:
+        """Return what `installed.json` says of a distribution, unless somebody has reinstalled it since."""
+        entry = self.ledger.entries.get(item.name)
+        if entry is None or entry.version != item.version:
+            return None
+        if item.origin is not None:
+            return entry
+        place = self.ground.place_of_file(f"{item.dist_info}/INSTALLER")
+        try:
+            installer = read(f"{self.environment.path}/{place}") if place is not None else b""
+        except OSError:
+            return entry
+        return entry if installer.strip() in (_OURS, b"") else None
+
+    def _manifest(self, name: str, entry: Entry | None, dist_info: str) -> Manifest | None:
+        if entry is None or self.store is None:
+            return None
+        manifest = self.store.get(entry.origin.sha256)
+        if manifest is None or manifest.name != name or manifest.dist_info != posixpath.basename(dist_info):
+            return None
+        return manifest
+
+    def _check_age(self, item: Installed, entry: Entry) -> None:
+        path = f"{item.dist_info}/RECORD"
+        if item.origin is not None or any(finding.path == path for finding in self.claims.findings):
+            return
+        try:
+            size = os.lstat(f"{self.environment.path}/{path}").st_size
+        except OSError:
+            return  # it is being changed right now
+        what = f"size {size} instead of {entry.record_size}" if size != entry.record_size else "another time"
+        self.claims.complain("changed", path, item.name, f"{what}: somebody has written it since envsync did")
+
+    # As the wheel has it
+
+    def _add_wheel(self, item: Installed, entry: Entry, manifest: Manifest, text: str | None) -> None:
+        """Claim what a wheel has, and compare RECORD with it."""
+        for path, expected in self._files(manifest):
+            self.claims.add(path, expected)
+        lines = self._lines(manifest)
+        site = posixpath.dirname(item.dist_info)
+        if entry.origin.direct_url is not None:
+            path = f"{item.dist_info}/direct_url.json"
+            content = entry.origin.direct_url.encode()
+            digest = record.encode(hashlib.sha256(content).digest())
+            self.claims.add(path, Expectation(item.name, f"sha256={digest}", len(content), WHEEL, ours=True))
+            lines.append(record.line(posixpath.relpath(path, site), digest, len(content)))
+        lines.append(record.own_line(posixpath.relpath(f"{item.dist_info}/RECORD", site)))
+        made = self._scripts(manifest)
+        rows = self._made(item, text, {line.rstrip("\n") for line in lines}, made) if text is not None else {}
+        for path in made:
+            hash_, size = rows.get(path, ("", None))
+            self.claims.add(path, Expectation(item.name, hash_, size, RECORD, executable=True, ours=True))
+
+    def _files(self, manifest: Manifest) -> Iterator[tuple[str, Expectation]]:
+        """List what a wheel has, without what is made for this environment."""
+        executable = {
+            (directory.scheme, f"{directory.path}/{file[0]}" if directory.path else file[0])
+            for directory in manifest.directories
+            for file in directory.files
+            if file[2]
+        }
+        for scheme, text in manifest.record:
+            base = self.layout.directory(scheme, manifest.name)
+            for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
+                path = f"{base}/{name}" if base else name
+                yield path, Expectation(manifest.name, hash_, int(size), WHEEL, (scheme, name) in executable, ours=True)
+
+    def _lines(self, manifest: Manifest) -> list[str]:
+        """List the lines for these files as an installed RECORD has them (`envsync.transaction.stage`)."""
+        site = self.layout.directory(manifest.root, manifest.name)
+        lines: list[str] = []
+        for scheme, text in manifest.record:
+            prefix = posixpath.relpath(self.layout.directory(scheme, manifest.name) or ".", site)
+            rows = text.splitlines()
+            lines += rows if prefix == "." else [_prefixed(row, prefix) for row in rows]
+        return lines
+
+    def _scripts(self, manifest: Manifest) -> set[str]:
+        """Name the scripts that are made for this environment."""
+        names = [*(script.name for script in manifest.scripts), *manifest.rewrite]
+        return {f"{self.layout.scripts}/{name}" for name in names}
+
+    def _made(
+        self, item: Installed, text: str, expected: set[str], made: set[str]
+    ) -> Mapping[str, tuple[str, int | None]]:
+        """Compare RECORD with the wheel's lines; return what it says of the files made for this environment."""
+        present = text.removesuffix("\n").split("\n")
+        lacking = len(expected.difference(present))
+        strange = 0
+        rows: dict[str, tuple[str, int | None]] = {}
+        for row in _rows("\n".join(line for line in present if line not in expected)):
+            found = self._row(row, posixpath.dirname(item.dist_info))
+            if found is None:
+                self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
+            elif not isinstance(found, str) and found[0] in made and found[0] not in rows and found[1]:
+                rows[found[0]] = found[1:]
+                continue
+            strange += 1
+        lacking += len(made) - len(rows)
+        if lacking or strange or len(present) != len(expected) + len(rows):
+            what = f"{lacking} lines of the wheel are not in it, {strange} that are not the wheel's are"
+            self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, what)
+        return rows
+
+    # As RECORD has it
+
+    def _add_record(self, item: Installed, text: str, *, ours: bool) -> None:
+        """Claim what a RECORD lists."""
+        problem = ""
+        for row in _rows(text):
+            found = self._row(row, posixpath.dirname(item.dist_info))
+            if isinstance(found, str):
+                problem = problem or found
+            elif found is None:
+                self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
+            elif row[0].endswith("/") and not row[1]:
+                self.claims.directories.add(found[0])  # some wheels list them, and uv leaves that as it is
+            elif not is_skeleton(found[0]):
+                self.claims.add(found[0], Expectation(item.name, found[1], found[2], RECORD, ours=ours))
+        if problem:
+            self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, problem)
+
+    def _row(self, row: list[str], site: str) -> tuple[str, str, int | None] | str | None:
+        """Read a line of RECORD as (path, hash, size).
+
+        :returns: None if it leads out of the environment, or what is wrong with it
+        """
+        if len(row) != 3 or not row[0] or "\0" in row[0] or not _SIZE.fullmatch(row[2]):
+            return f"a line of it cannot be read: {ascii(','.join(row))[:80]}"
+        path = self._path(row[0].replace("\\", "/"), site)
+        return None if path is None else (path, row[1], int(row[2]) if row[2] else None)
+
+    def _path(self, path: str, site: str) -> str | None:
+        if path.startswith("/"):
+            root = next((root for root in self.roots if path.startswith(root + "/")), None)
+            if root is None:
+                return None
+            path = path[len(root) + 1 :]
+        else:
+            path = f"{site}/{path}"
+        path = posixpath.normpath(path)
+        return None if path in (".", "..") or path.startswith(("../", "/")) else path
+
+    # What is gone
+
+    def _add_gone(self, name: str, entry: Entry) -> None:
+        """Name a distribution that has no .dist-info any more, and claim its files if any of them are left."""
+        dist_info = next(
+            (path for path in entry.entries if path.endswith(".dist-info")),
+            f"{self.layout.purelib}/{name}-{entry.version}.dist-info",
+        )
+        self.claims.complain("missing", dist_info, name, "envsync installed it, and its .dist-info is gone")
+        manifest = self._manifest(name, entry, dist_info)
+        if manifest is None:
+            self.claims.trees.update(entry.entries)
+            return
+        files = {path: item for path, item in self._files(manifest) if not path.startswith(dist_info + "/")}
+        for path in self._scripts(manifest):
+            files[path] = Expectation(name, "", None, WHEEL, executable=True, ours=True)
+        if any(self._is_there(path) for path in files if path not in self.claims.files):
+            for path, item in files.items():
+                self.claims.add(path, item)
+
+    def _is_there(self, path: str) -> bool:
+        place = self.ground.place_of_file(path)
+        return place is not None and os.path.lexists(f"{self.environment.path}/{place}")
+
+
+def _rivals(item: Installed, items: Iterable[Installed]) -> str:
+    others = ", ".join(f"`{posixpath.basename(other.dist_info)}`" for other in items if other != item)
+    return f"its distribution also has {others}"
+
+
+def _prefixed(row: str, prefix: str) -> str:
+    return f'"{prefix}/{row[1:]}' if row.startswith('"') else f"{prefix}/{row}"
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    """Read the lines of a RECORD as far as they can be read; the one that ends it has one field."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield [str(error)]
+            return
+        if row is None:
+            return
+        if row:
+            yield row

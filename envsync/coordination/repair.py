@@ -1,0 +1,246 @@
+"""`envsync check`: verify an environment, and repair it under the same transaction as any sync.
+
+To check, the in-use lock is held shared, as a running command holds it: nobody changes the environment meanwhile.
+
+To repair, a leader makes the environment what it was when it was synced last, as `installed.json` says it. No lock file
+is needed: the wheels come from the store, and only if that lacks one of them, from where the lock file says. What is
+damaged is installed anew, what is sound is left alone, and so is what envsync has not installed. If the result is
+exactly what the stamp was for, it gets that stamp again; else the next sync decides.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from envsync import interpreter, replace, stamp
+from envsync.cache.entry import spoiled
+from envsync.cache.manifest import Manifest
+from envsync.cache.store import Store
+from envsync.coordination import failures, flock, leftovers, processes, queue
+from envsync.coordination.flock import Flock
+from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
+from envsync.coordination.leader import Leader, cache_directory, lead_with
+from envsync.coordination.outcome import Outcome
+from envsync.coordination.reconcile import make_plan
+from envsync.coordination.slowlane import restless
+from envsync.coordination.waiter import Wait
+from envsync.environment import Environment
+from envsync.errors import (
+    EnvironmentRefusedError,
+    FilesystemError,
+    InterpreterError,
+    LockingError,
+    NoWheelError,
+    WaitTimeoutError,
+)
+from envsync.installed import Layout, Ledger, load_ledger, scan
+from envsync.plan import Wanted
+from envsync.progress import Report
+from envsync.request import Request
+from envsync.stamp import Stamp
+from envsync.transaction import skeleton
+from envsync.verify import Report as Verified
+from envsync.verify import verify
+
+if TYPE_CHECKING:
+    from envsync.options import Settings
+
+HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
+"""Options that say how, not what."""
+REPLACED_TIMES = 10
+
+
+class Checked(NamedTuple):
+    """What a check found, and what a repair has made of it."""
+
+    found: Verified
+    repaired: tuple[str, ...] = ()
+    """What was installed anew, as in `name==version`."""
+    left: Verified | None = None
+    """What was found after a repair."""
+
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        return (self.left or self.found).is_sound
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as a JSON object."""
+        now = self.left or self.found
+        return {
+            "sound": self.is_sound,
+            "distributions": now.distributions,
+            "files": now.files,
+            "bytes": now.bytes,
+            "findings": [finding._asdict() for finding in self.found.findings],
+            "repaired": list(self.repaired),
+            "left": None if self.left is None else [finding._asdict() for finding in self.left.findings],
+            "notes": list(self.notes),
+        }
+
+
+def check(request: Request, environment: Environment, report: Report) -> Checked:
+    """Verify every file of an environment.
+
+    :raises EnvironmentRefusedError: there is no environment
+    :raises WaitTimeoutError: it is being changed for longer than `--timeout` allows
+    """
+    if not skeleton.exists(environment):
+        raise EnvironmentRefusedError(environment.path, "there is none", hint="make one with `envsync sync`")
+    with _undisturbed(request, environment):
+        return Checked(_verify(request, environment, report))
+
+
+def check_and_repair(request: Request, asked: Request | None, environment: Environment, report: Report) -> Checked:
+    """Verify every file of an environment, and restore what is missing or changed.
+
+    :param request: how to wait and where the cache is
+    :param asked: the lock file, if one is known, from which wheels can be had that the store lacks
+    :raises EnvsyncError: as for a sync; before the journal is in place, the environment is as it was
+    """
+    before = check(request, environment, report)
+    if before.is_sound:
+        return before
+    damaged = before.found.damaged
+    outcome = _repair(request, asked, environment, report, damaged)
+    return Checked(before.found, outcome.installed, check(request, environment, report).found, outcome.notes)
+
+
+@contextmanager
+def _undisturbed(request: Request, environment: Environment) -> Iterator[None]:
+    """Hold the in-use lock shared, so that nobody commits; wait for whoever does."""
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    lock: Flock | None = None
+    try:
+        while os.path.isdir(environment.state):
+            lock = flock.acquire_nowait(environment.in_use, shared=True)
+            if lock is not None:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"gave up after {request.timeout:g} s: `{environment.path}` is being changed")
+            time.sleep(0.05)
+    except (FilesystemError, LockingError):
+        pass  # read-only, say: then it is looked at as it is
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _verify(request: Request, environment: Environment, report: Report) -> Verified:
+    left = [] if queue.is_held(environment.leading) else [*unfinished(environment), *leftovers.find(environment)]
+    cache = cache_directory(request)
+    return verify(
+        environment, _layout(environment, cache), load_ledger(environment), Store(cache), report, leftovers=left
+    )
+
+
+def unfinished(environment: Environment) -> Iterator[str]:
+    """Name the state files that only a leader that goes on has."""
+    for path in (environment.progress, environment.journal, environment.draining, environment.making):
+        if os.path.lexists(path):
+            yield path
+
+
+def _layout(environment: Environment, cache: str) -> Layout:
+    """Return the environment's layout, by a look at its directories if its interpreter does not run any more."""
+    try:
+        return skeleton.layout_of(environment, interpreter.inspect(environment.python, cache))
+    except InterpreterError:
+        pass
+    try:
+        versions = [name for name in os.listdir(f"{environment.path}/lib") if name.startswith(("python", "pypy"))]
+    except OSError:
+        versions = []
+    name = max(versions, default="python")
+    site = f"lib/{name}/site-packages"
+    return Layout(site, site, "bin", f"include/site/{name}")
+
+
+def _repair(
+    request: Request, asked: Request | None, environment: Environment, report: Report, damaged: frozenset[str]
+) -> Outcome:
+    arrival = failures.Arrival(whole_process=False)
+    for _ in range(REPLACED_TIMES):
+        wait = Wait(request, environment, arrival)
+        held = wait.until_over()
+        assert isinstance(held, Flock)  # no stamp is for this request
+        leader = Repair(request, environment, held, report, launching=False, distrust=True, began=wait.began)
+        leader.asked, leader.reconciler.damaged = asked, damaged
+        outcome = lead_with(leader, wait.predecessor)
+        if outcome is not None:
+            return outcome
+    raise restless(environment)
+
+
+class Repair(Leader):
+    """A leader whose goal is what the environment was."""
+
+    asked: Request | None = None
+    before: Stamp | None = None
+
+    def _set_goal(self) -> Goal:
+        ledger = load_ledger(self.environment)
+        data = replace.read(self.environment.stamp)
+        self.before = stamp.load(data) if data else None
+        self.reconciler.reclaim = True
+        python = find_python(self.request, self.environment, ledger, self.store.root)
+        wanted = tuple(Wanted(name, entry.version, entry.origin) for name, entry in sorted(ledger.entries.items()))
+        goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
+        self._find_wheels(goal, ledger)
+        self.env, self.digest = python.env, goal.digest
+        return goal
+
+    def _find_wheels(self, goal: Goal, ledger: Ledger) -> None:
+        """Get the manifests of all that is wanted; only those that have to be installed must be there."""
+        found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
+        needed = set(found) if goal.python.make else set(self.reconciler.damaged)
+        self._discard_spoiled({name: manifest for name, manifest in found.items() if name in needed})
+        found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
+        missing = sorted(name for name in needed if name in found and found[name] is None)
+        if missing and self.asked is not None:
+            Seeker(self.asked, self.environment, self.store, self.progress).seek(ledger)
+            found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
+            missing = [name for name in missing if found[name] is None]
+        if missing:
+            raise NoWheelError(
+                "installed.json",
+                f"{', '.join(missing[:5])} cannot be restored: the cache does not have the wheel any more",
+                hint="name the lock file that it was installed from, with --lock FILE",
+            )
+        self.seeker.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
+
+    def _discard_spoiled(self, manifests: Mapping[str, Manifest | None]) -> None:
+        """Whoever wrote through a hard link has changed the store's file, too: it must not be linked again."""
+        for manifest in manifests.values():
+            if manifest is not None:
+                path = next(spoiled(self.store.path(manifest.sha256), manifest), None)
+                if path is not None:
+                    self.reconciler.notes.append(
+                        f"the cached files of `{manifest.filename}` have been changed, too (`{path}`), and set aside"
+                    )
+                    self.store.discard(manifest.sha256)
+
+    def _write_stamp(self, vouched: Stamp, goal: Goal, layout: Layout) -> None:
+        """Vouch for the environment again, if it is what the stamp was for."""
+        installed = scan(self.environment, layout, load_ledger(self.environment))
+        exact = self.request.replaced(inexact=False)
+        if self.before is None or not make_plan(exact, goal, installed).is_empty:
+            replace.discard(self.environment.stamp)
+            replace.discard(self.environment.draining)
+            return
+        for name in ("python", "inputs", "unhashed", "local_files"):
+            setattr(vouched, name, getattr(self.before, name))
+        super()._write_stamp(vouched, goal, layout)
+
+
+def request_of(settings: Settings, env: str) -> Request:
+    """Return a request that stands for no lock file: only how to wait and where the cache is counts."""
+    kept = {key: value for key, value in settings.items() if key in HOW}
+    return Request({**kept, "inexact": True}, "", f"repair {processes.host()}", env)

@@ -1,0 +1,217 @@
+"""`envsync status`: what is known of an environment, without taking a lock that disturbs anybody.
+
+Neither the environment lock nor the in-use lock is touched: even to hold one shared for a moment could send a launch
+to the slow path or make a leader wait. Whether somebody leads is asked of a file that only leaders lock, who waits of
+the waiters' own files; who runs in the environment is read from /proc, which knows this host's processes only.
+So what is told is how it was a moment ago.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from envsync import fastlane, replace, stamp
+from envsync.coordination import failures, leftovers, processes, queue, statefile
+from envsync.environment import Environment
+from envsync.errors import FilesystemError
+from envsync.request import Request
+
+
+class Leader(NamedTuple):
+    """Who syncs, as it says itself."""
+
+    pid: int
+    host: str
+    command: str
+    since: float
+    """Unix time in seconds, by its host's clock."""
+    phase: str
+    done: int
+    total: int
+    silent: float
+    """Seconds since its last sign of life."""
+    stopped: bool
+    """Known only of processes here."""
+
+
+class Waiter(NamedTuple):
+    """One who waits, as it says itself. Those who have waited for less than a second have not said anything yet."""
+
+    pid: int
+    host: str
+    command: str
+    lock: str
+    """The lock file that it waits for."""
+    since: float
+
+
+class Command(NamedTuple):
+    """A process here that keeps the environment from being changed."""
+
+    pid: int
+    command: str
+
+
+class Failure(NamedTuple):
+    """How an attempt at a sync ended."""
+
+    kind: str
+    """"fatal", "passing" or "died"."""
+    pid: int
+    host: str
+    time: float
+    message: str
+
+
+class Status(NamedTuple):
+    """What is known of an environment."""
+
+    env: str
+    current: bool | None
+    """None if nobody said for which lock file."""
+    reason: str
+    """Why it is not current; empty if it is."""
+    digest: str
+    """What it is current for, or was synced to; empty if that is not known."""
+    leader: Leader | None
+    holders: tuple[Command, ...]
+    """Who holds the environment lock without being a leader of ours: uv, say. Known only of processes here."""
+    waiters: tuple[Waiter, ...]
+    commands: tuple[Command, ...]
+    failure: Failure | None
+    leftovers: tuple[str, ...]
+    """What a dead leader left, for the next sync to finish or to throw away."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as a JSON object."""
+        return {name: _plain(value) for name, value in self._asdict().items()}
+
+
+def look(environment: Environment, request: Request | None) -> Status:
+    """Look at an environment.
+
+    :param request: what it ought to be current for, if that is known
+    """
+    leader = _leader(environment)
+    lockers = processes.holders(environment.lock)
+    commands = processes.holders(environment.in_use)
+    reason, digest = _doubt(environment, request)
+    return Status(
+        env=os.path.abspath(environment.path),
+        current=None if request is None and not reason else not reason,
+        reason=reason,
+        digest=digest,
+        leader=leader,
+        holders=() if leader is not None else tuple(_commands(lockers)),
+        waiters=tuple(_waiter(waiter.said) for waiter in queue.waiting(environment)),
+        commands=tuple(_commands(pid for pid in commands if pid not in lockers)),
+        failure=_failure(environment),
+        leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
+    )
+
+
+def _leader(environment: Environment) -> Leader | None:
+    if not queue.is_held(environment.leading):
+        return None
+    said = statefile.load(environment.progress)
+    pid = int(statefile.number(said, "pid"))
+    try:
+        silent = max(0.0, time.time() - os.stat(environment.progress).st_mtime)
+    except OSError:
+        silent = 0.0
+    return Leader(
+        pid=pid,
+        host=statefile.text(said, "host"),
+        command=statefile.text(said, "command"),
+        since=statefile.number(said, "since"),
+        phase=statefile.text(said, "phase"),
+        done=int(statefile.number(said, "done")),
+        total=int(statefile.number(said, "total")),
+        silent=round(silent, 1),
+        stopped=statefile.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
+    )
+
+
+def _waiter(said: dict[str, object]) -> Waiter:
+    return Waiter(
+        pid=int(statefile.number(said, "pid")),
+        host=statefile.text(said, "host"),
+        command=statefile.text(said, "command"),
+        lock=statefile.text(said, "lock"),
+        since=statefile.number(said, "since"),
+    )
+
+
+def _commands(pids: Iterable[int]) -> Iterator[Command]:
+    for pid in pids:
+        yield Command(pid, processes.command_of(pid))
+
+
+def _failure(environment: Environment) -> Failure | None:
+    known = failures.load(environment)
+    if not known:
+        return None
+    last = dict(known[-1])
+    kind = statefile.text(last, "kind")
+    died = f"ended without a word while {last.get('phase')}"
+    return Failure(
+        kind=kind,
+        pid=int(statefile.number(last, "pid")),
+        host=statefile.text(last, "host"),
+        time=statefile.number(last, "time"),
+        message=died if kind == failures.DIED else statefile.text(last, "message"),
+    )
+
+
+def _leftovers(environment: Environment) -> Iterator[str]:
+    for path in (environment.progress, environment.journal, environment.draining, environment.making):
+        if os.path.lexists(path):
+            yield path
+    yield from leftovers.find(environment)
+
+
+def _doubt(environment: Environment, request: Request | None) -> tuple[str, str]:
+    """Say why the environment is not current, and what digest it has. As the fast lane looks, without its lock."""
+    if not os.path.isdir(environment.path):
+        return "it does not exist", ""
+    if os.path.lexists(environment.journal):
+        return "a commit was decided and is not finished", ""
+    try:
+        data = replace.read(environment.stamp)
+    except FilesystemError as error:
+        return f"its stamp cannot be read ({error.message})", ""
+    if data is None:
+        drained = os.path.lexists(environment.draining)
+        return "it waits to be changed" if drained else "no sync of it has been completed", ""
+    vouched = stamp.load(data)
+    if vouched is None:
+        return "a newer envsync keeps it" if stamp.is_newer(data) else "its stamp is damaged", ""
+    return _mismatch(environment, request, vouched), vouched.digest
+
+
+def _mismatch(environment: Environment, request: Request | None, vouched: stamp.Stamp) -> str:
+    try:
+        if os.stat(environment.in_use).st_ino != vouched.in_use:
+            return "its directory was copied or made anew since it was synced"
+        if not fastlane.is_untouched(vouched, environment.config):
+            return "somebody else has changed it since it was synced"
+        if request is not None and (asked := fastlane.digest_of(request, vouched)) != vouched.digest:
+            if asked is None:
+                return f"it was made for {vouched.python}, which is not this host's"
+            return "the lock file or the options are not those that it was synced with"
+    except OSError as error:
+        return f"`{error.filename}` cannot be read: {error.strerror}"
+    if not os.access(environment.python, os.X_OK):
+        return "its Python is gone"
+    return ""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
