@@ -2,9 +2,23 @@
 
 __version__ = "0.1.0"
 
-__all__ = ["EnvsyncError", "SyncResult", "__version__", "sync"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from envsync.coordinator import Coordinator
+    from envsync.errors import EnvsyncError
+    from envsync.library import Hold, SyncOptions, SyncResult, sync, use
 
-_HOMES = {"EnvsyncError": "envsync.errors", "SyncResult": "envsync.library", "sync": "envsync.library"}
+__all__ = ["Coordinator", "EnvsyncError", "Hold", "SyncOptions", "SyncResult", "__version__", "sync", "use"]
+
+_HOMES = {
+    "Coordinator": "envsync.coordinator",
+    "EnvsyncError": "envsync.errors",
+    "Hold": "envsync.library",
+    "SyncOptions": "envsync.library",
+    "SyncResult": "envsync.library",
+    "sync": "envsync.library",
+    "use": "envsync.library",
+}
 
 
 def __getattr__(name: str) -> object:

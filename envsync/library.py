@@ -1,13 +1,17 @@
-"""The library: `envsync.sync` for scripts and task runners."""
+"""The library for scripts and task runners: `envsync.sync`, and `envsync.use` for as long as a block runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypedDict, Unpack
 
-from envsync import fastlane, options, request
-from envsync.coordination.slowlane import reach
+from envsync import fastlane, launch, request
+from envsync import options as settings
+from envsync.coordination import failures
+from envsync.coordination.outcome import Outcome
+from envsync.coordination.slowlane import named_by_digest, reach
 from envsync.environment import Environment
 from envsync.progress import Report, quiet
 
@@ -34,6 +38,25 @@ class SyncResult(NamedTuple):
         return f"{self.env}/bin/python"
 
 
+class SyncOptions(TypedDict, total=False):
+    """The options of a sync: those of `sync`, which says what they mean, but for the report."""
+
+    env: str | os.PathLike[str] | None
+    python: str | None
+    extras: Sequence[str]
+    groups: Sequence[str]
+    exact: bool
+    index_urls: Sequence[str]
+    find_links: Sequence[str | os.PathLike[str]]
+    no_index: bool
+    offline: bool
+    cache_dir: str | os.PathLike[str] | None
+    link_mode: str | None
+    durable: bool
+    timeout: float | None
+    busy: str | None
+
+
 def sync(
     lock: str | os.PathLike[str],
     *,
@@ -47,47 +70,182 @@ def sync(
     no_index: bool = False,
     offline: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    link_mode: str = "auto",
+    link_mode: str | None = None,
+    durable: bool = False,
     timeout: float | None = None,
-    busy: str = "wait",
+    busy: str | None = None,
     report: Report = quiet,
 ) -> SyncResult:
     """Make an environment match its lock file. Waits if another process, on any host, is at it already.
 
     `ENVSYNC_*` and `[tool.envsync]` beside the lock file count for what is not given here. Can be interrupted by
-    KeyboardInterrupt at any time: the environment is then as it was, or the next sync finishes it.
+    KeyboardInterrupt at any time: the environment is then as it was, or the next sync finishes it. Threads may call
+    it at once: they exclude each other as processes do.
 
     :param env: the environment; default: `.venv` beside the lock file
-    :param timeout: seconds to wait for others
-    :param busy: what to do while commands run in it: "wait", "fail" or "ignore"
+    :param link_mode: how files come from the cache: "auto" (default), "hardlink" or "copy"
+    :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
+    :param timeout: seconds to wait for others; default: no limit
+    :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
     :param report: is told how far it is
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
     """
+    options: SyncOptions = {
+        "env": env,
+        "python": python,
+        "extras": extras,
+        "groups": groups,
+        "exact": exact,
+        "index_urls": index_urls,
+        "find_links": find_links,
+        "no_index": no_index,
+        "offline": offline,
+        "cache_dir": cache_dir,
+        "link_mode": link_mode,
+        "durable": durable,
+        "timeout": timeout,
+        "busy": busy,
+    }
+    return run(resolve(lock, options), report)
+
+
+@contextmanager
+def use(lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> Iterator[Hold]:
+    """Make an environment current, and keep it as it is while the block runs: nobody changes it meanwhile.
+
+    The hold is this process's; pass `hold.fd` to a child that may outlive the block (`pass_fds`). Do not sync another
+    lock file to the same environment within the block: it would wait for the block's end.
+
+    :param options: as for `sync`
+    :raises EnvsyncError: as `sync`
+    """
+    asked = resolve(lock, options)
+    hold = None
+    while hold is None:
+        hold = enter(asked, run(asked, quiet))  # None: somebody else's turn came in between
+    try:
+        yield hold
+    finally:
+        hold.release()
+
+
+class Hold:
+    """A current environment that nobody changes before it is released.
+
+    :ivar result: how it became current
+    :ivar fd: the descriptor of its in-use lock; -1 for a read-only environment that has none
+    """
+
+    __slots__ = ("fd", "result")
+
+    def __init__(self, result: SyncResult, fd: int) -> None:
+        self.result = result
+        self.fd = fd
+
+    @property
+    def python(self) -> str:
+        """The environment's interpreter."""
+        return self.result.python
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables for a child, as `envsync run` sets them."""
+        token = f"{os.fstat(self.fd).st_ino if self.fd >= 0 else 0}:{self.result.digest}"
+        return launch.environment_variables(os.environ, self.result.env, token)
+
+    def release(self) -> None:
+        """Let others change the environment. Releasing twice is harmless."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Request:
+    """Find out what is asked for.
+
+    :raises EnvsyncError: it makes no sense, or the lock file cannot be read
+    """
+    if unknown := options.keys() - SyncOptions.__annotations__.keys():
+        raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
+    env, cache_dir = options.get("env"), options.get("cache_dir")
     given: dict[str, object] = {
         "lock": os.fspath(lock),
         "env": None if env is None else os.fspath(env),
-        "python": python,
-        "extra": list(extras),
-        "group": list(groups),
-        "inexact": not exact,
-        "index_url": list(index_urls),
-        "find_links": [os.fspath(place) for place in find_links],
-        "no_index": no_index,
-        "offline": offline,
+        "python": options.get("python"),
+        "extra": list(options.get("extras", ())),
+        "group": list(options.get("groups", ())),
+        "inexact": not options.get("exact", True),
+        "index_url": list(options.get("index_urls", ())),
+        "find_links": [os.fspath(place) for place in options.get("find_links", ())],
+        "no_index": options.get("no_index", False),
+        "offline": options.get("offline", False),
         "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
-        "link_mode": link_mode,
-        "timeout": timeout,
-        "busy": busy,
+        "link_mode": options.get("link_mode"),
+        "durable": options.get("durable", False),
+        "timeout": options.get("timeout"),
+        "busy": options.get("busy"),
         "quiet": True,
     }
-    asked = request.resolve(options.checked(given), os.environ)
-    return run(asked, report)
+    return request.resolve(settings.checked(given), os.environ)
+
+
+def run(asked: request.Request, report: Report | None) -> SyncResult:
+    """Make the environment of a resolved request current.
+
+    :param report: is told how far it is; None: shown on stderr
+    """
+    arrival = failures.Arrival(whole_process=report is None)
+    result, environment, distrust = glance(asked)
+    if result is not None:
+        return result
+    return result_of(reach(asked, environment, launching=False, report=report, distrust=distrust, arrival=arrival))
+
+
+def glance(asked: request.Request) -> tuple[SyncResult | None, Environment, bool]:
+    """Look whether there is anything to do.
+
+    :returns: the result if there is not; the environment; and whether its stamp fits and yet cannot be trusted
+    """
+    environment = fastlane.environment_of(asked) or named_by_digest(asked)
+    entry = fastlane.enter(asked, environment)
+    if entry is None:
+        return None, environment, False
+    os.close(entry.fd)
+    runs = os.access(environment.python, os.X_OK)
+    if runs and not _has_leftovers(environment, entry):
+        return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False
+    return None, environment, not runs
+
+
+def enter(asked: request.Request, result: SyncResult) -> Hold | None:
+    """Take a hold on an environment that has just been made current; None if it is not any more."""
+    environment = Environment(result.env)
+    entry = fastlane.enter(asked, environment, accept_racy=True)
+    if entry is not None:
+        return Hold(result, entry.fd)
+    if _may_change(environment):
+        return None
+    from envsync.coordination.readonly import share
+
+    return Hold(result, share(environment))
+
+
+def _may_change(environment: Environment) -> bool:
+    """Tell whether this user may lock and change an environment, or make it, if it is gone."""
+    if not os.path.lexists(environment.path):
+        return True
+    places = (environment.state, environment.lock)
+    return all(os.access(place if os.path.lexists(place) else environment.path, os.W_OK) for place in places)
+
+
+def result_of(done: Outcome) -> SyncResult:
+    """Return an outcome as a result."""
+    return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)
 
 
 def _has_leftovers(environment: Environment, entry: fastlane.Entry) -> bool:
     """Tell whether a leader that was killed after its stamp, or could not remove something, left it to be swept."""
-    if os.path.lexists(environment.progress):  # the last thing that a leader removes
-        return True
+    if os.path.lexists(environment.progress) or os.path.lexists(environment.leading):
+        return True  # the last things that a leader removes
     for directory in (f"{environment.state}/work", *(f"{site.path}/.envsync" for site in entry.stamp.sites)):
         try:
             if os.listdir(directory):
@@ -95,16 +253,3 @@ def _has_leftovers(environment: Environment, entry: fastlane.Entry) -> bool:
         except OSError:
             pass  # it is not there, so nothing is in it
     return False
-
-
-def run(asked: request.Request, report: Report | None) -> SyncResult:
-    """Make the environment of a resolved request current."""
-    environment = fastlane.environment_of(asked)
-    entry = fastlane.enter(asked, environment) if environment is not None else None
-    if entry is not None:
-        os.close(entry.fd)
-    runs = environment is not None and os.access(environment.python, os.X_OK)
-    if environment is not None and entry is not None and runs and not _has_leftovers(environment, entry):
-        return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0)
-    done = reach(asked, environment, launching=False, report=report, distrust=entry is not None and not runs)
-    return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)

@@ -1,0 +1,381 @@
+"""`Coordinator`: many syncs in one event loop, asyncio's or Trio's.
+
+Callers that ask for the same share one flight: one task that waits, or leads in a worker thread. Different
+environments are flights of their own; how many of them may work at once is bounded by slots, how many may wait is not.
+A slot is taken before the environment lock and given back while a leader waits for commands to end, so nobody who
+holds a lock waits for a slot that only others' waiting could free.
+
+    call → flight → wait, a step at a time (`envsync.coordination.waiter`) → lead, in a thread → result for all callers
+
+Cancelling. A caller that is cancelled leaves its flight at once. When the last one has left, the flight is stopped:
+a wait between two looks, a sync at its next report of progress, at the latest before its commit is decided; then the
+environment is as it was. A commit is never stopped, it takes a fraction of a second. The flight's task lives in the
+coordinator, so leaving the `async with` block waits until everything has come to rest.
+
+Between processes, hosts and coordinators it is the environment lock that decides, as for the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, Unpack
+
+import anyio
+import anyio.abc
+from anyio import to_thread
+
+from envsync import events, fastlane, library, request
+from envsync.coordination import failures, flock, leader, slowlane
+from envsync.coordination.outcome import Outcome
+from envsync.coordination.waiter import Wait
+from envsync.environment import Environment
+from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
+from envsync.library import Hold, SyncOptions, SyncResult
+from envsync.progress import Report
+
+TELL_SECONDS = 0.1
+"""How often events are handed on while there is something to tell."""
+PROGRESS_SECONDS = 0.2
+WAITING_SECONDS = 1.0
+CROWDED = "waiting for other syncs of this process to end"
+UNSTOPPABLE = frozenset({"committing", "recovering"})
+"""Phases in which the environment is being changed."""
+
+
+class Coordinator:
+    """Makes environments current for the tasks of one program. Use it as an async context manager.
+
+    :param jobs: how many environments this process may sync at once; default: as there are processors, 4 at most
+    :param on_event: called in the event loop with each `envsync.events.Event`, soon after it happened; must return at
+        once. What it raises ends the coordinator, as an error of any task of a task group does
+    """
+
+    def __init__(self, *, jobs: int | None = None, on_event: Callable[[events.Event], object] | None = None) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError("jobs has to be 1 or more")
+        self._slots = threading.Semaphore(jobs or _processors())
+        self._on_event = on_event
+        self._told: deque[events.Event] = deque()
+        self._flights: dict[tuple[object, ...], _Flight] = {}
+        self._looks = anyio.CapacityLimiter(8)
+        self._leads = anyio.CapacityLimiter(1_000_000)  # slots are what bounds them
+        self._group: anyio.abc.TaskGroup | None = None
+        self._ticker: anyio.CancelScope | None = None
+
+    async def __aenter__(self) -> Self:
+        self._group = await anyio.create_task_group().__aenter__()
+        if self._on_event is not None:
+            self._ticker = anyio.CancelScope()
+            self._group.start_soon(self._tick, self._ticker)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        """Stop all syncs, and wait until all is at rest. Who still waits in another task gets SyncCancelledError."""
+        group, self._group = self._entered(), None
+        for flight in list(self._flights.values()):
+            flight.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        return await group.__aexit__(*exception)
+
+    async def sync(self, lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> SyncResult:
+        """Make an environment match its lock file; waits for others who are at it already.
+
+        Concurrent calls for the same share one sync. A call that is cancelled only stops waiting; see the module for
+        when the sync itself is stopped.
+
+        :param options: as for `envsync.sync`
+        :raises EnvsyncError: it could not be made current; every caller that shares the sync gets the same error
+        :raises RuntimeError: the coordinator is not entered
+        """
+        asked = await self._resolve(lock, options)
+        return await self._board(asked)
+
+    @asynccontextmanager
+    async def use(self, lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> AsyncGenerator[Hold]:
+        """Make an environment current, and keep it as it is while the block runs: nobody changes it meanwhile.
+
+        The hold is this process's; pass `hold.fd` to a child that may outlive the block (`pass_fds`).
+        Do not sync another lock file to the same environment within the block: it would wait for the block's end.
+
+        :raises EnvsyncError: as `sync`
+        """
+        asked = await self._resolve(lock, options)
+        hold = None
+        while hold is None:
+            result = await self._board(asked)
+            hold = await self._enter(asked, result)  # None: it was somebody else's turn in between
+        try:
+            yield hold
+        finally:
+            hold.release()
+
+    def _entered(self) -> anyio.abc.TaskGroup:
+        if self._group is None:
+            raise RuntimeError("use the coordinator as an async context manager: `async with envsync.Coordinator()`")
+        return self._group
+
+    async def _resolve(self, lock: str | os.PathLike[str], options: SyncOptions) -> request.Request:
+        self._entered()
+        return await to_thread.run_sync(library.resolve, lock, options, limiter=self._looks)
+
+    async def _enter(self, asked: request.Request, result: SyncResult) -> Hold | None:
+        """Take a hold, in a thread.
+
+        asyncio's own `Task.cancel` does not wait for the thread: what it takes after that is given back.
+        """
+        mutex = threading.Lock()
+        taken: list[Hold] = []
+        abandoned = False
+
+        def enter() -> Hold | None:
+            hold = library.enter(asked, result)
+            with mutex:
+                if hold is not None:
+                    taken.append(hold)
+                    if abandoned:
+                        hold.release()
+            return hold
+
+        try:
+            return await to_thread.run_sync(enter, limiter=self._looks)
+        except BaseException:
+            with mutex:
+                abandoned = True
+                for hold in taken:
+                    hold.release()
+            raise
+
+    async def _board(self, asked: request.Request) -> SyncResult:
+        """Join the flight that does what is asked, or start it."""
+        group = self._entered()  # it may have been left meanwhile
+        env = os.path.abspath(asked.env_template)
+        key = (env, asked.key, asked.timeout, asked.text("busy"))
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(env)
+            group.start_soon(self._fly, key, flight, asked)
+        flight.callers += 1
+        try:
+            await flight.landed.wait()
+        finally:
+            flight.callers -= 1
+            if flight.callers == 0 and not flight.landed.is_set():
+                flight.stop()
+                if self._flights.get(key) is flight:
+                    del self._flights[key]  # who asks now starts anew
+        if flight.error is not None:
+            raise flight.error
+        assert flight.result is not None
+        return flight.result
+
+    async def _fly(self, key: tuple[object, ...], flight: _Flight, asked: request.Request) -> None:
+        try:
+            with flight.scope:
+                flight.result = await self._reach(flight, asked)
+        except EnvsyncError as error:
+            flight.error = error
+        finally:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if flight.result is not None:
+                self._tell(events.Finished(flight.result.env, flight.result))
+            elif flight.error is None or isinstance(flight.error, SyncCancelledError):
+                flight.error = _cancelled(flight.env)
+                self._tell(events.Cancelled(flight.env))
+            else:
+                self._tell(events.Failed(flight.env, flight.error))
+            flight.landed.set()  # first, for what the user's function raises must not keep anybody waiting
+            self._hand_on()
+
+    async def _reach(self, flight: _Flight, asked: request.Request) -> SyncResult:
+        arrival = failures.Arrival(whole_process=False)
+        result, environment, distrust = await to_thread.run_sync(library.glance, asked, limiter=self._looks)
+        if result is not None:
+            return result
+        flight.env = os.path.abspath(environment.path)
+        for _ in range(slowlane.REPLACED_TIMES):
+            wait = Wait(asked, environment, arrival, self._slots)
+            outcome: Outcome | None
+            try:
+                held = await self._wait(flight, wait)
+            except FilesystemError as error:
+                outcome = await to_thread.run_sync(self._unchangeable, asked, environment, error, limiter=self._leads)
+            else:
+                if isinstance(held, fastlane.Entry):
+                    return library.result_of(slowlane.followed(held, arrival, launching=False))
+                outcome = await self._lead(flight, wait, held, distrust=distrust)
+            if outcome is not None:
+                return library.result_of(outcome)
+        raise slowlane.restless(environment)
+
+    async def _wait(self, flight: _Flight, wait: Wait) -> flock.Flock | fastlane.Entry:
+        tell_at = 0.0
+        try:
+            held = await to_thread.run_sync(wait.begin, limiter=self._looks)
+            while held is None:
+                now = anyio.current_time()
+                if self._on_event is not None and now >= tell_at:
+                    tell_at = now + WAITING_SECONDS
+                    message = await to_thread.run_sync(wait.describe, limiter=self._looks)
+                    self._tell(events.Waiting(flight.env, message))
+                await anyio.sleep(wait.pause())
+                held = await to_thread.run_sync(wait.look, limiter=self._looks)
+            return held
+        finally:
+            wait.end()
+
+    async def _lead(self, flight: _Flight, wait: Wait, held: flock.Flock, *, distrust: bool) -> Outcome | None:
+        """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
+        report = _Reporter(self, flight)
+        slot = _Slot(self._slots, wait, report)
+
+        def work() -> Outcome | None:
+            try:
+                return leader.lead(
+                    wait.request,
+                    wait.environment,
+                    held,
+                    report=report,
+                    distrust=distrust,
+                    began=wait.began,
+                    predecessor=wait.predecessor,
+                    idle=slot.idle,
+                    listener=report.listen,
+                )
+            finally:
+                slot.release()
+
+        try:
+            with anyio.CancelScope(shield=True):  # the lock that is held is the thread's to release
+                return await to_thread.run_sync(work, limiter=self._leads)
+        except RuntimeError:  # no more threads can be started, so there is none that releases it
+            held.release()
+            slot.release()
+            raise
+        raise AssertionError("unreachable: nothing cancels this scope")
+
+    def _unchangeable(self, asked: request.Request, environment: Environment, error: FilesystemError) -> Outcome:
+        return slowlane.unchangeable(asked, environment, error, launching=False)
+
+    # Events
+
+    def _tell(self, event: events.Event) -> None:
+        """Note an event, from any thread; `_hand_on` calls the user's function in the event loop."""
+        if self._on_event is not None:
+            self._told.append(event)
+
+    def _hand_on(self) -> None:
+        while self._told and self._on_event is not None:
+            try:
+                self._on_event(self._told.popleft())
+            except BaseException:
+                self._on_event = None  # it has ended the coordinator, once
+                raise
+
+    async def _tick(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while True:
+                await anyio.sleep(TELL_SECONDS)
+                self._hand_on()
+
+
+class _Flight:
+    """One sync that callers share.
+
+    :ivar env: the environment, absolute; with `{digest}` in it until that is known
+    :ivar callers: how many wait for it
+    :ivar landed: set when there is a result or an error
+    """
+
+    __slots__ = ("callers", "env", "error", "landed", "result", "scope", "stopped")
+
+    def __init__(self, env: str) -> None:
+        self.env = env
+        self.callers = 0
+        self.landed = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self.stopped = False
+        self.result: SyncResult | None = None
+        self.error: EnvsyncError | None = None
+
+    def stop(self) -> None:
+        """Stop waiting at once, and leading at the next report."""
+        self.stopped = True
+        self.scope.cancel()
+
+
+class _Slot:
+    """The slot of one leader, given to others while it waits for commands to end.
+
+    :param wait: says until when it may wait for others
+    :param report: raises if nobody waits for it any more
+    """
+
+    def __init__(self, slots: threading.Semaphore, wait: Wait, report: Report) -> None:
+        self.slots = slots
+        self.wait = wait
+        self.report = report
+        self.held = True
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        self.release()
+        yield  # who fails here does no more work, and needs no slot for that
+        while not self.slots.acquire(timeout=TELL_SECONDS):
+            self.report(CROWDED, 0, 0)
+            if self.wait.deadline is not None and time.monotonic() >= self.wait.deadline:
+                raise WaitTimeoutError(
+                    f"gave up after {self.wait.request.timeout:g} s: {CROWDED}", hint="allow more time or more jobs"
+                )
+        self.held = True
+
+    def release(self) -> None:
+        """Give the slot back. Releasing twice is harmless."""
+        if self.held:
+            self.held = False
+            self.slots.release()
+
+
+class _Reporter:
+    """Is told by the leader's threads how far it is, and stops it if nobody waits any more."""
+
+    def __init__(self, coordinator: Coordinator, flight: _Flight) -> None:
+        self.coordinator = coordinator
+        self.flight = flight
+        self.env = flight.env
+        self.said: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
+        if self.flight.stopped and phase not in UNSTOPPABLE:
+            raise _cancelled(self.env)
+        now = time.monotonic()
+        said, when = self.said
+        if phase != said or now >= when + PROGRESS_SECONDS:
+            self.said = (phase, now)
+            self.coordinator._tell(events.Progress(self.env, phase, done, total, bytes_done, bytes_total))
+
+    def listen(self, event: str, details: Any) -> None:
+        """Turn what a leader says into events. What becomes of it in the end, the flight says."""
+        if event == "started":
+            self.coordinator._tell(events.Started(self.env, details["digest"]))
+        elif event == "took_over":
+            self.coordinator._tell(events.TookOver(self.env, str(details["from_host"]), int(details["from_pid"])))
+        elif event == "recovered":
+            self.coordinator._tell(events.Recovered(self.env, details["steps"]))
+
+
+def _cancelled(env: str) -> SyncCancelledError:
+    return SyncCancelledError(f"the sync of environment `{env}` was cancelled")
+
+
+def _processors() -> int:
+    try:
+        return min(4, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on this system
+        return min(4, os.cpu_count() or 1)

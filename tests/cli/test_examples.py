@@ -1,0 +1,82 @@
+"""The examples of the documentation, as a user runs them: in a copy, offline, with warnings as errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.environments import FIXTURES, leftovers, unverified
+
+EXAMPLES = ROOT / "docs" / "examples"
+BACKENDS = ("asyncio", "trio")
+
+
+def run(tmp_path: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run an example beside copies of the lock files, with settings that allow no network."""
+    for path in (EXAMPLES / name, FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"):
+        shutil.copy(path, tmp_path)
+    if not (tmp_path / "wheels").exists():
+        shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    return subprocess.run(
+        [sys.executable, "-W", "error", name, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ENVSYNC_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+
+def test_every_example_is_run_here() -> None:
+    """A new one gets a test, too."""
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"plain_script.py", "anyio_program.py", "task_runner.py"}
+
+
+def test_the_plain_script(tmp_path: Path) -> None:
+    """It runs a program of the environment, again without a sync, and says what is wrong with a lock file."""
+    env = tmp_path / "env"
+    done = run(tmp_path, "plain_script.py", "pylock.toml", "env", "greet", "script")
+    assert (done.returncode, done.stdout) == (0, f"synced: {env}\nHELLO, SCRIPT!\n"), done.stderr
+    done = run(tmp_path, "plain_script.py", "pylock.toml", "env", "sh", "-c", "exit 3")
+    assert (done.returncode, done.stdout) == (3, f"current: {env}\n"), done.stderr
+    done = run(tmp_path, "plain_script.py", "missing.toml", "env", "greet")
+    assert done.returncode == 125
+    assert "cannot use lock file `missing.toml`" in done.stderr
+    assert (unverified(env), leftovers(env)) == ([], [])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_anyio_program(tmp_path: Path, backend: str) -> None:
+    """Its three jobs share one environment."""
+    done = run(tmp_path, "anyio_program.py", "pylock.toml", "env", "--backend", backend)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["HELLO, ADA!", "HELLO, BARBARA!", "HELLO, GRACE!"]
+    assert (unverified(tmp_path / "env"), leftovers(tmp_path / "env")) == ([], [])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_task_runner(tmp_path: Path, backend: str) -> None:
+    """A hundred tasks, two environments, each synced once; a lock file that is missing fails its tasks only."""
+    locks = ("pylock.toml", "pylock.next.toml", "pylock.missing.toml", "pylock.toml")
+    done = run(tmp_path, "task_runner.py", "envs", *locks, "--backend", backend)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sorted(line for line in lines if "failed" not in line) == sorted(
+        f"task {n}" for n in range(100) if n % 4 != 2
+    )
+    assert sum("failed: cannot use lock file `pylock.missing.toml`" in line for line in lines) == 25
+    assert len(lines) == 100
+    envs = sorted((tmp_path / "envs").iterdir())
+    assert len(envs) == 2
+    for env in envs:
+        assert (unverified(env), leftovers(env)) == ([], [])
+        told = [line for line in done.stderr.splitlines() if line.startswith(f"{env}: ")]
+        assert told.count(f"{env}: is being changed") == 1
+        assert sum("synced in" in line for line in told) == 1
