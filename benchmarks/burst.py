@@ -1,85 +1,86 @@
-"""burst: many runs at once on an environment that is missing, with a warm cache.
+"""burst: many runs at once on an environment that is missing, with a full cache.
 
-Every one of them checks that it sees all distributions of the set and fails if not; afterwards the files
-that the RECORDs name are looked for. There is no limit to compare with: one sync (`warm`) is the least.
+Measured are rounds in which every run looks from inside for all distributions of the set, and fails if it misses
+one; afterwards the files that the RECORDs name are looked for. Counted, in rounds of their own that are not measured,
+are events, and every run counts all files that it sees. Of the events, "synced" has to be 1. There is no limit to
+compare with: one sync (`warm`) is the least.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from contenders import ENVSYNC, UV, Bench, Envsync, Uv
-from measure import Command, Outcome, Row, alternate, rows_of, run_at_once
+from contenders import ENVSYNC, Bench
+from inside import files_in, site_packages_of
+from measure import Outcome, Row, alternate, rows_of, run_at_once
+from tasks import (
+    Contender,
+    Tally,
+    contenders_of,
+    events_in,
+    look_inside,
+    rounds_of,
+    rows_of_tallies,
+    with_events,
+)
 from workplace import missing_files
 
-COUNTS = (10, 50)
-CHECK = """
-import os, sys
-site_packages = sys.prefix + "/lib/python%d.%d/site-packages" % sys.version_info[:2]
-seen = sum(name.endswith(".dist-info") for name in os.listdir(site_packages))
-sys.exit("sees %d distributions of COUNT" % seen if seen < COUNT else 0)
-"""
-
-
-@dataclass
-class Jobs:
-    """The runs of one contender: how to start one, and what came of them beside the times.
-
-    :param start: makes the command for an environment and the words to run in it
-    :param failed: of each round, how many runs failed
-    :param missing: of each round, how many files of the environment were missing afterwards
-    """
-
-    start: Callable[..., Command]
-    failed: list[float] = field(default_factory=list)
-    missing: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+ROUNDS = {10: 5, 50: 5, 200: 2}
+"""How often each size is measured."""
+COUNTED_ROUNDS = {10: 3, 50: 3, 200: 1}
+EVENTS = ("synced", "waited", "took_over", "failed")
 
 
 def burst(bench: Bench) -> list[Row]:
-    """Time bursts of several sizes, and count who failed."""
-    starters: dict[str, Callable[..., Command]] = {}
-    if ENVSYNC in bench.chosen:
-        envsync = Envsync(bench)
-        bench.prepare(envsync.sync(bench.place.fresh("envsync-environment")))
-        starters[ENVSYNC] = envsync.run_and_sync
-    if UV in bench.chosen:
-        uv = Uv(bench)
-        bench.prepare(uv.sync(bench.place.fresh("uv-environment")))
-        starters[UV] = uv.run_and_sync
-    return [row for count in COUNTS for row in burst_of(bench, count, starters)]
+    """Time bursts of several sizes, and count who failed and what happened."""
+    contenders = contenders_of(bench)
+    files = {}
+    for who, contender in contenders.items():
+        environment = bench.place.fresh(f"{who}-environment")
+        bench.prepare(contender.sync(environment))
+        files[who] = files_in(site_packages_of(environment))
+    return [row for count in ROUNDS for row in burst_of(bench, count, contenders, files)]
 
 
-def burst_of(bench: Bench, count: int, starters: dict[str, Callable[..., Command]]) -> list[Row]:
+def burst_of(bench: Bench, count: int, contenders: dict[str, Contender], files: dict[str, int]) -> list[Row]:
     name = f"burst of {count}"
-    jobs = {who: Jobs(start) for who, start in starters.items()}
-    contenders = {who: at_once(bench, who, count, several) for who, several in jobs.items()}
-    rows = rows_of(name, alternate(name, contenders, bench.rounds or 5), "s")
-    for who, several in jobs.items():
-        if several.failures:
-            print(
-                f"{name}: {len(several.failures)} of {who} failed, the first with:\n{several.failures[0]}",
-                file=sys.stderr,
-            )
-    rows.append(Row(f"{name}: failed", "n", {who: several.failed for who, several in jobs.items()}))
-    rows.append(Row(f"{name}: files missing afterwards", "n", {who: several.missing for who, several in jobs.items()}))
-    return rows
+    tallies = {who: Tally() for who in contenders}
+    timed = {who: measured(bench, who, it, count, tallies[who]) for who, it in contenders.items()}
+    rows = rows_of(name, alternate(name, timed, bench.rounds or ROUNDS[count]), "s")
+    counting = [counted(bench, who, it, count, files[who], tallies[who]) for who, it in contenders.items()]
+    rounds_of(counting, min(bench.rounds or COUNTED_ROUNDS[count], COUNTED_ROUNDS[count]))
+    kinds = ("failed", "files missing afterwards", "runs that saw every file", *(f"{kind} events" for kind in EVENTS))
+    return rows + rows_of_tallies(name, tallies, dict.fromkeys(kinds, "n"))
 
 
-def at_once(bench: Bench, who: str, count: int, jobs: Jobs) -> Callable[[], Outcome]:
-    check = CHECK.replace("COUNT", str(len(bench.wheels.wheels)))
+def measured(bench: Bench, who: str, contender: Contender, count: int, tally: Tally) -> Callable[[], Outcome]:
+    words = look_inside(len(bench.wheels.wheels))
 
     def once() -> Outcome:
         environment = bench.place.fresh(f"{who}-environment")
-        command = jobs.start(environment, "python", "-I", "-c", check)
+        command = contender.run_and_sync(environment, *words)
         os.sync()
         outcome = run_at_once(command, count, bench.time_limit)
-        jobs.failed.append(len(outcome.failures))
-        jobs.failures.extend(outcome.failures)
-        jobs.missing.append(missing_files(environment))
+        tally.add_failures(outcome)
+        tally.add("files missing afterwards", missing_files(environment))
         return outcome
+
+    return once
+
+
+def counted(bench: Bench, who: str, contender: Contender, count: int, files: int, tally: Tally) -> Callable[[], None]:
+    words = look_inside(len(bench.wheels.wheels), files)
+
+    def once() -> None:
+        events = bench.place.fresh("events")
+        command = contender.run_and_sync(bench.place.fresh(f"{who}-environment"), *words)
+        outcome = run_at_once(with_events(command, events), count, bench.time_limit)
+        tally.failures.extend(outcome.failures)
+        tally.add("runs that saw every file", count - len(outcome.failures))
+        if who == ENVSYNC:
+            seen = events_in(events)
+            for kind in EVENTS:
+                tally.add(f"{kind} events", seen[kind])
 
     return once

@@ -1,18 +1,24 @@
 """Measure envsync and uv side by side and print one table, ratios first.
 
-    python benchmarks/compare.py launch warm --set SET --wheelhouse WHEELS
+    python benchmarks/compare.py --set SET --wheelhouse WHEELS                 all of them
+    python benchmarks/compare.py launch warm --set SET --wheelhouse WHEELS     some
 
 Benchmarks:
     launch     a command in a current environment; and its file operations and flock calls
     launches   50 of them at once
     warm       sync a missing environment from a full cache, by hard links
     cold       sync a missing environment from a directory of wheels, cache empty
-    burst      10 and 50 runs at once on a missing environment, cache full
+    burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
+    waiting    file operations, locks and CPU time of those who wait; and of 10,000 launches
+    wake       how late 50 waiters start once the environment is current
+    wrong      20 runs at once of a lock file with a wrong hash, cache full and empty
+    killed     sync again after a SIGKILL: how long it takes, and what is missing afterwards
+    digests    100 runs each of two lock files at once, on one environment and on one for each
 
 Ratios are of medians; below 1, the first takes less. Cells are medians with the least and the most. `limit`
-is what the work itself costs: for launch the bare command, for warm mkdir and link from Python, for cold to
-inflate, hash and write from Python. SET holds pylock.toml and pins.txt, WHEELS the wheels that both name.
-Nothing is fetched from anywhere. pip is slow and has to be asked for: --only envsync,uv,pip,limit.
+is what the work itself costs: for launch and wake the bare command, for warm mkdir and link from Python, for
+cold to inflate, hash and write from Python. SET holds pylock.toml and pins.txt, WHEELS the wheels that both
+name. Nothing is fetched from anywhere. pip is slow and has to be asked for: --only envsync,uv,pip,limit.
 """
 
 from __future__ import annotations
@@ -26,11 +32,16 @@ from collections.abc import Callable
 
 from burst import burst
 from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
+from digests import digests
+from killed import killed
 from launch import launch, launches
 from measure import MeasuringError, Row
 from sync import cold, warm
 from table import as_json, as_table
-from workplace import read_set, workplace
+from waiting import waiting
+from wake import wake
+from workplace import Workplace, read_set, workplace
+from wrong import wrong
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "launch": launch,
@@ -38,6 +49,11 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "warm": warm,
     "cold": cold,
     "burst": burst,
+    "waiting": waiting,
+    "wake": wake,
+    "wrong": wrong,
+    "digests": digests,
+    "killed": killed,
 }
 CONTENDERS = (ENVSYNC, UV, PIP, LIMIT)
 
@@ -46,21 +62,25 @@ def main() -> int:
     arguments = parse()
     try:
         with workplace(arguments.workdir) as place:
-            bench = Bench(
-                place=place,
-                wheels=read_set(arguments.set, arguments.wheelhouse),
-                chosen=tuple(name for name in CONTENDERS if name in arguments.only),
-                python=base_python(),
-                envsync=program(arguments.envsync) if ENVSYNC in arguments.only else "",
-                uv=program(arguments.uv) if UV in arguments.only else "",
-                rounds=arguments.rounds,
-                time_limit=arguments.time_limit,
-            )
-            report(bench, arguments.benchmarks, arguments.json)
+            return report(bench_of(arguments, place), arguments.benchmarks, arguments.json)
     except MeasuringError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
-    return 0
+
+
+def bench_of(arguments: argparse.Namespace, place: Workplace) -> Bench:
+    second = read_set(arguments.second_set, arguments.wheelhouse) if arguments.second_set else None
+    return Bench(
+        place=place,
+        wheels=read_set(arguments.set, arguments.wheelhouse),
+        second=second,
+        chosen=tuple(name for name in CONTENDERS if name in arguments.only),
+        python=base_python(),
+        envsync=program(arguments.envsync) if ENVSYNC in arguments.only else "",
+        uv=program(arguments.uv) if UV in arguments.only else "",
+        rounds=arguments.rounds,
+        time_limit=arguments.time_limit,
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -68,6 +88,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("benchmarks", nargs="*", metavar="BENCHMARK", help="which to run (default: all)")
     add("--set", required=True, metavar="DIR", help="directory with pylock.toml and pins.txt")
+    add("--second-set", metavar="DIR", help="for digests (default: the set without a few of its packages)")
     add("--wheelhouse", required=True, metavar="DIR", help="directory with the wheels")
     add("--workdir", default=tempfile.gettempdir(), metavar="DIR", help="where to work (default: %(default)s)")
     add("--envsync", default="envsync", metavar="PATH", help="the envsync to measure (default: on PATH)")
@@ -92,21 +113,44 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def report(bench: Bench, names: list[str], json: bool) -> None:
-    rows = [row for name in names for row in BENCHMARKS[name](bench)]
-    about = {
-        "set": bench.wheels.name,
-        "distributions": len(bench.wheels.wheels),
+def report(bench: Bench, names: list[str], json: bool) -> int:
+    """Run the benchmarks and print what they found. Returns 1 if one of them could not go on, else 0."""
+    before = load_average()
+    groups, stopped = measure_all(bench, names)
+    about = about_of(bench, f"{before} at the start, {load_average()} at the end")
+    if json:
+        print(as_json(about, groups))
+    else:
+        print("; ".join(f"{key}: {value}" for key, value in about.items()))
+        print(as_table(groups, bench.chosen))
+    return int(stopped)
+
+
+def measure_all(bench: Bench, names: list[str]) -> tuple[dict[str, list[Row]], bool]:
+    """Run the benchmarks: one that cannot go on is told on stderr, and does not keep the others from it."""
+    groups = {}
+    for name in names:
+        try:
+            groups[name] = BENCHMARKS[name](bench)
+        except MeasuringError as error:
+            print(f"compare.py: {name}: {error}", file=sys.stderr)
+    return groups, len(groups) < len(set(names))
+
+
+def about_of(bench: Bench, load: str) -> dict[str, object]:
+    return {
+        "set": f"{bench.wheels.name} ({len(bench.wheels.wheels)} distributions)",
         "contenders": ", ".join(version_of(path) for path in (bench.envsync, bench.uv) if path),
         "python": platform.python_version(),
         "CPUs": os.cpu_count(),
         "system": platform.platform(),
+        "load": load,
     }
-    if json:
-        print(as_json(about, rows))
-    else:
-        print("; ".join(f"{key}: {value}" for key, value in about.items()))
-        print(as_table(rows, bench.chosen))
+
+
+def load_average() -> str:
+    """Return the load of the last minute: what else the machine did falsifies times, not counts."""
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def base_python() -> str:

@@ -19,6 +19,7 @@ from measure import Command, MeasuringError, run
 from workplace import Wheels, Workplace
 
 ENVSYNC, UV, PIP, LIMIT = "envsync", "uv", "pip", "limit"
+PYTHON_OPTION = "ENVSYNC_PYTHON"
 LIMITS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "limits.py")
 
 
@@ -30,10 +31,12 @@ class Bench:
     :param python: the Python that environments are made of
     :param rounds: how often everything is measured, None for each benchmark's own number
     :param time_limit: seconds that one command may take
+    :param second: what the second lock file of `digests` names, None for the set without a few of its wheels
     """
 
     place: Workplace
     wheels: Wheels
+    second: Wheels | None
     chosen: tuple[str, ...]
     python: str
     envsync: str
@@ -52,15 +55,20 @@ class Bench:
 
 
 class Envsync:
-    """envsync in a project of its own, with one cache."""
+    """envsync in a project of its own, with one cache.
 
-    def __init__(self, bench: Bench) -> None:
+    :param wheels: what it installs; default: the set
+    :param cache: default: one of its own
+    """
+
+    def __init__(self, bench: Bench, wheels: Wheels | None = None, cache: str | None = None) -> None:
         self.bench = bench
+        self.wheels = wheels or bench.wheels
         self.project = bench.place.fresh_directory("envsync-project")
-        self.cache = bench.place.fresh("envsync-cache")
-        shutil.copy(bench.wheels.lock, self.project)
+        self.cache = cache or bench.place.fresh("envsync-cache")
+        shutil.copy(self.wheels.lock, self.project)
         with open(os.path.join(self.project, "pyproject.toml"), "w", encoding="utf-8") as file:
-            file.write(project_of(bench.wheels))
+            file.write(project_of(self.wheels))
 
     def sync(self, environment: str, cache: str | None = None) -> Command:
         return self._command("sync", *self._request(environment), cache=cache)
@@ -70,9 +78,9 @@ class Envsync:
         lock = os.path.join(self.project, "pylock.toml")
         return self._command("run", "--lock", lock, "--env", environment, "--", *words)
 
-    def run_and_sync(self, environment: str, *words: str) -> Command:
+    def run_and_sync(self, environment: str, *words: str, cache: str | None = None) -> Command:
         """Launch in an environment that may be missing."""
-        return self._command("run", *self._request(environment), "--", *words)
+        return self._command("run", *self._request(environment), "--", *words, cache=cache)
 
     def _request(self, environment: str) -> tuple[str, ...]:
         lock = os.path.join(self.project, "pylock.toml")
@@ -80,21 +88,26 @@ class Envsync:
         return ("--lock", lock, "--env", environment, *found, "--link-mode", "hardlink")
 
     def _command(self, *words: str, cache: str | None = None) -> Command:
-        variables = {"ENVSYNC_CACHE_DIR": cache or self.cache, "ENVSYNC_PYTHON": self.bench.python}
+        variables = {"ENVSYNC_CACHE_DIR": cache or self.cache, PYTHON_OPTION: self.bench.python}
         return self.bench.command(self.bench.envsync, *words, directory=self.project, **variables)
 
 
 class Uv:
-    """uv in a project of its own, whose dependencies are the set's pins, with one cache."""
+    """uv in a project of its own, whose dependencies are the set's pins, with one cache.
 
-    def __init__(self, bench: Bench) -> None:
+    :param wheels: what it installs; default: the set
+    :param cache: default: one of its own
+    """
+
+    def __init__(self, bench: Bench, wheels: Wheels | None = None, cache: str | None = None) -> None:
         self.bench = bench
+        self.wheels = wheels or bench.wheels
         self.project = bench.place.fresh_directory("uv-project")
-        self.cache = bench.place.fresh("uv-cache")
-        hashed = [f"{wheel.pin} --hash=sha256:{wheel.sha256}\n" for wheel in bench.wheels.wheels]
+        self.cache = cache or bench.place.fresh("uv-cache")
+        hashed = [f"{wheel.pin} --hash=sha256:{wheel.sha256}\n" for wheel in self.wheels.wheels]
         self.requirements = bench.place.write("requirements.txt", "".join(hashed))
         with open(os.path.join(self.project, "pyproject.toml"), "w", encoding="utf-8") as file:
-            file.write(project_of(bench.wheels))
+            file.write(project_of(self.wheels))
         found = ("--no-index", "--find-links", bench.wheels.wheelhouse)
         bench.prepare(self._command("lock", *found, environment=bench.place.fresh("none"), UV_PYTHON=bench.python))
 
@@ -136,7 +149,7 @@ class Uv:
         """Launch in an environment that is current: nothing but what a user would type."""
         return self._command("run", "--frozen", "--", *words, environment=environment)
 
-    def run_and_sync(self, environment: str, *words: str) -> Command:
+    def run_and_sync(self, environment: str, *words: str, cache: str | None = None) -> Command:
         """Launch in an environment that may be missing."""
         return self._command(
             "run",
@@ -144,6 +157,7 @@ class Uv:
             "--",
             *words,
             environment=environment,
+            cache=cache,
             UV_LINK_MODE="hardlink",
             UV_PYTHON=self.bench.python,
         )

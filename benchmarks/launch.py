@@ -12,7 +12,7 @@ from functools import partial
 
 from contenders import ENVSYNC, LIMIT, UV, Bench, Envsync, Uv
 from measure import Command, MeasuringError, Row, alternate, rows_of, run, run_at_once
-from operations import count_operations
+from operations import count_operations, has_strace
 
 WORDS = {"true": ("true",), "python -I -c pass": ("python", "-I", "-c", "pass")}
 
@@ -59,6 +59,8 @@ def launch(bench: Bench) -> list[Row]:
         contenders = {who: partial(run, command, bench.time_limit) for who, command in current.commands(words).items()}
         outcomes = alternate(f"launch {name}", contenders, bench.rounds or 40, warm_up=3)
         rows += rows_of(f"launch {name}", outcomes, "ms")
+    if not has_strace("launch: file operations"):
+        return rows
     return rows + [row for name in WORDS for row in counted(current, name)]
 
 

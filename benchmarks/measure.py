@@ -7,6 +7,7 @@ Wall time is perf_counter's, CPU time the kernel's account of the process and al
 from __future__ import annotations
 
 import os
+import selectors
 import shlex
 import signal
 import statistics
@@ -17,7 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import resource
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,23 @@ class Outcome:
     :param seconds: wall time
     :param cpu: user and system time of all processes, in seconds
     :param failures: what the failing processes of a burst wrote to stderr
+    :param ends: when each process of a burst ended, in seconds after the start, the first one first
+    :param began_ns: when a burst was released, by time.time_ns()
     """
 
     seconds: float
     cpu: float
     failures: tuple[str, ...] = ()
+    ends: tuple[float, ...] = ()
+    began_ns: int = 0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was measured, in which unit ("s", "ms" or "n"), the values by contender."""
+    """One line of the table: what was measured, in which unit, the values by contender.
+
+    :param unit: one of `table.DIGITS`; "n" is a plain number
+    """
 
     name: str
     unit: str
@@ -99,40 +110,57 @@ def run(command: Command, time_limit: float) -> Outcome:
 
 
 def run_at_once(command: Command, count: int, time_limit: float) -> Outcome:
-    """Run a command many times at once, all released by one event, and wait for all. Failures are counted.
+    """Run one command many times at once; see `run_all_at_once`."""
+    return run_all_at_once([command] * count, time_limit)
+
+
+def run_all_at_once(
+    commands: Sequence[Command],
+    time_limit: float,
+    *,
+    stdout: str = os.devnull,
+    meanwhile: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run commands at once, all released by one event, and wait for all. Failures are counted.
 
     :param time_limit: seconds after which those still running are killed; they count as failed
+    :param stdout: the file to which all of them append
+    :param meanwhile: called when they have been released, before anybody waits for them
     """
     gate, opener = os.pipe()
     arrivals, arrived = os.pipe()
-    errors = [tempfile.TemporaryFile() for _ in range(count)]  # noqa: SIM115 (closed below, all of them)
+    errors = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115 (closed below, all of them)
+    output = os.open(stdout, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     pids: list[int] = []
-    cpu = 0.0
-    failures = []
+    ends, failures, cpu = [], [], 0.0
     with killed_after(time_limit, pids):
-        for error in errors:
-            pids.append(start_behind(gate, opener, arrived, command, error))  # noqa: PERF401 (to be killed at any time)
-        awaited = count
+        for command, error in zip(commands, errors, strict=True):
+            pids.append(start_behind(gate, opener, arrived, command, (output, error.fileno())))
+        awaited = len(commands)
         while awaited:
             awaited -= len(os.read(arrivals, awaited))
-        start = time.perf_counter()
+        start, began_ns = time.perf_counter(), time.time_ns()
         os.close(opener)
-        for pid, error in zip(pids, errors, strict=True):
-            _, status, usage = os.wait4(pid, 0)
+        if meanwhile is not None:
+            meanwhile()
+        for number, status, usage in in_order_of_ending(pids):
+            ends.append(time.perf_counter() - start)
             cpu += usage.ru_utime + usage.ru_stime
             code = os.waitstatus_to_exitcode(status)
             if code:
-                failures.append(text_of(error).strip() or ended(code))
-        seconds = time.perf_counter() - start
-    for descriptor in (gate, arrivals, arrived):
+                failures.append(text_of(errors[number]).strip() or ended(code))
+    for descriptor in (gate, arrivals, arrived, output):
         os.close(descriptor)
     for error in errors:
         error.close()
-    return Outcome(seconds, cpu, tuple(failures))
+    return Outcome(ends[-1], cpu, tuple(failures), tuple(ends), began_ns)
 
 
-def start_behind(gate: int, opener: int, arrived: int, command: Command, stderr: IO[bytes]) -> int:
-    """Fork a process that waits until the gate's other end is closed, and then becomes the command."""
+def start_behind(gate: int, opener: int, arrived: int, command: Command, outputs: tuple[int, int]) -> int:
+    """Fork a process that waits until the gate's other end is closed, and then becomes the command.
+
+    :param outputs: descriptors for stdout and stderr
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -140,14 +168,66 @@ def start_behind(gate: int, opener: int, arrived: int, command: Command, stderr:
         os.setsid()
         os.close(opener)
         os.chdir(command.directory)
-        null = os.open(os.devnull, os.O_RDWR)
-        for target, source in ((0, null), (1, null), (2, stderr.fileno())):
+        for target, source in enumerate((os.open(os.devnull, os.O_RDONLY), *outputs)):
             os.dup2(source, target)
         os.write(arrived, b".")
         os.read(gate, 1)
         os.execve(command.words[0], command.words, dict(command.variables))
     finally:
         os._exit(127)
+
+
+def in_order_of_ending(pids: Sequence[int]) -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    """Wait for each of these children as it ends. Yields its place in the sequence, its status and its usage."""
+    with selectors.DefaultSelector() as selector:
+        for number, pid in enumerate(pids):
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, number)
+        while selector.get_map():
+            for key, _ in selector.select():
+                selector.unregister(key.fileobj)
+                os.close(key.fd)
+                _, status, usage = os.wait4(pids[key.data], 0)
+                yield key.data, status, usage
+
+
+def run_for(commands: Sequence[Command], begin: float, end: float, time_limit: float) -> list[float]:
+    """Run commands at once that do not end by themselves, and tell them to end after a while.
+
+    :param end: seconds after which they get SIGTERM
+    :param time_limit: seconds more, after which they are killed
+    :returns: of each, the CPU seconds that it took between begin and end, not counting its children's
+    :raises CommandFailedError: one of them ended before
+    """
+    pids: list[int] = []
+    with killed_after(end + time_limit, pids), tempfile.TemporaryFile() as stderr:
+        start = time.monotonic()
+        for command in commands:
+            process = subprocess.Popen(
+                command.words,
+                cwd=command.directory,
+                env=command.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            process.returncode = 0  # it is waited for here, where it is seen whether it ended by itself
+            pids.append(process.pid)
+        time.sleep(max(0.0, start + begin - time.monotonic()))
+        before = [cpu_of(pid) for pid in pids]
+        time.sleep(max(0.0, start + end - time.monotonic()))
+        after = [cpu_of(pid) for pid in pids]
+        for command, pid in zip(commands, pids, strict=True):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                raise CommandFailedError(command, "ended by itself", text_of(stderr))
+            os.killpg(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+    return [more - less for less, more in zip(before, after, strict=True)]
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process, to the nanosecond (Linux: clock_getcpuclockid(3))."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 @contextmanager

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from measure import Command, MeasuringError, run
 
-CALL = re.compile(r'^\d+ +(?P<name>\w+)\((?:(?:AT_FDCWD|\d+)<(?P<directory>[^>]*)>, )?"(?P<path>[^"]*)"')
-LOCK = re.compile(r"^\d+ +flock\(.*(?P<kind>LOCK_SH|LOCK_EX)")
+CALL = re.compile(
+    r"^\d+ +(?P<time>\d+\.\d+)? *(?P<name>\w+)\("
+    r'(?:(?:(?:AT_FDCWD|\d+)<(?P<directory>[^>]*)>, )?"(?P<path>[^"]*)"'
+    r"|\d+<(?P<locked>[^>]*)>, (?P<lock>LOCK_SH|LOCK_EX))"
+)
 UNCOUNTED = ("execve", "getcwd")
 
 
@@ -29,6 +34,19 @@ class Operations:
     exclusive: int
 
 
+def traced(command: Command, trace: str) -> Command:
+    """Return what runs a command under strace, with the times of its calls.
+
+    :param trace: where strace writes to
+    :raises MeasuringError: there is no strace
+    """
+    strace = shutil.which("strace")
+    if strace is None:
+        raise MeasuringError("strace is needed to count file operations\nhint: apt-get install strace")
+    options = (strace, "-f", "-y", "-qq", "-ttt", "-e", "trace=%file,flock", "-e", "signal=none", "-o", trace)
+    return replace(command, words=(*options, *command.words))
+
+
 def count_operations(command: Command, places: Iterable[str], trace: str, time_limit: float) -> Operations:
     """Run a command under strace and count.
 
@@ -36,24 +54,51 @@ def count_operations(command: Command, places: Iterable[str], trace: str, time_l
     :param trace: where strace writes to
     :raises MeasuringError: there is no strace, or the command fails
     """
-    strace = shutil.which("strace")
-    if strace is None:
-        raise MeasuringError("strace is needed to count file operations\nhint: apt-get install strace")
-    options = (strace, "-f", "-y", "-qq", "-e", "trace=%file,flock", "-e", "signal=none", "-o", trace)
-    run(replace(command, words=(*options, *command.words)), time_limit)
+    run(traced(command, trace), time_limit)
     with open(trace, encoding="utf-8", errors="replace") as lines:
         return count(lines, command.directory, tuple(places))
 
 
-def count(lines: Iterable[str], directory: str, places: tuple[str, ...]) -> Operations:
-    """Count in a trace; a pure function, but for the directory that relative paths start from."""
-    inside = everywhere = shared = exclusive = 0
+@dataclass(frozen=True)
+class Call:
+    """One system call of a trace that names a path or locks.
+
+    :param time: seconds since the epoch, 0 if the trace does not say
+    :param path: absolute
+    :param lock: LOCK_SH or LOCK_EX for flock(2), else empty
+    """
+
+    time: float
+    name: str
+    path: str
+    lock: str
+
+    def is_below(self, places: Iterable[str]) -> bool:
+        return any(self.path == place or self.path.startswith(place + "/") for place in places)
+
+
+def calls(lines: Iterable[str], directory: str) -> Iterator[Call]:
+    """Read a trace; a pure function, but for the directory that relative paths start from."""
     for line in lines:
-        if lock := LOCK.match(line):
-            shared += lock["kind"] == "LOCK_SH"
-            exclusive += lock["kind"] == "LOCK_EX"
-        elif (call := CALL.match(line)) and call["path"] and call["name"] not in UNCOUNTED:
-            path = os.path.normpath(os.path.join(call["directory"] or directory, call["path"]))
-            everywhere += 1
-            inside += any(path == place or path.startswith(place + "/") for place in places)
-    return Operations(inside, everywhere, shared, exclusive)
+        call = CALL.match(line)
+        if call is None or call["name"] in UNCOUNTED or (call["path"] == "" and not call["lock"]):
+            continue
+        path = call["locked"] or os.path.normpath(os.path.join(call["directory"] or directory, call["path"]))
+        yield Call(float(call["time"] or 0), call["name"], path, call["lock"] or "")
+
+
+def count(lines: Iterable[str], directory: str, places: tuple[str, ...]) -> Operations:
+    """Count in a trace."""
+    found = list(calls(lines, directory))
+    files = [call for call in found if not call.lock]
+    locks = Counter(call.lock for call in found if call.lock)
+    inside = sum(call.is_below(places) for call in files)
+    return Operations(inside, len(files), locks["LOCK_SH"], locks["LOCK_EX"])
+
+
+def has_strace(what: str) -> bool:
+    """Tell whether there is a strace, and say on stderr what is left out if there is none."""
+    if shutil.which("strace") is not None:
+        return True
+    print(f"{what}: skipped, for there is no strace\nhint: apt-get install strace", file=sys.stderr)
+    return False
