@@ -10,6 +10,7 @@ from envsync.coordination.goal import Seeker
 from envsync.coordination.leader import cache_directory
 from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
+from envsync.coordination.reconcile import spare_of
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.fastlane import Entry
@@ -41,8 +42,16 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
         layout = skeleton.layout_of(environment, python.interpreter)
         installed = {(item.name, item.version) for item in scan(environment, layout, ledger)}
     missing = sorted(f"{w.name}=={w.version}" for w in goal.wanted if (w.name, w.version) not in installed)
-    if python.make or missing or journal.read(environment) is not None:
-        lacks = f"it lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}" if missing else "it is broken"
+    extra: list[str] = []
+    if not request.flag("inexact"):
+        wanted = {want.name for want in goal.wanted} | spare_of(goal)
+        extra = sorted(f"{name}=={version}" for name, version in installed if name not in wanted)
+    if python.make or missing or extra or journal.read(environment) is not None:
+        lacks = "it is broken"
+        if missing or extra:
+            names = missing or extra
+            verb = "lacks" if missing else "has, though nobody asks for it,"
+            lacks = f"it {verb} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
         raise EnvironmentRefusedError(
             environment.path,
             f"{lacks}, and it cannot be written to ({cause.message})",
