@@ -80,6 +80,8 @@ class Display:
                 say(f"- {name}")
             for name in outcome.installed:
                 say(f"+ {name}")
+            for detail in outcome.details:
+                say(detail)
 
     def _line(self, phase: str, done: int, total: int, bytes_done: int) -> None:
         now = time.monotonic()

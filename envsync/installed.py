@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from envsync import replace
 from envsync.environment import Environment
 from envsync.plan import Installed, Origin
 
@@ -85,7 +86,7 @@ def load_ledger(environment: Environment) -> Ledger:
     """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled."""
     try:
         with open(environment.installed, "rb") as file:
-            value = json.loads(file.read())
+            value = json.loads(replace.unseal(file.read()))
         if value["format"] != FORMAT:
             return Ledger("", "", {})
         entries = {
@@ -123,7 +124,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
         "host": ledger.host,
         "distributions": distributions,
     }
-    return json.dumps(value, separators=(",", ":")).encode()
+    return replace.seal(json.dumps(value, separators=(",", ":")).encode())
 
 
 def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Installed]:

@@ -3,13 +3,15 @@
 The central directory is read by `zipfile`; everything else is ours, because the hot path of a cold sync is
 here. All checks of names and structure are made before the first byte is inflated:
 
-- names: relative, forward slashes, no `..`, no empty or overlong components, UTF-8, nothing that Windows
-  reads otherwise; no two alike, not even after case folding and NFC; no file where another needs a directory
+- names: relative, forward slashes, no `..`, no empty or overlong components, not nested too deeply, UTF-8, no
+  control characters, nothing that Windows reads otherwise; no two alike, not even after case folding and NFC; no
+  file where another needs a directory
 - structure: plain files and directories only, not encrypted, stored or deflated, members that do not overlap
+- sizes: not more in all than a wheel of this size may hold (`UNSUSPECTED`, `RATIO`)
 - each local header, when its member is read: the same name and method as the central directory
 
 Declared sizes bound what is inflated and are never believed: a member that inflates to more stops one byte
-later, and one that inflates to less is refused. Contents are checked by whoever reads them, against RECORD.
+later, and one that inflates to less is refused. Contents are checked by whoever reads them, against RECORD and CRC.
 
 The descriptor is read with pread only, so that one archive can be read by several threads.
 """
@@ -33,13 +35,23 @@ PIECE = 256 * 1024
 """Members are inflated, hashed and written in pieces of this size, which stay in the processor's cache."""
 READ_LIMIT = 64 * 1024 * 1024
 """No metadata file of a wheel is larger than this."""
+UNSUSPECTED = 1024 * 1024 * 1024
+"""A wheel may always hold so many bytes, however small it is itself."""
+RATIO = 100
+"""A wheel that holds more may hold so many times its own size: binaries have 3 to 5, text 10, a bomb 1000."""
+_DEPTH = 100
+"""Of directories: whoever removes a tree holds a descriptor and a stack frame for each level of it."""
+_LENGTH = 2048
+"""Half of what Linux takes (PATH_MAX): the other half is for the place where a wheel is unpacked."""
 
 _LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # signature, flags, method, length of name, length of extra
 _EXTRA = 64  # the local extra fields that are read along with a small member; longer ones cost another read
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # encrypted, strongly encrypted, central directory encrypted
 _UTF8 = 0x800
+_UNICODE_PATH = 0x7075  # an extra field with another name for the member, which some readers prefer
 _METHODS = {0: "stored", 8: "deflated"}
 _DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # all that ends a line somewhere is among them
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|$)", re.IGNORECASE)
 
 
@@ -73,6 +85,7 @@ class Archive:
         infos, end = self._central_directory()
         for info in infos:
             self._check(info)
+        self._check_total(sum(info.file_size for info in infos))
         names = [info.orig_filename for info in infos]
         self.directories = frozenset(name for name in names if name.endswith("/"))
         """Directories that have a member of their own; each ends in a slash."""
@@ -95,9 +108,13 @@ class Archive:
         if member.size > READ_LIMIT:
             self.refuse(f"`{member.name}` claims {member.size} bytes, more than makes sense")
         data = b"".join(self.pieces(member))
-        if crc32(data) != member.crc:
-            self.refuse(f"`{member.name}` is damaged (its CRC does not match)")
+        self.check_crc(member, crc32(data))
         return data
+
+    def check_crc(self, member: Member, crc: int) -> None:
+        """Refuse a member whose contents have another CRC than declared."""
+        if crc != member.crc:
+            self.refuse(f"`{member.name}` is damaged (its CRC does not match)")
 
     def pieces(self, member: Member) -> Iterator[bytes]:
         """Yield the contents of a member, at most `PIECE` bytes at a time and `member.size` bytes in all.
@@ -149,6 +166,8 @@ class Archive:
             self.refuse(f"`{member.name}` has a damaged local header")
         if head[_LOCAL_HEADER.size : _LOCAL_HEADER.size + length] != name:
             self.refuse(f"`{member.name}` has another name in its local header")
+        if not (flags & _UTF8 or member.name.isascii()):
+            self.refuse(f"`{member.name}` is not marked as UTF-8 in its local header")
         if flags & _ENCRYPTED:
             self.refuse(f"`{member.name}` is encrypted")
         if method != member.method:
@@ -191,6 +210,8 @@ class Archive:
             self.refuse(f"{problem}: `{name}`")
         if not name.isascii() and not info.flag_bits & _UTF8:
             self.refuse(f"the file name `{name}` is neither ASCII nor marked as UTF-8")
+        if info.extra and not _agrees(info.extra, name):
+            self.refuse(f"`{name}` has another name in an extra field")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG) and not (is_directory and kind == stat.S_IFDIR):
             self.refuse(f"`{name}` is a {_kind(kind)}; only plain files are allowed")
@@ -202,6 +223,20 @@ class Archive:
             self.refuse(f"`{name}` is stored in {info.compress_size} bytes but declares {info.file_size}")
         if is_directory and info.file_size:
             self.refuse(f"the directory `{name}` has content")
+
+    def _check_total(self, declared: int) -> None:
+        """Refuse a bomb by what it declares; more than it declares is never inflated."""
+        if declared <= UNSUSPECTED:
+            return
+        own = self._size()
+        if declared > RATIO * own:
+            self.refuse(f"its {own} bytes declare {declared} bytes of content, more than {RATIO} times as many")
+
+    def _size(self) -> int:
+        try:
+            return os.fstat(self.descriptor).st_size
+        except OSError as error:
+            raise FilesystemError("read", self.wheel, error) from error
 
     def _limits(self, infos: Iterable[zipfile.ZipInfo], end: int) -> Iterator[tuple[zipfile.ZipInfo, int]]:
         """Pair each file with the offset that it must end before; directories are checked and left out."""
@@ -231,6 +266,16 @@ def _member(info: zipfile.ZipInfo, limit: int) -> Member:
     )
 
 
+def _agrees(extra: bytes, name: str) -> bool:
+    """Tell whether the extra fields of a member give it no other name (APPNOTE.TXT, 4.6.9)."""
+    while len(extra) >= 4:
+        tag, length = struct.unpack_from("<HH", extra)
+        if tag == _UNICODE_PATH and extra[9 : 4 + length] != name.encode():  # after a version and a CRC
+            return False
+        extra = extra[4 + length :]
+    return True
+
+
 def _kind(kind: int) -> str:
     names = {stat.S_IFLNK: "symbolic link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe"}
     return names.get(kind, "special file")
@@ -243,6 +288,8 @@ def check_path(path: str) -> str | None:
     """
     if "\0" in path:
         return "a file name has a NUL"
+    if _CONTROL.search(path):
+        return "a file name has a control character"
     if "\\" in path:
         return "a file name has a backslash"
     if path.startswith("/") or _DRIVE.match(path):
@@ -252,10 +299,11 @@ def check_path(path: str) -> str | None:
         return "a file name leads out of the wheel"
     if "" in parts or "." in parts:
         return "a file name has an empty component"
-    if len(path) > 63 and (  # no character takes more than 4 bytes
-        len(path.encode()) > 4096 or any(len(part.encode()) > 255 for part in parts)
-    ):
-        return "a file name is too long"
+    if len(path) > 63:  # no character takes more than 4 bytes
+        if len(parts) > _DEPTH:
+            return "a file name is nested too deeply"
+        if len(path.encode()) > _LENGTH or any(len(part.encode()) > 255 for part in parts):
+            return "a file name is too long"
     if os.name == "nt" and any(_is_odd_on_windows(part) for part in parts):
         return "a file name cannot be used on Windows"
     return None

@@ -11,6 +11,10 @@ is refused or left out before it sees it:
 - RECORD and its signatures are left out: it is written anew
 - a file in the scripts scheme that has the name of an entry point is left out, as by pip: the entry point
   replaces it
+- the data scheme is the environment itself, so that it reaches into all others: what it puts there is judged, and
+  compared with the rest of the wheel, by where it ends up; `lib64` is a link to `lib` in every environment
+- what belongs to the environment (its configuration, its Python, the scripts that activate it) and to envsync is
+  refused by any way
 """
 
 from __future__ import annotations
@@ -37,9 +41,14 @@ OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
 
 _SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
 _DROPPED = frozenset({record.NAME, *record.SIGNATURES, *OURS, "direct_url.json"})
-_CALLABLE = re.compile(r"[\w.]+\s*:\s*[\w.]+\s*(\[.*\])?\s*")
-_RESERVED = {"data": (".lock", ".envsync", "pyvenv.cfg"), "purelib": (".envsync",), "platlib": (".envsync",)}
-"""Places that belong to envsync and to the environment itself, by scheme."""
+_CALLABLE = re.compile(r"[\w.]++\s*+:\s*+[\w.]++\s*+(?:\[[^][%]*+\]\s*+)?")  # never looks at a character twice
+_DEEP = re.compile(r"(bin|lib/python[\d.]+/site-packages)/(.+)")
+"""Where the data scheme reaches into scripts and site-packages, in an environment of any version."""
+_OURS = ".envsync"
+_ENVIRONMENT = frozenset({".lock", "pyvenv.cfg", ".gitignore", "cachedir.tag"})
+_DIRECTORIES = re.compile(r"bin|include|lib|lib64|lib/python[\d.]+(/site-packages)?")
+_SCRIPTS = re.compile(r"python[\d.]*|activate|activate\.(csh|fish|ps1)")
+"""What the environment itself has: files at its top, directories, and files in `bin`; case does not count."""
 
 
 class Place(NamedTuple):
@@ -140,6 +149,8 @@ class _Notes(WheelDestination):
 
     def write_file(self, scheme: str, path: Any, stream: BinaryIO, is_executable: bool) -> RecordEntry:
         source: Member | bytes = stream if isinstance(stream, Member) else stream.read()
+        if scheme == "data" and path.startswith("lib64/"):
+            path = "lib/" + path[len("lib64/") :]
         self.places.append(Place(scheme, path, is_executable or scheme == "scripts", source))
         return RecordEntry(path, None, None)
 
@@ -164,23 +175,42 @@ def _check_data(wheel: str, name: str, data: str | None) -> None:
 
 def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str) -> None:
     """Refuse what would collide in an environment, where purelib and platlib are one directory, or do harm there."""
-    final = [f"scripts/{script.name}" for script in scripts]
-    for place in places:
-        in_library = place.scheme in ("purelib", "platlib")
-        top = place.path.partition("/")[0]
-        if fold(top) in _RESERVED.get(place.scheme, ()):
-            _refuse(wheel, f"it wants to put `{place.path}` where the environment keeps its own files")
-        if in_library and top.endswith(".dist-info") and top != dist_info:
+    final = [("scripts", script.name) for script in scripts]
+    final += [_final(place) for place in places]
+    for root, path in final:
+        top = path.partition("/")[0]
+        if _is_reserved(root, fold(path)):
+            _refuse(wheel, f"it wants to put `{path}` where the environment keeps its own files")
+        if root == "library" and fold(top).endswith(".dist-info") and top != dist_info:
             _refuse(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
-        final.append(f"{'library' if in_library else place.scheme}/{place.path}")
-    problem = find_collision(final)
+    final += [("library", f"{dist_info}/{name}") for name in (record.NAME, "direct_url.json")]  # will be written
+    problem = find_collision(f"{root}/{path}" for root, path in final)
     if problem is not None:
         _refuse(wheel, f"once installed, {problem}")
 
 
+def _final(place: Place) -> tuple[str, str]:
+    """Return the directory of the environment in which a file ends up, and its path there."""
+    if place.scheme in ("purelib", "platlib"):
+        return "library", place.path
+    deep = _DEEP.fullmatch(place.path) if place.scheme == "data" else None
+    if deep is not None:
+        return "scripts" if deep[1] == "bin" else "library", deep[2]
+    return place.scheme, place.path
+
+
+def _is_reserved(root: str, path: str) -> bool:
+    """Tell whether a path belongs to envsync or to the environment itself, whatever is installed in it."""
+    if _OURS in path and _OURS in path.split("/"):
+        return True
+    if root == "scripts":
+        return _SCRIPTS.fullmatch(path.partition("/")[0]) is not None
+    return root == "data" and (path.partition("/")[0] in _ENVIRONMENT or _DIRECTORIES.fullmatch(path) is not None)
+
+
 def _check_entry_points(wheel: str, text: str) -> None:
     """Refuse what `installer` would answer with an assert, and names that are not those of files."""
-    parser = configparser.ConfigParser(delimiters="=")
+    parser = configparser.ConfigParser(delimiters="=", interpolation=None)  # references can grow exponentially
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(text)
@@ -190,6 +220,8 @@ def _check_entry_points(wheel: str, text: str) -> None:
                     _refuse(wheel, f"entry point `{name} = {value}` in {section} does not name a function")
                 if "/" in name or check_path(name) is not None:
                     _refuse(wheel, f"entry point `{name}` in {section} is not the name of a file")
+                if any(character.isspace() for character in name):
+                    _refuse(wheel, f"entry point `{name}` in {section} has a space in its name")  # as pip does
     except configparser.Error as error:
         problem = " ".join(str(error).split())
         _refuse(wheel, f"its entry_points.txt cannot be read: {problem}")

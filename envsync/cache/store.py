@@ -197,11 +197,11 @@ class Store:
     def _staged(self) -> Iterator[str]:
         """Make a directory in tmp that is gone in the end, unless it was renamed."""
         directory = self.staging("unpack")
-        try:
-            os.mkdir(directory)
-        except OSError as error:
-            raise FilesystemError("create", directory, error) from error
-        try:
+        try:  # around mkdir, too: a signal may end it just after
+            try:
+                os.mkdir(directory)
+            except OSError as error:
+                raise FilesystemError("create", directory, error) from error
             yield directory
         finally:
             _remove(directory)

@@ -1,7 +1,7 @@
 """Verify one wheel and unpack it into a directory, which becomes a store entry (see `manifest`).
 
 Nothing of a wheel is believed before it is checked: the archive's structure (`archive`), the identity of its
-.dist-info, RECORD against the list of members, every file against RECORD while it is written, the final
+.dist-info, RECORD against the list of members, every file against RECORD and its CRC while it is written, the final
 layout (`layout`). Whatever fails raises a `WheelError` that names the file and the reason, and the caller
 throws the directory away.
 
@@ -23,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 from envsync.cache import record
 from envsync.cache.archive import Archive, Member
+from envsync.cache.deflate import crc32
 from envsync.cache.layout import Layout, Place, lay_out
 from envsync.cache.manifest import NAME, Directory, Manifest, dump, load, mtime_of
 from envsync.errors import FilesystemError
@@ -30,6 +31,10 @@ from envsync.errors import FilesystemError
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHEBANG = b"#!python"
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
+_HEAD_LIMIT = 4 * 1024 * 1024
+"""The headers of METADATA, WHEEL and entry_points.txt: more would keep their parsers busy for minutes."""
+_LINE_LIMIT = 1024
+"""What a line of RECORD takes besides the path, generously."""
 
 
 def unpack(
@@ -87,7 +92,7 @@ def _identify(archive: Archive) -> _Identity:
     except InvalidWheelFilename as error:
         archive.refuse(f"its file name does not follow the standard: {error}")
     tops = dict.fromkeys(path.partition("/")[0] for path in archive.members if "/" in path)
-    dist_infos = [top for top in tops if top.endswith(".dist-info")]
+    dist_infos = [top for top in tops if top.lower().endswith(".dist-info")]  # case does not count to importlib
     if len(dist_infos) != 1:
         found = " and ".join(f"`{top}`" for top in dist_infos)
         archive.refuse(f"it has several .dist-info directories: {found}" if found else "it has no .dist-info directory")
@@ -95,7 +100,7 @@ def _identify(archive: Archive) -> _Identity:
     if len(datas) > 1:
         archive.refuse(f"it has several .data directories: {' and '.join(f'`{top}`' for top in datas)}")
     for top in (*dist_infos, *datas):
-        if not _fits(top.rpartition(".")[0], name, version):
+        if not (top.endswith((".dist-info", ".data")) and _fits(top.rpartition(".")[0], name, version)):
             archive.refuse(f"`{top}` does not fit the file name")
     return _Identity(name, str(version), dist_infos[0], datas[0] if datas else None)
 
@@ -118,6 +123,9 @@ def _expectations(archive: Archive, dist_info: str) -> Mapping[str, record.Expec
     member = archive.members.get(own)
     if member is None:
         archive.refuse("it has no RECORD")
+    longest = sum(_LINE_LIMIT + 2 * len(name.encode()) for name in (*archive.members, *archive.directories))
+    if member.size > longest:
+        archive.refuse(f"its RECORD has {member.size} bytes, more than its list of files can take")
     try:
         expected = record.parse(archive.read(member).decode("utf-8"), own)
     except ValueError as error:
@@ -146,6 +154,8 @@ def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, reco
             if name != "entry_points.txt":
                 archive.refuse(f"it has no {name}")
             continue
+        if name != "METADATA" and member.size > _HEAD_LIMIT:
+            archive.refuse(f"its {name} has {member.size} bytes, more than makes sense")
         data = archive.read(member)
         hasher = hashlib.new(expected[path].algorithm, data)
         if record.encode(hasher.digest()) != expected[path].digest:
@@ -160,7 +170,7 @@ def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, reco
 
 
 def _check_wheel_version(archive: Archive, text: str) -> None:
-    version = _field(text, "Wheel-Version")
+    (version,) = _fields(archive, "WHEEL", text, "Wheel-Version")
     major = (version or "").partition(".")[0]
     if not (major.isascii() and major.isdigit()):
         archive.refuse("its WHEEL does not say which version of the wheel format it has")
@@ -169,18 +179,20 @@ def _check_wheel_version(archive: Archive, text: str) -> None:
 
 
 def _check_metadata(archive: Archive, identity: _Identity, text: str) -> None:
-    name, version = _field(text, "Name"), _field(text, "Version")
+    name, version = _fields(archive, "METADATA", text, "Name", "Version")
     if canonicalize_name(name or "") != identity.name:
         archive.refuse(f"its METADATA says that its name is {name!r}")
     if not _is_version(version or "", Version(identity.version)):
         archive.refuse(f"its METADATA says that its version is {version!r}")
 
 
-def _field(text: str, name: str) -> str | None:
-    """Return a header of METADATA or WHEEL."""
+def _fields(archive: Archive, file: str, text: str, *names: str) -> list[str | None]:
+    """Return headers of METADATA or WHEEL."""
     head = _BLANK_LINE.split(text, 1)[0]  # the parser would take its time for the description, too
-    value = parse_metadata_file(head)[name]
-    return None if value is None else str(value).strip()
+    if len(head) > _HEAD_LIMIT:
+        archive.refuse(f"its {file} has {len(head)} bytes of headers, more than makes sense")
+    headers = parse_metadata_file(head)
+    return [None if headers[name] is None else str(headers[name]).strip() for name in names]
 
 
 def _refuse_hash(archive: Archive, name: str) -> NoReturn:
@@ -221,7 +233,7 @@ class _Writer:
         pieces = (source,) if isinstance(source, bytes) else self._archive.pieces(source)
         verifier = None if isinstance(source, bytes) else self._verifier(source)
         hasher = hashlib.sha256()
-        size = 0
+        size = crc = 0
         rewrite = False
         path = f"{self._directory}/{place.scheme}/{place.path}"
         try:
@@ -234,6 +246,7 @@ class _Writer:
                     if size == 0 and place.scheme == "scripts":
                         rewrite = piece.startswith(_SHEBANG)
                     size += len(piece)
+                    crc = crc32(piece, crc)
                     _write_all(descriptor, piece)
                 os.utime(descriptor, (self._mtime, self._mtime))
             finally:
@@ -242,7 +255,7 @@ class _Writer:
             raise FilesystemError("write", path, error) from error
         digest = record.encode(hasher.digest())
         if not isinstance(source, bytes):
-            self._compare(source.name, digest if verifier is None else record.encode(verifier.digest()))
+            self._compare(source, digest if verifier is None else record.encode(verifier.digest()), crc)
         return _Written(place, digest, size, rewrite)
 
     def check_unused(self, places: Iterable[Place], checkpoint: Callable[[], object]) -> None:
@@ -252,9 +265,11 @@ class _Writer:
             if name not in used and name in self._expected:
                 checkpoint()
                 hasher = hashlib.new(self._expected[name].algorithm)
+                crc = 0
                 for piece in self._archive.pieces(member):
                     hasher.update(piece)
-                self._compare(name, record.encode(hasher.digest()))
+                    crc = crc32(piece, crc)
+                self._compare(member, record.encode(hasher.digest()), crc)
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file of our own."""
@@ -274,9 +289,10 @@ class _Writer:
         algorithm = self._expected[member.name].algorithm
         return None if algorithm == "sha256" else hashlib.new(algorithm)
 
-    def _compare(self, name: str, digest: str) -> None:
-        if digest != self._expected[name].digest:
-            _refuse_hash(self._archive, name)
+    def _compare(self, member: Member, digest: str, crc: int) -> None:
+        if digest != self._expected[member.name].digest:
+            _refuse_hash(self._archive, member.name)
+        self._archive.check_crc(member, crc)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -46,6 +46,9 @@ KEPT = 32
 EXEC_SECONDS = 10.0
 """A process that is older than this when envsync starts in it was something else before (`exec envsync run`)."""
 
+TICK_SECONDS = 0.01
+"""In which the kernel counts when a process was started (proc(5), USER_HZ)."""
+
 
 class Arrival:
     """When a process began to want an environment, and which failures were known by then.
@@ -78,7 +81,8 @@ class Arrival:
     def _began(self) -> float:
         if not self.whole_process:
             return self.when
-        started = processes.started()
+        # The kernel rounds down: who is started just after a failure must not seem to have been there before.
+        started = min(processes.started() + TICK_SECONDS, self.when)
         return started if self.when - started < EXEC_SECONDS else self.when
 
 

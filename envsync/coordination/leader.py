@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -223,6 +223,7 @@ class Leader:
             who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
             self.reconciler.notes.append(f"went on with what {who} had staged")
         outcome.notes = tuple(self.reconciler.notes)
+        outcome.details = tuple(self._startup_files(planned))
         if not planned.is_empty:
             counts = {"installed": len(planned.install), "removed": len(planned.remove)}
             self._tell("synced", seconds=outcome.seconds, **counts)
@@ -230,6 +231,19 @@ class Leader:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
             outcome.entry = Entry(os.dup(self.occupancy.share().fd), vouched)
         return outcome
+
+    def _startup_files(self, planned: Plan) -> Iterator[str]:
+        """Name the .pth files that come: Python reads them at every start, and runs their lines that import."""
+        for item in planned.install:
+            manifest = self.seeker.manifests.get(item.name)
+            for directory in manifest.directories if manifest is not None else ():
+                if directory.path == "" and directory.scheme in ("purelib", "platlib"):
+                    for name, *_ in directory.files:
+                        if name.endswith(".pth"):
+                            yield (
+                                f"{item.name}=={item.version} has `{name}`, which Python reads whenever it starts in "
+                                "this environment"
+                            )
 
     def record_failure(self, error: EnvsyncError) -> None:
         """Leave word for those who wait for the same."""

@@ -15,10 +15,11 @@ class Outcome:
     :ivar installed: as in `name==version`, sorted
     :ivar removed: likewise; an upgrade is in both
     :ivar notes: what the user may want to know, a sentence each
+    :ivar details: what only those want to know who ask for more, a sentence each
     :ivar entry: a shared hold on the environment, if a command follows
     """
 
-    __slots__ = ("digest", "entry", "env", "installed", "notes", "outcome", "removed", "seconds")
+    __slots__ = ("details", "digest", "entry", "env", "installed", "notes", "outcome", "removed", "seconds")
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Outcome:
         removed: tuple[str, ...] = (),
         seconds: float = 0.0,
         notes: tuple[str, ...] = (),
+        details: tuple[str, ...] = (),
         entry: Entry | None = None,
     ) -> None:
         self.outcome = outcome
@@ -39,4 +41,5 @@ class Outcome:
         self.removed = removed
         self.seconds = seconds
         self.notes = notes
+        self.details = details
         self.entry = entry

@@ -257,6 +257,5 @@ def make_plan(
 
 def spare_of(goal: Goal) -> frozenset[str]:
     """Name what an exact sync keeps though nobody asks for it: what the environment was seeded with."""
-    """Name what an exact sync keeps though nobody asks for it."""
     major, minor = goal.python.interpreter.version.split(".")[:2]
     return SEEDS if (int(major), int(minor)) >= (3, 12) else SEEDS_BEFORE_3_12

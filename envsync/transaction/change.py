@@ -93,9 +93,9 @@ def ownership(  # noqa: PLR0917
     removed: dict[str, str] = {}
     for item in plan.remove:
         files = files_of(environment, item)
-        if files is None:
-            files = _from_store(layout, item, ledger, store)
-        removed.update((file.path, file.hash) for file in files)
+        if files is None or item.origin is None:  # RECORD may be emptied, cut or spoiled
+            removed.update((file.path, file.hash) for file in _from_store(layout, item, ledger, store))
+        removed.update((file.path, file.hash) for file in files or ())
         removed.setdefault(f"{item.dist_info}/RECORD", "")
     if reclaim:
         for wanted in plan.install:
@@ -118,9 +118,9 @@ def ownership(  # noqa: PLR0917
 
 
 def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -> list[OwnedFile]:
-    """List the files of a distribution whose RECORD is gone, as the wheel that we installed has them."""
+    """List the files of a distribution whose RECORD is not the one we wrote, as the wheel that we installed has them."""
     entry = ledger.entries.get(item.name)
-    manifest = store.get(entry.origin.sha256) if entry is not None else None
+    manifest = store.get(entry.origin.sha256) if entry is not None and entry.version == item.version else None
     if manifest is None:
         return []
     files = [OwnedFile(path, "", size) for path, size in files_of_manifest(layout, manifest)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
+from tests.wheels import build_wheel
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 LOCK = str(FIXTURES / "pylock.toml")
@@ -170,3 +171,18 @@ def test_a_poisoned_store_entry_is_set_aside_and_fetched_again(run_envsync: Run,
     assert done.returncode == 0
     assert "set aside" in done.stderr
     assert unverified(tmp_path / "other") == []
+
+
+def test_files_that_python_reads_at_every_start_are_named_on_request(run_envsync: Run, tmp_path: Path) -> None:
+    """A `.pth` file is allowed, as by pip; with `-v` it is said that there is one."""
+    files = {"late.pth": "import late\n", "late.py": "x = 1\n"}
+    wheel = build_wheel(tmp_path, "late", "1.0", files)
+    lock = tmp_path / "pylock.toml"
+    digest = hashlib.sha256(Path(wheel).read_bytes()).hexdigest()
+    lock.write_text(
+        'lock-version = "1.0"\ncreated-by = "test"\n[[packages]]\nname = "late"\nversion = "1.0"\n'
+        f'wheels = [{{ path = "{Path(wheel).name}", hashes = {{ sha256 = "{digest}" }} }}]\n'
+    )
+    said = "late==1.0 has `late.pth`"
+    assert said in run_envsync("sync", "-v", "--env", "one").stderr
+    assert said not in run_envsync("sync", "--env", "two").stderr

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.cache import archive
-from envsync.cache.archive import PIECE, Archive, check_path, find_collision, fold, printable
+from envsync.cache.archive import PIECE, READ_LIMIT, Archive, check_path, find_collision, fold, printable
 from envsync.errors import WheelError
 from tests.wheels import build_wheel, member, patch_member, tamper
 
@@ -160,7 +160,11 @@ BAD_NAMES = {
     ".": "empty component",
     "demo/" + "x" * 256: "too long",
     "demo/" + "ä" * 128: "too long",
-    "demo/" * 900 + "x": "too long",
+    "demo/" * 900 + "x": "nested too deeply",
+    ("x" * 200 + "/") * 11 + "x": "too long",
+    "demo/evil\n.py": "control character",
+    "demo/evil\x7f.py": "control character",
+    "demo/evil\u2028.py": "control character",
     "demo/evil\0.py": "NUL",
 }
 
@@ -424,7 +428,7 @@ def test_a_wrong_crc_is_noticed_where_nothing_else_would_notice(tmp_path: Path) 
 def test_metadata_of_absurd_size_are_not_read(tmp_path: Path) -> None:
     """What is read whole has a bound."""
     path = build_wheel(tmp_path)
-    patch_member(path, "demo-1.0.dist-info/RECORD", size=1 << 30)
+    patch_member(path, "demo-1.0.dist-info/RECORD", size=READ_LIMIT + 1)
     with opened(path) as wheel, pytest.raises(WheelError, match="more than makes sense"):
         wheel.read(wheel.members["demo-1.0.dist-info/RECORD"])
 

@@ -505,7 +505,7 @@ BAD_ENTRY_POINTS = {
     "[console_scripts]\n/bin/sh = demo:main\n": "is not the name of a file",
     "[console_scripts]\ndemo\n": "its entry_points.txt cannot be read",
     "demo = demo:main\n": "its entry_points.txt cannot be read",
-    "[console_scripts]\na = demo:%(x)s\n": "its entry_points.txt cannot be read",
+    "[console_scripts]\na = demo:%(x)s\n": "does not name a function",
     "[console_scripts]\na = b:c\na = d:e\n": "its entry_points.txt cannot be read",
     "[console_scripts]\na = b:c\n[gui_scripts]\na = b:c\n": "once installed, it has `scripts/a` twice",
     "[console_scripts]\na = b:c\n[gui_scripts]\nA = b:c\n": "once installed, `scripts/a` and `scripts/A`",
