@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from envsync import replace
 from envsync.environment import Environment
 from envsync.plan import Installed, Origin
+from envsync.stamp import checksum
 
 FORMAT = 1
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})
@@ -86,7 +86,7 @@ def load_ledger(environment: Environment) -> Ledger:
     """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled."""
     try:
         with open(environment.installed, "rb") as file:
-            value = json.loads(replace.unseal(file.read()))
+            value = json.loads(unseal(file.read()))
         if value["format"] != FORMAT:
             return Ledger("", "", {})
         entries = {
@@ -124,7 +124,24 @@ def dump_ledger(ledger: Ledger) -> bytes:
         "host": ledger.host,
         "distributions": distributions,
     }
-    return replace.seal(json.dumps(value, separators=(",", ":")).encode())
+    return seal(json.dumps(value, separators=(",", ":")).encode())
+
+
+def seal(body: bytes) -> bytes:
+    """Put a checksum of a JSON object into it as its first pair: one that was cut or changed is taken for absent."""
+    return b'{"checksum":"%s",%s' % (checksum(body).encode(), body[1:])
+
+
+def unseal(data: bytes) -> bytes:
+    """Take the checksum out again.
+
+    :raises ValueError: the object is not what was sealed
+    """
+    head, _, rest = data.partition(b'",')
+    body = b"{" + rest
+    if head != b'{"checksum":"' + checksum(body).encode():
+        raise ValueError("its checksum does not match")
+    return body
 
 
 def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Installed]:

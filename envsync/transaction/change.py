@@ -118,7 +118,7 @@ def ownership(  # noqa: PLR0917
 
 
 def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -> list[OwnedFile]:
-    """List the files of a distribution whose RECORD is not the one we wrote, as the wheel that we installed has them."""
+    """List the files of a distribution whose RECORD is not ours any more, as the wheel that we installed has them."""
     entry = ledger.entries.get(item.name)
     manifest = store.get(entry.origin.sha256) if entry is not None and entry.version == item.version else None
     if manifest is None:
