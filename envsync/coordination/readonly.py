@@ -31,6 +31,17 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
     :raises FilesystemError: there is no environment
     """
     fd = share(environment) if launching else -1
+    try:
+        return _compare(request, environment, cause, fd, launching=launching)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+
+
+def _compare(
+    request: Request, environment: Environment, cause: FilesystemError, fd: int, *, launching: bool
+) -> Outcome:
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))
     if not os.path.isfile(environment.config):

@@ -1,0 +1,292 @@
+"""What is struck: for each scenario what it claims, what was there before, the command, and what has to come of it.
+
+All wheels have one to four files of a line each, so that every change of every scenario can be struck.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.crash.harness import KILL, strike
+from tests.environments import site_packages
+from tests.wheels import build_wheel
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
+    from tests.crash.stage import Stage
+
+WHEELS: Mapping[str, Mapping[str, Any]] = {
+    "app-1.0": {"files": {"app/__init__.py": "x = 1\n", "app/old.py": "x = 1\n"}},
+    "app-2.0": {
+        "files": {"app/__init__.py": "x = 2\n", "app/new/__init__.py": "x = 2\n"},
+        "entry_points": {"console_scripts": {"app": "app:main"}},
+    },
+    "single-1.0": {"files": {"single.py": "x = 1\n"}},
+    "space_a-1.0": {"files": {"space/a.py": "x = 1\n", "space/sub/a.py": "x = 1\n"}},
+    "space_a-2.0": {"files": {"space/a.py": "x = 2\n", "space/more.py": "x = 2\n"}},
+    "space_b-1.0": {"files": {"space/b.py": "x = 1\n"}},
+    "space_c-1.0": {"files": {"space/sub/c.py": "x = 1\n"}},
+    "one-1.0": {"files": {"shared/common.py": "x = 'one'\n", "shared/one.py": "x = 1\n"}},
+    "two-1.0": {"files": {"shared/common.py": "x = 'two'\n", "shared/two.py": "x = 1\n"}},
+    "tool-1.0": {
+        "files": {"tool.py": "x = 1\n"},
+        "data": {
+            "scripts/tool.py": "#!python\nprint(1)\n",
+            "scripts/plain": "#!/bin/sh\n",
+            "data/share/tool/one.txt": "1\n",
+            "headers/tool.h": "1\n",
+        },
+        "entry_points": {"console_scripts": {"tool-main": "tool:main"}},
+    },
+    "tool-2.0": {
+        "files": {"tool.py": "x = 2\n"},
+        "data": {
+            "scripts/tool.py": "#!python -X utf8\nprint(2)\n",
+            "data/share/tool/two.txt": "2\n",
+            "headers/tool.h": "2\n",
+        },
+        "entry_points": {"console_scripts": {"tool-main": "tool:main", "tool-more": "tool:more"}},
+    },
+}  # fmt: skip
+
+NOTHING, NO_WHEELS, ALL = "nothing", "no wheels", "all"
+"""What the cache holds before: nothing at all; what is known of Pythons, but no wheel; everything."""
+
+
+class Scenario(NamedTuple):
+    """One row: a command that is struck at each of its changes.
+
+    :ivar claim: what is to be true whenever it is struck
+    :ivar before: what is installed before; None: there is no environment
+    :ivar target: what the command installs
+    :ivar prepare: what happens to the environment after that and before the command
+    :ivar cache: what the cache holds
+    :ivar options: of the command and of what repairs it
+    :ivar command: what follows the options; it is `run` then, and `sync` otherwise
+    :ivar forks: let the command fork as it would; otherwise it does all in one process, in the same order every time
+    :ivar least: how many changes it makes at least: if it made fewer, nothing would be shown
+    """
+
+    name: str
+    claim: str
+    before: tuple[str, ...] | None
+    target: tuple[str, ...]
+    prepare: Callable[[Stage], None] | None = None
+    cache: str = ALL
+    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    forks: bool = False
+    least: int = 20
+
+
+def build_wheels(directory: Path) -> None:
+    """Build all wheels."""
+    directory.mkdir()
+    for key, options in WHEELS.items():
+        name, _, version = key.rpartition("-")
+        build_wheel(directory, name, version, **options)
+
+
+def _lose_its_config(stage: Stage) -> None:
+    (stage.env / "pyvenv.cfg").unlink()
+
+
+def _compile(stage: Stage) -> None:
+    """Leave bytecode, some of a file that goes and some of nobody's."""
+    for package in ("app", ""):
+        directory = site_packages(stage.env) / package / "__pycache__"
+        directory.mkdir(exist_ok=True)
+        for name in ("old", "single", "__init__"):
+            (directory / f"{name}.cpython-311.pyc").write_bytes(b"compiled")
+    stage.restamp()
+
+
+def _die_at(is_due: Callable[[Stage], bool]) -> Callable[[Stage], None]:
+    """Let the same command die before, at the first change after which something is so."""
+
+    def prepare(stage: Stage) -> None:
+        nth = stage.remembered.get("dies at", 1)
+        while True:
+            stage.reset_environment()
+            blow = strike(stage.arguments, nth, KILL)
+            assert os.WIFSIGNALED(blow.status), f"it was never so in {nth} changes: {blow.said}"
+            assert os.WTERMSIG(blow.status) == signal.SIGKILL
+            if is_due(stage):
+                stage.remembered["dies at"] = nth
+                return
+            nth += 1
+
+    return prepare
+
+
+def _is_half_committed(stage: Stage) -> bool:
+    if not (stage.env / ".envsync" / "journal").exists():
+        return False
+    (workspace,) = (site_packages(stage.env) / ".envsync").iterdir()
+    trash = workspace / "old"
+    return trash.is_dir() and len(list(trash.iterdir())) >= 2
+
+
+def _is_committed(stage: Stage) -> bool:
+    return (
+        not (stage.env / ".envsync" / "journal").exists()
+        and not (stage.env / ".envsync" / "stamp").exists()
+        and (stage.env / "bin" / "app").exists()
+    )
+
+
+def _is_half_staged(stage: Stage) -> bool:
+    workspaces = list((site_packages(stage.env) / ".envsync").iterdir())
+    return any(path.name == "__init__.py" for workspace in workspaces for path in workspace.rglob("app/*"))
+
+
+def _for_something_else(prepare: Callable[[Stage], None]) -> Callable[[Stage], None]:
+    """Let a sync for something else die, and then this one begin."""
+
+    def prepared(stage: Stage) -> None:
+        stage.aim(("app-2.0", "single-1.0"))
+        prepare(stage)
+        stage.aim(stage.scenario.target)
+
+    return prepared
+
+
+def _touch(stage: Stage) -> None:
+    os.utime(site_packages(stage.env))
+
+
+def _strew(stage: Stage) -> None:
+    """Leave what leaders leave that were killed after their stamp, or could not remove something."""
+    state, work = stage.env / ".envsync", site_packages(stage.env) / ".envsync"
+    for directory in (work / "0123456789abcdef" / "old" / "0", state / "work" / "1" / "old"):
+        directory.mkdir(parents=True)
+        (directory / "x.py").touch()
+    for name in ("stamp", "journal", "progress.json", "failure.json", "installed.json"):
+        (state / f"{name}.1.abcdef01.new").write_bytes(b"half")
+    (stage.env / "CACHEDIR.TAG.1.abcdef01.new").touch()
+
+
+UPGRADE = (("app-1.0", "single-1.0"), ("app-2.0", "single-1.0"))
+
+SCENARIOS = (
+    Scenario(
+        "first install",
+        "Whatever a first sync was doing, the next one ends with exactly the target.",
+        None,
+        ("app-1.0", "single-1.0"),
+        least=50,
+    ),
+    Scenario(
+        "upgrade",
+        "An environment that is being changed is still the old one, or is finished by the next sync.",
+        *UPGRADE,
+        prepare=_compile,
+        least=40,
+    ),
+    Scenario("downgrade", "So it is if files come back that were gone, and a command goes.", *UPGRADE[::-1]),
+    Scenario(
+        "removal", "What is not asked for any more is there as a whole or not at all.", *UPGRADE[:1], ("app-1.0",)
+    ),
+    Scenario(
+        "namespace package",
+        "In a directory that several distributions share, each file is the old or the new one of its owner.",
+        ("space_a-1.0", "space_b-1.0"),
+        ("space_a-2.0", "space_c-1.0"),
+    ),
+    Scenario(
+        "shared file",
+        "A file that two distributions have is that of the one that stays, once the other has gone.",
+        ("one-1.0", "two-1.0"),
+        ("one-1.0",),
+    ),
+    Scenario(
+        "shared file comes",
+        "A file that two distributions have is that of the one that wins, once it has come.",
+        ("one-1.0", "single-1.0"),
+        ("one-1.0", "two-1.0"),
+    ),
+    Scenario(
+        ".data and scripts",
+        "So it is with what goes to bin, include, share, and with scripts that are made.",
+        ("tool-1.0",),
+        ("tool-2.0",),
+        least=40,
+    ),
+    Scenario(
+        "remade environment",
+        "An environment without pyvenv.cfg is remade, whenever that is interrupted; the base Python is not touched.",
+        ("app-1.0", "single-1.0"),
+        ("app-1.0", "single-1.0"),
+        _lose_its_config,
+        least=60,
+    ),
+    Scenario(
+        "recovery",
+        "A leader that dies while it finishes a dead leader's commit leaves no more than that one did.",
+        *UPGRADE,
+        _die_at(_is_half_committed),
+    ),
+    Scenario(
+        "late recovery",
+        "So it is if all steps were taken, and only the stamp is missing.",
+        *UPGRADE,
+        _die_at(_is_committed),
+        least=10,
+    ),
+    Scenario(
+        "recovery for another",
+        "So it is if what the dead leader decided is not what is wanted now.",
+        ("app-1.0", "single-1.0"),
+        ("app-1.0",),
+        _for_something_else(_die_at(_is_half_committed)),
+        least=30,
+    ),
+    Scenario("resumed stage", "Half a stage is gone on with, again and again.", *UPGRADE, _die_at(_is_half_staged)),
+    Scenario(
+        "stage of another",
+        "Half a stage of something else goes.",
+        ("app-1.0", "single-1.0"),
+        ("app-1.0",),
+        _for_something_else(_die_at(_is_half_staged)),
+    ),
+    Scenario("copies", "So it is if files are copied.", *UPGRADE, options=("--link-mode", "copy")),
+    Scenario(
+        "cold cache",
+        "So it is if nothing is known yet: neither the Python, nor its skeleton, nor any wheel.",
+        None,
+        ("app-1.0", "tool-1.0"),
+        cache=NOTHING,
+        least=100,
+    ),
+    Scenario("cold store", "So it is if wheels have to be unpacked.", *UPGRADE, cache=NO_WHEELS, least=60),
+    Scenario("new stamp", "If nothing is to be done, the stamp alone is at risk.", *UPGRADE[:1] * 2, _touch, least=5),
+    Scenario("leftovers", "What is left over is cleared away by whoever comes.", *UPGRADE[:1] * 2, _strew, least=15),
+    Scenario("run", "A command starts in the whole of it, or not at all.", *UPGRADE, command=("true",)),
+    Scenario("two processes", "So it is if a second process links files.", *UPGRADE, forks=True, least=40),
+    Scenario(
+        "two processes, cold store",
+        "So it is if a second process unpacks wheels.",
+        ("one-1.0",),
+        ("app-2.0", "single-1.0", "tool-1.0"),
+        cache=NO_WHEELS,
+        forks=True,
+        least=90,
+    ),
+)
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def rows(*always: str) -> list[ParameterSet]:
+    """Return all scenarios as a test's parameters; but for those that always run, under the marker `slow`."""
+    assert BY_NAME.keys() >= set(always)
+    return [
+        pytest.param(scenario, id=scenario.name, marks=() if scenario.name in always else pytest.mark.slow)
+        for scenario in SCENARIOS
+    ]

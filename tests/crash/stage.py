@@ -1,0 +1,183 @@
+"""Set the stage for a scenario: the cache and the environment as they are before the command, again and again.
+
+The environment is restored from a template, which a sync made at the same path. Files are linked, so that the inode
+of pyvenv.cfg is the same; the in-use lock cannot be, so the stamp is made out for the new one, as the sync would have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envsync import fastlane, forking, interpreter, library, request, stamp
+from envsync.cache import store
+from envsync.environment import Environment
+from envsync.transaction.linking import Linker
+from tests.crash.harness import Kind, strike
+from tests.crash.judge import Counter, cache_listing, snapshot
+from tests.crash.scenarios import ALL, NOTHING, Scenario
+from tests.environments import unverified
+from tests.wheels import sha256_of
+
+if TYPE_CHECKING:
+    from envsync.options import Settings
+
+
+class Stage:
+    """One scenario, in a directory of its own.
+
+    :param root: the directory; is made
+    :param wheels: the directory of wheels (`scenarios.build_wheels`)
+    """
+
+    def __init__(self, scenario: Scenario, root: Path, wheels: Path) -> None:
+        Counter.arm()
+        _be_steady(scenario)
+        self.scenario = scenario
+        self.root = root
+        self.wheels = wheels
+        self.env = root / "env"
+        self.cache = root / "cache"
+        self.template = root / "template"
+        self.empty_cache = root / "empty"
+        self.remembered: dict[str, int] = {}
+        root.mkdir()
+        self.locks: dict[tuple[str, ...], Path] = {}
+        self.lock = self.aim(scenario.target)
+        self.before = self._lock_file(scenario.before) if scenario.before is not None else None
+        self._fill()
+        self.restore()
+        self.old = snapshot(self.env) if self.is_current(self.before) else None
+        blow = strike(self.arguments, 0, Kind("none"))
+        assert blow.status == 0, blow.said
+        assert blow.changes >= scenario.least, f"only {blow.changes} changes"
+        self.changes = blow.changes
+        self.new = snapshot(self.env)
+        self.disputed = set(unverified(self.env))  # shared files, of which one RECORD is right
+        self.kept_in_cache = cache_listing(self.cache)
+
+    def aim(self, target: tuple[str, ...]) -> Path:
+        """Let the command be for these wheels."""
+        self.lock = self._lock_file(target)
+        options = ["--lock", str(self.lock), "--env", str(self.env), "--cache-dir", str(self.cache), "-q"]
+        command = ["--", *self.scenario.command] if self.scenario.command else []
+        self.arguments = ["run" if command else "sync", *options, *self.scenario.options, *command]
+        return self.lock
+
+    def restore(self) -> None:
+        """Make everything as it was before the command."""
+        if self.scenario.cache != ALL:
+            shutil.rmtree(self.cache, ignore_errors=True)
+        if self.scenario.cache not in (ALL, NOTHING):
+            shutil.copytree(self.empty_cache, self.cache)
+        self.reset_environment()
+        if self.scenario.prepare is not None:
+            self.scenario.prepare(self)
+
+    def reset_environment(self) -> None:
+        """Make the environment what it was when it was synced."""
+        shutil.rmtree(self.env, ignore_errors=True)
+        if self.before is None:
+            return
+        _copy(self.template, self.env)
+        self.restamp()
+        assert self.is_current(self.before)
+
+    def restamp(self) -> None:
+        """Let the stamp vouch for what is there now, and be old enough that nobody waits for it to be seen."""
+        path = self.env / ".envsync" / "stamp"
+        vouched = stamp.load(path.read_bytes())
+        assert vouched is not None
+        vouched.in_use = (self.env / ".envsync" / "in-use").stat().st_ino
+        for site in vouched.sites:
+            os.utime(site.path, (0, 1_600_000_000))
+            status = os.stat(site.path)
+            site.inode, site.mtime_ns = status.st_ino, status.st_mtime_ns
+        path.write_bytes(stamp.dump(vouched))
+        os.utime(path, (0, 1_700_000_000))
+
+    # Before
+
+    def _fill(self) -> None:
+        """Fill the cache, and make the template."""
+        if self.scenario.before is not None:
+            self.sync(self.before)
+            (self.env / ".envsync" / "failure.json").unlink(missing_ok=True)
+            self.env.rename(self.template)
+        self.sync(self.lock)
+        shutil.rmtree(self.env)
+        shutil.copytree(self.cache, self.empty_cache, ignore=shutil.ignore_patterns("wheels", "targets"))
+
+    def _lock_file(self, keys: tuple[str, ...]) -> Path:
+        if keys not in self.locks:
+            self.locks[keys] = path = self.root / f"pylock.{len(self.locks)}.toml"
+            path.write_text('lock-version = "1.0"\ncreated-by = "tests"\n' + "".join(map(self._package, keys)))
+        return self.locks[keys]
+
+    def _package(self, key: str) -> str:
+        name, _, version = key.rpartition("-")
+        path = self.wheels / f"{key}-py3-none-any.whl"
+        hashes = f'{{ sha256 = "{sha256_of(path)}" }}'
+        wheel = f'{{ path = "{path}", size = {path.stat().st_size}, hashes = {hashes} }}'
+        return f'[[packages]]\nname = "{name.replace("_", "-")}"\nversion = "{version}"\nwheels = [{wheel}]\n'
+
+    def sync(self, lock: Path | None) -> str:
+        assert lock is not None
+        link_mode = self.scenario.options[1] if "--link-mode" in self.scenario.options else None
+        return library.sync(lock, env=self.env, cache_dir=self.cache, link_mode=link_mode, timeout=20).outcome
+
+    def is_current(self, lock: Path | None) -> bool:
+        if lock is None:
+            return False
+        options: Settings = {"lock": str(lock), "env": str(self.env), "cache_dir": str(self.cache)}
+        if "--link-mode" in self.scenario.options:
+            options["link_mode"] = self.scenario.options[1]
+        entry = fastlane.enter(request.resolve(options, {}), Environment(str(self.env)))
+        if entry is not None:
+            os.close(entry.fd)
+        return entry is not None
+
+
+def _copy(template: Path, env: Path) -> None:
+    """Restore an environment: state is copied, all else linked; times are kept."""
+    env.mkdir()
+    for directory, names, entries in os.walk(template):
+        relative = directory[len(str(template)) :]
+        for name in names:
+            if not os.path.islink(f"{directory}/{name}"):
+                os.mkdir(f"{env}{relative}/{name}")
+        for name in [*entries, *(name for name in names if os.path.islink(f"{directory}/{name}"))]:
+            source, destination = f"{directory}/{name}", f"{env}{relative}/{name}"
+            if relative == "/.envsync" or name == ".lock":
+                shutil.copy2(source, destination)
+            else:
+                os.link(source, destination, follow_symlinks=False)
+
+
+def _be_steady(scenario: Scenario) -> None:
+    """Let a command make the same changes in the same order, every time, and not ask the same Python again and again.
+
+    Not to be undone: for a process of one's own.
+    """
+    store.ABANDONED = -1  # what is in tmp was left there yesterday
+    if not scenario.forks:
+        share = forking.share
+        forking.share = lambda count, work, *, children=1, tell=lambda _: None: share(
+            count, work, children=0, tell=tell
+        )
+        forking.can_share = lambda count: count > 0
+        assert Linker.run.__globals__["forking"] is forking
+    if scenario.cache != NOTHING:
+        ask, answers = interpreter._ask, {}
+
+        def remember(executable: str) -> dict[str, object]:
+            config = Path(executable).parent.parent / "pyvenv.cfg"
+            key = (executable, config.read_bytes() if config.exists() else b"")
+            if key not in answers:
+                answers[key] = json.dumps(ask(executable))
+            return dict(json.loads(answers[key]))
+
+        interpreter._ask = remember
