@@ -61,7 +61,7 @@ def share(
     try:
         for _ in range(children):
             try:
-                running.append(_fork(reading, failed, work))
+                _fork(reading, failed, work, running)
             except OSError:
                 break  # no more processes allowed, or no memory: then the work is done here
         for number in _numbers(reading):
@@ -115,17 +115,20 @@ def _numbers(reading: int) -> Iterator[int]:
         pass  # there is none now
 
 
-def _fork(reading: int, failed: int, work: Callable[[int], None]) -> int:
+def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[int]) -> None:
+    """Start a child, and add it to those that are running before anything can interrupt us."""
     # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     child = -1
     try:
         child = os.fork()
+        if child:
+            running.append(child)
     finally:
         if child:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
-        return child
+        return
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleaned up
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
