@@ -3,7 +3,7 @@
 What the audit hook of the harness cannot see: write(2), fsync(2), copy_file_range(2), and what other programs change
 that the command starts. It takes the lab's `killer`, which counts system calls:
 
-    LAB_KILLER=/work/shared/lab/killer python -m pytest -m slow tests/crash/test_from_outside.py
+    LAB_KILLER=PATH python -m pytest -m slow tests/crash/test_from_outside.py
 """
 
 from __future__ import annotations
