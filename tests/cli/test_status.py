@@ -52,7 +52,12 @@ def until(condition: Callable[[], bool]) -> None:
 def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """Run an envsync command beside the test, and end it with the test."""
     process = subprocess.Popen(
-        [*envsync_command(), *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*envsync_command(), *arguments],
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -64,7 +69,7 @@ def running(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def command_in(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a command in the environment until the end of the block."""
-    with running("run", "--lock", LOCK, "--env", "env", "--", "sh", "-c", "echo in; sleep 60", cwd=tmp_path) as process:
+    with running("run", "--lock", LOCK, "--env", "env", "--", "sh", "-c", "echo in; read end", cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
         yield process
@@ -125,7 +130,7 @@ def test_who_runs_who_leads_and_who_waits(run_envsync: Run, status: Status, tmp_
     """The command that runs, the leader that waits for its end, and who waits for that leader, are named."""
     with command_in(tmp_path) as command:
         assert status()["current"] is True
-        assert status()["commands"] == [{"pid": command.pid, "command": "sh -c echo in; sleep 60"}]
+        assert status()["commands"] == [{"pid": command.pid, "command": "sh -c echo in; read end"}]
         with running("sync", "--lock", NEXT, "--env", "env", cwd=tmp_path) as leader:
             until(lambda: status(lock=NEXT)["reason"] == "it waits to be changed")
             with running("run", "--lock", NEXT, "--env", "env", "--", "true", cwd=tmp_path) as waiter:
