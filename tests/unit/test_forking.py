@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,15 @@ class Work:
 
     def processes(self) -> set[int]:
         return {int(line.split()[1]) for line in self.path.read_text().splitlines()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def alone() -> None:
+    """Wait until the idle threads of earlier tests have ended: Trio keeps them for ten seconds."""
+    deadline = time.monotonic() + 60
+    while threading.active_count() > 1:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.05)
 
 
 @pytest.fixture
