@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -134,3 +134,28 @@ envsync_command.add_command(
 envsync_command.add_command(
     click.Command("check", callback=_check, help=_check.__doc__, params=_parameters(options.CHECK))
 )
+
+
+def _cache_command(name: str, function: Callable[[options.Settings], int], table: Sequence[Option]) -> click.Command:
+    def call(**given: Any) -> int:
+        return function(_settings(table, given))
+
+    return click.Command(name, callback=call, help=function.__doc__, params=_parameters(table))
+
+
+def _cache() -> click.Group:
+    from envsync import cachecommands
+
+    group = click.Group("cache", help="See and shrink the cache, safely at any time.")
+    for name, function, table in (
+        ("dir", cachecommands.directory, options.CACHE),
+        ("size", cachecommands.size, options.CACHE),
+        ("clean", cachecommands.remove_all, options.CLEAN),
+        ("prune", cachecommands.prune, options.PRUNE),
+        ("verify", cachecommands.verify, options.CACHE),
+    ):
+        group.add_command(_cache_command(name, function, table))
+    return group
+
+
+envsync_command.add_command(_cache())

@@ -13,7 +13,8 @@ import sys
 from typing import Any
 
 from envsync import replace
-from envsync.errors import FilesystemError, InterpreterError, UnsupportedPythonError
+from envsync.cache import sharing
+from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.request import libc_family
 from envsync.stamp import checksum
 from envsync.target import Interpreter
@@ -96,7 +97,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
     if facts is None:
         facts = _ask(executable)
         facts["fingerprint"] = checksum(json.dumps([facts.get("markers"), facts.get("tags")], sort_keys=True).encode())
-        _remember(path, facts)
+        sharing.write(cache, path, json.dumps(facts).encode())
     version = tuple(int(part) for part in facts["version"].split("."))
     if version < OLDEST:
         raise UnsupportedPythonError(
@@ -152,14 +153,6 @@ def _cached(path: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _remember(path: str, facts: dict[str, Any]) -> None:
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        replace.write(path, replace.seal(json.dumps(facts).encode()))
-    except (OSError, FilesystemError):
-        pass  # a read-only cache: the interpreter is asked again next time
 
 
 def _ask(executable: str) -> dict[str, Any]:

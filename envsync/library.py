@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from envsync import fastlane, launch, request
 from envsync import options as settings
@@ -51,10 +51,14 @@ class SyncOptions(TypedDict, total=False):
     no_index: bool
     offline: bool
     cache_dir: str | os.PathLike[str] | None
+    cache_fallback: str | os.PathLike[str] | None
     link_mode: str | None
     durable: bool
     timeout: float | None
     busy: str | None
+
+
+_PATHS: tuple[Literal["env", "cache_dir", "cache_fallback"], ...] = ("env", "cache_dir", "cache_fallback")
 
 
 def sync(
@@ -70,6 +74,7 @@ def sync(
     no_index: bool = False,
     offline: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    cache_fallback: str | os.PathLike[str] | None = None,
     link_mode: str | None = None,
     durable: bool = False,
     timeout: float | None = None,
@@ -83,6 +88,7 @@ def sync(
     it at once: they exclude each other as processes do.
 
     :param env: the environment; default: `.venv` beside the lock file
+    :param cache_fallback: where to keep what a cache lacks that cannot be written to; default: this environment alone
     :param link_mode: how files come from the cache: "auto" (default), "hardlink" or "copy"
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
     :param timeout: seconds to wait for others; default: no limit
@@ -101,6 +107,7 @@ def sync(
         "no_index": no_index,
         "offline": offline,
         "cache_dir": cache_dir,
+        "cache_fallback": cache_fallback,
         "link_mode": link_mode,
         "durable": durable,
         "timeout": timeout,
@@ -166,10 +173,12 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
     """
     if unknown := options.keys() - SyncOptions.__annotations__.keys():
         raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
-    env, cache_dir = options.get("env"), options.get("cache_dir")
+    paths: dict[str, object] = {
+        name: None if (path := options.get(name)) is None else os.fspath(path) for name in _PATHS
+    }
     given: dict[str, object] = {
         "lock": os.fspath(lock),
-        "env": None if env is None else os.fspath(env),
+        **paths,
         "python": options.get("python"),
         "extra": list(options.get("extras", ())),
         "group": list(options.get("groups", ())),
@@ -178,7 +187,6 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
         "find_links": [os.fspath(place) for place in options.get("find_links", ())],
         "no_index": options.get("no_index", False),
         "offline": options.get("offline", False),
-        "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
         "link_mode": options.get("link_mode"),
         "durable": options.get("durable", False),
         "timeout": options.get("timeout"),

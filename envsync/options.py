@@ -84,6 +84,7 @@ REQUEST = (
     Option("no-index", FLAG, "Use no index, only --find-links and what is cached.", shapes="source"),
     Option("offline", FLAG, "Use no network at all."),
     Option("cache-dir", TEXT, "The cache.", metavar="DIR"),
+    Option("cache-fallback", TEXT, "Where to keep what a cache lacks that cannot be written to.", metavar="DIR"),
     Option(
         "link-mode",
         TEXT,
@@ -117,6 +118,21 @@ CHECK = (
     *RUN,
     Option("repair", FLAG, "Restore what is missing or changed, from the cache."),
     Option("json", FLAG, "Print what was found as one JSON object."),
+)
+CACHE = (
+    Option("cache-dir", TEXT, "The cache.", metavar="DIR"),
+    Option("json", FLAG, "Print the outcome as one JSON object."),
+)
+CLEAN = (
+    *CACHE,
+    Option("dry-run", FLAG, "Say what would go, remove nothing."),
+    Option("timeout", SECONDS, "How long to wait for syncs that use the cache. Default: no limit.", metavar="SECONDS"),
+    Option("quiet", FLAG, "Say nothing but errors.", short="q"),
+)
+PRUNE = (
+    *CLEAN,
+    Option("older-than", TEXT, "Remove what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
+    Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
 )
 ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""

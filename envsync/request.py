@@ -150,6 +150,20 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
     return Request(settings, lock, checksum(read(lock)), template.rstrip("/"))
 
 
+def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:
+    """Merge the options as `resolve` does, but for a command that needs no lock file.
+
+    :raises UsageError: an option makes no sense
+    """
+    from envsync.errors import LockFileError, UsageError
+
+    try:
+        return resolve(given, environ).settings
+    except (LockFileError, UsageError):
+        table = _table("")
+        return {**table, **options.from_variables(environ), **given}
+
+
 def read(path: str) -> bytes:
     """Read an input file.
 
@@ -186,7 +200,7 @@ def content(path: str) -> bytes:
 
 def _anchor(table: Settings, directory: str) -> None:
     """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
-    for key in ("env", "cache_dir", "find_links"):
+    for key in ("env", "cache_dir", "cache_fallback", "find_links"):
         value = table.get(key)
         if isinstance(value, str):
             table[key] = _beside(directory, value)

@@ -1,5 +1,6 @@
 """Get all wheels of a target into the store, at once: what the store has is not looked for anywhere else.
 
+One process at a time is at each wheel (`envsync.cache.wheellock`); two that need the same ones share them out.
 Downloads run concurrently; each file is verified and unpacked in one of a few threads as soon as it is there.
 The first error cancels the rest, which stops between two files or at its next byte from the network and
 cleans up after itself; what was already added to the store stays there, and so do downloads that can be
@@ -9,15 +10,17 @@ continued.
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from envsync import forking
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store, check_identity, origin
+from envsync.cache.wheellock import Turn
 from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
 from envsync.progress import Report, quiet
 from envsync.target import Artifact
@@ -31,6 +34,13 @@ REPORT_SECONDS = 0.1
 """Between two reports of bytes."""
 ALIVE_SECONDS = 0.25
 """Between two reports of anything: they are signs of life, and the moments at which a sync can be cancelled."""
+
+
+AT_ONCE = 32
+"""Wheels that are in work at once: as many locks are held. Others may have the rest meanwhile."""
+TURN_SECONDS = 0.05
+"""Until the second look whether another process has done with a wheel; then it grows."""
+LONGEST_TURN_SECONDS = 1.0
 
 
 def fetch(
@@ -99,9 +109,15 @@ def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, rep
 
     def work(number: int) -> None:
         artifact = local[number]
-        if store.get(artifact.sha256 or "") is None:
-            checkpoint = every(REPORT_SECONDS, partial(tell, None)) if os.getpid() == parent else _nothing
-            store.add(artifact.path or "", artifact, checkpoint=checkpoint)
+        lock = Turn(store, artifact.sha256).take()
+        if lock is None:
+            return  # somebody else is at it: the others first
+        try:
+            if store.get(artifact.sha256 or "") is None:
+                checkpoint = every(REPORT_SECONDS, partial(tell, None)) if os.getpid() == parent else _nothing
+                store.add(artifact.path or "", artifact, checkpoint=checkpoint)
+        finally:
+            lock.release()
 
     def tell(number: int | None) -> None:
         nonlocal done
@@ -182,6 +198,8 @@ class _Session:
         self._store = store
         self._workers = workers
         self._given_up = False
+        self._waiting: dict[str, Turn] = {}
+        """The wheels that somebody else is at, by name."""
         self._failures: list[tuple[bool, int, EnvsyncError]] = []
         sizes = [artifact.size for artifact in missing if artifact.path is None]
         size = sum(size or 0 for size in sizes) if None not in sizes else 0
@@ -203,6 +221,7 @@ class _Session:
     async def run(self, index_urls: Sequence[str]) -> None:
         import anyio
 
+        self._at_once = anyio.CapacityLimiter(AT_ONCE)
         limiter = anyio.CapacityLimiter(self._workers)
         async with AsyncExitStack() as stack:
             downloader = None
@@ -228,10 +247,17 @@ class _Session:
                 await anyio.sleep(ALIVE_SECONDS)
                 if self._given_up:
                     raise SyncCancelledError("fetching was interrupted")
-                self._progress.tell()
+                self._progress.tell(self._waited_for())
         except EnvsyncError as error:
             self._failures.append((False, -1, error))
             scope.cancel()
+
+    def _waited_for(self) -> str:
+        """Say for whom, if nothing but waiting is left to do."""
+        if len(self._waiting) < len(self._missing) - len(self.manifests):
+            return ""
+        name, turn = next(iter(self._waiting.items()), ("", None))
+        return f"waiting for {turn.holder()}, which fetches {name}" if turn is not None else ""
 
     async def _get(
         self,
@@ -243,15 +269,42 @@ class _Session:
     ) -> None:
         """Get one artifact; note an error, for which all others are cancelled."""
         try:
-            if downloader is None or artifact.path is not None:
-                await self._add(artifact.path or "", artifact, limiter)
-            else:
-                async with downloader.download(artifact, self._progress.receive) as path:
-                    self._progress.finish_download()
-                    await self._add(path, artifact, limiter)
+            async with self._in_turn(artifact) as manifest:
+                if manifest is not None:  # somebody else got it meanwhile
+                    self.manifests[artifact.name] = manifest
+                    if artifact.path is None:
+                        self._progress.finish_download()
+                    self._progress.finish_unpacking()
+                elif downloader is None or artifact.path is not None:
+                    await self._add(artifact.path or "", artifact, limiter)
+                else:
+                    async with downloader.download(artifact, self._progress.receive) as path:
+                        self._progress.finish_download()
+                        await self._add(path, artifact, limiter)
         except EnvsyncError as error:
             self._failures.append((not isinstance(error, WheelError), number, error))
             scope.cancel()
+
+    @asynccontextmanager
+    async def _in_turn(self, artifact: Artifact) -> AsyncIterator[Manifest | None]:
+        """Wait until nobody else is at this wheel, and keep others from it meanwhile; lend it if it is there now."""
+        import anyio
+
+        turn = Turn(self._store, artifact.sha256)
+        pause = TURN_SECONDS
+        while True:
+            async with self._at_once:
+                lock = turn.take()
+                if lock is not None:
+                    self._waiting.pop(artifact.name, None)
+                    try:
+                        yield _find(artifact, self._store)
+                    finally:
+                        lock.release()
+                    return
+            self._waiting[artifact.name] = turn
+            await anyio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(1.5 * pause, LONGEST_TURN_SECONDS)
 
     async def _add(self, path: str, artifact: Artifact, limiter: anyio.CapacityLimiter) -> None:
         from anyio import from_thread, to_thread
@@ -309,8 +362,10 @@ class _Progress:
         self._unpacked += 1
         self.tell()
 
-    def tell(self) -> None:
-        if self._downloaded < self._downloads:
+    def tell(self, waiting: str = "") -> None:
+        if waiting:
+            self._report(waiting, self._unpacked, self._wheels)
+        elif self._downloaded < self._downloads:
             self._report("downloading", self._downloaded, self._downloads, self._received, self._size)
         else:
             self._report("unpacking", self._unpacked, self._wheels)

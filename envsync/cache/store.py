@@ -22,7 +22,10 @@ once. After a lost node an entry may have files without their bytes: whoever lin
 with the manifest and discards what does not fit.
 
 Who removes entries holds `<root>/.lock` exclusively; whoever reads the store holds it shared. That is up to
-the callers.
+the callers. The modification time of an entry's directory says when it was used last.
+
+A store that cannot be written, somebody else's or on a read-only filesystem, is read all the same, and what it lacks
+goes to another one (`Store.settle`).
 """
 
 from __future__ import annotations
@@ -32,10 +35,11 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from envsync import disk, replace
+from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Manifest, load
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.target import Artifact
@@ -59,14 +63,46 @@ class Store:
 
     :param root: the cache directory; need not exist before `prepare`
     :param durable: force an entry to the disk before it gets its name
+    :ivar root: the cache directory that is written to: another one than asked for once `settle` has fallen back
+    :ivar below: the cache directory asked for, if it cannot be written to
+    :ivar memory: the cache directory where it is remembered what is known of interpreters and lock files
+    :ivar written: something was added
     """
 
     def __init__(self, root: str, *, durable: bool = False) -> None:
-        self.root = root
         self.durable = durable
+        self.memory = root
+        self.below: str | None = None
+        self.written = False
+        self._shunned: set[str] = set()
+        """Entries in `below` that are poisoned, and cannot be removed."""
+        self._be_at(root)
+
+    def _be_at(self, root: str) -> None:
+        self.root = root
         self.wheels = f"{root}/v1/wheels"
         self.tmp = f"{root}/v1/tmp"
         self.locks = f"{root}/v1/locks"
+
+    def settle(self, fallback: str, *, passing: bool = False) -> None:
+        """Make the directories, or if that must not be, write what is missing below another directory.
+
+        :param fallback: a cache directory; nothing is made in it before something is added
+        :param passing: the fallback will not stay for long
+        :raises FilesystemError: they can neither be made nor are they refused: a full disk, a file in the way, ...
+        """
+        try:
+            self.prepare()
+            refused = not os.access(self.tmp, os.W_OK | os.X_OK)
+        except FilesystemError as error:
+            refused = error.is_refusal
+            if not refused:
+                raise
+        if refused:
+            self.below = self.root
+            self._be_at(fallback)
+            if not passing:
+                self.memory = fallback
 
     def prepare(self) -> None:
         """Make the directories.
@@ -80,6 +116,9 @@ class Store:
                 raise FilesystemError(
                     "create", path, error, hint="name another cache directory with --cache-dir"
                 ) from error
+        group = sharing.bits(self.root)
+        for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
+            sharing.grant(path, group)
         try:
             descriptor = os.open(f"{self.root}/CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError:
@@ -96,9 +135,25 @@ class Store:
 
         :raises ValueError: that is no sha256
         """
+        if self.below is not None and self._is_below(sha256):
+            return f"{self.below}/v1/wheels/{sha256.lower()}"
+        return self._place(sha256)
+
+    def _place(self, sha256: str) -> str:
+        """Return where an entry is made."""
         if not is_sha256(sha256):
             raise ValueError(f"not a sha256: {sha256!r}")
         return f"{self.wheels}/{sha256.lower()}"
+
+    def _is_below(self, sha256: str) -> bool:
+        """Tell whether the store that cannot be written has an entry that can be used."""
+        if not is_sha256(sha256) or sha256.lower() in self._shunned:
+            return False
+        try:
+            _load(f"{self.below}/v1/wheels/{sha256.lower()}", sha256)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def get(self, sha256: str) -> Manifest | None:
         """Read the manifest of an entry; None if there is none that can be used."""
@@ -112,26 +167,33 @@ class Store:
         manifest = self.get(sha256)
         return None if manifest is None else manifest.filename
 
+    def touch(self, sha256: str) -> None:
+        """Note that an entry is being used now."""
+        try:
+            os.utime(self.path(sha256))
+        except OSError:
+            pass  # read-only, or somebody else's: it will seem to be older than it is
+
     def discard(self, sha256: str) -> None:
         """Remove an entry: out of sight at once, then for good. Having nothing to remove is no error.
 
         :raises FilesystemError: it is there and cannot be removed
         """
-        path = self.path(sha256)
+        if self.below is not None and self._is_below(sha256):
+            self._shunned.add(sha256.lower())
+            return
+        path = self._place(sha256)
         aside = self.staging("discarded")
         if not os.path.lexists(path):
             return  # somebody else did it
         try:
             os.makedirs(self.tmp, exist_ok=True)
-            os.rename(path, aside)
+            set_aside(path, aside)
         except FileNotFoundError:
             return  # as above, just now
         except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise FilesystemError("remove", path, error) from error
-            aside = path  # in a lower layer of an overlay: it can be emptied but not renamed
-            _unlink(f"{path}/{NAME}")
-        _remove(aside)
+            raise FilesystemError("remove", path, error) from error
+        remove_tree(aside)
 
     def add(self, wheel: str, artifact: Artifact, *, checkpoint: Callable[[], object] = lambda: None) -> Manifest:
         """Verify a wheel and unpack it into the store. Of an error nothing is left behind.
@@ -168,7 +230,7 @@ class Store:
                     continue
             except OSError:
                 continue  # gone meanwhile
-            _remove(path)
+            remove_tree(path)
             removed += 1
         return removed
 
@@ -187,11 +249,7 @@ class Store:
         return f"{self.tmp}/{purpose}-{os.urandom(12).hex()}"
 
     def _read(self, sha256: str) -> Manifest:
-        with open(f"{self.path(sha256)}/{NAME}", "rb", buffering=0) as stream:
-            manifest = load(stream.read())
-        if manifest.sha256 != sha256.lower():
-            raise ValueError(f"the manifest of {manifest.sha256}")
-        return manifest
+        return _load(self.path(sha256), sha256)
 
     @contextmanager
     def _staged(self) -> Iterator[str]:
@@ -204,11 +262,13 @@ class Store:
                 raise FilesystemError("create", directory, error) from error
             yield directory
         finally:
-            _remove(directory)
+            remove_tree(directory)
 
     def _publish(self, directory: str, manifest: Manifest) -> Manifest:
         """Rename an entry into place, or use the one that is there."""
-        path = self.path(manifest.sha256)
+        path = self._place(manifest.sha256)
+        sharing.grant_tree(directory, sharing.bits(self.root))
+        self.written = True
         if self.durable:
             disk.sync_filesystem(self.tmp)
         for _ in range(10):
@@ -237,6 +297,30 @@ class Store:
                 if time.monotonic() >= deadline or not os.path.lexists(self.path(sha256)):
                     return None
                 time.sleep(0.05)
+
+
+def _load(entry: str, sha256: str) -> Manifest:
+    with open(f"{entry}/{NAME}", "rb", buffering=0) as stream:
+        manifest = load(stream.read())
+    if manifest.sha256 != sha256.lower():
+        raise ValueError(f"the manifest of {manifest.sha256}")
+    return manifest
+
+
+def set_aside(path: str, aside: str) -> None:
+    """Take something out of everybody's sight by one rename, or where that does not work by removing it in place.
+
+    :raises OSError: neither works
+    """
+    try:
+        os.rename(path, aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # In a lower layer of an overlay: it can be emptied but not renamed. Without its manifest it is not used.
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}/{NAME}")
+        remove_tree(path)
 
 
 def check_identity(manifest: Manifest, artifact: Artifact) -> None:
@@ -365,16 +449,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass  # what was to be gone is gone
-    except OSError as error:
-        raise FilesystemError("remove", path, error) from error
-
-
-def _remove(path: str) -> None:
+def remove_tree(path: str) -> None:
     """Remove a file or a tree in tmp as far as possible; what stays is not read by anybody and swept later."""
     import shutil
 

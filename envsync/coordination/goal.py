@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, replace, stamp
+from envsync.cache import sharing
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.coordination.ground import was_environment
@@ -104,12 +105,12 @@ class Seeker:
 
         :raises EnvsyncError: the lock file does not fit the Python, a wheel cannot be had, ...; nothing was touched
         """
-        python = find_python(self.request, self.environment, ledger, self.store.root)
+        python = find_python(self.request, self.environment, ledger, self.store.memory)
         return self._recall(python) or self._select(python, fetching=True)
 
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
-        python = find_python(self.request, self.environment, ledger, self.store.root)
+        python = find_python(self.request, self.environment, ledger, self.store.memory)
         return self._select(python, fetching=False)
 
     def fetch(self) -> None:
@@ -117,7 +118,7 @@ class Seeker:
         from envsync.cache.fetch import fetch
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
-            python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.root)
+            python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.memory)
             self.target = self._target(read_lock_file(self.request), python)
         self.manifests = fetch(
             self.target.artifacts,
@@ -182,16 +183,12 @@ class Seeker:
 
     def _memory(self, digest: str, python: Python) -> str:
         key = stamp.checksum(f"target 1 {digest} {python.interpreter.fingerprint}".encode())
-        return f"{self.store.root}/v1/targets/{key}.json"
+        return f"{self.store.memory}/v1/targets/{key}.json"
 
     def _remember(self, goal: Goal) -> None:
         path = self._memory(goal.digest, goal.python)
         value = [[item.name, item.version, *item.origin] for item in goal.wanted]
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            replace.write(path, replace.seal(json.dumps(value).encode()))
-        except (OSError, FilesystemError):
-            pass  # a read-only cache: it is selected again next time
+        sharing.write(self.store.memory, path, json.dumps(value).encode())
 
     def _recall(self, python: Python) -> Goal | None:
         """Return the goal that was remembered, if the store still has all of it."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
 from envsync.cache.store import Store
-from envsync.coordination import failures, flock, ground, leftovers, queue, statefile
+from envsync.coordination import cachelock, failures, flock, ground, leftovers, queue, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -37,7 +37,6 @@ from envsync.errors import (
     EnvironmentRefusedError,
     EnvsyncError,
     FilesystemError,
-    LockingError,
     RefusedError,
     SyncCancelledError,
     WaitTimeoutError,
@@ -166,7 +165,8 @@ class Leader:
         self.occupancy = Occupancy(environment, request, self.progress, self.began if began is None else began, idle)
         self.store = Store(cache_directory(request), durable=request.flag("durable"))
         self.seeker = Seeker(request, environment, self.store, self.progress)
-        self.cache_lock: Flock | None = None
+        self.cache_locks: list[Flock] = []
+        self.private_cache = f"{environment.state}/work/cache-{_unique()}"
         self.leading: Flock | None = None
         self.listener: Listener | None = None
         self.env = os.path.abspath(environment.path)
@@ -222,6 +222,8 @@ class Leader:
         if self.reconciler.resumed:
             who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
             self.reconciler.notes.append(f"went on with what {who} had staged")
+        if self.store.below is not None and self.store.written:
+            self.reconciler.notes.append(self._fallback_note(self.store.below))
         outcome.notes = tuple(self.reconciler.notes)
         outcome.details = tuple(self._startup_files(planned))
         if not planned.is_empty:
@@ -231,6 +233,14 @@ class Leader:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
             outcome.entry = Entry(os.dup(self.occupancy.share().fd), vouched)
         return outcome
+
+    def _fallback_note(self, below: str) -> str:
+        if self.store.root != self.private_cache:
+            return f"the cache `{below}` cannot be written to: what it lacked went to `{self.store.root}`"
+        return (
+            f"the cache `{below}` cannot be written to: what it lacked was fetched for this environment alone; "
+            "--cache-fallback DIR names a place to keep it"
+        )
 
     def _startup_files(self, planned: Plan) -> Iterator[str]:
         """Name the .pth files that come: Python reads them at every start, and runs their lines that import."""
@@ -253,6 +263,8 @@ class Leader:
     def close(self) -> None:
         """Release what is held besides the environment lock."""
         self._release_cache()
+        if self.store.root == self.private_cache:
+            replace.discard_tree(self.private_cache)
         try:
             if self.lock.is_in_place():
                 self.occupancy.close()
@@ -343,7 +355,7 @@ class Leader:
             self.occupancy.drain()
             self._check_in_place()
             skeleton.take_away(self.environment, f".envsync/work/{_unique()}", durable=durable)
-        skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.root, durable=durable)
+        skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.memory, durable=durable)
 
     def _refuse_own(self) -> None:
         if skeleton.is_own(self.environment):
@@ -389,21 +401,25 @@ class Leader:
     # The cache
 
     def _share_cache(self) -> None:
-        """Share the cache lock, so that nobody cleans the cache while it is read. A read-only cache needs none."""
-        self.store.prepare()
-        try:
-            while self.cache_lock is None:
-                self.cache_lock = flock.acquire_nowait(f"{self.store.root}/.lock", shared=True)
-                if self.cache_lock is None:
-                    self.progress("waiting for the cache to be cleaned", 0, 0)
-                    time.sleep(0.05)
-        except (LockingError, FilesystemError):
-            pass  # nobody can lock it, so nobody can clean it safely: cleaning is what has to refuse
+        """Share the cache lock, so that nobody cleans the cache while it is read.
+
+        A cache that we may not write is used as it is; what it lacks goes to `--cache-fallback`, or to a cache in this
+        environment, which is gone in the end.
+        """
+        if self.cache_locks:
+            return
+        if self.store.below is None:
+            fallback = self.request.text("cache_fallback")
+            self.store.settle(os.path.abspath(fallback) if fallback else self.private_cache, passing=not fallback)
+        for root in (self.store.below, self.store.root):
+            if root is not None and root != self.private_cache:
+                lock = cachelock.share(root, lambda what: self.progress(what, 0, 0))
+                if lock is not None:
+                    self.cache_locks.append(lock)
 
     def _release_cache(self) -> None:
-        if self.cache_lock is not None:
-            self.cache_lock.release()
-            self.cache_lock = None
+        while self.cache_locks:
+            self.cache_locks.pop().release()
 
 
 def cache_directory(request: Request) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from envsync import replace
 from envsync.environment import Environment
@@ -23,13 +23,13 @@ def find(environment: Environment) -> Iterator[str]:
             yield f"{parent}/{name}"
 
 
-def sweep(environment: Environment, *, spare: str = "") -> None:
+def sweep(environment: Environment, *, spare: Container[str] = ()) -> None:
     """Remove the leftovers. What resists (`.nfs*` files of an open module, say) is left for a later sync.
 
-    :param spare: the name of a workspace that is still of use
+    :param spare: the names of workspaces that are still of use
     """
     for path in find(environment):
-        if not spare or os.path.basename(path) != spare:
+        if os.path.basename(path) not in spare:
             replace.discard_tree(path)
 
 

@@ -155,7 +155,7 @@ class Reconciler:
     def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:
         """Choose the workspace: a dead leader's stage of the very same, or a new one. Sweeps all others away."""
         name = self._stage_name(goal, planned, owned)
-        leftovers.sweep(self.environment, spare=name)
+        leftovers.sweep(self.environment, spare={name, os.path.basename(self.store.root)})
         workspace = f"{layout.purelib}/.envsync/{name}"
         full = f"{self.environment.path}/{workspace}"
         if not os.path.lexists(full):
@@ -170,7 +170,7 @@ class Reconciler:
         """Name a stage after what will be in it, on this boot of this host, for this user."""
         mode = self.request.text("link_mode") or "auto"
         parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {os.getuid()} {read_umask()}", mode]
-        parts += [self.store.root, goal.python.env]
+        parts += [self.store.below or self.store.root, goal.python.env]
         parts += [repr(item) for group in planned for item in group]
         parts += [f"{path} {kept}" for path, kept in sorted(owned.kept.items())]
         return checksum("\n".join(parts).encode("utf-8", "surrogateescape"))[:16]
@@ -211,6 +211,8 @@ class Reconciler:
 
     def _stage(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str) -> Change | None:
         mode = self.request.text("link_mode") or "auto"
+        for item in planned.install:
+            self.store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
         try:
             return changer.prepare(planned, self.seeker.manifests, owned, load_ledger(self.environment), self.report)

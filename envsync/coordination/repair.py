@@ -190,7 +190,7 @@ class Repair(Leader):
         data = replace.read(self.environment.stamp)
         self.before = stamp.load(data) if data else None
         self.reconciler.reclaim = True
-        python = find_python(self.request, self.environment, ledger, self.store.root)
+        python = find_python(self.request, self.environment, ledger, self.store.memory)
         wanted = tuple(Wanted(name, entry.version, entry.origin) for name, entry in sorted(ledger.entries.items()))
         goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
         self._find_wheels(goal, ledger)

@@ -15,6 +15,7 @@ import os
 from typing import NamedTuple
 
 from envsync import replace
+from envsync.cache import sharing
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.interpreter import own_base
@@ -75,10 +76,11 @@ def pattern_of(base: Interpreter, cache: str, lock: Flock) -> Pattern | None:
                 return Pattern(value["directories"], value["links"], files)
     except (FilesystemError, ValueError, KeyError, TypeError):
         pass  # it is made anew
-    return _make(base, kept, f"{cache}/v1/tmp/{os.urandom(8).hex()}", lock)
+    return _make(base, cache, kept, lock)
 
 
-def _make(base: Interpreter, kept: str, workspace: str, lock: Flock) -> Pattern | None:
+def _make(base: Interpreter, cache: str, kept: str, lock: Flock) -> Pattern | None:
+    workspace = f"{cache}/v1/tmp/{os.urandom(8).hex()}"
     model = f"{workspace}/{_NAME}"
     if not is_plain(model):
         return None
@@ -89,8 +91,7 @@ def _make(base: Interpreter, kept: str, workspace: str, lock: Flock) -> Pattern 
     try:
         run_venv(base.executable, model, lock)
         pattern = _read(model)
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        replace.write(kept, replace.seal(json.dumps({"format": FORMAT, **pattern._asdict()}).encode()))
+        sharing.write(cache, kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
     except (OSError, FilesystemError, UnicodeDecodeError):
         return None
     finally:

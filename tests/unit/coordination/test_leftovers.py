@@ -76,7 +76,7 @@ def test_swept(littered: Environment) -> None:
 
 def test_spared(littered: Environment) -> None:
     """A workspace that is still of use stays as it is, the others go."""
-    leftovers.sweep(littered, spare="abc")
+    leftovers.sweep(littered, spare={"abc"})
     assert there(littered, DEAD) == {f"{SITE}/.envsync/abc"}
     assert os.path.exists(f"{littered.path}/{SITE}/.envsync/abc/new/x/y.py")
 

@@ -1,0 +1,105 @@
+"""Remove things from a cache: by one rename each while nobody uses the cache, then for good, while anybody may.
+
+The caller holds the cache lock exclusively for `set_aside`, and for as long as it takes: a rename each. Killed in the
+middle, a clean leaves a cache that works: what was renamed lies in `tmp`, which nobody reads, and goes with the next
+clean, or with the next sync that finds it to be a day old.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from envsync.cache import entry, store
+from envsync.cache.inventory import Item
+from envsync.cache.store import Store
+
+
+class Removal(NamedTuple):
+    """What became of what was to be removed.
+
+    :ivar trash: where it lies now
+    :ivar removed: what is out of sight
+    :ivar kept: what was used meanwhile, and stays
+    :ivar refused: paths that could not be removed, and why
+    """
+
+    trash: str
+    removed: list[Item]
+    kept: list[Item]
+    refused: list[tuple[str, OSError]]
+
+
+def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal:
+    """Rename things out of everybody's sight. To be called with the cache lock held exclusively.
+
+    :param unless_used: keep what was used since it was looked at
+    """
+    kept_in = Store(root)
+    trash = kept_in.staging("discarded")
+    removal = Removal(trash, [], [], [])
+    for item in items:
+        path = f"{root}/v1/{item.path}"
+        try:
+            if unless_used and os.lstat(path).st_mtime > item.used:
+                removal.kept.append(item)
+                continue
+            if not removal.removed:
+                os.makedirs(trash, exist_ok=True)
+            store.set_aside(path, f"{trash}/{len(removal.removed)}")
+        except FileNotFoundError:
+            continue  # somebody else removed it
+        except OSError as error:
+            removal.refused.append((path, error))
+            continue
+        removal.removed.append(item)
+    return removal
+
+
+def everything(root: str) -> list[Item]:
+    """List all that is in a cache now, by nothing but names: what came since it was looked at goes, too."""
+    return [
+        Item(kind, name, "", 0, 0, 0, 0.0)
+        for kind in sorted(_names(f"{root}/v1"))
+        for name in sorted(_names(f"{root}/v1/{kind}"))
+    ]
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []  # gone, or a file that is not ours
+
+
+class Verified(NamedTuple):
+    """One entry, compared with its hashes."""
+
+    sha256: str
+    wheel: str
+    """The file name of the wheel; empty if the manifest cannot be read."""
+    problem: str
+    """What is wrong with it; empty: nothing."""
+
+
+def verify(root: str) -> Iterator[Verified]:
+    """Compare all files of all entries with their hashes, a few at once: hashing releases the GIL."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    kept_in = Store(root)
+    names = sorted(_names(kept_in.wheels))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for verified in pool.map(lambda name: _verify(kept_in, name), names):
+            if verified is not None:
+                yield verified
+
+
+def _verify(kept_in: Store, name: str) -> Verified | None:
+    manifest = kept_in.get(name) if store.is_sha256(name) else None
+    if manifest is not None:
+        wrong = next(entry.spoiled(f"{kept_in.wheels}/{name}", manifest), "")
+        return Verified(name, manifest.filename, f"`{wrong}` is not what the wheel holds" if wrong else "")
+    if not os.path.lexists(f"{kept_in.wheels}/{name}"):
+        return None  # it was removed meanwhile
+    return Verified(name, "", "its manifest is missing, damaged or of another version")

@@ -1,0 +1,153 @@
+"""What a cache holds, how large it is and when it was used last; and what of it may go. Looking needs no lock."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from envsync.cache.manifest import NAME, load
+from envsync.cache.store import ABANDONED
+
+BLOCK = 512
+"""Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
+WHEELS, UNFINISHED, LOCKS = "wheels", "tmp", "locks"
+
+
+class Item(NamedTuple):
+    """One thing in a cache that can be removed by itself."""
+
+    kind: str
+    """The directory in `<cache>/v1` that it is in: "wheels", "tmp", "targets", ..."""
+    name: str
+    """Its name there; of an entry, the wheel's hash."""
+    wheel: str
+    """The file name of the wheel; empty if it is none, or has no manifest that can be read."""
+    files: int
+    bytes: int
+    """On the disk. A file that is linked from environments counts in full."""
+    free: int
+    """Bytes that removing it frees: those of files that no environment has a link to."""
+    used: float
+    """When it was used last, in seconds since the epoch."""
+
+    @property
+    def path(self) -> str:
+        """Its path in `<cache>/v1`."""
+        return f"{self.kind}/{self.name}"
+
+
+class Rules(NamedTuple):
+    """What may go.
+
+    :ivar older_than: seconds since its last use; None: however old
+    :ivar max_size: bytes on the disk that may stay; None: any number
+    :ivar linked: hashes of the wheels that environments link to by name: they stay
+    """
+
+    older_than: float | None = None
+    max_size: int | None = None
+    linked: Collection[str] = ()
+
+
+def inventory(root: str) -> Iterator[Item]:
+    """Look at all that is in a cache but its locks. What goes away meanwhile is left out.
+
+    :param root: the cache directory
+    """
+    for kind in sorted(_names(f"{root}/v1")):
+        if kind != LOCKS:
+            for name in sorted(_names(f"{root}/v1/{kind}")):
+                item = measure(root, kind, name)
+                if item is not None:
+                    yield item
+
+
+def measure(root: str, kind: str, name: str) -> Item | None:
+    """Look at one thing; None if it is gone."""
+    path = f"{root}/v1/{kind}/{name}"
+    try:
+        used = os.lstat(path).st_mtime
+    except OSError:
+        return None
+    files = total = free = 0
+    for status in _statuses(path):
+        files += 1
+        size = status.st_blocks * BLOCK
+        total += size
+        free += size if status.st_nlink == 1 else 0
+    wheel = _wheel(path) if kind == WHEELS else ""
+    return Item(kind, name, wheel, files, total, free, used)
+
+
+def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> list[Item]:
+    """Choose what goes, by the rules: what was abandoned, what is too old, then what was used least lately.
+
+    What is known about interpreters and lock files is as good as nothing in size, and is kept unless it is too old.
+    """
+    now = time.time() if now is None else now
+    chosen = []
+    stays = []
+    for item in items:
+        if item.kind == WHEELS and item.name in rules.linked:
+            continue
+        age = now - item.used
+        limit = ABANDONED if item.kind == UNFINISHED else rules.older_than
+        if item.kind == WHEELS and not item.wheel:
+            limit = ABANDONED  # nobody can use it; but somebody may be removing it, or a newer version have made it
+        if limit is not None and age >= limit:
+            chosen.append(item)
+        elif item.kind != UNFINISHED:
+            stays.append(item)
+    if rules.max_size is not None:
+        left = sum(item.bytes for item in stays)
+        for item in sorted(stays, key=_used):
+            if left <= rules.max_size:
+                break
+            if item.kind == WHEELS:
+                chosen.append(item)
+                left -= item.bytes
+    return chosen
+
+
+def _used(item: Item) -> float:
+    return item.used
+
+
+def _statuses(path: str) -> Iterator[os.stat_result]:
+    """Return the statuses of all files in a tree, or of the file itself."""
+    try:
+        with os.scandir(path) as entries:
+            found = list(entries)
+    except NotADirectoryError:
+        found = []
+        try:
+            yield os.lstat(path)
+        except OSError:
+            return
+    except OSError:
+        return
+    for entry in found:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _statuses(entry.path)
+            else:
+                yield entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # gone meanwhile
+
+
+def _wheel(path: str) -> str:
+    try:
+        with open(f"{path}/{NAME}", "rb") as file:
+            return load(file.read()).filename
+    except (OSError, ValueError):
+        return ""
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

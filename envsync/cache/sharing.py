@@ -1,0 +1,68 @@
+"""A cache that a group shares: its directory has the set-group-ID bit, as `chmod g+s` or mode 2770 gives it.
+
+What is made below such a directory gets its group (inode(7)), but its permissions come from the umask of whoever makes
+it: with 022 nobody else could add or remove an entry, with 077 not even read one. So what envsync makes in it gets
+the group's bits that the cache directory itself has, as git does with `core.sharedRepository`. Files that nobody may
+write stay so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from envsync import replace
+from envsync.errors import FilesystemError
+
+GROUP = stat.S_IRWXG
+
+
+def bits(root: str) -> int:
+    """Return the group's permission bits that all in a cache is to have; 0 if no group shares it."""
+    try:
+        mode = os.stat(root).st_mode
+    except OSError:
+        return 0
+    return mode & GROUP if mode & stat.S_ISGID else 0
+
+
+def grant(path: str, group: int) -> None:
+    """Give the group its bits, as far as the owner has them. Somebody else's files are left as they are."""
+    if not group:
+        return
+    try:
+        status = os.lstat(path)
+        mode = stat.S_IMODE(status.st_mode)
+        wanted = mode | ((mode & stat.S_IRWXU) >> 3) & group
+        if wanted != mode and not stat.S_ISLNK(status.st_mode):
+            os.chmod(path, wanted)
+    except OSError:
+        pass  # gone, or its owner has seen to it
+
+
+def grant_tree(path: str, group: int) -> None:
+    """Give the group its bits on a directory and all that is in it."""
+    if not group:
+        return
+    grant(path, group)
+    for directory, names, files in os.walk(path):
+        for name in (*names, *files):
+            grant(f"{directory}/{name}", group)
+
+
+def write(root: str, path: str, data: bytes) -> None:
+    """Write what is known of something else into the cache: a file that may be missing, and is only read whole.
+
+    :param root: the cache directory
+    :param path: below it; its directory is made
+    """
+    try:
+        group = bits(root)
+        directory = os.path.dirname(path)
+        os.makedirs(directory, exist_ok=True)
+        grant(f"{root}/v1", group)
+        grant(directory, group)
+        replace.write(path, replace.seal(data))
+        grant(path, group)
+    except (OSError, FilesystemError):
+        pass  # a read-only cache: it has to be found out again next time

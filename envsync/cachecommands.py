@@ -1,0 +1,208 @@
+"""What `cache dir`, `size`, `clean`, `prune` and `verify` do and print."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+from envsync import request
+from envsync.cache import clean
+from envsync.cache.clean import Removal
+from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.cache.store import Store, remove_tree
+from envsync.coordination import cachelock
+from envsync.coordination.leader import cache_directory
+from envsync.coordination.messages import say
+from envsync.errors import FilesystemError, UsageError
+from envsync.request import Request
+
+if TYPE_CHECKING:
+    from envsync.options import Settings
+
+DEFAULT_AGE = "30d"
+"""What `prune` removes unless it is told otherwise: what was not used for so long."""
+SAY_AGAIN_SECONDS = 60.0
+LARGEST = 5
+"""How many wheels `size` names."""
+EXIT_DAMAGED = 1
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(i?)b?", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def directory(settings: Settings) -> int:
+    """Print the path of the cache."""
+    root = root_of(settings)
+    print(json.dumps({"cache": root}) if settings.get("json") else root)
+    return 0
+
+
+def size(settings: Settings) -> int:
+    """Say how large the cache is, and what would go."""
+    root = root_of(settings)
+    items = list(inventory(root))
+    old = prunable(items, Rules(parse_age(DEFAULT_AGE)))
+    wheels = [item for item in items if item.kind == WHEELS]
+    if settings.get("json"):
+        print(json.dumps({"cache": root, "all": _sums(items), "prunable": _sums(old)}))
+        return 0
+    print(f"`{root}`: {_described(_sums(items))}")
+    print(
+        f"not used for {DEFAULT_AGE}, or abandoned, so that `envsync cache prune` removes it: {_described(_sums(old))}"
+    )
+    for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
+        print(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
+    return 0
+
+
+def remove_all(settings: Settings) -> int:
+    """Remove all that is in the cache."""
+    root = root_of(settings)
+    if settings.get("dry_run"):
+        return _tell(settings, root, "would remove", list(inventory(root)))
+    return _remove(settings, root, lambda: clean.everything(root), unless_used=False)
+
+
+def prune(settings: Settings) -> int:
+    """Remove from the cache what was not used for long, or what is too much."""
+    root = root_of(settings)
+    age, limit = settings.get("older_than"), settings.get("max_size")
+    if age is None and limit is None:
+        age = DEFAULT_AGE
+    rules = Rules(None if age is None else parse_age(str(age)), None if limit is None else parse_size(str(limit)))
+    chosen = prunable(inventory(root), rules)
+    if settings.get("dry_run"):
+        return _tell(settings, root, "would remove", chosen)
+    return _remove(settings, root, lambda: chosen, unless_used=True)
+
+
+def verify(settings: Settings) -> int:
+    """Compare all files in the cache with their hashes, and remove what is not what it was; 1 if there was anything."""
+    root = root_of(settings)
+    store = Store(root)
+    found = []
+    lock = cachelock.share(root, _narrator(settings)) if os.path.isdir(root) else None
+    try:
+        for verified in clean.verify(root):
+            found.append(verified)
+            if verified.problem:
+                store.discard(verified.sha256)
+    finally:
+        if lock is not None:
+            lock.release()
+    bad = [verified for verified in found if verified.problem]
+    if settings.get("json"):
+        print(json.dumps({"cache": root, "wheels": len(found), "removed": [item._asdict() for item in bad]}))
+    else:
+        for item in bad:
+            print(f"removed `{item.wheel or item.sha256}`: {item.problem}; it is fetched again when it is needed")
+        print(f"`{root}`: {len(found)} wheels verified, {len(bad)} removed")
+    return EXIT_DAMAGED if bad else 0
+
+
+def root_of(settings: Settings) -> str:
+    """Find out which cache is meant: the one that a sync here would use."""
+    return cache_directory(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
+
+
+def parse_age(text: str) -> float:
+    """Return seconds.
+
+    :raises UsageError: it is not a number with s, m, h, d or w behind it
+    """
+    match = _AGE.fullmatch(text.strip().lower())
+    if match is None:
+        _refuse("--older-than", text, "an age such as 30d, 12h or 90m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(text: str) -> int:
+    """Return bytes: k, M, G and T are powers of 1000, with an i behind them of 1024.
+
+    :raises UsageError: it is not a number with such a letter behind it
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        _refuse("--max-size", text, "a size such as 500M, 10G or 10GiB")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
+
+
+def _refuse(option: str, text: str, wanted: str) -> NoReturn:
+    raise UsageError(f"option `{option}`: `{text}` is not {wanted}")
+
+
+def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, unless_used: bool) -> int:
+    """Remove things from the cache. The lock is held for the renames alone."""
+    timeout = settings.get("timeout")
+    limit = timeout if isinstance(timeout, (int, float)) else None
+    removal = Removal("", [], [], [])
+    if os.path.isdir(f"{root}/v1"):
+        with cachelock.exclude(root, _narrator(settings), timeout=limit):
+            removal = clean.set_aside(root, choose(), unless_used=unless_used)
+    trash = measure(root, UNFINISHED, os.path.basename(removal.trash)) if removal.removed else None
+    remove_tree(removal.trash)
+    _tell(settings, root, "removed", removal.removed, trash)
+    if removal.refused:
+        path, error = removal.refused[0]
+        hint = f"so it is with {len(removal.refused)} in all: see who owns them"
+        raise FilesystemError("remove", path, error, hint=hint)
+    return 0
+
+
+def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: Item | None = None) -> int:
+    """Say what went or would go.
+
+    :param trash: all of it, measured; by default the items' sums
+    """
+    sums = _sums(items)
+    if trash is not None:
+        sums.update(files=trash.files, bytes=trash.bytes, free=trash.free)
+    if settings.get("json"):
+        print(json.dumps({"cache": root, "dry_run": bool(settings.get("dry_run")), **sums}))
+    elif not settings.get("quiet"):
+        print(f"{verb} {_described(sums)} from `{root}`")
+    return 0
+
+
+def _sums(items: Iterable[Item]) -> dict[str, int]:
+    wheels = files = total = free = 0
+    for item in items:
+        wheels += item.kind == WHEELS
+        files += item.files
+        total += item.bytes
+        free += item.free
+    return {"wheels": wheels, "files": files, "bytes": total, "free": free}
+
+
+def _described(sums: dict[str, int]) -> str:
+    linked = f" ({_human(sums['free'])} of it not linked from environments)" if sums["free"] != sums["bytes"] else ""
+    return f"{sums['wheels']} wheels, {sums['files']} files, {_human(sums['bytes'])}{linked}"
+
+
+def _human(size: int) -> str:
+    """Write a number of bytes as people do."""
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def _narrator(settings: Settings) -> Callable[[str], None]:
+    """Return what says who is waited for: at once, and then once a minute."""
+    due = 0.0
+
+    def tell(what: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due and not settings.get("quiet"):
+            due = time.monotonic() + SAY_AGAIN_SECONDS
+            say(what)
+
+    return tell
