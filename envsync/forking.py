@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -129,8 +130,17 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
         return
+    handled, ending = sys.exception(), False
+
+    def end(*_: object) -> None:
+        """Have what was begun cleaned up, unless that is what is being done: on a full disk, all fail at once."""
+        nonlocal ending
+        ending = True
+        if sys.exception() is handled:
+            raise KeyboardInterrupt
+
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is cleaned up
+        signal.signal(signal.SIGTERM, end)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in _numbers(reading):
             try:
@@ -138,6 +148,8 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
             except Exception:  # noqa: BLE001  # the parent meets it, too
                 os.write(failed, number.to_bytes(_NUMBER_BYTES, "big"))
                 break
-        os._exit(0)
+            if ending:
+                break
+        os._exit(1 if ending else 0)
     finally:
         os._exit(1)
