@@ -264,10 +264,11 @@ class Changer(NamedTuple):
         return protected
 
     def _ledger(self, plan: Plan, manifests: Mapping[str, Manifest], staged: Staged, old: Ledger) -> Ledger:
+        # One that stays without being asked for stays known, also if its RECORD is lost: its files are still ours.
         entries = {
             item.name: old.entries[item.name]
             for item in plan.keep
-            if item.origin is not None and item.name in old.entries
+            if item.name in old.entries and old.entries[item.name].version == item.version
         }
         for wanted in plan.install:
             entries[wanted.name] = self._entry(wanted, manifests[wanted.name], staged)
