@@ -78,11 +78,8 @@ def run_envsync(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
     return run
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Histories and small rooms take minutes: `pytest -m slow tests/model tests/rooms`."""
-    asked = "slow" in config.getoption("markexpr")
-    for item in items:
-        if item.path.is_relative_to(ROOT / "tests" / "model") or item.path.is_relative_to(ROOT / "tests" / "rooms"):
-            item.add_marker(pytest.mark.slow)
-            if not asked:
-                item.add_marker(pytest.mark.skip(reason="takes minutes: run with pytest -m slow"))
+@pytest.fixture(autouse=True)
+def only_if_asked(request: pytest.FixtureRequest) -> None:
+    """Skip what takes minutes unless it is asked for."""
+    if request.node.get_closest_marker("slow") and "slow" not in request.config.getoption("markexpr"):
+        pytest.skip("takes minutes: run with pytest -m slow")

@@ -12,7 +12,8 @@ import pytest
 from envsync import forking
 from envsync.coordination import pace
 from envsync.transaction.linking import Linker
-from tests.model.world import Universe, World
+from tests.model.universe import Universe
+from tests.model.world import World
 
 
 @pytest.fixture(scope="module")

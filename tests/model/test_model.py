@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.model.world import ALIENS, SITE, TARGETS, Universe, World, walk
+from tests.model.universe import ALIENS, SITE, TARGETS, Universe, walk
+from tests.model.world import World
 
 LOCKS = st.integers(0, len(TARGETS) - 1)
 NUMBERS = st.integers(0, 400)
@@ -211,11 +212,20 @@ class History(RuleBasedStateMachine):
                 shutil.rmtree(self.place, ignore_errors=True)
 
 
-@pytest.mark.timeout(7200)
+def check_histories(directory: Path, universe: Universe, *, histories: int, steps: int) -> None:
+    History.universe, History.root = universe, directory
+    run_state_machine_as_test(History, settings=settings(max_examples=histories, stateful_step_count=steps))
+
+
+@pytest.mark.timeout(400)
 def test_whatever_happens_the_next_sync_leaves_the_target(universe: Universe, tmp_path: Path) -> None:
-    """See the module's docstring. `HYPOTHESIS_PROFILE=search` looks further."""
-    History.universe, History.root = universe, tmp_path
+    """See the module's docstring."""
+    check_histories(tmp_path, universe, histories=25, steps=20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36000)
+def test_whatever_happens_for_long(universe: Universe, tmp_path: Path) -> None:
+    """More histories, and longer ones: it takes minutes, and with `HYPOTHESIS_PROFILE=search` hours."""
     assert settings.default is not None
-    examples = settings.default.max_examples
-    chosen = settings(max_examples=examples if examples > 1000 else 25, stateful_step_count=20)
-    run_state_machine_as_test(History, settings=chosen)
+    check_histories(tmp_path, universe, histories=settings.default.max_examples, steps=40)

@@ -1,0 +1,104 @@
+"""Directories of other users, and what the umask makes of ours."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
+from tests.rooms.inside import as_user, output, words
+
+LOCK = FIXTURES / "pylock.toml"
+NOBODY, SOMEBODY, GROUP = 65534, 12345, 4321
+
+
+def options_in(shared: Path, lock: str = "pylock.toml") -> list[str | Path]:
+    work = shared / "work"
+    return ["--lock", shared / "fixtures" / lock, "--env", work / "env", "--cache-dir", work / "cache"]
+
+
+def test_a_directory_of_somebody_else_s(shared: Path) -> None:
+    """An environment that may be read but not written runs if it is current, and is refused if it is not."""
+    done = as_user(SOMEBODY, words("sync", *options_in(shared)), cwd=shared)
+    assert done.returncode == 0, done.stderr
+    before = files(shared / "work" / "env")
+    done = as_user(NOBODY, words("run", *options_in(shared), "--", "greet"), cwd=shared)
+    assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
+    done = as_user(NOBODY, words("sync", *options_in(shared, "pylock.next.toml")), cwd=shared)
+    assert done.returncode == 125
+    assert "Permission denied" in done.stderr
+    assert str(shared / "work" / "env") in done.stderr
+    assert files(shared / "work" / "env") == before
+
+
+def test_a_place_where_nothing_may_be_made(shared: Path) -> None:
+    """An environment in somebody else's directory cannot be made: that one is named."""
+    done = as_user(NOBODY, words("sync", "--lock", LOCK, "--env", shared / "new"), cwd=shared)
+    assert done.returncode == 125
+    assert "Permission denied" in done.stderr
+    assert str(shared / "new") in done.stderr
+    assert not (shared / "new").exists()
+
+
+def modes(env: Path) -> dict[str, set[int]]:
+    """Return the modes of what envsync has made, by kind. Links have none of their own."""
+    site = site_packages(env)
+    found: dict[str, set[int]] = {"directories": set(), "modules": set(), "scripts": set(), "own": set()}
+    for path in env.rglob("*"):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        if path.is_symlink() or "__pycache__" in path.parts or path.name == ".lock":
+            continue
+        if path.is_dir():
+            found["directories"].add(mode)
+        elif path.parent.name == ".envsync":
+            found["own"].add(mode)
+        elif path.is_relative_to(site):
+            found["modules"].add(mode)
+        elif path.parent.name == "bin" and path.name in ("greet", "tally"):
+            found["scripts"].add(mode)
+    return found
+
+
+@pytest.mark.parametrize("link_mode", ["auto", "copy"])
+@pytest.mark.parametrize("umask", ["077", "022", "002"])
+def test_the_umask_counts(tmp_path: Path, umask: str, link_mode: str) -> None:
+    """Files are as private as the umask says, whether linked or copied. Linked ones are read-only."""
+    options = ["--lock", LOCK, "--env", tmp_path / "env", "--cache-dir", tmp_path / "cache", "--link-mode", link_mode]
+    done = output(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words("run", *options, "-q", "--", "greet")])
+    assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
+    taken = int(umask, 8)
+    found = modes(tmp_path / "env")
+    assert found["directories"] == {0o777 & ~taken}
+    assert found["scripts"] == {0o777 & ~taken}
+    assert found["own"] == {0o666 & ~taken}
+    if link_mode == "copy":
+        assert found["modules"] == {0o666 & ~taken}
+    else:
+        assert all(not mode & taken & ~0o111 for mode in found["modules"]), found["modules"]
+        assert all(not mode & 0o222 for mode in found["modules"] - {0o666 & ~taken}), found["modules"]
+
+
+@pytest.mark.parametrize("umask", ["002", "077"])
+def test_two_users_of_one_group(shared: Path, umask: str) -> None:
+    """With umask 002 and a directory of the group's, one upgrades what the other made; with 077, it is refused."""
+    work = shared / "work"
+    os.chown(work, -1, GROUP)
+    work.chmod(0o2775)
+    done = as_user(SOMEBODY, words("sync", *options_in(shared)), group=GROUP, umask=umask, cwd=shared)
+    assert done.returncode == 0, done.stderr
+    upgrade = words("run", *options_in(shared, "pylock.next.toml"), "-q", "--", "greet")
+    done = as_user(NOBODY, upgrade, group=GROUP, umask=umask, cwd=shared)
+    if umask == "077":
+        assert done.returncode == 125
+        assert "Permission denied" in done.stderr
+        return
+    assert (done.returncode, done.stdout) == (0, "HOWDY, PARTNER!\n"), done.stderr
+    back = words("run", *options_in(shared), "-q", "--", "greet")
+    done = as_user(SOMEBODY, back, group=GROUP, umask=umask, cwd=shared)
+    assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
+    assert unverified(work / "env") == []
+    assert unowned(work / "env") == set()
+    assert leftovers(work / "env") == []

@@ -1,0 +1,72 @@
+"""Environments and caches that cannot be written to: what needs no writing works, all else says what it lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.environments import FIXTURES, files, unverified
+from tests.rooms.inside import output, read_only, words
+
+LOCK, NEXT = FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"
+
+
+def test_a_read_only_environment_that_is_current_runs(synced: Path) -> None:
+    """Nothing has to be written to run a command in a current environment."""
+    options = ["--lock", LOCK, "--env", synced / "env", "--cache-dir", synced / "cache"]
+    for _ in range(2):
+        done = read_only(synced / "env", words("run", *options, "--", "greet"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "HELLO, WORLD!\n", "")
+    done = read_only(synced / "env", words("sync", *options, "--json"))
+    assert json.loads(done.stdout)["outcome"] == "current"
+
+
+def test_a_read_only_environment_that_is_stale_is_refused(synced: Path) -> None:
+    """It says what it lacks, and why it cannot have it."""
+    before = files(synced / "env")
+    options = ["--lock", NEXT, "--env", synced / "env", "--cache-dir", synced / "cache"]
+    for command in (["sync", *options], ["run", *options, "--", "greet"]):
+        done = read_only(synced / "env", words(*command))
+        assert done.returncode == 125
+        assert "lacks greet==2.0" in done.stderr
+        assert "Read-only file system" in done.stderr
+    assert files(synced / "env") == before
+
+
+def test_a_read_only_environment_without_a_stamp_says_what_that_is_worth(synced: Path) -> None:
+    """The right versions are there, and nobody vouches for their files."""
+    (synced / "env" / ".envsync" / "stamp").unlink()
+    options = ["--lock", LOCK, "--env", synced / "env", "--cache-dir", synced / "cache"]
+    done = read_only(synced / "env", words("run", *options, "--", "greet"))
+    assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
+    assert "unverified" in done.stderr
+
+
+def test_a_read_only_cache_with_everything_in_it_will_do(synced: Path) -> None:
+    """A cache that an administrator filled is used as it is."""
+    output(words("sync", "--lock", NEXT, "--env", synced / "other", "--cache-dir", synced / "cache"))
+    before = {path: path.lstat().st_mtime_ns for path in (synced / "cache").rglob("*")}
+    for lock, greeting in ((NEXT, "HOWDY, PARTNER!\n"), (LOCK, "HELLO, WORLD!\n")):
+        options = ["--lock", lock, "--env", synced / "env", "--cache-dir", synced / "cache", "-q"]
+        done = read_only(synced / "cache", words("run", *options, "--", "greet"))
+        assert (done.returncode, done.stdout) == (0, greeting), done.stderr
+        assert unverified(synced / "env") == []
+    assert {path: path.lstat().st_mtime_ns for path in (synced / "cache").rglob("*")} == before
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["a cache", "an empty directory"])
+def test_a_read_only_cache_with_nothing_in_it_is_named(synced: Path, made: bool) -> None:
+    """What it lacks cannot be put there, and is put elsewhere: the environment is synced all the same."""
+    empty = synced / "empty"
+    empty.mkdir()
+    if made:
+        for name in ("wheels", "tmp", "locks"):
+            (empty / "v1" / name).mkdir(parents=True)
+    options = ["--lock", NEXT, "--env", synced / "env", "--cache-dir", empty]
+    done = read_only(empty, words("run", *options, "--", "greet"))
+    assert (done.returncode, done.stdout) == (0, "HOWDY, PARTNER!\n"), done.stderr
+    assert f"`{empty}` cannot be written" in done.stderr
+    assert unverified(synced / "env") == []
+    assert [path.name for path in empty.rglob("*") if not path.is_dir()] == []
