@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return usage
-    except click.Abort:
-        raise KeyboardInterrupt from None
+    except click.Abort as abort:  # what click makes of it; SIGTERM is to stay SIGTERM
+        raise abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt() from None
     return status if isinstance(status, int) else 0
 
 

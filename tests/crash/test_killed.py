@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # for test_resumed.py
-from tests.crash.fixture_wheels import check_repaired as check_repaired  # noqa: PLC0414
-from tests.crash.fixture_wheels import expected_files as expected_files  # noqa: PLC0414
-from tests.crash.fixture_wheels import kill as kill  # noqa: PLC0414
+from envsync.coordination.repair import Checked
+from envsync.verify import Report
+from tests.crash import before
+from tests.crash.grid import check, strike_all
 from tests.crash.harness import KILL, KILL_ONE, KILLS
 from tests.crash.scenarios import BY_NAME, Scenario, rows
 from tests.crash.stage import Stage
-from tests.crash.table import check, strike_all
+
+ALWAYS = ("upgrade", "recovery", "repair changed module, then check", "cache prune")
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", rows("first install", "upgrade", "recovery", "remade environment", "cold store"))
+@pytest.mark.parametrize("scenario", rows(*ALWAYS))
 def test_killed_before_any_change(tmp_path: Path, scenario: Scenario) -> None:
     """A command that is killed before any of its changes leaves an old environment, or one to be finished."""
     check(scenario, strike_all(scenario, lambda _: (KILL,), tmp_path))
@@ -54,3 +56,26 @@ def _spoil(stage: Stage) -> None:
         path.unlink()
         path.write_text("x = 3\n")
         stage.restamp()
+
+
+def test_a_check_that_sees_nothing_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor if it did not see a `check` that calls half a repair sound."""
+    monkeypatch.setattr(Stage, "check", lambda _: Checked(Report((), 0, 0, 0)))
+    scenario = BY_NAME["repair changed module, then check"]
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    points = strike_all(scenario, lambda nth: (KILL,) * (nth == 30), tmp_path, workers=1, first=30)
+    assert [point.wrong[0] for point in points] == [
+        f"`check` calls it sound, and it is not: different lib/{python}/site-packages/app/old.py"
+    ]
+
+
+def test_a_spoiled_cache_is_seen(tmp_path: Path) -> None:
+    """Nor if it did not see entries that are not whole."""
+
+    def prepare(stage: Stage) -> None:
+        before.age_the_cache(stage)
+        before.spoil_the_cache(stage)
+
+    scenario = BY_NAME["cache prune"]._replace(prepare=prepare)
+    points = list(strike_all(scenario, lambda nth: (KILL,) * (nth == 1), tmp_path, workers=1))
+    assert points[0].wrong[0] == "left in the cache, and not whole: single-1.0-py3-none-any.whl: purelib/single.py"

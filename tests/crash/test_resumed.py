@@ -15,8 +15,8 @@ from envsync import forking, library, replace
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
 from envsync.library import SyncResult
-from tests.crash.test_killed import cache as cache  # noqa: PLC0414  # a fixture
-from tests.crash.test_killed import check_repaired, expected_files, kill
+from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
+from tests.crash.fixture_wheels import check_repaired, expected_files, kill
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
 
 FIRST = FIXTURES / "pylock.toml"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.grid import check, strike_all
 from tests.crash.harness import SIGNALS
 from tests.crash.scenarios import Scenario, rows
-from tests.crash.table import check, strike_all
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario", rows("upgrade", "two processes"))
+@pytest.mark.parametrize("scenario", rows("two processes"))
 def test_a_signal_at_any_change(tmp_path: Path, scenario: Scenario) -> None:
     """Before the commit is decided, the old environment stays current; after, the next command finishes it."""
     check(scenario, strike_all(scenario, lambda nth: (SIGNALS[nth // 2 % len(SIGNALS)],), tmp_path))

@@ -1,0 +1,87 @@
+"""What the judge looks at: the files of an environment, of the cache, and how many changes a command has made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from envsync.cache.entry import spoiled
+from envsync.cache.store import Store
+from tests.crash.harness import CHANGES, writes
+
+Snapshot = dict[str, tuple[str, ...]]
+
+
+class Counter:
+    """Counts the changes that this very process makes; there is no way to take an audit hook away again."""
+
+    count = 0
+    armed = False
+
+    @classmethod
+    def arm(cls) -> None:
+        if not cls.armed:
+            cls.armed = True
+            sys.addaudithook(cls._audit)
+
+    @classmethod
+    def _audit(cls, event: str, args: tuple[object, ...]) -> None:
+        if event in CHANGES or (event == "open" and writes(args)):
+            cls.count += 1
+
+
+def snapshot(env: Path) -> Snapshot:
+    """Take down every file of an environment: its content or where it leads, and whether it can be executed.
+
+    Without bytecode, temporary files, and what envsync keeps in `.envsync`.
+    """
+    found: Snapshot = {}
+    for directory, names, entries in os.walk(env):
+        for name in [*entries, *names]:
+            path = f"{directory}/{name}"
+            if os.path.islink(path):
+                found[path[len(str(env)) + 1 :]] = ("link", os.readlink(path))
+        names[:] = [name for name in names if name not in ("__pycache__", ".envsync")]
+        for name in entries:
+            path = f"{directory}/{name}"
+            if not os.path.islink(path) and not name.endswith(".new"):
+                found[path[len(str(env)) + 1 :]] = (_content(path), str(os.access(path, os.X_OK)))
+    return found
+
+
+def difference(expected: Snapshot, found: Snapshot) -> str:
+    """Say how two snapshots differ; empty if they do not."""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    changed = sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])
+    parts = {"missing": missing, "in addition": extra, "different": changed}
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)
+
+
+def cache_listing(cache: Path) -> dict[str, str]:
+    """List what is in the cache: for wheels, every file and its content."""
+    found = {}
+    for directory, names, entries in os.walk(cache):
+        relative = directory[len(str(cache.parent)) :]
+        for name in entries:
+            is_wheel = "/wheels/" in relative
+            found[f"{relative}/{name}"] = _content(f"{directory}/{name}") if is_wheel else ""
+        if not names and not entries and ("/tmp/" in relative or "/wheels/" in relative):
+            found[f"{relative}/"] = ""
+    return found
+
+
+def spoiled_entries(cache: Path) -> Iterator[str]:
+    """Name what is wrong with entries of the cache that a sync would take for whole."""
+    store = Store(str(cache))
+    for sha256 in sorted(os.listdir(store.wheels)) if os.path.isdir(store.wheels) else ():
+        manifest = store.get(sha256)
+        if manifest is not None:
+            yield from (f"{manifest.filename}: {path}" for path in spoiled(store.path(sha256), manifest))
+
+
+def _content(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
