@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from envsync import request
 from envsync.cache import clean
-from envsync.cache.clean import Removal
+from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
 from envsync.cache.store import Store, remove_tree
 from envsync.coordination import cachelock
@@ -30,8 +30,8 @@ LARGEST = 5
 """How many wheels `size` names."""
 EXIT_DAMAGED = 1
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw]?)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(i?)b?", re.IGNORECASE)
+_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)(i?)b?", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -72,7 +72,8 @@ def remove_all(settings: Settings) -> int:
 def prune(settings: Settings) -> int:
     """Remove from the cache what was not used for long, or what is too much."""
     root = root_of(settings)
-    age, limit = settings.get("older_than"), settings.get("max_size")
+    merged = request.settings_here(settings, os.environ)
+    age, limit = merged.get("older_than"), merged.get("max_size")
     if age is None and limit is None:
         age = DEFAULT_AGE
     rules = Rules(None if age is None else parse_age(str(age)), None if limit is None else parse_size(str(limit)))
@@ -85,25 +86,33 @@ def prune(settings: Settings) -> int:
 def verify(settings: Settings) -> int:
     """Compare all files in the cache with their hashes, and remove what is not what it was; 1 if there was anything."""
     root = root_of(settings)
-    store = Store(root)
-    found = []
+    count = 0
+    removed: list[Verified] = []
+    refused: list[tuple[Verified, FilesystemError]] = []
     lock = cachelock.share(root, _narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
-            found.append(verified)
-            if verified.problem:
-                store.discard(verified.sha256)
+            count += 1
+            if not verified.problem:
+                continue
+            try:
+                Store(root).discard_path(f"{root}/v1/{WHEELS}/{verified.name}")
+                removed.append(verified)
+            except FilesystemError as error:
+                refused.append((verified, error))
     finally:
         if lock is not None:
             lock.release()
-    bad = [verified for verified in found if verified.problem]
     if settings.get("json"):
-        print(json.dumps({"cache": root, "wheels": len(found), "removed": [item._asdict() for item in bad]}))
+        found = {"removed": [item._asdict() for item in removed], "refused": [item._asdict() for item, _ in refused]}
+        print(json.dumps({"cache": root, "wheels": count, **found}))
     else:
-        for item in bad:
-            print(f"removed `{item.wheel or item.sha256}`: {item.problem}; it is fetched again when it is needed")
-        print(f"`{root}`: {len(found)} wheels verified, {len(bad)} removed")
-    return EXIT_DAMAGED if bad else 0
+        for item in removed:
+            print(f"removed `{item.wheel or item.name}`: {item.problem}; it is fetched again when it is needed")
+        for item, cause in refused:
+            print(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause.message}")
+        print(f"`{root}`: {count} wheels verified, {len(removed)} removed")
+    return EXIT_DAMAGED if removed or refused else 0
 
 
 def root_of(settings: Settings) -> str:
@@ -112,12 +121,12 @@ def root_of(settings: Settings) -> str:
 
 
 def parse_age(text: str) -> float:
-    """Return seconds.
+    """Return seconds. A unit is asked for: who types 30 hardly means half a minute.
 
-    :raises UsageError: it is not a number with s, m, h, d or w behind it
+    :raises UsageError: it is not a number with s, m, h, d or w behind it, nor 0
     """
     match = _AGE.fullmatch(text.strip().lower())
-    if match is None:
+    if match is None or (not match[2] and float(match[1])):
         _refuse("--older-than", text, "an age such as 30d, 12h or 90m")
     return float(match[1]) * _SECONDS[match[2]]
 
@@ -128,7 +137,7 @@ def parse_size(text: str) -> int:
     :raises UsageError: it is not a number with such a letter behind it
     """
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if match is None or (match[3] and not match[2]) or len(match[1]) > 30:
         _refuse("--max-size", text, "a size such as 500M, 10G or 10GiB")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
 
@@ -139,15 +148,16 @@ def _refuse(option: str, text: str, wanted: str) -> NoReturn:
 
 def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, unless_used: bool) -> int:
     """Remove things from the cache. The lock is held for the renames alone."""
-    timeout = settings.get("timeout")
+    timeout = request.settings_here(settings, os.environ).get("timeout")
     limit = timeout if isinstance(timeout, (int, float)) else None
-    removal = Removal("", [], [], [])
+    removal = Removal([], [], [], [])
     if os.path.isdir(f"{root}/v1"):
         with cachelock.exclude(root, _narrator(settings), timeout=limit):
             removal = clean.set_aside(root, choose(), unless_used=unless_used)
-    trash = measure(root, UNFINISHED, os.path.basename(removal.trash)) if removal.removed else None
-    remove_tree(removal.trash)
-    _tell(settings, root, "removed", removal.removed, trash)
+    trash = [measure(root, UNFINISHED, name) for name in removal.trash]
+    for name in removal.trash:
+        remove_tree(f"{root}/v1/{UNFINISHED}/{name}")
+    _tell(settings, root, "removed", removal.removed, [item for item in trash if item is not None])
     if removal.refused:
         path, error = removal.refused[0]
         hint = f"so it is with {len(removal.refused)} in all: see who owns them"
@@ -155,14 +165,12 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
     return 0
 
 
-def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: Item | None = None) -> int:
+def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: list[Item] | None = None) -> int:
     """Say what went or would go.
 
-    :param trash: all of it, measured; by default the items' sums
+    :param trash: the same, measured when nobody could use it any more
     """
-    sums = _sums(items)
-    if trash is not None:
-        sums.update(files=trash.files, bytes=trash.bytes, free=trash.free)
+    sums = {**_sums(items if trash is None else trash), "wheels": _sums(items)["wheels"]}
     if settings.get("json"):
         print(json.dumps({"cache": root, "dry_run": bool(settings.get("dry_run")), **sums}))
     elif not settings.get("quiet"):

@@ -134,6 +134,8 @@ PRUNE = (
     Option("older-than", TEXT, "Remove what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
     Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
 )
+ANYWHERE = (*RUN, *PRUNE[-2:])
+"""What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
 ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
 
@@ -210,7 +212,7 @@ def convert(option: Option, text: str, origin: str) -> Value:
 def from_variables(environ: Mapping[str, str]) -> Settings:
     """Read `ENVSYNC_*`. Lists are separated by white space; an empty variable counts as unset."""
     settings: Settings = {}
-    for option in RUN:
+    for option in ANYWHERE:
         text = environ.get(option.variable)
         if text and option.key not in ONLY_ON_THE_COMMAND_LINE:
             origin = f"environment variable `{option.variable}`"
@@ -223,7 +225,7 @@ def from_table(table: Mapping[str, object], path: str) -> Settings:
 
     :raises UsageError: a key is unknown or a value has the wrong type
     """
-    by_name = {option.name: option for option in RUN if option.key not in ONLY_ON_THE_COMMAND_LINE}
+    by_name = {option.name: option for option in ANYWHERE if option.key not in ONLY_ON_THE_COMMAND_LINE}
     settings: Settings = {}
     for name, value in table.items():
         option = by_name.get(name)

@@ -155,13 +155,20 @@ def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:
 
     :raises UsageError: an option makes no sense
     """
-    from envsync.errors import LockFileError, UsageError
+    from envsync.errors import UsageError
 
-    try:
-        return resolve(given, environ).settings
-    except (LockFileError, UsageError):
-        table = _table("")
-        return {**table, **options.from_variables(environ), **given}
+    settings = {**options.from_variables(environ), **given}
+    lock = settings.get("lock")
+    if isinstance(lock, str):
+        directory = lock[: lock.rfind("/") + 1]
+        table = _table(directory)
+    else:
+        try:
+            directory, _, table = _find()
+        except UsageError:  # no lock file, or several: then the table is the one of this directory
+            directory, table = "", _table("")
+    _anchor(table, directory)
+    return {**table, **settings}
 
 
 def read(path: str) -> bytes:
@@ -229,7 +236,7 @@ def _chosen(settings: Settings, shapes: str) -> list[str]:
 
 def _given(settings: Settings) -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
-    given = {key: settings.get(key) for key in ("offline", "cache_dir", "link_mode")}
+    given = {key: settings.get(key) for key in ("offline", "cache_dir", "cache_fallback", "link_mode")}
     return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
 
 

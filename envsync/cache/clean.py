@@ -19,13 +19,13 @@ from envsync.cache.store import Store
 class Removal(NamedTuple):
     """What became of what was to be removed.
 
-    :ivar trash: where it lies now
+    :ivar trash: the names in `tmp` under which it lies now
     :ivar removed: what is out of sight
     :ivar kept: what was used meanwhile, and stays
     :ivar refused: paths that could not be removed, and why
     """
 
-    trash: str
+    trash: list[str]
     removed: list[Item]
     kept: list[Item]
     refused: list[tuple[str, OSError]]
@@ -34,25 +34,25 @@ class Removal(NamedTuple):
 def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal:
     """Rename things out of everybody's sight. To be called with the cache lock held exclusively.
 
+    Makes nothing, for the disk may be full.
+
     :param unless_used: keep what was used since it was looked at
     """
-    kept_in = Store(root)
-    trash = kept_in.staging("discarded")
-    removal = Removal(trash, [], [], [])
+    removal = Removal([], [], [], [])
     for item in items:
         path = f"{root}/v1/{item.path}"
+        aside = Store(root).staging("discarded")
         try:
             if unless_used and os.lstat(path).st_mtime > item.used:
                 removal.kept.append(item)
                 continue
-            if not removal.removed:
-                os.makedirs(trash, exist_ok=True)
-            store.set_aside(path, f"{trash}/{len(removal.removed)}")
+            store.set_aside(path, aside)
         except FileNotFoundError:
             continue  # somebody else removed it
         except OSError as error:
             removal.refused.append((path, error))
             continue
+        removal.trash.append(os.path.basename(aside))
         removal.removed.append(item)
     return removal
 
@@ -76,7 +76,8 @@ def _names(path: str) -> list[str]:
 class Verified(NamedTuple):
     """One entry, compared with its hashes."""
 
-    sha256: str
+    name: str
+    """In the store: the wheel's hash."""
     wheel: str
     """The file name of the wheel; empty if the manifest cannot be read."""
     problem: str
@@ -96,10 +97,13 @@ def verify(root: str) -> Iterator[Verified]:
 
 
 def _verify(kept_in: Store, name: str) -> Verified | None:
+    path = f"{kept_in.wheels}/{name}"
     manifest = kept_in.get(name) if store.is_sha256(name) else None
     if manifest is not None:
-        wrong = next(entry.spoiled(f"{kept_in.wheels}/{name}", manifest), "")
-        return Verified(name, manifest.filename, f"`{wrong}` is not what the wheel holds" if wrong else "")
-    if not os.path.lexists(f"{kept_in.wheels}/{name}"):
+        wrong = next(entry.spoiled(path, manifest), "")
+        problem = f"`{wrong}` is not what the wheel holds" if wrong else ""
+    else:
+        problem = "its manifest is missing, damaged or of another version"
+    if problem and not os.path.lexists(path):
         return None  # it was removed meanwhile
-    return Verified(name, "", "its manifest is missing, damaged or of another version")
+    return Verified(name, "" if manifest is None else manifest.filename, problem)

@@ -30,6 +30,7 @@ import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
 from envsync import __version__
+from envsync.cache import sharing
 from envsync.cache.store import Store, hash_mismatch, is_sha256, origin
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.target import Artifact
@@ -121,6 +122,7 @@ class _Part:
 
     def __init__(self, store: Store, sha256: str | None) -> None:
         self.shared = False
+        self._group = sharing.bits(store.root)
         if sha256 is not None and is_sha256(sha256) and fcntl is not None:
             self.path = f"{store.tmp}/{sha256.lower()}.part"
             self.shared = self._take()
@@ -142,6 +144,7 @@ class _Part:
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise FileNotFoundError  # it was finished and removed between open and flock
             os.utime(descriptor)  # or it might be swept while it is continued
+            sharing.grant(self.path, self._group)
         except OSError:
             os.close(descriptor)
             return False

@@ -34,8 +34,6 @@ REPORT_SECONDS = 0.1
 """Between two reports of bytes."""
 ALIVE_SECONDS = 0.25
 """Between two reports of anything: they are signs of life, and the moments at which a sync can be cancelled."""
-
-
 AT_ONCE = 32
 """Wheels that are in work at once: as many locks are held. Others may have the rest meanwhile."""
 TURN_SECONDS = 0.05
@@ -72,6 +70,7 @@ def fetch(
             missing.append(artifact)
         else:
             manifests[artifact.name] = manifest
+    found = len(manifests)
     if missing:
         for artifact in missing:
             _check_reachable(artifact, offline, lock_file)
@@ -91,6 +90,7 @@ def fetch(
         else:  # in a notebook, say: a thread has one event loop at most
             session.run_in_thread(tuple(index_urls))
         manifests.update(session.manifests)
+    store.written = store.written or len(manifests) > found
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -68,17 +69,17 @@ def measure(root: str, kind: str, name: str) -> Item | None:
     """Look at one thing; None if it is gone."""
     path = f"{root}/v1/{kind}/{name}"
     try:
-        used = os.lstat(path).st_mtime
+        itself = os.lstat(path)
     except OSError:
         return None
     files = total = free = 0
-    for status in _statuses(path):
+    for status in _statuses(path) if stat.S_ISDIR(itself.st_mode) else (itself,):
         files += 1
         size = status.st_blocks * BLOCK
         total += size
         free += size if status.st_nlink == 1 else 0
     wheel = _wheel(path) if kind == WHEELS else ""
-    return Item(kind, name, wheel, files, total, free, used)
+    return Item(kind, name, wheel, files, total, free, itself.st_mtime)
 
 
 def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> list[Item]:
@@ -87,28 +88,29 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
     What is known about interpreters and lock files is as good as nothing in size, and is kept unless it is too old.
     """
     now = time.time() if now is None else now
-    chosen = []
-    stays = []
+    chosen: list[Item] = []
+    stays: list[Item] = []
     for item in items:
-        if item.kind == WHEELS and item.name in rules.linked:
-            continue
-        age = now - item.used
-        limit = ABANDONED if item.kind == UNFINISHED else rules.older_than
-        if item.kind == WHEELS and not item.wheel:
+        limit = rules.older_than
+        if item.kind == UNFINISHED:
+            limit = ABANDONED
+        elif item.kind == WHEELS and not item.wheel:
             limit = ABANDONED  # nobody can use it; but somebody may be removing it, or a newer version have made it
-        if limit is not None and age >= limit:
-            chosen.append(item)
-        elif item.kind != UNFINISHED:
-            stays.append(item)
+        is_old = limit is not None and now - item.used >= limit
+        (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
     if rules.max_size is not None:
         left = sum(item.bytes for item in stays)
         for item in sorted(stays, key=_used):
             if left <= rules.max_size:
                 break
-            if item.kind == WHEELS:
+            if item.kind == WHEELS and not _is_linked(item, rules):
                 chosen.append(item)
                 left -= item.bytes
     return chosen
+
+
+def _is_linked(item: Item, rules: Rules) -> bool:
+    return item.kind == WHEELS and item.name in rules.linked
 
 
 def _used(item: Item) -> float:
@@ -116,18 +118,12 @@ def _used(item: Item) -> float:
 
 
 def _statuses(path: str) -> Iterator[os.stat_result]:
-    """Return the statuses of all files in a tree, or of the file itself."""
+    """Return the statuses of all files in a tree."""
     try:
         with os.scandir(path) as entries:
             found = list(entries)
-    except NotADirectoryError:
-        found = []
-        try:
-            yield os.lstat(path)
-        except OSError:
-            return
     except OSError:
-        return
+        return  # gone meanwhile, or not for us to look into
     for entry in found:
         try:
             if entry.is_dir(follow_symlinks=False):

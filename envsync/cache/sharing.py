@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from envsync import replace
 from envsync.errors import FilesystemError
@@ -38,6 +39,37 @@ def grant(path: str, group: int) -> None:
             os.chmod(path, wanted)
     except OSError:
         pass  # gone, or its owner has seen to it
+
+
+def make_lock_file(root: str, path: str) -> None:
+    """Make a lock file that has the group's bits from the first moment on, unless it is there or no group shares it.
+
+    One that had them a moment later could not be opened meanwhile, or ever if whoever made it died: others would go on
+    without the lock. Where it cannot be made so, whoever opens it makes it.
+
+    :param root: the cache directory
+    """
+    group = 0 if os.path.lexists(path) else bits(root)
+    if not group:
+        return
+    temporary = f"{root}/v1/tmp/lock-{os.urandom(8).hex()}"
+    try:
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except OSError:
+        return
+    try:
+        grant(temporary, group)
+        os.link(temporary, path)
+    except OSError:
+        pass  # somebody else made it, or there are no hard links here
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def is_ours_too(root: str) -> bool:
+    """Tell whether a group shares a cache that we may write to."""
+    return bool(bits(root) & stat.S_IWGRP) and os.access(root, os.W_OK | os.X_OK)
 
 
 def grant_tree(path: str, group: int) -> None:

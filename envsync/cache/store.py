@@ -49,12 +49,16 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
+SETTLING = 1.0
+"""Seconds for which directories that a group shares may have no bits for the group: they are being made."""
 ABANDONED = 24 * 3600
 """Seconds after which nobody is still working on something in tmp."""
 
 _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of envsync. What is in it can be fetched again.
 """
+_IN_PLACE = frozenset({errno.EXDEV, errno.ENOSPC, errno.EDQUOT})
+"""What rename(2) answers where removing works: in a lower layer of an overlay, and if tmp would have to grow."""
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 
 
@@ -66,7 +70,7 @@ class Store:
     :ivar root: the cache directory that is written to: another one than asked for once `settle` has fallen back
     :ivar below: the cache directory asked for, if it cannot be written to
     :ivar memory: the cache directory where it is remembered what is known of interpreters and lock files
-    :ivar written: something was added
+    :ivar written: something that was missing was added, by this process or a child
     """
 
     def __init__(self, root: str, *, durable: bool = False) -> None:
@@ -91,18 +95,24 @@ class Store:
         :param passing: the fallback will not stay for long
         :raises FilesystemError: they can neither be made nor are they refused: a full disk, a file in the way, ...
         """
+        deadline = time.monotonic() + SETTLING
+        while self._is_refused():
+            if time.monotonic() >= deadline or not sharing.is_ours_too(self.root):
+                self.below = self.root
+                self._be_at(fallback)
+                if not passing:
+                    self.memory = fallback
+                return
+            time.sleep(0.02)  # another of the group may be making them just now
+
+    def _is_refused(self) -> bool:
         try:
             self.prepare()
-            refused = not os.access(self.tmp, os.W_OK | os.X_OK)
         except FilesystemError as error:
-            refused = error.is_refusal
-            if not refused:
+            if not error.is_refusal:
                 raise
-        if refused:
-            self.below = self.root
-            self._be_at(fallback)
-            if not passing:
-                self.memory = fallback
+            return True
+        return not all(os.access(path, os.W_OK | os.X_OK) for path in (self.wheels, self.tmp))
 
     def prepare(self) -> None:
         """Make the directories.
@@ -119,10 +129,12 @@ class Store:
         group = sharing.bits(self.root)
         for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
             sharing.grant(path, group)
+        tag = f"{self.root}/CACHEDIR.TAG"
         try:
-            descriptor = os.open(f"{self.root}/CACHEDIR.TAG", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError:
             return  # it is there already, or only backup programs will miss it
+        sharing.grant(tag, group)
         try:
             os.write(descriptor, _TAG)
         except OSError:
@@ -182,7 +194,13 @@ class Store:
         if self.below is not None and self._is_below(sha256):
             self._shunned.add(sha256.lower())
             return
-        path = self._place(sha256)
+        self.discard_path(self._place(sha256))
+
+    def discard_path(self, path: str) -> None:
+        """Remove something from the store, whatever it is, as `discard`.
+
+        :raises FilesystemError: it is there and cannot be removed
+        """
         aside = self.staging("discarded")
         if not os.path.lexists(path):
             return  # somebody else did it
@@ -192,7 +210,10 @@ class Store:
         except FileNotFoundError:
             return  # as above, just now
         except OSError as error:
-            raise FilesystemError("remove", path, error) from error
+            refused = FilesystemError("remove", path, error)
+            if refused.is_refusal:
+                refused.hint = "let its owner run `envsync cache verify`, or name another cache with --cache-dir"
+            raise refused from error
         remove_tree(aside)
 
     def add(self, wheel: str, artifact: Artifact, *, checkpoint: Callable[[], object] = lambda: None) -> Manifest:
@@ -268,7 +289,6 @@ class Store:
         """Rename an entry into place, or use the one that is there."""
         path = self._place(manifest.sha256)
         sharing.grant_tree(directory, sharing.bits(self.root))
-        self.written = True
         if self.durable:
             disk.sync_filesystem(self.tmp)
         for _ in range(10):
@@ -315,12 +335,14 @@ def set_aside(path: str, aside: str) -> None:
     try:
         os.rename(path, aside)
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno not in _IN_PLACE:
             raise
-        # In a lower layer of an overlay: it can be emptied but not renamed. Without its manifest it is not used.
-        with suppress(FileNotFoundError):
+        # Without its manifest it is not used.
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(f"{path}/{NAME}")
         remove_tree(path)
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise
 
 
 def check_identity(manifest: Manifest, artifact: Artifact) -> None:

@@ -14,7 +14,7 @@ import os
 import time
 
 from envsync.cache import sharing
-from envsync.cache.store import Store
+from envsync.cache.store import Store, is_sha256
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError
@@ -37,13 +37,15 @@ class WheelLock:
 class Turn:
     """One process's wait for its turn at one wheel.
 
-    :param sha256: of the wheel; None if it is not known before it was read, so that there is nothing to lock
+    :param sha256: of the wheel; None if it is not known before it was read, so that there is nothing to lock. So with
+        what is no sha256: it would name a file elsewhere
     """
 
     def __init__(self, store: Store, sha256: str | None) -> None:
         self._store = store
-        self._path = None if sha256 is None else f"{store.locks}/{sha256.lower()}"
-        self._part = f"{store.tmp}/{(sha256 or '').lower()}.part"
+        key = sha256.lower() if sha256 is not None and is_sha256(sha256) else None
+        self._path = None if key is None else f"{store.locks}/{key}"
+        self._part = f"{store.tmp}/{key}.part"
         self._seen = -1
         self._since = time.monotonic()
 
@@ -51,12 +53,12 @@ class Turn:
         """Try to take the lock; None if somebody else has it and is getting on."""
         if self._path is None:
             return WheelLock(None)
+        sharing.make_lock_file(self._store.root, self._path)
         try:
             held = flock.acquire_nowait(self._path, shared=False)
         except (LockingError, FilesystemError):
             return WheelLock(None)
         if held is not None:
-            sharing.grant(self._path, sharing.bits(self._store.root))
             return WheelLock(held)
         return None if self._moves() else WheelLock(None)
 

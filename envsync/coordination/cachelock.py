@@ -1,7 +1,8 @@
 """The cache lock: shared by whoever uses the cache, exclusive for whoever removes from it (uv pull request 15888).
 
     <cache>/.lock   the lock itself; held shared while a sync reads the store, never while it waits for anybody else
-    <cache>/.gate   held for an instant by whoever goes for the lock, shared; exclusively by a cleaner that waits
+    <cache>/.gate   shared for an instant by whoever goes for the lock; exclusive while a cleaner waits with it closed,
+                    shared while it waits with it open, so that no other cleaner closes it meanwhile
 
 flock(2) is not fair: syncs that overlap would keep a cleaner out for ever. So a cleaner closes the gate: no new sync
 gets past it, those that are there come to their end, and the lock falls free. Nor may a cleaner that waits for a
@@ -43,13 +44,15 @@ def gate_path(root: str) -> str:
     return f"{root}/.gate"
 
 
-def share(root: str, tell: Tell) -> Flock | None:
+def share(root: str, tell: Tell, *, deadline: float | None = None) -> Flock | None:
     """Take the cache lock shared; waits while the cache is cleaned.
 
     :param root: the cache directory, which exists
+    :param deadline: when to give up, by time.monotonic()
     :returns: None if this cache cannot be locked, so that nobody can clean it either
+    :raises WaitTimeoutError: it took longer; names who cleans it
     """
-    said = 0.0
+    said = -SAY_SECONDS
     while True:
         try:
             held = _pass_gate(root)
@@ -57,9 +60,15 @@ def share(root: str, tell: Tell) -> Flock | None:
             return None
         if held is not None:
             return held
-        if time.monotonic() - said >= SAY_SECONDS:
-            said = time.monotonic()
-            tell(f"waiting for the cache to be cleaned{_by(gate_path(root), lock_path(root))}")
+        now = time.monotonic()
+        if deadline is not None and now >= deadline:
+            who = _by_cleaner(root)
+            raise WaitTimeoutError(
+                f"gave up waiting for cache `{root}` to be cleaned{who}", hint="allow more with --timeout SECONDS"
+            )
+        if now - said >= SAY_SECONDS:
+            said = now
+            tell(f"waiting for the cache to be cleaned{_by_cleaner(root)}")
         time.sleep(POLL_SECONDS)
 
 
@@ -78,11 +87,8 @@ def _pass_gate(root: str) -> Flock | None:
 
 
 def _take(path: str, *, shared: bool) -> Flock | None:
-    is_new = not os.path.lexists(path)
-    held = flock.acquire_nowait(path, shared=shared)
-    if is_new:
-        sharing.grant(path, sharing.bits(os.path.dirname(path)))
-    return held
+    sharing.make_lock_file(os.path.dirname(path), path)
+    return flock.acquire_nowait(path, shared=shared)
 
 
 @contextmanager
@@ -95,50 +101,73 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     :raises FilesystemError: the cache cannot be written
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    closed = CLOSED_SECONDS
-    while True:
-        gate = _wait_for(gate_path(root), tell, deadline)
-        assert gate is not None
-        try:
-            held = _wait_for(lock_path(root), tell, deadline, until=time.monotonic() + closed)
-        finally:
-            gate.release()
-        if held is not None:
-            break
-        _rest(closed, deadline)
-        closed *= 2
+    try:
+        held = _Cleaner(root, tell, deadline).take()
+    except LockingError as error:
+        raise LockingError(
+            f"cache `{root}` cannot be cleaned: its filesystem has no locks, so that nobody can be kept out of it",
+            hint="remove the directory yourself while nothing is being synced",
+        ) from error
     try:
         yield
     finally:
         held.release()
 
 
-def _wait_for(path: str, tell: Tell, deadline: float | None, until: float | None = None) -> Flock | None:
-    """Take a lock exclusively; None if that took until then."""
-    said = time.monotonic()
-    while True:
-        held = _take(path, shared=False)
-        if held is not None:
-            return held
+class _Cleaner:
+    """The wait of one cleaner. The words change with what is waited for; who that is, is looked up once a second."""
+
+    def __init__(self, root: str, tell: Tell, deadline: float | None) -> None:
+        self._gate = gate_path(root)
+        self._lock = lock_path(root)
+        self._tell = tell
+        self._deadline = deadline
+        self._said = -SAY_SECONDS
+
+    def take(self) -> Flock:
+        closed = CLOSED_SECONDS
+        while True:
+            while (gate := _take(self._gate, shared=False)) is None:
+                self._pause(self._gate)
+            try:
+                until = time.monotonic() + closed
+                while time.monotonic() < until:
+                    held = _take(self._lock, shared=False)
+                    if held is not None:
+                        return held
+                    self._pause(self._lock)
+                gate.downgrade()
+                until = time.monotonic() + closed
+                while time.monotonic() < until:
+                    self._pause(self._lock)
+            finally:
+                gate.release()
+            closed *= 2
+
+    def _pause(self, path: str) -> None:
+        """Wait for a moment, and say for whom.
+
+        :raises WaitTimeoutError: that was the last one
+        """
         now = time.monotonic()
-        if deadline is not None and now >= deadline:
-            raise WaitTimeoutError(f"gave up waiting for whoever uses the cache{_by(path)}")
-        if until is not None and now >= until:
-            return None
-        if now - said >= SAY_SECONDS:
-            said = now
-            tell(f"waiting for syncs that use the cache{_by(path)}")
+        if self._deadline is not None and now >= self._deadline:
+            raise WaitTimeoutError(
+                f"gave up waiting for whoever uses the cache{_by(self._lock) or _by(self._gate)}; nothing was removed",
+                hint="allow more with --timeout SECONDS, or wait for them to end",
+            )
+        if now - self._said >= SAY_SECONDS:
+            self._said = now
+            self._tell(f"waiting for whoever uses the cache{_by(path)}")
         time.sleep(POLL_SECONDS)
 
 
-def _rest(seconds: float, deadline: float | None) -> None:
-    """Let others in."""
-    if deadline is not None:
-        seconds = max(0.0, min(seconds, deadline - time.monotonic()))
-    time.sleep(seconds)
+def _by_cleaner(root: str) -> str:
+    """Name who closes the gate; who holds the lock is the same one, or syncs that it waits for."""
+    return _by(gate_path(root)) or _by(lock_path(root))
 
 
-def _by(*paths: str) -> str:
-    """Name who holds one of these locks, as far as that can be seen from here."""
-    pids = sorted({pid for path in paths for pid in processes.holders(path)} - {os.getpid()})
-    return f" by pid {', '.join(map(str, pids[:5]))}" if pids else ""
+def _by(path: str) -> str:
+    """Name who holds a lock, as far as that can be seen from here."""
+    pids = [pid for pid in processes.holders(path) if pid != os.getpid()]
+    more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
+    return f": pid {', '.join(map(str, pids[:5]))}{more}" if pids else ""

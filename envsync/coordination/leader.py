@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
@@ -413,7 +413,9 @@ class Leader:
             self.store.settle(os.path.abspath(fallback) if fallback else self.private_cache, passing=not fallback)
         for root in (self.store.below, self.store.root):
             if root is not None and root != self.private_cache:
-                lock = cachelock.share(root, lambda what: self.progress(what, 0, 0))
+                with suppress(OSError):  # a fallback that cannot be made is an error once something has to go there
+                    os.makedirs(root, exist_ok=True)
+                lock = cachelock.share(root, lambda what: self.progress(what, 0, 0), deadline=self.occupancy.deadline)
                 if lock is not None:
                     self.cache_locks.append(lock)
 

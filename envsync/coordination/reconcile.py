@@ -217,7 +217,8 @@ class Reconciler:
         try:
             return changer.prepare(planned, self.seeker.manifests, owned, load_ledger(self.environment), self.report)
         except PoisonedError as error:
-            self.notes.append(f"{error.message}; it was set aside and fetched again")
+            if os.path.lexists(self.store.path(error.sha256)):  # else it was cleaned while we waited for commands
+                self.notes.append(f"{error.message}; it was set aside and fetched again")
             self.store.discard(error.sha256)
             self.seeker.fetch()
             return None

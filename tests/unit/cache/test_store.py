@@ -470,3 +470,121 @@ def test_processes_add_the_same_wheels_at_once(store: Store, tmp_path: Path, dam
         found = [store.get(sha256_of(wheel)) for wheel in wheels]
         assert all(found)
         assert len(os.listdir(store.wheels)) == 10
+
+
+class TestSettling:
+    """A store that cannot be written is read, and what it lacks goes elsewhere."""
+
+    @pytest.fixture
+    def refused(self, monkeypatch: pytest.MonkeyPatch, store: Store) -> Store:
+        """The same store for somebody who may not write to it."""
+        access = os.access
+
+        def refuse(path: str, mode: int) -> bool:
+            return not path.startswith(store.root) and access(path, mode)
+
+        monkeypatch.setattr(module.os, "access", refuse)
+        return Store(store.root)
+
+    def test_a_store_that_can_be_written_stays(self, store: Store, tmp_path: Path) -> None:
+        """The fallback is not touched."""
+        store.settle(str(tmp_path / "fallback"))
+        assert (store.root, store.below, store.memory) == (str(tmp_path / "cache"), None, store.root)
+        assert not (tmp_path / "fallback").exists()
+
+    @pytest.mark.parametrize("passing", [True, False])
+    def test_what_is_there_is_used_and_the_rest_goes_elsewhere(
+        self, store: Store, refused: Store, wheel: str, tmp_path: Path, *, passing: bool
+    ) -> None:
+        """Nothing is made in the fallback before something is added; what stays is remembered there, too."""
+        there = store.add(wheel, artifact(wheel))
+        os.utime(store.path(there.sha256), (5000, 5000))
+        before = tree(store.root)
+        refused.settle(str(tmp_path / "fallback"), passing=passing)
+        assert (refused.below, refused.root) == (store.root, str(tmp_path / "fallback"))
+        assert refused.memory == (store.root if passing else refused.root)
+        assert refused.get(there.sha256) == there
+        assert refused.path(there.sha256) == store.path(there.sha256)
+        assert refused.add(wheel, artifact(wheel)) == there
+        assert not (tmp_path / "fallback").exists()
+        other = build_wheel(tmp_path, "other")
+        refused.prepare()
+        added = refused.add(other, artifact(other))
+        assert refused.path(added.sha256) == f"{tmp_path}/fallback/v1/wheels/{added.sha256}"
+        assert refused.get(added.sha256) == added
+        assert store.get(added.sha256) is None
+        assert tree(store.root) == before
+
+    def test_a_poisoned_entry_below_is_shunned(self, store: Store, refused: Store, wheel: str, tmp_path: Path) -> None:
+        """It cannot be removed; from then on it is as if it were not there."""
+        there = store.add(wheel, artifact(wheel))
+        refused.settle(str(tmp_path / "fallback"))
+        refused.discard(there.sha256.upper())
+        assert refused.get(there.sha256) is None
+        refused.prepare()
+        assert refused.add(wheel, artifact(wheel)) == there
+        assert refused.path(there.sha256).startswith(str(tmp_path / "fallback"))
+        assert store.get(there.sha256) == there
+        refused.discard(there.sha256)
+        assert refused.get(there.sha256) is None
+        assert leftovers(refused) == []
+
+    @pytest.mark.parametrize("answer", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EIO])
+    def test_only_a_refusal_is_done_without(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+        """A full or broken disk is an error."""
+
+        def fail(*_args: object, **_options: object) -> None:
+            raise OSError(answer, os.strerror(answer))
+
+        monkeypatch.setattr(module.os, "makedirs", fail)
+        store = Store(str(tmp_path / "cache"))
+        if answer in (errno.ENOSPC, errno.EIO):
+            with pytest.raises(FilesystemError, match=os.strerror(answer)):
+                store.settle("elsewhere")
+        else:
+            store.settle("elsewhere")
+        assert store.root == (str(tmp_path / "cache") if answer in (errno.ENOSPC, errno.EIO) else "elsewhere")
+
+    def test_directories_that_another_of_the_group_is_just_making(
+        self, store: Store, refused: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They get the group's bits a moment after they are made: it is waited for, and no fallback used."""
+        access = module.os.access
+        os.chmod(store.root, 0o2770)
+        looks = 0
+
+        def allow_later(path: str, mode: int) -> bool:
+            nonlocal looks
+            looks += path == store.wheels
+            return path == store.root or looks > 3 or access(path, mode)
+
+        monkeypatch.setattr(module.os, "access", allow_later)
+        refused.settle("elsewhere")
+        assert (refused.below, refused.root) == (None, store.root)
+        assert looks == 4
+
+
+def test_a_use_is_noted_where_it_can_be(store: Store, wheel: str) -> None:
+    """The time of the entry's directory is now; of one that is not there, nothing is."""
+    added = store.add(wheel, artifact(wheel))
+    os.utime(store.path(added.sha256), (5000, 5000))
+    store.touch(added.sha256)
+    assert time.time() - os.stat(store.path(added.sha256)).st_mtime < 100
+    store.touch(ZERO)
+    assert not os.path.exists(store.path(ZERO))
+
+
+def test_what_may_not_be_removed_is_an_error_that_says_whose_turn_it_is(
+    store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of another user, in a cache that no group shares."""
+    added = store.add(wheel, artifact(wheel))
+
+    def refuse(_source: str, _destination: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(module.os, "rename", refuse)
+    with pytest.raises(FilesystemError, match=f"cannot remove `{store.path(added.sha256)}`") as caught:
+        store.discard(added.sha256)
+    assert "let its owner run" in str(caught.value.hint)
+    assert store.get(added.sha256) == added
