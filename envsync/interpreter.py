@@ -19,11 +19,11 @@ from envsync.request import libc_family
 from envsync.stamp import checksum
 from envsync.target import Interpreter
 
-FORMAT = 2
+FORMAT = 3
 OLDEST = (3, 9)
 
 _QUESTION = """\
-import json, os, sys, sysconfig
+import importlib.util, json, os, sys, sysconfig
 sys.path.append(sys.argv[1])
 if sys.version_info < (3, 9):
     print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3]}))
@@ -46,6 +46,7 @@ print(json.dumps({
     "version": "%d.%d.%d" % sys.version_info[:3],
     "machine": os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", ""),
     "cache_tag": sys.implementation.cache_tag or "",
+    "magic": importlib.util.MAGIC_NUMBER.hex(),
     "markers": default_environment(),
     "tags": [str(tag) for tag in sys_tags()],
     "layout": layout,
@@ -118,6 +119,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         layout=facts["layout"],
         fingerprint=facts["fingerprint"],
         key=key,
+        magic=facts["magic"],
     )
 
 

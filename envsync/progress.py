@@ -10,8 +10,8 @@ class Report(Protocol):
 
     What it raises ends the sync, at the latest before the commit is decided. Once it is, it must not raise.
 
-    :param phase: what is being done: "resolving", "downloading", "unpacking", "staging", "waiting for ...",
-        "committing", "verifying"
+    :param phase: what is being done: "resolving", "downloading", "unpacking", "compiling", "staging",
+        "waiting for ...", "committing", "verifying"
     :param done: how many of the phase's items are done
     :param total: how many there are
     :param bytes_done: bytes done, where the phase counts bytes

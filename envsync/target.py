@@ -36,11 +36,18 @@ class Interpreter(NamedTuple):
     """Stands for the markers and the tags."""
     key: str
     """Stands for the executable as it is: path, size, mtime, machine, C library."""
+    magic: str = ""
+    """The magic number of its bytecode, in hexadecimal (PEP 3147)."""
 
     @property
     def short_version(self) -> str:
         """The version as in 3.11."""
         return ".".join(self.version.split(".")[:2])
+
+    @property
+    def bytecode(self) -> str:
+        """The tag of bytecode that it runs, as in `cpython-311-a70d0d0a`; empty if it keeps none."""
+        return f"{self.cache_tag}-{self.magic}" if self.cache_tag and self.magic else ""
 
 
 class Artifact(NamedTuple):

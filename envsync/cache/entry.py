@@ -13,11 +13,12 @@ import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
+from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Manifest
 
 
-def spoiled(entry: str, manifest: Manifest) -> Iterator[str]:
-    """Name the files of an entry, relative to it, whose bytes are not those of the wheel any more.
+def spoiled(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
+    """Name the files of an entry, relative to it, whose bytes are not those of the wheel (its bytecode) any more.
 
     :param entry: the entry's directory
     """

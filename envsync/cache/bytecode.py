@@ -1,0 +1,200 @@
+"""The bytecode of wheels in the store, compiled once for each interpreter and linked ever after.
+
+    <root>/v1/bytecode/<sha256>/<tag>/     of one wheel, beside its entry: made in tmp, renamed here whole, immutable
+        manifest.json                      written last
+        purelib/pkg/__pycache__/mod.cpython-311.pyc
+
+The tag is the interpreter's cache tag and magic number, as in `cpython-311-a70d0d0a`: bytecode of one is good for all
+interpreters that have both.
+
+Invariants:
+
+- Bytecode is compiled from bytes whose hash was that in the wheel's manifest, so it stays right for that wheel
+  whatever becomes of the wheel's entry. It is of no use without it, and whoever removes that may remove it, too.
+- It is valid by CPython's own check: the header has the source's size and mtime (PEP 552), and every way of linking
+  keeps that mtime, which is the wheel's own. The bytecode files have it as well, to be compared before they are linked.
+- It is there whole or not at all, as an entry is (`envsync.cache.store`). Of two that add the same, the first wins.
+
+After a crash there are leftovers in tmp, which `Store.sweep` removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from envsync import disk, replace
+from envsync.cache.manifest import NAME, Directory, Manifest
+from envsync.cache.store import Store
+from envsync.errors import FilesystemError
+
+FORMAT = 1
+CACHE = "__pycache__"
+SUFFIX = ".py"
+_SCHEMES = frozenset({"purelib", "platlib"})
+"""Where modules are. Python itself compiles what is anywhere else, if it is ever imported."""
+_OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
+
+class Compiled(NamedTuple):
+    """The manifest of one wheel's bytecode for one kind of interpreter."""
+
+    sha256: str
+    """Of the wheel."""
+    filename: str
+    """The wheel's, for messages."""
+    tag: str
+    mtime: int
+    """Of every file, in seconds since the epoch: the wheel's."""
+    directories: tuple[Directory, ...]
+    """Every file but the manifest; each path ends in `__pycache__`."""
+    record: tuple[tuple[str, str], ...]
+    """(scheme, lines as in RECORD for its files with paths relative to the scheme, each ending in a newline)."""
+    failures: tuple[tuple[str, str], ...]
+    """(path of a source below its scheme, why it does not compile)."""
+
+
+def sources(manifest: Manifest) -> Iterator[tuple[str, str, list[str]]]:
+    """List the sources of a wheel that have bytecode: (scheme, directory below it, names), none empty."""
+    for scheme, path, files in manifest.directories:
+        if scheme in _SCHEMES:
+            names = [name for name, _, _ in files if name.endswith(SUFFIX) and name != SUFFIX]
+            if names and all(name != CACHE for name, _, _ in files):
+                yield scheme, path, names
+
+
+def name_of(source: str, tag: str) -> str:
+    """Return the name of the bytecode of a source, as in `mod.cpython-311.pyc` (PEP 3147)."""
+    return f"{source.removesuffix(SUFFIX)}.{_cache_tag(tag)}.pyc"
+
+
+def source_of(path: str, tag: str) -> str:
+    """Return the path of the source of bytecode, as in `pkg/mod.py` for `pkg/__pycache__/mod.cpython-311.pyc`."""
+    directory, _, name = path.rpartition("/")
+    return f"{directory.removesuffix(CACHE)}{name.removesuffix(f'.{_cache_tag(tag)}.pyc')}{SUFFIX}"
+
+
+def _cache_tag(tag: str) -> str:
+    return tag.rpartition("-")[0]
+
+
+class Shelf:
+    """The bytecode in a store for one kind of interpreter.
+
+    :param tag: cache tag and magic number
+    """
+
+    def __init__(self, store: Store, tag: str) -> None:
+        self.store = store
+        self.tag = tag
+
+    def path(self, sha256: str) -> str:
+        """Return the directory of a wheel's bytecode, which need not exist."""
+        return f"{self.store.root}/v1/bytecode/{sha256}/{self.tag}"
+
+    def get(self, sha256: str) -> Compiled | None:
+        """Read the manifest of a wheel's bytecode; None if there is none that can be used."""
+        try:
+            with open(f"{self.path(sha256)}/{NAME}", "rb", buffering=0) as stream:
+                compiled = load(stream.read())
+        except (OSError, ValueError):
+            return None  # absent, damaged and unreadable come to the same: it has to be compiled
+        return compiled if (compiled.sha256, compiled.tag) == (sha256, self.tag) else None
+
+    def find(self, manifests: Iterable[Manifest]) -> tuple[dict[str, Compiled], list[Manifest]]:
+        """Find the bytecode of wheels. Returns it by the wheel's sha256, and those of which it has to be compiled."""
+        found: dict[str, Compiled] = {}
+        missing: list[Manifest] = []
+        for manifest in manifests:
+            compiled = self.get(manifest.sha256)
+            if compiled is not None:
+                found[manifest.sha256] = compiled
+            elif next(sources(manifest), None) is not None:
+                missing.append(manifest)
+        return found, missing
+
+    def add(self, directory: str, compiled: Compiled) -> Compiled:
+        """Write the manifest of what was compiled, and rename it all into place, or use what is there by now.
+
+        :param directory: in the store's tmp; has all the files
+        :raises FilesystemError: it cannot be written; what is in the directory is of no use any more
+        """
+        data = dump(compiled)
+        replace.write(f"{directory}/{NAME}", data, mode=0o444)
+        path = self.path(compiled.sha256)
+        if self.store.durable:
+            disk.sync_filesystem(self.store.tmp)
+        for _ in range(10):
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.rename(directory, path)
+            except FileNotFoundError:
+                continue  # somebody has cleaned the parent away in between
+            except OSError as error:
+                if error.errno not in _OCCUPIED:
+                    raise FilesystemError("create", path, error) from error
+            else:
+                return load(data)  # just as whoever finds it later will read it
+            theirs = self.get(compiled.sha256)
+            if theirs is not None:
+                return theirs
+            self.discard(compiled.sha256)
+        raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+
+    def discard(self, sha256: str) -> None:
+        """Remove a wheel's bytecode: out of sight at once, then for good. Having nothing to remove is no error.
+
+        :raises FilesystemError: it is there and cannot be removed
+        """
+        aside = self.store.staging("discarded")
+        try:
+            os.makedirs(self.store.tmp, exist_ok=True)
+            os.rename(self.path(sha256), aside)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise FilesystemError("remove", self.path(sha256), error) from error
+            aside = self.path(sha256)  # in a lower layer of an overlay: it can be emptied but not renamed
+            replace.remove(f"{aside}/{NAME}")
+        replace.discard_tree(aside)
+
+
+def dump(compiled: Compiled) -> bytes:
+    """Serialize a manifest."""
+    value = {
+        "format": FORMAT,
+        "sha256": compiled.sha256,
+        "filename": compiled.filename,
+        "tag": compiled.tag,
+        "mtime": compiled.mtime,
+        "directories": [[d.scheme, d.path, d.files] for d in compiled.directories],
+        "record": compiled.record,
+        "failures": compiled.failures,
+    }
+    return replace.seal(json.dumps(value, separators=(",", ":")).encode())
+
+
+def load(data: bytes) -> Compiled:
+    """Read a manifest.
+
+    :raises ValueError: it is damaged or of another format; it is then as good as absent
+    """
+    try:
+        value = json.loads(replace.unseal(data))
+        if value["format"] != FORMAT:
+            raise ValueError(f"bytecode format {value['format']!r}, not {FORMAT}")
+        return Compiled(
+            sha256=value["sha256"],
+            filename=value["filename"],
+            tag=value["tag"],
+            mtime=value["mtime"],
+            directories=tuple(Directory(scheme, path, files) for scheme, path, files in value["directories"]),
+            record=tuple((scheme, lines) for scheme, lines in value["record"]),
+            failures=tuple((path, problem) for path, problem in value["failures"]),
+        )
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"damaged manifest: {error}") from None

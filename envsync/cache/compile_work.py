@@ -1,0 +1,151 @@
+"""One wheel that is being compiled: what there is to do, and what became of each of its sources.
+
+What is compiled is compared with the hash that the wheel's manifest has for it: bytecode of a file that somebody has
+changed would go on to run after the file is mended.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from envsync import replace
+from envsync.cache import record
+from envsync.cache.archive import printable
+from envsync.cache.bytecode import CACHE, Compiled, Shelf, name_of, sources
+from envsync.cache.manifest import Directory, Manifest
+from envsync.coordination.flock import Flock
+from envsync.errors import EnvsyncError, FilesystemError
+
+BATCH_FILES = 16
+
+
+class ChangedSourceError(EnvsyncError):
+    """A source in a store entry is not what was put there. Not the user's to see."""
+
+    def __init__(self, manifest: Manifest, path: str, reason: str) -> None:
+        super().__init__(f"the cached files of `{manifest.filename}` have been changed: `{path}`: {reason}")
+        self.manifest = manifest
+        self.path = path
+        self.reason = reason
+
+
+class Batch(NamedTuple):
+    """Some sources of one directory of one wheel."""
+
+    work: Work
+    scheme: str
+    path: str
+    names: list[str]
+    again: bool = False
+    """The first of them was being compiled when a child died."""
+
+
+class Work:
+    """One wheel that is being compiled, into a directory of its own in the store's tmp."""
+
+    def __init__(self, manifest: Manifest, shelf: Shelf, lock: Flock | None) -> None:
+        self.manifest = manifest
+        self.shelf = shelf
+        self.lock = lock
+        self.workspace = shelf.store.staging("compile")
+        self.entry = shelf.store.path(manifest.sha256)
+        self.left = 0
+        self.files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
+        self.lines: dict[str, list[str]] = {}
+        self.failures: list[tuple[str, str]] = []
+        self.expected = _hashes(manifest)
+
+    def begin(self) -> list[Batch]:
+        """Make the directories, and say what is to be done."""
+        batches = []
+        for scheme, path, names in sources(self.manifest):
+            target = self.target(scheme, path)
+            try:
+                os.makedirs(target)
+            except OSError as error:
+                raise FilesystemError("create", target, error) from error
+            self.left += len(names)
+            starts = range(0, len(names), BATCH_FILES)
+            batches += [Batch(self, scheme, path, names[start : start + BATCH_FILES]) for start in starts]
+        return batches
+
+    def target(self, scheme: str, path: str) -> str:
+        return "/".join(part for part in (self.workspace, scheme, path, CACHE) if part)
+
+    def request(self, batch: Batch) -> bytes:
+        """Return the line that asks a child for a batch."""
+        source = f"{self.entry}/{batch.scheme}/{batch.path}".rstrip("/")
+        asked = [source, self.target(batch.scheme, batch.path), batch.path, self.manifest.mtime, batch.names]
+        return json.dumps(asked).encode() + b"\n"
+
+    def take(self, batch: Batch, answer: Sequence[Any]) -> None:
+        """Take down what became of one source.
+
+        :raises ChangedSourceError: it is not the wheel's
+        :raises FilesystemError: its bytecode could not be written
+        """
+        kind, name, *details = answer
+        path = f"{batch.path}/{name}" if batch.path else name
+        if kind == "unreadable":
+            raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", details[0])
+        if kind == "unwritable":
+            cause = OSError(details[0], os.strerror(details[0]))
+            raise FilesystemError("write", f"{self.target(batch.scheme, batch.path)}/{name}c", cause)
+        if self.expected.get((batch.scheme, path)) != _encode(details[-1]):
+            raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", "its hash is not RECORD's")
+        if kind == "failed":
+            self.fail(batch, name, details[0])
+            return
+        size, digest, _ = details
+        directory = f"{batch.path}/{CACHE}" if batch.path else CACHE
+        compiled = name_of(name, self.shelf.tag)
+        self.files.setdefault((batch.scheme, directory), []).append((compiled, size, False))
+        line = record.line(f"{directory}/{compiled}", _encode(digest), size)
+        self.lines.setdefault(batch.scheme, []).append(line)
+        self.left -= 1
+
+    def fail(self, batch: Batch, name: str, problem: str) -> None:
+        """Take down that a source does not compile."""
+        self.failures.append((f"{batch.path}/{name}" if batch.path else name, printable(problem)))
+        self.left -= 1
+
+    def finish(self) -> Compiled:
+        """Bring it all into the store."""
+        directories = (Directory(scheme, path, sorted(files)) for (scheme, path), files in sorted(self.files.items()))
+        compiled = Compiled(
+            sha256=self.manifest.sha256,
+            filename=self.manifest.filename,
+            tag=self.shelf.tag,
+            mtime=self.manifest.mtime,
+            directories=tuple(directories),
+            record=tuple((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self.lines.items())),
+            failures=tuple(sorted(self.failures)),
+        )
+        try:
+            return self.shelf.add(self.workspace, compiled)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Remove what was not brought into the store, and release the lock."""
+        replace.discard_tree(self.workspace)
+        if self.lock is not None:
+            self.lock.release()
+
+
+def _hashes(manifest: Manifest) -> Mapping[tuple[str, str], str]:
+    """Return the hashes of a wheel's sources: (scheme, path) → sha256 as RECORD writes it."""
+    return {
+        (scheme, path): hash_.removeprefix("sha256=")
+        for scheme, lines in manifest.record
+        for path, hash_, _ in csv.reader(io.StringIO(lines, newline=""))
+    }
+
+
+def _encode(digest: str) -> str:
+    return record.encode(bytes.fromhex(digest))
