@@ -70,6 +70,8 @@ class Entry(NamedTuple):
     """Its top-level entries (`Layout.entry`)."""
     scripts: bool
     """Some of its files name the environment's path."""
+    bytecode: str = ""
+    """The tag of the bytecode that was installed with it; empty for none."""
 
 
 class Ledger(NamedTuple):
@@ -97,6 +99,7 @@ def load_ledger(environment: Environment) -> Ledger:
                 item["record"][1],
                 tuple(item["entries"]),
                 item["scripts"],
+                item.get("bytecode", ""),
             )
             for name, item in value["distributions"].items()
         }
@@ -115,6 +118,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
             "record": [entry.record_size, entry.record_mtime_ns],
             "entries": entry.entries,
             "scripts": entry.scripts,
+            **({"bytecode": entry.bytecode} if entry.bytecode else {}),
         }
         for name, entry in sorted(ledger.entries.items())
     }
@@ -163,8 +167,10 @@ def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Insta
             raw_name, _, version = directory.removesuffix(".dist-info").partition("-")
             name = canonicalize_name(raw_name)
             dist_info = f"{site}/{directory}"
-            origin = _origin(environment, dist_info, ledger.entries.get(name), version)
-            found.append(Installed(name, version, dist_info, origin))
+            entry = ledger.entries.get(name)
+            origin = _origin(environment, dist_info, entry, version)
+            bytecode = entry.bytecode if entry is not None and origin is not None else ""
+            found.append(Installed(name, version, dist_info, origin, bytecode))
     return sorted(found, key=lambda item: (item.name, item.dist_info))
 
 

@@ -53,6 +53,7 @@ class SyncOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     cache_fallback: str | os.PathLike[str] | None
     link_mode: str | None
+    compile_bytecode: bool
     durable: bool
     timeout: float | None
     busy: str | None
@@ -76,6 +77,7 @@ def sync(
     cache_dir: str | os.PathLike[str] | None = None,
     cache_fallback: str | os.PathLike[str] | None = None,
     link_mode: str | None = None,
+    compile_bytecode: bool = False,
     durable: bool = False,
     timeout: float | None = None,
     busy: str | None = None,
@@ -90,6 +92,7 @@ def sync(
     :param env: the environment; default: `.venv` beside the lock file
     :param cache_fallback: where to keep what a cache lacks that cannot be written to; default: this environment alone
     :param link_mode: how files come from the cache: "auto" (default), "hardlink" or "copy"
+    :param compile_bytecode: compile all modules, once for each Python, in the cache
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
@@ -109,6 +112,7 @@ def sync(
         "cache_dir": cache_dir,
         "cache_fallback": cache_fallback,
         "link_mode": link_mode,
+        "compile_bytecode": compile_bytecode,
         "durable": durable,
         "timeout": timeout,
         "busy": busy,
@@ -188,6 +192,7 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
         "no_index": options.get("no_index", False),
         "offline": options.get("offline", False),
         "link_mode": options.get("link_mode"),
+        "compile_bytecode": options.get("compile_bytecode", False),
         "durable": options.get("durable", False),
         "timeout": options.get("timeout"),
         "busy": options.get("busy"),

@@ -91,6 +91,7 @@ REQUEST = (
         "How files come from the cache: auto links where it can and copies elsewhere.",
         choices=("auto", "hardlink", "copy"),
     ),
+    Option("compile-bytecode", FLAG, "Compile all modules, once for each Python, in the cache.", shapes="target"),
 )
 HOW = (
     Option("durable", FLAG, "Force what is installed to the disk, so that a lost node leaves no broken environment."),

@@ -26,6 +26,8 @@ class Installed(NamedTuple):
     """Its .dist-info directory, relative to the environment."""
     origin: Origin | None
     """Known only for what envsync installed and what has not been touched since."""
+    bytecode: str = ""
+    """The tag of the bytecode that was installed with it (`Interpreter.bytecode`); empty for none."""
 
 
 class Wanted(NamedTuple):
@@ -34,6 +36,8 @@ class Wanted(NamedTuple):
     name: str
     version: str
     origin: Origin
+    bytecode: str = ""
+    """The tag of the bytecode that it is to have; empty if any will do, and none."""
 
 
 class Plan(NamedTuple):
@@ -59,7 +63,8 @@ def plan(
     """Plan the way from what is installed to what is wanted.
 
     A distribution that pip or uv installed is replaced by the verified wheel of the same version: nothing says
-    what is in it. Two dist-infos of one name are what an interrupted installer leaves: both go.
+    what is in it. Two dist-infos of one name are what an interrupted installer leaves: both go. What lacks the
+    bytecode that it is to have is installed anew with it.
 
     :param exact: remove what is not wanted
     :param spare: names that an exact sync keeps all the same (pip in a fresh environment)
@@ -74,10 +79,14 @@ def plan(
         want = wanted_by_name.get(item.name)
         if want is None:
             (remove if exact and item.name not in spare else keep).append(item)
-        elif item.origin == want.origin and count[item.name] == 1 and item.name not in reinstall:
+        elif _is_as_wanted(item, want) and count[item.name] == 1 and item.name not in reinstall:
             keep.append(item)
         else:
             remove.append(item)
     kept = {item.name for item in keep}
     install = [item for name, item in sorted(wanted_by_name.items()) if name not in kept]
     return Plan(tuple(remove), tuple(install), tuple(keep))
+
+
+def _is_as_wanted(item: Installed, want: Wanted) -> bool:
+    return item.origin == want.origin and want.bytecode in ("", item.bytecode)

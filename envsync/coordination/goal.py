@@ -106,12 +106,12 @@ class Seeker:
         :raises EnvsyncError: the lock file does not fit the Python, a wheel cannot be had, ...; nothing was touched
         """
         python = find_python(self.request, self.environment, ledger, self.store.memory)
-        return self._recall(python) or self._select(python, fetching=True)
+        return self._with_bytecode(self._recall(python) or self._select(python, fetching=True))
 
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
         python = find_python(self.request, self.environment, ledger, self.store.memory)
-        return self._select(python, fetching=False)
+        return self._with_bytecode(self._select(python, fetching=False))
 
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be poisoned."""
@@ -176,6 +176,13 @@ class Seeker:
             sha256 = manifest.sha256 if manifest is not None else artifact.sha256 or ""
             wanted.append(Wanted(artifact.name, artifact.version, Origin(sha256, artifact.direct_url)))
         return wanted
+
+    def _with_bytecode(self, goal: Goal) -> Goal:
+        """Want bytecode with everything, if it is asked for and the Python keeps any."""
+        if not self.request.flag("compile_bytecode"):
+            return goal
+        tag = goal.python.interpreter.bytecode
+        return goal._replace(wanted=tuple(item._replace(bytecode=tag) for item in goal.wanted))
 
     def _is_memorable(self, inputs: Inputs) -> bool:
         """Tell whether digest and interpreter alone decide the selection: so it is for pylock.toml."""

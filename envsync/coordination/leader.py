@@ -180,7 +180,7 @@ class Leader:
             self.seeker,
             self.occupancy,
             self.progress,
-            Host(self._check_in_place, self._begin, self._release_cache),
+            Host(self._check_in_place, self._begin, self._release_cache, lock),
         )
 
     def run(self, predecessor: dict[str, object]) -> Outcome:
@@ -225,7 +225,7 @@ class Leader:
         if self.store.below is not None and self.store.written:
             self.reconciler.notes.append(self._fallback_note(self.store.below))
         outcome.notes = tuple(self.reconciler.notes)
-        outcome.details = tuple(self._startup_files(planned))
+        outcome.details = (*self._startup_files(planned), *self.reconciler.details)
         if not planned.is_empty:
             counts = {"installed": len(planned.install), "removed": len(planned.remove)}
             self._tell("synced", seconds=outcome.seconds, **counts)

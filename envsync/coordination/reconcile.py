@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__, replace
+from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.store import Store
 from envsync.coordination import leftovers, processes
+from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
@@ -33,7 +35,7 @@ from envsync.transaction.change import Change, Changer, Ownership
 from envsync.transaction.linking import PoisonedError, read_umask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from envsync.plan import Installed
 
@@ -50,13 +52,19 @@ class Host:
     :ivar check_in_place: raises if the environment is not the one that is locked any more
     :ivar begin: about to change something
     :ivar release_cache: nothing is read from the cache any more, and we may have to wait for commands
+    :ivar lock: the environment lock
     """
 
-    __slots__ = ("begin", "check_in_place", "release_cache")
+    __slots__ = ("begin", "check_in_place", "lock", "release_cache")
 
     def __init__(
-        self, check_in_place: Callable[[], None], begin: Callable[[], None], release_cache: Callable[[], None]
+        self,
+        check_in_place: Callable[[], None],
+        begin: Callable[[], None],
+        release_cache: Callable[[], None],
+        lock: Flock,
     ) -> None:
+        self.lock = lock
         self.check_in_place = check_in_place
         self.begin = begin
         self.release_cache = release_cache
@@ -69,7 +77,9 @@ class Reconciler:
     :ivar damaged: distributions that are known to be damaged, to be installed anew once
     :ivar reclaim: files where envsync has installed one are its own, whatever has become of them
     :ivar resumed: a dead leader's stage was of use
+    :ivar uncompiled: wheels that go without bytecode this time, by sha256
     :ivar notes: what the user may want to know, a sentence each
+    :ivar details: what only those want to know who ask for more
     """
 
     def __init__(  # noqa: PLR0917
@@ -94,7 +104,9 @@ class Reconciler:
         self.reclaim = False
         self.doubtful = False
         self.resumed = False
+        self.uncompiled: frozenset[str] = frozenset()
         self.notes: list[str] = []
+        self.details: list[str] = []
 
     def reconcile(self, goal: Goal, layout: Layout) -> Plan:
         """Carry out plans until none is needed, and return the first that was carried out.
@@ -115,7 +127,7 @@ class Reconciler:
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
         """Look whether somebody has added or removed a distribution in the meantime."""
         installed = scan(self.environment, layout, load_ledger(self.environment))
-        return make_plan(self.request, goal, installed).is_empty
+        return make_plan(self.request, goal, installed, uncompiled=self.uncompiled).is_empty
 
     def restless(self) -> FilesystemError:
         cause = OSError(errno.EBUSY, "somebody else keeps changing it")
@@ -137,7 +149,7 @@ class Reconciler:
         workspace = self._workspace(goal, layout, planned, owned)
         committed = False
         try:
-            prepared = self._stage(goal, layout, planned, owned, workspace)
+            planned, prepared = self._stage(goal, layout, planned, owned, workspace)
             if prepared is None:
                 return None
             self.host.release_cache()
@@ -187,17 +199,19 @@ class Reconciler:
         reinstall = self.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
         while True:
-            planned = make_plan(self.request, goal, installed, unasked=unasked, reinstall=reinstall)
+            planned = make_plan(
+                self.request, goal, installed, unasked=unasked, reinstall=reinstall, uncompiled=self.uncompiled
+            )
             owned = change.ownership(
                 self.environment, layout, planned, self.seeker.manifests, ledger, self.store, reclaim=self.reclaim
             )
-            unasked += self._unasked(planned, owned)
+            unasked += self._unasked(goal, planned, owned)
             disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
             if disputed <= reinstall:
                 return planned, owned
             reinstall |= disputed
 
-    def _unasked(self, planned: Plan, owned: Ownership) -> list[Wanted]:
+    def _unasked(self, goal: Goal, planned: Plan, owned: Ownership) -> list[Wanted]:
         """Return what is not asked for, but stays, and needs a file of its own back. The store still has the wheel."""
         asked = self.seeker.manifests
         unasked = []
@@ -206,22 +220,59 @@ class Reconciler:
                 manifest = self.store.get(item.origin.sha256)
                 if manifest is not None:
                     asked[item.name] = manifest
-                    unasked.append(Wanted(item.name, item.version, item.origin))
+                    bytecode = goal.python.interpreter.bytecode if item.bytecode else ""
+                    unasked.append(Wanted(item.name, item.version, item.origin, bytecode))
         return unasked
 
-    def _stage(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str) -> Change | None:
+    def _stage(
+        self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str
+    ) -> tuple[Plan, Change | None]:
+        """Stage a plan. Returns it with what goes without bytecode as that, and None if it has to be made again."""
         mode = self.request.text("link_mode") or "auto"
         for item in planned.install:
             self.store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
         try:
-            return changer.prepare(planned, self.seeker.manifests, owned, load_ledger(self.environment), self.report)
+            compiled = self._compile(goal, planned)
+            planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
+            ledger = load_ledger(self.environment)
+            return planned, changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
         except PoisonedError as error:
-            if os.path.lexists(self.store.path(error.sha256)):  # else it was cleaned while we waited for commands
-                self.notes.append(f"{error.message}; it was set aside and fetched again")
-            self.store.discard(error.sha256)
-            self.seeker.fetch()
-            return None
+            if error.bytecode:
+                self.notes.append(f"{error.message}; it was set aside and compiled again")
+                Shelf(self.store, error.bytecode).discard(error.sha256)
+            else:
+                if os.path.lexists(self.store.path(error.sha256)):  # else it was cleaned while we waited for commands
+                    self.notes.append(f"{error.message}; it was set aside and fetched again")
+                self.store.discard(error.sha256)
+                self.seeker.fetch()
+            return planned, None
+
+    def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
+        """Bring the bytecode that a plan wants into the store. What a store lacks that is read-only is done without."""
+        wanted = {item.origin.sha256: item for item in planned.install if item.bytecode}
+        if not wanted:
+            return {}
+        from envsync.cache.compile_work import ChangedSourceError
+        from envsync.cache.compiling import compile_wheels
+
+        python, lock = goal.python.interpreter, self.host.lock
+        manifests = [self.seeker.manifests[item.name] for item in wanted.values()]
+        try:
+            compiled = compile_wheels(manifests, python, self.store, inherited=(lock.fd,), report=self.report)
+        except ChangedSourceError as error:
+            raise PoisonedError(error.manifest, error.path, error.reason) from error
+        except FilesystemError as error:
+            if not error.is_refusal:
+                raise
+            compiled, missing = Shelf(self.store, python.bytecode).find(manifests)
+            self.uncompiled |= {manifest.sha256 for manifest in missing}
+            self.notes.append(f"{len(missing)} of {len(wanted)} distributions come without bytecode: {error.message}")
+        for sha256, item in compiled.items():
+            name = f"{wanted[sha256].name}=={wanted[sha256].version}"
+            lines = [f"{name} has `{path}`, which does not compile: {problem}" for path, problem in item.failures]
+            self.details += [line for line in lines if line not in self.details]
+        return compiled
 
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))
@@ -247,15 +298,21 @@ def make_plan(
     *,
     unasked: Sequence[Wanted] = (),
     reinstall: frozenset[str] = frozenset(),
+    uncompiled: frozenset[str] = frozenset(),
 ) -> Plan:
     """Plan how what is installed becomes what is wanted, as the request's options say."""
     return plan(
         installed,
-        [*goal.wanted, *unasked],
+        without([*goal.wanted, *unasked], uncompiled),
         exact=not request.flag("inexact"),
         spare=spare_of(goal),
         reinstall=reinstall,
     )
+
+
+def without(wanted: Iterable[Wanted], uncompiled: frozenset[str]) -> Iterable[Wanted]:
+    """Do without bytecode where there is none to be had."""
+    return (item._replace(bytecode="") if item.origin.sha256 in uncompiled else item for item in wanted)
 
 
 def spare_of(goal: Goal) -> frozenset[str]:

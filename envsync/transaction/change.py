@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
@@ -168,15 +169,27 @@ class Changer(NamedTuple):
     link_mode: str
     host: str
 
-    def prepare(
-        self, plan: Plan, manifests: Mapping[str, Manifest], owned: Ownership, ledger: Ledger, report: Report
+    def prepare(  # noqa: PLR0917
+        self,
+        plan: Plan,
+        manifests: Mapping[str, Manifest],
+        compiled: Mapping[str, Compiled],
+        owned: Ownership,
+        ledger: Ledger,
+        report: Report,
     ) -> Change:
         """Stage what comes and decide the steps.
 
+        :param compiled: the bytecode of wheels, by their sha256
         :raises ConflictError: files that nobody owns are in the way; nothing has been touched
         :raises EnvsyncError: staging failed; the stage is to be thrown away
         """
-        items = [Item(wanted, manifests[wanted.name]) for wanted in plan.install]
+        items = [
+            Item(
+                wanted, manifests[wanted.name], compiled=compiled.get(wanted.origin.sha256) if wanted.bytecode else None
+            )
+            for wanted in plan.install
+        ]
         allotment = allot(items, self.layout, owned.kept)
         root = f"{self.environment.path}/{self.workspace}/new"
         try:
@@ -284,4 +297,5 @@ class Changer(NamedTuple):
             record_mtime_ns=mtime_ns,
             entries=tuple(sorted(entries_of(self.layout, manifest))),
             scripts=bool(manifest.scripts or manifest.rewrite),
+            bytecode=wanted.bytecode,
         )

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from envsync import forking
+from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Manifest
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.progress import Report
@@ -41,13 +42,17 @@ NEVER_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSU
 
 
 class PoisonedError(EnvsyncError):
-    """A store entry is not what was put there. Not the user's to see: the entry is set aside and fetched again."""
+    """A store entry is not what was put there. Not the user's to see: the entry is set aside and fetched again.
 
-    def __init__(self, manifest: Manifest, path: str, reason: str | None) -> None:
+    :ivar bytecode: the tag, if it is bytecode of an entry; that is compiled again
+    """
+
+    def __init__(self, manifest: Manifest | Compiled, path: str, reason: str | None) -> None:
         super().__init__(
             f"the cached files of `{manifest.filename}` have been changed: `{path}`: {reason or 'it cannot be read'}"
         )
         self.sha256 = manifest.sha256
+        self.bytecode = manifest.tag if isinstance(manifest, Compiled) else ""
 
 
 class Job(NamedTuple):
@@ -58,7 +63,7 @@ class Job(NamedTuple):
     """Is made if it is missing."""
     files: Sequence[Sequence[Any]]
     """(name, size, executable) of each."""
-    manifest: Manifest
+    manifest: Manifest | Compiled
 
 
 class Linker:

@@ -53,7 +53,7 @@ def allot(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, s
         for item in holders:
             if item.wanted.name != winner:
                 skips.setdefault(item.wanted.name, set()).add(path)
-    allotted = tuple(Item(item.wanted, item.manifest, frozenset(skips.get(item.wanted.name, ()))) for item in items)
+    allotted = tuple(item._replace(skip=frozenset(skips.get(item.wanted.name, ()))) for item in items)
     return Allotment(allotted, frozenset(give_way), differing)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from envsync import replace
+from envsync.cache.bytecode import Compiled, Shelf, source_of
 from envsync.cache.manifest import Directory, Manifest
 from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
@@ -31,11 +32,14 @@ RESERVED_AT_THE_TOP = RESERVED | {".lock"}
 
 
 class Item(NamedTuple):
-    """One distribution to be staged, and the files of it that another one provides (`envsync.transaction.sharing`)."""
+    """One distribution to be staged."""
 
     wanted: Wanted
     manifest: Manifest
     skip: frozenset[str] = frozenset()
+    """The files of it that another one provides (`envsync.transaction.sharing`)."""
+    compiled: Compiled | None = None
+    """Its bytecode, if it is to have any."""
 
 
 class Staged:
@@ -79,8 +83,13 @@ class Stager:
         """
         groups: dict[str, list[Job]] = {}
         for item in items:
+            entry = self.store.path(item.manifest.sha256)
             for directory in item.manifest.directories:
-                self._assign(item, directory, groups)
+                self._assign(item, item.manifest, entry, directory, groups)
+            if item.compiled is not None:
+                entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256)
+                for directory in item.compiled.directories:
+                    self._assign(item, item.compiled, entry, directory, groups)
         _clear(self.root, self.staged.tree)
         self.linker.run(list(groups.values()), report)
         for item in items:
@@ -88,15 +97,20 @@ class Stager:
         self.staged.copied = self.linker.copied
         return self.staged
 
-    def _assign(self, item: Item, directory: Directory, groups: dict[str, list[Job]]) -> None:
-        """Assign a directory to the group of its top-level entry."""
+    def _assign(
+        self, item: Item, has: Manifest | Compiled, entry: str, directory: Directory, groups: dict[str, list[Job]]
+    ) -> None:
+        """Assign a directory to the group of its top-level entry.
+
+        :param has: the manifest that lists it, of what is at `entry`
+        """
         manifest = item.manifest
         base = self.layout.directory(directory.scheme, manifest.name)
         names = RESERVED if base else RESERVED_AT_THE_TOP
-        files = self._chosen(directory, base, item)
+        files = self._chosen(directory, base, item, has)
         if not files:
             return
-        source = f"{self.store.path(manifest.sha256)}/{directory.scheme}"
+        source = f"{entry}/{directory.scheme}"
         if directory.path:
             first = directory.path.partition("/")[0]
             reserved = first in names
@@ -110,14 +124,17 @@ class Stager:
         if reserved and (directory.scheme == "data" or base in self.layout.sites):
             raise WheelError(manifest.filename, f"it wants to write to `{path}`, which is reserved")
         self.staged.tree.directory(path).files.update([name for name, _, _ in files])
-        groups.setdefault(group, []).append(Job(source, f"{self.root}/{path}", files, manifest))
+        groups.setdefault(group, []).append(Job(source, f"{self.root}/{path}", files, has))
 
-    def _chosen(self, directory: Directory, base: str, item: Item) -> Sequence[Sequence[Any]]:
+    def _chosen(self, directory: Directory, base: str, item: Item, has: Manifest | Compiled) -> Sequence[Sequence[Any]]:
+        """Leave out what another distribution provides, with its bytecode, and what is rewritten."""
         rewrite = item.manifest.rewrite if directory.scheme == "scripts" else ()
         if not rewrite and not item.skip:
             return directory.files
         left_out = item.skip.union(f"{base}/{name}" for name in rewrite)
         path = posixpath.join(base, directory.path)
+        if isinstance(has, Compiled):
+            return [file for file in directory.files if source_of(f"{path}/{file[0]}", has.tag) not in left_out]
         return [file for file in directory.files if posixpath.join(path, file[0]) not in left_out]
 
     def _generate(self, item: Item) -> None:

@@ -12,8 +12,9 @@ distributions share, or in which somebody keeps a file of their own, is changed 
 All removals come before all placements; the old .dist-info directories go first and the new ones come last, so
 that whoever looks in between (pip, importlib.metadata) sees a distribution missing rather than half of it.
 
-Bytecode in `__pycache__` belongs to whoever owns its source: what is compiled from a file that goes, goes too.
-Otherwise, a source of the same size and mtime would run its predecessor's code (PEP 552).
+Bytecode in `__pycache__` belongs to whoever owns its source: what is compiled from a file that goes, goes too, and so
+does what is found where a source comes. Otherwise, a source of the same size and mtime would run its predecessor's
+code (PEP 552).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class _Decider:
 
     def _visit(self, path: str, removed: Node | None, added: Node | None) -> None:
         entries = self.listing(path) or {}
-        removed = self._with_bytecode(path, entries, removed)
+        removed = self._with_bytecode(path, entries, removed, added)
         names: set[str] = set()
         for node in (removed, added):
             if node is not None:
@@ -151,7 +152,7 @@ class _Decider:
         entries = self.listing(path)
         if entries is None:
             return False
-        node = self._with_bytecode(path, entries, removed) or removed
+        node = self._with_bytecode(path, entries, removed, None) or removed
         for name, is_directory in entries.items():
             if not is_directory:
                 if name not in node.files:
@@ -167,15 +168,22 @@ class _Decider:
                 return False
         return True
 
-    def _with_bytecode(self, path: str, entries: Mapping[str, bool], removed: Node | None) -> Node | None:
-        """Add the bytecode of the sources that go from a directory to what goes."""
-        if removed is None or not entries.get("__pycache__"):
+    def _with_bytecode(
+        self, path: str, entries: Mapping[str, bool], removed: Node | None, added: Node | None
+    ) -> Node | None:
+        """Add the bytecode of the sources that go from a directory, or come into it, to what goes."""
+        if not entries.get("__pycache__"):
             return removed
-        sources = {name[:-3] for name in removed.files if name.endswith(".py")}
+        files = [*(removed.files if removed else ()), *(added.files if added else ())]
+        sources = {name[:-3] for name in files if name.endswith(".py")}
         if not sources:
             return removed
         compiled = self.listing(f"{path}/__pycache__" if path else "__pycache__") or {}
         owned = {name for name, is_directory in compiled.items() if not is_directory and _has_source(name, sources)}
+        if removed is None:
+            if not owned:
+                return None
+            removed = Node()
         extended = Node()
         extended.files = removed.files
         extended.children = dict(removed.children)

@@ -51,6 +51,17 @@ def test_the_url_decides() -> None:
     assert plan([there("a", origin=url)], [want("a", origin=url)]).is_empty
 
 
+def test_bytecode_that_is_wanted_and_lacking_is_a_reason() -> None:
+    """What has none, or that of another Python, is installed anew with it; what has some when none is wanted stays."""
+    wanted = want("a")._replace(bytecode="cpython-311-a70d0d0a")
+    for lacking in (there("a"), there("a")._replace(bytecode="cpython-310-6f0d0d0a")):
+        planned = plan([lacking], [wanted])
+        assert (planned.remove, planned.install) == ((lacking,), (wanted,))
+    has = there("a")._replace(bytecode=wanted.bytecode)
+    assert plan([has], [wanted]).is_empty
+    assert plan([has], [want("a")]).is_empty
+
+
 def test_what_others_installed_is_replaced() -> None:
     """Nothing says what is in a distribution that pip installed."""
     planned = plan([there("a", origin=None)], [want("a")])

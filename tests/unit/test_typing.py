@@ -36,6 +36,7 @@ options: envsync.SyncOptions = {
     "offline": True,
     "cache_dir": os.fspath("cache"),
     "link_mode": "copy",
+    "compile_bytecode": True,
     "timeout": 3.5,
     "busy": "fail",
 }

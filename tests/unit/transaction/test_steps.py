@@ -151,7 +151,7 @@ def expected(there: Tree, removed: Collection[str], added: Mapping[str, str], sa
 
     An empty directory stays unless what goes was in it, by its RECORD.
     """
-    goes = set(removed) | bytecode_of(removed, there.files)
+    goes = set(removed) | bytecode_of({*removed, *added}, there.files)
     left = {path: content for path, content in there.files.items() if path not in goes}
     owned = set().union(*(ancestors(path) for path in removed))
     nobodys = {path for path in there.directories if not any(within(each, path) for each in there.files)} - owned
@@ -170,7 +170,7 @@ def expected(there: Tree, removed: Collection[str], added: Mapping[str, str], sa
 
 @given(cases())
 def test_the_result_is_what_was_asked_for(case: tuple[Tree, list[str], dict[str, str], set[str]]) -> None:
-    """Present − removed − their bytecode + added: exactly that, or the conflicts are named and nothing is done."""
+    """Present − removed − bytecode of what goes or comes + added: exactly that, or all conflicts and nothing done."""
     there, removed, added, same = case
     decision = decide(there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda path: path in same)
     wanted = expected(there, removed, added, same)
@@ -267,6 +267,22 @@ def test_bytecode_of_others_stays() -> None:
         "lib/site/a/__pycache__/a.cpython-311.pyc",
     ]
     assert simple(present, ["lib/site/a.py"], []).remove == ("lib/site/a.py",)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_bytecode_goes_where_its_source_comes(compiled: bool) -> None:
+    """A leftover of nobody's would run instead of a source of its size and time; it is not in the way either."""
+    leftover, others = "lib/site/__pycache__/a.cpython-311.pyc", "lib/site/__pycache__/b.cpython-311.pyc"
+    decision = simple([leftover, others], [], ["lib/site/a.py", *([leftover] if compiled else [])])
+    placed = (leftover, "lib/site/a.py") if compiled else ("lib/site/a.py",)
+    assert decision == Decision((leftover,), placed, ())
+
+
+def test_bytecode_is_placed_file_by_file_where_others_have_some() -> None:
+    """In a directory that others share, `__pycache__` is shared, too."""
+    present = ["lib/site/a/x.py", "lib/site/a/__pycache__/x.cpython-311.pyc"]
+    added = ["lib/site/a/y.py", "lib/site/a/__pycache__/y.cpython-311.pyc"]
+    assert simple(present, [], added) == Decision((), (added[1], added[0]), ())
 
 
 def test_bytecode_of_a_module_with_a_dot_in_its_name() -> None:
