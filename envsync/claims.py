@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from envsync.cache import record
+from envsync.cache.bytecode import Shelf, source_of
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
@@ -34,6 +35,7 @@ from envsync.plan import Installed
 from envsync.reading import Expectation, Ground, read
 
 WHEEL = "the wheel"
+BYTECODE = "the cache"
 RECORD = "RECORD"
 EVERY = "every distribution"
 OUTSIDE = "a symbolic link leads out of the environment"
@@ -55,9 +57,19 @@ class Finding(NamedTuple):
     detail: str
 
 
+class Bytecode(NamedTuple):
+    """What envsync installed beside a source."""
+
+    expected: Expectation
+    source: str
+    mtime: int
+    """Of the source, in seconds since the epoch. If it has another, Python has compiled it anew, or will."""
+
+
 class Claims:
     """Who has which files.
 
+    :ivar bytecode: path → what the distribution expects that provides the source
     :ivar files: path → what each distribution that has it expects, the one that decides first
     :ivar trees: paths that belong, with all below, to a distribution of which nobody knows the files any more
     :ivar directories: those that somebody has though nothing need be in them
@@ -67,6 +79,7 @@ class Claims:
 
     def __init__(self) -> None:
         self.files: dict[str, list[Expectation]] = {}
+        self.bytecode: dict[str, list[Bytecode]] = {}
         self.trees: set[str] = set()
         self.directories: set[str] = set()
         self.findings: list[Finding] = []
@@ -85,6 +98,17 @@ class Claims:
                 expected.sort(key=_name, reverse=True)
                 if all(item.ours for item in expected):
                     self.files[path] = expected[:1]
+        for path, several in list(self.bytecode.items()):
+            provided = [item for item in several if self._provider(item.source) == item.expected.distribution]
+            if provided:
+                self.bytecode[path] = provided
+            else:
+                del self.bytecode[path]
+
+    def _provider(self, path: str) -> str | None:
+        """Return who provides a file; None if that is not certain."""
+        expected = self.files.get(path, ())
+        return expected[0].distribution if len(expected) == 1 else None
 
 
 def _name(expected: Expectation) -> str:
@@ -212,6 +236,7 @@ class _Gatherer:
         """Claim what a wheel has, and compare RECORD with it."""
         for path, expected in self._files(manifest):
             self.claims.add(path, expected)
+        self._add_bytecode(entry, manifest)
         lines = self._lines(manifest)
         site = posixpath.dirname(item.dist_info)
         if entry.origin.direct_url is not None:
@@ -240,6 +265,18 @@ class _Gatherer:
             for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
                 path = f"{base}/{name}" if base else name
                 yield path, Expectation(manifest.name, hash_, int(size), WHEEL, (scheme, name) in executable, ours=True)
+
+    def _add_bytecode(self, entry: Entry, manifest: Manifest) -> None:
+        """Claim the bytecode that was installed with a wheel, as long as the cache knows what it was."""
+        assert self.store is not None
+        compiled = Shelf(self.store, entry.bytecode).get(manifest.sha256) if entry.bytecode else None
+        for scheme, text in compiled.record if compiled is not None else ():
+            base = self.layout.directory(scheme, manifest.name)
+            for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
+                path = f"{base}/{name}"
+                expected = Expectation(manifest.name, hash_, int(size), BYTECODE, ours=True)
+                item = Bytecode(expected, source_of(path, entry.bytecode), manifest.mtime)
+                self.claims.bytecode.setdefault(path, []).append(item)
 
     def _lines(self, manifest: Manifest) -> list[str]:
         """List the lines for these files as an installed RECORD has them (`envsync.transaction.stage`)."""

@@ -6,9 +6,10 @@ Nothing is changed and no lock is taken: whoever wants an answer that holds for 
 meanwhile. Damage never raises. Nothing is read outside of the environment, and nothing through a symbolic link that
 leads there.
 
-What is not covered: bytecode in `__pycache__`, which belongs to its source and is made anew by whoever runs that; the
-content of what nobody has recorded a hash for, which is what `venv` makes, and scripts of which RECORD was edited along
-with them, and its time set back; files beside site-packages and bin that nobody has.
+What is not covered: bytecode in `__pycache__` that Python has compiled by itself, which belongs to its source and is
+made anew by whoever runs that, and so is what envsync installed beside a source that has got another time; the content
+of what nobody has recorded a hash for, which is what `venv` makes, and scripts of which RECORD was edited along with
+them, and its time set back; files beside site-packages and bin that nobody has.
 """
 
 from __future__ import annotations
@@ -107,12 +108,24 @@ def _jobs(claims: Claims, ground: Ground, findings: list[Finding]) -> Iterator[J
     """List the files to look at; those that may not be looked at become findings."""
     for path, expectations in claims.files.items():
         if is_bytecode(path):
-            continue
+            continue  # whoever recorded it has compiled it in place
         place = ground.place_of_file(path)
         if place is None:
             findings.append(Finding("changed", path, expectations[0].distribution, OUTSIDE))
         else:
             yield Job(path, place, expectations)
+    for path, several in claims.bytecode.items():
+        place = ground.place_of_file(path)
+        if place is not None and _has_time(ground, several[0].source, several[0].mtime):
+            yield Job(path, place, [several[0].expected])
+
+
+def _has_time(ground: Ground, path: str, mtime: int) -> bool:
+    place = ground.place_of_file(path)
+    try:
+        return place is not None and os.stat(f"{ground.root}/{place}").st_mtime_ns == mtime * 1_000_000_000
+    except OSError:
+        return False  # it is missed by itself
 
 
 def is_bytecode(path: str) -> bool:

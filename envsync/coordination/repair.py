@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, replace, stamp
+from envsync.cache.bytecode import Shelf
 from envsync.cache.entry import spoiled
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
@@ -191,7 +192,11 @@ class Repair(Leader):
         self.before = stamp.load(data) if data else None
         self.reconciler.reclaim = True
         python = find_python(self.request, self.environment, ledger, self.store.memory)
-        wanted = tuple(Wanted(name, entry.version, entry.origin) for name, entry in sorted(ledger.entries.items()))
+        tag = python.interpreter.bytecode
+        wanted = tuple(
+            Wanted(name, entry.version, entry.origin, tag if entry.bytecode else "")
+            for name, entry in sorted(ledger.entries.items())
+        )
         goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
         self._find_wheels(goal, ledger)
         self.env, self.digest = python.env, goal.digest
@@ -202,6 +207,7 @@ class Repair(Leader):
         found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
         needed = set(found) if goal.python.make else set(self.reconciler.damaged)
         self._discard_spoiled({name: manifest for name, manifest in found.items() if name in needed})
+        self._discard_spoiled_bytecode([item for item in goal.wanted if item.name in needed and item.bytecode])
         found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
         missing = sorted(name for name in needed if name in found and found[name] is None)
         if missing and self.asked is not None:
@@ -226,6 +232,18 @@ class Repair(Leader):
                         f"the cached files of `{manifest.filename}` have been changed, too (`{path}`), and set aside"
                     )
                     self.store.discard(manifest.sha256)
+
+    def _discard_spoiled_bytecode(self, wanted: Iterable[Wanted]) -> None:
+        """As `_discard_spoiled`; it is compiled again."""
+        for item in wanted:
+            shelf, sha256 = Shelf(self.store, item.bytecode), item.origin.sha256
+            compiled = shelf.get(sha256)
+            path = next(spoiled(shelf.path(sha256), compiled), None) if compiled is not None else None
+            if path is not None:
+                self.reconciler.notes.append(
+                    f"the cached bytecode of `{item.name}` has been changed, too (`{path}`), and set aside"
+                )
+                shelf.discard(sha256)
 
     def _write_stamp(self, vouched: Stamp, goal: Goal, layout: Layout) -> None:
         """Vouch for the environment again, if it is what the stamp was for."""
