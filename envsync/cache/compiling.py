@@ -1,8 +1,9 @@
 """Compile wheels of the store into bytecode: once for each kind of interpreter, by children of the target itself.
 
-Each child is given one batch of a directory's sources at a time (`envsync.cache.compile_child`), so that it is always
-known which file one of them died at: that one is tried once more, and is then taken for one that does not compile.
-What does not compile is no failure; Python says it to whoever imports it.
+Each child is given a batch of a directory's sources, and the next one before it is done with that, for on a busy
+machine we may be late (`envsync.cache.compile_child`). It answers in order, so that it is always known which file one
+of them died at: that one is tried once more, and is then taken for one that does not compile. What does not compile is
+no failure; Python says it to whoever imports it.
 
 Children have no descriptors but their pipes and the environment lock, which whoever writes for a leader holds. They
 end when their input does, so that nobody waits for a dead leader's children for longer than one file takes.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
 import subprocess
 import sys
@@ -76,8 +78,9 @@ class _Child:
     def __init__(self, interpreter: Interpreter, inherited: Sequence[int]) -> None:
         self.executable = interpreter.executable
         self.expected = [interpreter.cache_tag, interpreter.magic]
-        self.batch: Batch | None = None
+        self.batches: deque[Batch] = deque()
         self.answered = 0
+        """Of the first batch."""
         self.greeted = False
         self.rest = b""
         words = [self.executable, "-I", "-S", "-B", "-W", "ignore", "-X", f"utf8={sys.flags.utf8_mode}"]
@@ -95,14 +98,15 @@ class _Child:
         assert self.process.stdout is not None
         self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
 
-    @property
-    def is_free(self) -> bool:
-        return self.greeted and self.batch is None
+    def takes(self, request: bytes) -> bool:
+        """Tell whether it can be asked without waiting: it is reading, or its pipe is empty and has room."""
+        if not self.greeted:
+            return False
+        return not self.batches or (len(self.batches) < 2 and len(request) <= select.PIPE_BUF)
 
-    def ask(self, batch: Batch) -> None:
-        """Give it something to do. It is reading, so that this does not wait."""
-        self.batch, self.answered = batch, 0
-        data = batch.work.request(batch)
+    def ask(self, batch: Batch, data: bytes) -> None:
+        """Give it something to do that it takes."""
+        self.batches.append(batch)
         try:
             while data:
                 data = data[os.write(self.input, data) :]
@@ -168,7 +172,7 @@ class _Session:
         self.report("compiling", 0, self.total)
         try:
             while self._feed() or self.begun:
-                if any(child.batch or not child.greeted for child in self.children):
+                if any(child.batches or not child.greeted for child in self.children):
                     self.report("compiling", self.done, self.total)
                     self._listen()
                 else:
@@ -188,9 +192,11 @@ class _Session:
             child = _Child(self.interpreter, self.inherited)
             self.children.append(child)
             self.selector.register(child.output, selectors.EVENT_READ, child)
-        for child in self.children:
-            if child.is_free and (self.batches or self._begin_next()):
-                child.ask(self.batches.popleft())
+        for depth, child in ((depth, child) for depth in (1, 2) for child in self.children):
+            if len(child.batches) < depth and (self.batches or self._begin_next()):
+                request = self.batches[0].work.request(self.batches[0])
+                if child.takes(request):
+                    child.ask(self.batches.popleft(), request)
         return bool(self.batches or self.wheels)
 
     def _begin_next(self) -> bool:
@@ -240,13 +246,13 @@ class _Session:
                 self._bury(child)
 
     def _take(self, child: _Child, answer: list[Any]) -> None:
-        batch = child.batch
-        assert batch is not None
+        batch = child.batches[0]
         batch.work.take(batch, answer)
         child.answered += 1
         self.done += 1
         if child.answered == len(batch.names):
-            child.batch = None
+            child.batches.popleft()
+            child.answered = 0
         self._finish_if_done(batch.work)
 
     def _finish_if_done(self, work: Work) -> None:
@@ -262,11 +268,12 @@ class _Session:
         self.selector.unregister(child.output)
         self.children.remove(child)
         status = child.end()
-        batch = child.batch
-        if batch is None:
-            if not child.greeted:
-                raise InterpreterError(f"Python `{child.executable}` does not run (exit status {status})")
+        if not child.greeted:
+            raise InterpreterError(f"Python `{child.executable}` does not run (exit status {status})")
+        if not child.batches:
             return
+        batch = child.batches.popleft()
+        self.batches.extendleft(child.batches)
         first, rest = batch.names[child.answered], batch.names[child.answered + 1 :]
         if batch.again and not child.answered:
             batch.work.fail(batch, first, f"the compiler died of it (exit status {status})")
