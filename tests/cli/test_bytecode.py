@@ -9,6 +9,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from importlib._bootstrap_external import (  # type: ignore[import-not-found]
     _classify_pyc,
@@ -338,6 +339,36 @@ def test_a_shared_module_has_the_bytecode_of_its_provider(run_envsync: Run, cach
         sync(run_envsync, lock_of(tmp_path, str(number), *some))
         assert is_complete(tmp_path / "env")
         assert check(run_envsync)[0] == set()
+
+
+def test_a_leader_killed_while_its_children_compile(run_envsync: Run, cache: Path, tmp_path: Path) -> None:
+    """They end by themselves, and with them the hold on the environment; the next sync does it all."""
+    files = {f"demo/m{number}.py": "x = [1, {2: 3}]\n" * 3000 for number in range(60)}
+    lock = lock_of(tmp_path, "a", wheel(tmp_path, "demo", "1.0", files))
+    words = [*envsync_command(), "sync", "--lock", str(lock), "--env", "env", "--compile-bytecode"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL) as leader:
+        children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
+        deadline = time.monotonic() + 50
+        while not (pids := [pid for pid in children.read_text().split() if "compile_child" in command_of(pid)]):
+            assert time.monotonic() < deadline
+            assert leader.poll() is None
+            time.sleep(0.005)
+        leader.kill()
+    while any("compile_child" in command_of(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert not (cache / "v1/bytecode").exists()
+    assert sync(run_envsync, lock)["outcome"] == "synced"
+    assert is_complete(tmp_path / "env")
+    assert leftovers(tmp_path / "env") == []
+
+
+def command_of(pid: str) -> str:
+    """Return the command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def test_a_cache_that_cannot_be_written(run_envsync: Run, cache: Path, tmp_path: Path) -> None:
