@@ -8,6 +8,7 @@ Benchmarks:
     launches   50 of them at once
     warm       sync a missing environment from a full cache, by hard links
     cold       sync a missing environment from a directory of wheels, cache empty
+    bytecode   warm, with all modules compiled; and the first time, when the cache has the wheels alone
     burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
     waiting    file operations, locks and CPU time of those who wait; and of 10,000 launches
     wake       how late 50 waiters start once the environment is current
@@ -31,6 +32,7 @@ import tempfile
 from collections.abc import Callable
 
 from burst import burst
+from bytecode import bytecode
 from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
 from digests import digests
 from killed import killed
@@ -48,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "launches": launches,
     "warm": warm,
     "cold": cold,
+    "bytecode": bytecode,
     "burst": burst,
     "waiting": waiting,
     "wake": wake,

@@ -70,8 +70,9 @@ class Envsync:
         with open(os.path.join(self.project, "pyproject.toml"), "w", encoding="utf-8") as file:
             file.write(project_of(self.wheels))
 
-    def sync(self, environment: str, cache: str | None = None) -> Command:
-        return self._command("sync", *self._request(environment), cache=cache)
+    def sync(self, environment: str, cache: str | None = None, *, compiled: bool = False) -> Command:
+        options = ("--compile-bytecode",) if compiled else ()
+        return self._command("sync", *self._request(environment), *options, cache=cache)
 
     def run(self, environment: str, *words: str) -> Command:
         """Launch in an environment that is current: nothing but what a user would type."""
@@ -111,11 +112,12 @@ class Uv:
         found = ("--no-index", "--find-links", bench.wheels.wheelhouse)
         bench.prepare(self._command("lock", *found, environment=bench.place.fresh("none"), UV_PYTHON=bench.python))
 
-    def sync(self, environment: str) -> Command:
+    def sync(self, environment: str, *, compiled: bool = False) -> Command:
         """Sync from the project's lock file, with the hard links that the cache allows."""
         return self._command(
             "sync",
             "--frozen",
+            *(("--compile-bytecode",) if compiled else ()),
             environment=environment,
             UV_LINK_MODE="hardlink",
             UV_PYTHON=self.bench.python,
