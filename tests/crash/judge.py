@@ -38,16 +38,20 @@ from typing import TYPE_CHECKING
 from envsync.cache.store import Store
 from envsync.errors import EnvsyncError
 from tests.crash.harness import REMOVALS, Blow, Kind, strike
-from tests.crash.looking import Counter, Snapshot, cache_listing, difference, snapshot, spoiled_entries
+from tests.crash.looking import Counter, Snapshot, cache_listing, spoiled_entries
 from tests.crash.scenarios import CLEAN, CLEANING, REPAIR, SYNC
 from tests.environments import leftovers, unowned, unverified
 
 if TYPE_CHECKING:
     from tests.crash.stage import Stage
 
+REFUSALS = (errno.EACCES, errno.EROFS)
+"""Where a cache must not be written to, wheels come without bytecode, and are kept elsewhere; and that is said."""
+
 
 def judge(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
     """Say what is wrong with what a strike has left. Repairs the environment."""
+    stage.may_lack_bytecode = kind.errno in REFUSALS
     wrong = _judge_end(stage, blow, kind)
     if stage.scenario.verb in CLEANING:
         return [*wrong, *_judge_cleaning(stage)]
@@ -102,11 +106,11 @@ def _says_what_resists(stage: Stage, blow: Blow) -> bool:
 def _is_read_only(blow: Blow, kind: Kind) -> bool:
     """Tell whether the environment could not even be locked: then it is compared, and gets no stamp."""
     could_lock = not any(change.event == "open" and change.paths[0].endswith("/env/.lock") for change in blow.struck)
-    return kind.errno in (errno.EACCES, errno.EROFS) and not could_lock
+    return kind.errno in REFUSALS and not could_lock
 
 
 def _is_new(stage: Stage) -> bool:
-    return not difference(stage.new, snapshot(stage.env))
+    return not stage.differs(stage.new)
 
 
 def _judge_message(blow: Blow, kind: Kind) -> list[str]:
@@ -138,7 +142,7 @@ def _is_about(name: str, path: str) -> bool:
 def _judge_environment(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
     wrong = []
     if not blow.decided and blow.status != 0 and stage.old is not None:
-        if differs := difference(stage.old, snapshot(stage.env)):
+        if differs := stage.differs(stage.old):
             wrong.append(f"before it was decided, the environment is not the old one: {differs}")
         can_clean = kind.signal != signal.SIGKILL and kind.name != "turns read-only"
         if can_clean and not stage.is_current(stage.before):
@@ -147,7 +151,7 @@ def _judge_environment(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
     differences = [_not_one_of(_wholes(stage, blow, lock), stage) for lock in current]
     wrong += [f"it is taken for current and is not: {differs}" for differs in differences if differs]
     if stage.scenario.verb == REPAIR and stage.check().is_sound and not _is_new(stage):
-        wrong.append(f"`check` calls it sound, and it is not: {difference(stage.new, snapshot(stage.env))}")
+        wrong.append(f"`check` calls it sound, and it is not: {stage.differs(stage.new)}")
     if _should_be_tidy(stage, blow, kind):
         wrong += [f"left lying about: {name}" for name in _untidy(stage, kind, decided=blow.decided)]
     return wrong
@@ -162,7 +166,7 @@ def _wholes(stage: Stage, blow: Blow, lock: object) -> list[Snapshot]:
 
 def _not_one_of(wholes: list[Snapshot], stage: Stage) -> str:
     """Say how the environment differs from what it may be; empty if it is one of them."""
-    differences = [difference(whole, snapshot(stage.env)) for whole in wholes]
+    differences = [stage.differs(whole) for whole in wholes]
     return "" if "" in differences else "; or ".join(differences)
 
 
@@ -199,11 +203,10 @@ def _judge_repair(stage: Stage, blow: Blow, kind: Kind, resisted: set[str]) -> l
             return [*wrong, f"`{verb}` does not repair it: {type(error).__name__}: {error}"]
     wrong += [f"after the repair, {problem}" for problem in unverified(stage.env) if problem not in stage.disputed]
     wrong += [f"after the repair, nobody owns {path}" for path in unowned(stage.env) - resisted]
-    if differs := difference(stage.new, snapshot(stage.env)):
+    if differs := stage.differs(stage.new):
         wrong.append(f"after the repair, it is not what it should be: {differs}")
     wrong += [f"after the repair, left over: {name}" for name in leftovers(stage.env) if name not in resisted]
-    # A cache that could not be written to stays as empty as it was; the wheels are kept elsewhere, and that is said.
-    went_elsewhere = blow.status == 0 and kind.errno in (errno.EACCES, errno.EROFS)
+    went_elsewhere = blow.status == 0 and kind.errno in REFUSALS
     wrong += _judge_cache(stage, may_lack=went_elsewhere)
     if stage.scenario.then[-1] != SYNC:
         stage.sync(stage.lock)  # no stamp is made out by a repair if there was none
@@ -227,7 +230,7 @@ def _judge_check(stage: Stage) -> Iterator[str]:
     checked = stage.repair()
     if not checked.is_sound:
         yield f"after a repair, `check` finds {checked.left or checked.found}"
-    if differs := difference(stage.new, snapshot(stage.env)):
+    if differs := stage.differs(stage.new):
         yield f"after a repair, it is not what it should be: {differs}"
 
 
@@ -241,15 +244,15 @@ def _judge_cache(stage: Stage, *, may_lack: bool) -> list[str]:
     extra = sorted(listing.keys() - stage.kept_in_cache.keys())
     wrong = [f"left in the cache for good: {name}" for name in extra if not _is_knowledge(name)]
     changed = [name for name, value in stage.kept_in_cache.items() if listing.get(name, value) != value]
-    missing = [name for name in stage.kept_in_cache if name not in listing and "/wheels/" in name]
+    missing = [name for name in stage.kept_in_cache if name not in listing and re.search("/(wheels|bytecode)/", name)]
     wrong += [f"different in the cache: {name}" for name in changed]
     return wrong if may_lack else wrong + [f"missing in the cache: {name}" for name in missing]
 
 
 def _is_knowledge(name: str) -> bool:
     """Tell whether a file of the cache is a whole one of a kind that may come at any time."""
-    kinds = ("/cache/v1/interpreters/", "/cache/v1/skeletons/", "/cache/v1/targets/", "/cache/v1/wheels/")
-    return name.startswith(kinds) and not name.endswith(".new")
+    kinds = ("bytecode", "interpreters", "locks", "skeletons", "targets", "wheels")
+    return name.startswith(tuple(f"/cache/v1/{kind}/" for kind in kinds)) and not name.endswith(".new")
 
 
 # Cleaning
@@ -258,7 +261,7 @@ def _is_knowledge(name: str) -> bool:
 def _judge_cleaning(stage: Stage) -> Iterator[str]:
     """Sync from what is left of the cache, and clean again."""
     assert stage.old is not None
-    if differs := difference(stage.old, snapshot(stage.env)):
+    if differs := stage.differs(stage.old):
         yield f"it changes the environment: {differs}"
     if not stage.is_current(stage.before):
         yield "the environment is not current any more"
@@ -267,7 +270,7 @@ def _judge_cleaning(stage: Stage) -> Iterator[str]:
         stage.sync(stage.lock)
     except (EnvsyncError, OSError) as error:
         yield f"a sync does not go on with what is left: {type(error).__name__}: {error}"
-    if differs := difference(stage.new, snapshot(stage.env)):
+    if differs := stage.differs(stage.new):
         yield f"after a sync with what is left, it is not what it should be: {differs}"
     yield from (f"in the cache after a sync, and not whole: {path}" for path in spoiled_entries(stage.cache))
     again = strike(stage.arguments, 0, Kind("none"))

@@ -33,18 +33,19 @@ class Counter:
             cls.count += 1
 
 
-def snapshot(env: Path) -> Snapshot:
+def snapshot(env: Path, *, bytecode: bool = False) -> Snapshot:
     """Take down every file of an environment: its content or where it leads, and whether it can be executed.
 
-    Without bytecode, temporary files, and what envsync keeps in `.envsync`.
+    Without temporary files, what envsync keeps in `.envsync`, and, unless it is asked for, bytecode.
     """
+    left_out = (".envsync",) if bytecode else ("__pycache__", ".envsync")
     found: Snapshot = {}
     for directory, names, entries in os.walk(env):
         for name in [*entries, *names]:
             path = f"{directory}/{name}"
             if os.path.islink(path):
                 found[path[len(str(env)) + 1 :]] = ("link", os.readlink(path))
-        names[:] = [name for name in names if name not in ("__pycache__", ".envsync")]
+        names[:] = [name for name in names if name not in left_out]
         for name in entries:
             path = f"{directory}/{name}"
             if not os.path.islink(path) and not name.endswith(".new"):
@@ -68,7 +69,7 @@ def cache_listing(cache: Path) -> dict[str, str]:
         for name in entries:
             is_wheel = "/wheels/" in relative
             found[f"{relative}/{name}"] = _content(f"{directory}/{name}") if is_wheel else ""
-        if not names and not entries and ("/tmp/" in relative or "/wheels/" in relative):
+        if not names and not entries and any(kind in relative for kind in ("/tmp/", "/wheels/", "/bytecode/")):
             found[f"{relative}/"] = ""
     return found
 

@@ -204,6 +204,15 @@ SCENARIOS = (
         least=100,
     ),
     Scenario("cold store", "So it is if wheels have to be unpacked.", *UPGRADE, cache=NO_WHEELS, least=60),
+    Scenario("bytecode", "So it is if bytecode is linked, too.", *UPGRADE, options=("--compile-bytecode",), least=50),
+    Scenario(
+        "cold bytecode",
+        "So it is if wheels have to be unpacked and compiled.",
+        *UPGRADE,
+        cache=NO_WHEELS,
+        options=("--compile-bytecode",),
+        least=70,
+    ),
     Scenario(
         "new stamp", "If nothing is to be done, the stamp alone is at risk.", *UPGRADE[:1] * 2, before.touch, least=5
     ),

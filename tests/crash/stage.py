@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envsync import fastlane, forking, interpreter, library, request, stamp
+from envsync import fastlane, forking, interpreter, library, options, request, stamp
 from envsync.cache import store
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
@@ -20,7 +20,7 @@ from envsync.environment import Environment
 from envsync.progress import quiet
 from envsync.transaction.linking import Linker
 from tests.crash.harness import Kind, strike
-from tests.crash.looking import Counter, cache_listing, snapshot
+from tests.crash.looking import Counter, Snapshot, cache_listing, difference, snapshot
 from tests.crash.scenarios import ALL, CLEANING, NO_WHEELS, NOTHING, REPAIR, RUN, Scenario
 from tests.environments import unverified
 from tests.wheels import sha256_of
@@ -47,13 +47,14 @@ class Stage:
         self.template = root / "template"
         self.saved_cache = root / "saved"
         self.remembered: dict[str, int] = {}
+        self.may_lack_bytecode = False
         root.mkdir()
         self.locks: dict[tuple[str, ...], Path] = {}
         self.lock = self.aim(scenario.target)
         self.before = self._lock_file(scenario.before) if scenario.before is not None else None
         self._fill()
         self.restore()
-        self.old = snapshot(self.env) if self.is_current(self.before) else None
+        self.old = self.look() if self.is_current(self.before) else None
         blow = strike(self.arguments, 0, Kind("none"))
         assert blow.status == 0, blow.said
         assert blow.changes >= scenario.least, f"only {blow.changes} changes"
@@ -61,8 +62,8 @@ class Stage:
         self.kept_in_cache = cache_listing(self.cache)
         if scenario.verb in CLEANING:
             self.sync(self.lock)
-        self.new = snapshot(self.env)
-        assert scenario.verb != REPAIR or self.new == snapshot(self.template) != self.old
+        self.new = self.look()
+        assert scenario.verb != REPAIR or self.new == snapshot(self.template, bytecode=self.compiles) != self.old
         self.disputed = set(unverified(self.env))  # shared files, of which one RECORD is right
 
     def aim(self, target: tuple[str, ...]) -> Path:
@@ -70,10 +71,10 @@ class Stage:
         self.lock = self._lock_file(target)
         verb = self.scenario.verb
         request = () if verb in CLEANING else ("--lock", str(self.lock), "--env", str(self.env))
-        quiet = () if verb in (*CLEANING, REPAIR) else ("-q",)
+        quietly = () if verb in (*CLEANING, REPAIR) else ("-q",)
         command = ("--", *self.scenario.command) if verb == RUN else ()
-        options = (*request, *quiet, "--cache-dir", str(self.cache), *self.scenario.options)
-        self.arguments = [*verb.split(), *options, *command]
+        self.arguments = [*verb.split(), *request, *quietly, "--cache-dir", str(self.cache), *self.scenario.options]
+        self.arguments += command
         return self.lock
 
     def restore(self) -> None:
@@ -118,7 +119,7 @@ class Stage:
             self.env.rename(self.template)
         self.sync(self.lock)
         shutil.rmtree(self.env)
-        ignored = ("wheels", "targets") if self.scenario.cache == NO_WHEELS else ()
+        ignored = ("wheels", "targets", "bytecode") if self.scenario.cache == NO_WHEELS else ()
         shutil.copytree(self.cache, self.saved_cache, ignore=shutil.ignore_patterns(*ignored))
 
     def _lock_file(self, keys: tuple[str, ...]) -> Path:
@@ -137,7 +138,7 @@ class Stage:
     def sync(self, lock: Path | None) -> str:
         assert lock is not None
         settings = self._settings(lock)
-        return library.sync(settings.pop("lock"), **settings).outcome
+        return library.run(request.resolve(settings, {}), quiet).outcome
 
     def check(self) -> Checked:
         """Verify the environment, as `envsync check` does."""
@@ -153,10 +154,25 @@ class Stage:
         return Environment(str(self.env))
 
     def _settings(self, lock: Path) -> Settings:
-        settings: Settings = {"lock": str(lock), "env": str(self.env), "cache_dir": str(self.cache), "timeout": 20.0}
-        if "--link-mode" in self.scenario.options:
-            settings["link_mode"] = self.scenario.options[1]
-        return settings
+        parsed = options.parse(self.scenario.options, options.RUN)
+        own = parsed[0] if parsed is not None and self.scenario.verb not in CLEANING else {}
+        return {"lock": str(lock), "env": str(self.env), "cache_dir": str(self.cache), "timeout": 20.0, **own}
+
+    @property
+    def compiles(self) -> bool:
+        """Bytecode is to be there, too."""
+        return "--compile-bytecode" in self.scenario.options
+
+    def look(self) -> Snapshot:
+        """Take down what is in the environment."""
+        return snapshot(self.env, bytecode=self.compiles)
+
+    def differs(self, expected: Snapshot) -> str:
+        """Say how the environment differs from that; empty if it does not."""
+        both = expected, self.look()
+        if self.may_lack_bytecode:
+            both = tuple({name: value for name, value in each.items() if not name.endswith(".pyc")} for each in both)
+        return difference(*both)
 
     def is_current(self, lock: Path | None) -> bool:
         if lock is None:
