@@ -27,8 +27,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envsync import disk, replace
+from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Directory, Manifest
-from envsync.cache.store import Store
+from envsync.cache.store import Store, remove_tree, set_aside
 from envsync.errors import FilesystemError
 
 FORMAT = 1
@@ -93,12 +94,27 @@ class Shelf:
 
     def path(self, sha256: str) -> str:
         """Return the directory of a wheel's bytecode, which need not exist."""
-        return f"{self.store.root}/v1/bytecode/{sha256}/{self.tag}"
+        return self._place_below(sha256) if self._get_below(sha256) is not None else self._place(sha256)
 
     def get(self, sha256: str) -> Compiled | None:
         """Read the manifest of a wheel's bytecode; None if there is none that can be used."""
+        return self._get_below(sha256) or self._get(self._place(sha256), sha256)
+
+    def _place(self, sha256: str) -> str:
+        return f"{self.store.root}/v1/bytecode/{sha256}/{self.tag}"
+
+    def _place_below(self, sha256: str) -> str:
+        return f"{self.store.below}/v1/bytecode/{sha256}/{self.tag}"
+
+    def _get_below(self, sha256: str) -> Compiled | None:
+        """Look in the store that cannot be written to, if there is one."""
+        if self.store.below is None or f"{sha256}/{self.tag}" in self.store.shunned:
+            return None
+        return self._get(self._place_below(sha256), sha256)
+
+    def _get(self, path: str, sha256: str) -> Compiled | None:
         try:
-            with open(f"{self.path(sha256)}/{NAME}", "rb", buffering=0) as stream:
+            with open(f"{path}/{NAME}", "rb", buffering=0) as stream:
                 compiled = load(stream.read())
         except (OSError, ValueError):
             return None  # absent, damaged and unreadable come to the same: it has to be compiled
@@ -124,12 +140,15 @@ class Shelf:
         """
         data = dump(compiled)
         replace.write(f"{directory}/{NAME}", data, mode=0o444)
-        path = self.path(compiled.sha256)
+        path, group = self._place(compiled.sha256), sharing.bits(self.store.root)
+        sharing.grant_tree(directory, group)
         if self.store.durable:
             disk.sync_filesystem(self.store.tmp)
         for _ in range(10):
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
+                for above in (f"{self.store.root}/v1/bytecode", os.path.dirname(path)):
+                    sharing.grant(above, group)
                 os.rename(directory, path)
             except FileNotFoundError:
                 continue  # somebody has cleaned the parent away in between
@@ -149,18 +168,18 @@ class Shelf:
 
         :raises FilesystemError: it is there and cannot be removed
         """
-        aside = self.store.staging("discarded")
+        if self._get_below(sha256) is not None:
+            self.store.shunned.add(f"{sha256}/{self.tag}")
+            return
+        path, aside = self._place(sha256), self.store.staging("discarded")
         try:
             os.makedirs(self.store.tmp, exist_ok=True)
-            os.rename(self.path(sha256), aside)
+            set_aside(path, aside)
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise FilesystemError("remove", self.path(sha256), error) from error
-            aside = self.path(sha256)  # in a lower layer of an overlay: it can be emptied but not renamed
-            replace.remove(f"{aside}/{NAME}")
-        replace.discard_tree(aside)
+            raise FilesystemError("remove", path, error) from error
+        remove_tree(aside)
 
 
 def dump(compiled: Compiled) -> bytes:

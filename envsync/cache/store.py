@@ -78,8 +78,8 @@ class Store:
         self.memory = root
         self.below: str | None = None
         self.written = False
-        self._shunned: set[str] = set()
-        """Entries in `below` that are poisoned, and cannot be removed."""
+        self.shunned: set[str] = set()
+        """Entries in `below`, or bytecode of theirs, that are poisoned, and cannot be removed."""
         self._be_at(root)
 
     def _be_at(self, root: str) -> None:
@@ -159,7 +159,7 @@ class Store:
 
     def _is_below(self, sha256: str) -> bool:
         """Tell whether the store that cannot be written has an entry that can be used."""
-        if not is_sha256(sha256) or sha256.lower() in self._shunned:
+        if not is_sha256(sha256) or sha256.lower() in self.shunned:
             return False
         try:
             _load(f"{self.below}/v1/wheels/{sha256.lower()}", sha256)
@@ -192,7 +192,7 @@ class Store:
         :raises FilesystemError: it is there and cannot be removed
         """
         if self.below is not None and self._is_below(sha256):
-            self._shunned.add(sha256.lower())
+            self.shunned.add(sha256.lower())
             return
         self.discard_path(self._place(sha256))
 
