@@ -37,6 +37,7 @@ from envsync.transaction.linking import PoisonedError, read_umask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from envsync.cache.manifest import Manifest
     from envsync.plan import Installed
 
 SEEDS = frozenset({"pip"})
@@ -249,30 +250,39 @@ class Reconciler:
             return planned, None
 
     def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
-        """Bring the bytecode that a plan wants into the store. What a store lacks that is read-only is done without."""
+        """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
         wanted = {item.origin.sha256: item for item in planned.install if item.bytecode}
         if not wanted:
             return {}
-        from envsync.cache.compile_work import ChangedSourceError
-        from envsync.cache.compiling import compile_wheels
-
-        python, lock = goal.python.interpreter, self.host.lock
-        manifests = [self.seeker.manifests[item.name] for item in wanted.values()]
-        try:
-            compiled = compile_wheels(manifests, python, self.store, inherited=(lock.fd,), report=self.report)
-        except ChangedSourceError as error:
-            raise PoisonedError(error.manifest, error.path, error.reason) from error
-        except FilesystemError as error:
-            if not error.is_refusal:
-                raise
-            compiled, missing = Shelf(self.store, python.bytecode).find(manifests)
-            self.uncompiled |= {manifest.sha256 for manifest in missing}
-            self.notes.append(f"{len(missing)} of {len(wanted)} distributions come without bytecode: {error.message}")
+        shelf = Shelf(self.store, goal.python.interpreter.bytecode)
+        compiled, missing = shelf.find(self.seeker.manifests[item.name] for item in wanted.values())
+        if missing:
+            compiled |= self._compile_missing(goal, shelf, missing)
         for sha256, item in compiled.items():
             name = f"{wanted[sha256].name}=={wanted[sha256].version}"
             lines = [f"{name} has `{path}`, which does not compile: {problem}" for path, problem in item.failures]
             self.details += [line for line in lines if line not in self.details]
         return compiled
+
+    def _compile_missing(self, goal: Goal, shelf: Shelf, missing: Sequence[Manifest]) -> dict[str, Compiled]:
+        """Compile. What a store lacks that is read-only is done without."""
+        from envsync.cache.compile_work import ChangedSourceError
+        from envsync.cache.compiling import compile_wheels
+
+        python, lock = goal.python.interpreter, self.host.lock
+        try:
+            return compile_wheels(missing, python, self.store, inherited=(lock.fd,), report=self.report)
+        except ChangedSourceError as error:
+            raise PoisonedError(error.manifest, error.path, error.reason) from error
+        except FilesystemError as error:
+            if not error.is_refusal:
+                raise
+            compiled, lacking = shelf.find(missing)
+            self.uncompiled |= {manifest.sha256 for manifest in lacking}
+            names = sorted(manifest.name for manifest in lacking)
+            more = " ..." if len(names) > 5 else ""
+            self.notes.append(f"without bytecode came {', '.join(names[:5])}{more}: {error.message}")
+            return compiled
 
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))
