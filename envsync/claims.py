@@ -30,7 +30,7 @@ from envsync.cache.bytecode import Shelf, source_of
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
-from envsync.installed import Entry, Layout, Ledger, is_skeleton, scan
+from envsync.installed import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.plan import Installed
 from envsync.reading import Expectation, Ground, read
 
@@ -299,7 +299,7 @@ class _Gatherer:
         """Compare RECORD with the wheel's lines; return what it says of the files made for this environment."""
         present = text.removesuffix("\n").split("\n")
         lacking = len(expected.difference(present))
-        strange = 0
+        strange = links = 0
         rows: dict[str, tuple[str, int | None]] = {}
         for row in _rows("\n".join(line for line in present if line not in expected)):
             found = self._row(row, posixpath.dirname(item.dist_info))
@@ -308,9 +308,12 @@ class _Gatherer:
             elif not isinstance(found, str) and found[0] in made and found[0] not in rows and found[1]:
                 rows[found[0]] = found[1:]
                 continue
+            elif not isinstance(found, str) and not found[1] and self._is_store_link(found[0]):
+                links += 1
+                continue
             strange += 1
         lacking += len(made) - len(rows)
-        if lacking or strange or len(present) != len(expected) + len(rows):
+        if lacking or strange or len(present) != len(expected) + len(rows) + links:
             what = f"{lacking} lines of the wheel are not in it, {strange} that are not the wheel's are"
             self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, what)
         return rows
@@ -326,7 +329,7 @@ class _Gatherer:
                 problem = problem or found
             elif found is None:
                 self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
-            elif row[0].endswith("/") and not row[1]:
+            elif not row[1] and (row[0].endswith("/") or self._is_store_link(found[0])):
                 self.claims.directories.add(found[0])  # some wheels list them, and uv leaves that as it is
             elif not is_skeleton(found[0]):
                 self.claims.add(found[0], Expectation(item.name, found[1], found[2], RECORD, ours=ours))
@@ -353,6 +356,10 @@ class _Gatherer:
             path = f"{site}/{path}"
         path = posixpath.normpath(path)
         return None if path in (".", "..") or path.startswith(("../", "/")) else path
+
+    def _is_store_link(self, path: str) -> bool:
+        """Tell whether a directory is linked whole: RECORD lists the link, and what is in it."""
+        return is_store_link(f"{self.environment.path}/{path}")
 
     # What is gone
 

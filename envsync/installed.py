@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -72,6 +73,8 @@ class Entry(NamedTuple):
     """Some of its files name the environment's path."""
     bytecode: str = ""
     """The tag of the bytecode that was installed with it; empty for none."""
+    linked: bool = False
+    """Some of its directories are links into the store (`envsync.transaction.whole`)."""
 
 
 class Ledger(NamedTuple):
@@ -100,6 +103,7 @@ def load_ledger(environment: Environment) -> Ledger:
                 tuple(item["entries"]),
                 item["scripts"],
                 item.get("bytecode", ""),
+                item.get("linked", False),
             )
             for name, item in value["distributions"].items()
         }
@@ -119,6 +123,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
             "entries": entry.entries,
             "scripts": entry.scripts,
             **({"bytecode": entry.bytecode} if entry.bytecode else {}),
+            "linked": entry.linked,
         }
         for name, entry in sorted(ledger.entries.items())
     }
@@ -223,6 +228,17 @@ def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
         yield OwnedFile(path, row[1], int(row[2]) if row[2] else None)
 
 
+_STORE = re.compile(r"/v1/wheels/[0-9a-f]{64}/(purelib|platlib)/.")
+
+
+def is_store_link(path: str) -> bool:
+    """Tell whether this is a link to a directory of a store, whichever that is (`--link-mode symlink`)."""
+    try:
+        return _STORE.search(os.readlink(path)) is not None
+    except OSError:
+        return False
+
+
 def is_skeleton(path: str) -> bool:
     """Tell whether a path is the environment's own, whatever a RECORD claims."""
     if path in _SKELETON or path.startswith(".envsync/") or "/.envsync/" in path:
@@ -241,6 +257,8 @@ def is_intact(environment: Environment, file: OwnedFile, *, sized: bool) -> bool
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):  # into the store, say
             status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):  # a directory that is linked whole: RECORD lists it, and what is in it
+                return not file.hash
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and (not sized or file.size is None or status.st_size == file.size)

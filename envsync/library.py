@@ -91,7 +91,8 @@ def sync(
 
     :param env: the environment; default: `.venv` beside the lock file
     :param cache_fallback: where to keep what a cache lacks that cannot be written to; default: this environment alone
-    :param link_mode: how files come from the cache: "auto" (default), "hardlink" or "copy"
+    :param link_mode: how files come from the cache: "auto" (default), "clone", "hardlink", "copy" or
+        "symlink"
     :param compile_bytecode: compile all modules, once for each Python, in the cache
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
     :param timeout: seconds to wait for others; default: no limit

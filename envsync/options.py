@@ -88,8 +88,8 @@ REQUEST = (
     Option(
         "link-mode",
         TEXT,
-        "How files come from the cache: auto links where it can and copies elsewhere.",
-        choices=("auto", "hardlink", "copy"),
+        "How files come from the cache: auto clones where it can, else links, else copies.",
+        choices=("auto", "clone", "hardlink", "copy", "symlink"),
     ),
     Option("compile-bytecode", FLAG, "Compile all modules, once for each Python, in the cache.", shapes="target"),
 )

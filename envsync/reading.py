@@ -23,7 +23,7 @@ from typing import NamedTuple
 from envsync import progress
 from envsync.cache import record
 from envsync.environment import Environment
-from envsync.installed import Layout
+from envsync.installed import Layout, is_store_link
 
 CHUNK_BYTES = 1 << 18
 """What is read at once: it stays in a processor's cache until it is hashed."""
@@ -72,8 +72,8 @@ class Answer(NamedTuple):
 class Ground:
     """Leads from names in an environment to real places in it, and never out of it.
 
-    The directories of the layout belong to the environment wherever they are; nothing else does that a symbolic link
-    leads to.
+    The directories of the layout belong to the environment wherever they are, and so do those of the store that are
+    linked whole; nothing else does that a symbolic link leads to.
     """
 
     def __init__(self, environment: Environment, layout: Layout) -> None:
@@ -114,7 +114,7 @@ class Ground:
         real = os.path.realpath(f"{self.root}/{path}")
         if real.startswith(self.real + "/"):
             return real[len(self.real) + 1 :]
-        return path if path in self._layout else None
+        return path if path in self._layout or is_store_link(f"{self.root}/{path}") else None
 
 
 def read(path: str) -> bytes:

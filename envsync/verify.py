@@ -24,7 +24,7 @@ from envsync.cache.store import Store
 from envsync.claims import OUTSIDE, Claims, Finding, gather
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Layout, Ledger, is_skeleton
+from envsync.installed import Layout, Ledger, is_skeleton, is_store_link
 from envsync.progress import quiet
 from envsync.reading import Ground, Job, examine, kind_of, read
 
@@ -228,9 +228,11 @@ class _Search:
                 path = f"{directory}/{entry.name}"
                 if path in self.trees or _is_of_skeleton(path, self.layout):
                     continue
-                is_directory = entry.is_dir(follow_symlinks=False)
+                is_directory = entry.is_dir(follow_symlinks=False) or is_store_link(entry.path)
                 if is_directory and entry.name == _BYTECODE:
                     self._look_at_bytecode(directory)
+                elif entry.name == _BYTECODE and entry.is_file(follow_symlinks=False):
+                    continue  # it keeps bytecode out of a store entry (`envsync.transaction.sealing`)
                 elif entry.name not in owned:
                     self._name(path, entry, is_directory=is_directory)
                 elif is_directory and path in self.owned:

@@ -257,7 +257,9 @@ class Store:
 
     def _unfinished(self) -> Iterator[str]:
         """Name what is in tmp, and the temporary files of what is written beside its place."""
-        beside = [(f"{self.root}/v1/{kind}", replace.SUFFIX) for kind in ("interpreters", "skeletons", "targets")]
+        beside = [
+            (f"{self.root}/v1/{kind}", replace.SUFFIX) for kind in ("interpreters", "skeletons", "targets", "users")
+        ]
         for directory, suffix in ((self.tmp, ""), *beside):
             try:
                 names = os.listdir(directory)
@@ -481,3 +483,16 @@ def remove_tree(path: str) -> None:
         return
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(path):  # directories of it may be sealed (`envsync.transaction.sealing`)
+            for directory, names, _ in os.walk(path):
+                for name in names:
+                    _make_writable(f"{directory}/{name}")
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_writable(path: str) -> None:
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            os.chmod(path, 0o700)
+    except OSError:
+        pass  # removing it will show whether that was needed

@@ -19,20 +19,21 @@ from typing import TYPE_CHECKING
 from envsync import __version__, replace
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.store import Store
-from envsync.coordination import leftovers, processes
+from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Layout, dump_ledger, load_ledger, scan
+from envsync.installed import Layout, Ledger, dump_ledger, load_ledger, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import checksum
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.transaction.linking import PoisonedError, read_umask
+from envsync.transaction.linking import read_umask
+from envsync.transaction.poisoned import PoisonedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -233,11 +234,11 @@ class Reconciler:
         for item in planned.install:
             self.store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
+        ledger = load_ledger(self.environment)
         try:
             compiled = self._compile(goal, planned)
             planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
-            ledger = load_ledger(self.environment)
-            return planned, changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
+            prepared = changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
         except PoisonedError as error:
             if error.bytecode:
                 self.notes.append(f"{error.message}; it was set aside and compiled again")
@@ -248,6 +249,9 @@ class Reconciler:
                 self.store.discard(error.sha256)
                 self.seeker.fetch()
             return planned, None
+        if linked := _linked(ledger) | _linked(prepared.ledger):
+            self._refer(linked, goal.python.env)
+        return planned, prepared
 
     def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
         """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
@@ -284,6 +288,19 @@ class Reconciler:
             self.notes.append(f"without bytecode came {', '.join(names[:5])}{more}: {error.message}")
             return compiled
 
+    def _refer(self, shas: set[str], env: str) -> None:
+        """Tell the cache which entries this environment links, so that nobody prunes them."""
+        from envsync.cache import users
+
+        try:
+            if shas:
+                os.close(flock.open_file(self.environment.in_use, shared=False))  # which stands for the environment
+            for root in (self.store.below, self.store.root):
+                if root is not None and "/.envsync/" not in root:  # not a cache for this sync alone
+                    users.record(root, env, shas)
+        except FilesystemError as error:
+            self.notes.append(f"the cache was not told that it is linked to, and may be pruned: {error.message}")
+
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))
         replace.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(prepared.ledger))
@@ -291,14 +308,19 @@ class Reconciler:
         replace.discard(self.environment.draining)
         self.damaged = frozenset()
         self.doubtful = bool(journal.finish(self.environment, prepared.journal, durable=self.durable))
+        self._refer(_linked(prepared.ledger), prepared.ledger.path)
         for path, names in sorted(prepared.differing.items()):
             self.notes.append(
                 f"{' and '.join(names)} have different contents for `{path}`: that of {names[-1]} was installed"
             )
-        if prepared.copied:
-            self.notes.append(f"files were copied, since they could not be linked from the cache: {prepared.copied}")
+        self.notes += prepared.said.notes
+        self.details += prepared.said.details
         if self.occupancy.ignored:
             self.notes.append("the environment was changed while commands run in it (--busy ignore)")
+
+
+def _linked(ledger: Ledger) -> set[str]:
+    return {entry.origin.sha256 for entry in ledger.entries.values() if entry.linked}
 
 
 def make_plan(

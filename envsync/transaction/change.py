@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from envsync.cache.bytecode import Compiled
@@ -15,13 +15,14 @@ from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
-from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact
+from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
 from envsync.plan import Installed, Plan, Wanted
 from envsync.progress import Report
 from envsync.transaction.journal import Identity, Journal, Place, Remove
+from envsync.transaction.linkmodes import Said
 from envsync.transaction.sharing import allot
 from envsync.transaction.stage import Item, Staged, Stager
-from envsync.transaction.steps import Node, decide, tree
+from envsync.transaction.steps import Node, covers, decide, tree
 
 
 class Ownership(NamedTuple):
@@ -31,11 +32,16 @@ class Ownership(NamedTuple):
     """Files of what goes → hash as in RECORD."""
     kept: Mapping[str, tuple[str, str]]
     """Files of what stays, where they could be shared with what goes or comes → (distribution, hash)."""
+    barred: frozenset[str] = frozenset()
+    """Distributions that stay, and have a directory linked whole in which something is to come."""
 
     @property
     def disputed(self) -> frozenset[str]:
-        """Distributions that stay but have lost a shared file to one that goes: their own has to come back."""
-        return frozenset(
+        """Distributions that stay but have to be installed anew.
+
+        They have lost a shared file to one that goes, or a link of theirs has to become a real directory.
+        """
+        return self.barred | frozenset(
             self.kept[path][0]
             for path, hash_ in self.removed.items()
             if path in self.kept and self.kept[path][1] != hash_
@@ -49,8 +55,8 @@ class Change(NamedTuple):
     ledger: Ledger
     differing: Mapping[str, tuple[str, ...]]
     """Files that several distributions have with different contents."""
-    copied: str | None
-    """Why files had to be copied instead of linked, if they had."""
+    said: Said
+    """What is worth knowing of how the files came from the store."""
 
 
 def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
@@ -96,6 +102,7 @@ def ownership(  # noqa: PLR0917
         files = files_of(environment, item)
         if files is None or item.origin is None:  # RECORD may be emptied, cut or spoiled
             removed.update((file.path, file.hash) for file in _from_store(layout, item, ledger, store))
+            removed.update((path, "") for path in _links(environment, item, ledger))
         removed.update((file.path, file.hash) for file in files or ())
         removed.setdefault(f"{item.dist_info}/RECORD", "")
     if reclaim:
@@ -115,7 +122,26 @@ def ownership(  # noqa: PLR0917
         for file in files_of(environment, item) or ():
             if layout.entry(file.path) in touched and not (file.path in kept and kept[file.path][0] > item.name):
                 kept[file.path] = (item.name, file.hash)
-    return Ownership(removed, kept)
+    return Ownership(removed, kept, _barred(environment, layout, plan, manifests, kept))
+
+
+def _barred(
+    environment: Environment,
+    layout: Layout,
+    plan: Plan,
+    manifests: Mapping[str, Manifest],
+    kept: Mapping[str, tuple[str, str]],
+) -> frozenset[str]:
+    links = {
+        path: name for path, (name, hash_) in kept.items() if not hash_ and is_store_link(f"{environment.path}/{path}")
+    }
+    if not links:
+        return frozenset()
+    barred: set[str] = set()
+    for wanted in plan.install:
+        for path, _ in files_of_manifest(layout, manifests[wanted.name]):
+            barred.update(links[above] for above in _above(path) if above in links)
+    return frozenset(barred)
 
 
 def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -> list[OwnedFile]:
@@ -127,6 +153,18 @@ def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -
     files = [OwnedFile(path, "", size) for path, size in files_of_manifest(layout, manifest)]
     files += [OwnedFile(f"{layout.scripts}/{script.name}", "", None) for script in manifest.scripts]
     return files
+
+
+def _links(environment: Environment, item: Installed, ledger: Ledger) -> list[str]:
+    """List the links into the store among the top-level entries of what we installed."""
+    entry = ledger.entries.get(item.name)
+    entries = entry.entries if entry is not None and entry.linked else ()
+    return [path for path in entries if is_store_link(f"{environment.path}/{path}")]
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def files_of_manifest(layout: Layout, manifest: Manifest) -> list[tuple[str, int]]:
@@ -196,19 +234,21 @@ class Changer(NamedTuple):
             os.makedirs(root, exist_ok=True)
         except OSError as error:
             raise FilesystemError("make directory", root, error) from error
-        stager = Stager(
-            self.env,
-            self.layout,
-            self.store,
-            root,
-            link=self.link_mode != "copy",
-            strict=self.link_mode == "hardlink",
-        )
-        staged = stager.stage(allotment.items, report)
-        gone = [path for path in owned.removed if path not in owned.kept]
+        gone = tree([*(path for path in owned.removed if path not in owned.kept), *allotment.give_way])
         dist_infos = frozenset(item.dist_info for item in plan.remove)
-        journal = self._decide(tree([*gone, *allotment.give_way]), dist_infos, staged)
-        return Change(journal, self._ledger(plan, manifests, staged, ledger), allotment.differing, staged.copied)
+
+        def is_free(path: str) -> bool:
+            full = f"{self.environment.path}/{path}"
+            if not os.path.isdir(full) or os.path.islink(full):
+                return True  # it is not there, or what it is decides itself
+            if any(is_store_link(f"{self.environment.path}/{above}") for above in _above(path)):
+                return True  # that link goes, or this would not come
+            return covers(self.listing, gone, path, protected=self._protected(), whole=dist_infos)
+
+        stager = Stager(self.env, self.layout, self.store, root, self.link_mode, owned.kept, is_free)
+        staged = stager.stage(allotment.items, report)
+        journal = self._decide(gone, dist_infos, staged)
+        return Change(journal, self._ledger(plan, manifests, staged, ledger), allotment.differing, staged.said)
 
     def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
         decision = decide(
@@ -253,11 +293,16 @@ class Changer(NamedTuple):
             raise FilesystemError("list", f"{self.environment.path}/{path}", error) from error
 
     def _is_same(self, path: str) -> bool:
-        """Tell whether a file in the way has the content that is to come: an interrupted installer left it."""
+        """Tell whether a file in the way has the content that is to come: an interrupted installer left it.
+
+        A link into the store is nobody's but ours: whoever uninstalled its distribution left it.
+        """
         there, staged = (
             f"{self.environment.path}/{path}",
             f"{self.environment.path}/{self.workspace}/new/{path}",
         )
+        if is_store_link(there):
+            return True
         try:
             if os.path.islink(there) or os.stat(there).st_size != os.stat(staged).st_size:
                 return False
@@ -298,4 +343,5 @@ class Changer(NamedTuple):
             entries=tuple(sorted(entries_of(self.layout, manifest))),
             scripts=bool(manifest.scripts or manifest.rewrite),
             bytecode=wanted.bytecode,
+            linked=bool(staged.whole.get(wanted.name)),
         )

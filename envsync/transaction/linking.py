@@ -1,7 +1,7 @@
-"""Bring files from the store into the stage: by hard links where they work, else by copies.
+"""Bring files from the store into the stage, by clones, hard links or copies (`envsync.transaction.linkmodes`).
 
-Before a file is linked, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
-found out (`PoisonedError`) instead of spread. Copies keep the mtime, because it is what makes bytecode stale.
+Before a file is brought, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
+found out (`PoisonedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale.
 
 Two workers, each with whole top-level entries, for two in one directory would only wait for its lock. The second is
 a child process where nothing speaks against a fork, since the GIL costs two threads an eighth of their time; else a
@@ -11,9 +11,7 @@ from the descriptors of the two directories, since the kernel's path lookup is a
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,38 +19,13 @@ from typing import Any, NamedTuple
 from envsync import forking
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Manifest
-from envsync.errors import EnvsyncError, FilesystemError
+from envsync.errors import FilesystemError
 from envsync.progress import Report
-
-COPY_INSTEAD = frozenset(
-    {
-        errno.EXDEV,
-        errno.EPERM,
-        errno.EACCES,
-        errno.EMLINK,
-        errno.ENOSPC,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.ENOSYS,
-    }
-)
-"""What link(2) answers where a copy may still do. ENOSPC: gluster says it at 100 links of one file."""
-NEVER_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""What it answers of the filesystem as a whole, so that the next file need not be tried."""
-
-
-class PoisonedError(EnvsyncError):
-    """A store entry is not what was put there. Not the user's to see: the entry is set aside and fetched again.
-
-    :ivar bytecode: the tag, if it is bytecode of an entry; that is compiled again
-    """
-
-    def __init__(self, manifest: Manifest | Compiled, path: str, reason: str | None) -> None:
-        super().__init__(
-            f"the cached files of `{manifest.filename}` have been changed: `{path}`: {reason or 'it cannot be read'}"
-        )
-        self.sha256 = manifest.sha256
-        self.bytecode = manifest.tag if isinstance(manifest, Compiled) else ""
+from envsync.transaction import linkmodes
+from envsync.transaction.bringing import File
+from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
+from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.sealing import WholeJob, link
 
 
 class Job(NamedTuple):
@@ -65,24 +38,31 @@ class Job(NamedTuple):
     """(name, size, executable) of each."""
     manifest: Manifest | Compiled
 
+    @property
+    def total(self) -> int:
+        return len(self.files)
+
+
+AnyJob = Job | WholeJob
+
 
 class Linker:
-    """Links or copies the files of many directories.
+    """Brings the files of many directories.
 
-    :param link: False to copy always
-    :param strict: rather fail than copy
-    :param umask: of this process, for the modes of copies
+    :param mode: one of `linkmodes.MODES`
+    :param umask: of this process, for the modes of clones and copies
     """
 
-    def __init__(self, *, link: bool, strict: bool, umask: int) -> None:
-        self.link = link
-        self.strict = strict
+    def __init__(self, mode: str, *, umask: int) -> None:
+        self.mode = mode
         self.umask = umask
-        self.copied: str | None = None
-        """Why files had to be copied, if they had."""
+        self.said = Said((), ())
+        """What is worth knowing of how the files came, once `run` has returned."""
         self.lock = threading.Lock()
+        self.told: list[str] = []
+        self.ways = Ways(mode, self.told.append)
 
-    def run(self, groups: list[list[Job]], report: Report) -> None:
+    def run(self, groups: list[list[AnyJob]], report: Report) -> None:
         """Do all jobs; those of one group in order, by one worker.
 
         :raises PoisonedError: a store entry has been changed
@@ -103,11 +83,14 @@ class Linker:
                     done += 2 * _size(groups[number])  # the child is about as far as we are
                 report("staging", min(done, total), total)
 
-            forking.share(len(groups), work, tell=tell)
+            with _Heard(self.told) as heard:
+                self.ways.tell = heard.tell
+                forking.share(len(groups), work, tell=tell)
         else:
             self._run_in_two_threads(groups, report)
+        self.said = linkmodes.conclude(self.mode, self.told)
 
-    def _run_in_two_threads(self, groups: list[list[Job]], report: Report) -> None:
+    def _run_in_two_threads(self, groups: list[list[AnyJob]], report: Report) -> None:
         total = sum(map(_size, groups))
         pending = iter(groups)
         errors: list[BaseException] = []
@@ -136,9 +119,14 @@ class Linker:
         if errors:
             raise errors[0]
 
-    def _do_group(self, group: list[Job]) -> None:
+    def _do_group(self, group: list[AnyJob]) -> None:
         for job in sorted(group, key=_destination):  # parents first
-            self._do(job)
+            if isinstance(job, WholeJob):
+                make_directory(job.destination.rpartition("/")[0])
+                link(job)
+                self.ways.used(WHOLE)
+            else:
+                self._do(job)
 
     def _do(self, job: Job) -> None:
         make_directory(job.destination)
@@ -160,6 +148,10 @@ class Linker:
     def _bring(self, job: Job, source: int, destination: int) -> None:
         look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
+        above = (job.source, job.destination)
+        ways: tuple[str, ...] = ()
+        kind = None
+        linked = False
         for name, size, executable in job.files:
             try:
                 status = look(name, dir_fd=source, follow_symlinks=False)
@@ -167,57 +159,80 @@ class Linker:
                 raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
             if status.st_size != size or status.st_mtime_ns != mtime_ns:
                 raise PoisonedError(job.manifest, f"{job.source}/{name}", "its size or time is not what it was")
-            if self.link:
+            if (status.st_dev, status.st_uid) != kind:
+                ways, kind = self.ways.of(status), (status.st_dev, status.st_uid)
+            if ways[0] == HARDLINK:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
+                    linked = True
                     continue
                 except FileExistsError:
                     # A child that failed has done it, or a leader that died.
-                    if _is_same(name, source, destination):
+                    if File(above, mtime_ns, name, size, executable, source, destination).is_linked():
                         continue
-                    os.unlink(name, dir_fd=destination)
-                    link(name, name, src_dir_fd=source, dst_dir_fd=destination)
-                    continue
-                except OSError as error:
-                    self._fall_back(job, name, error)
-            self._copy(job, name, size=int(size), executable=bool(executable))
+                except OSError:
+                    pass  # what it is, shows itself again below
+            file = File(above, mtime_ns, name, size, executable, source, destination)
+            if not self._bring_in_some_way(file, status, ways):
+                kind = None  # there may be fewer ways from now on
+        if linked:
+            self.ways.used(HARDLINK)
 
-    def _fall_back(self, job: Job, name: str, error: OSError) -> None:
-        if error.errno not in COPY_INSTEAD or self.strict:
-            raise FilesystemError("link", f"{job.destination}/{name}", error) from error
-        self.copied = f"{error.strerror} (`{job.source}/{name}`)"
-        if error.errno in NEVER_LINKS:
-            self.link = False
+    def _bring_in_some_way(self, file: File, status: os.stat_result, ways: tuple[str, ...]) -> bool:
+        """Bring a file in the first way that works. Returns False if that was not the first of all."""
+        for way in ways:
+            try:
+                if way == HARDLINK:
+                    file.link()
+                else:
+                    undecided = HARDLINK in ways and not self.ways.has_used(CLONE)
+                    if not file.fill(self.umask, clone=way == CLONE, undecided=undecided):
+                        break  # as a leader that died has left it
+            except OSError as error:
+                if way == COPY or not self.ways.refused(status, way, error, file.origin):
+                    raise FilesystemError("link" if way == HARDLINK else way, file.path, error) from error
+            else:
+                self.ways.used(way)
+                break
+        return way == ways[0]
 
-    def _copy(self, job: Job, name: str, *, size: int, executable: bool) -> None:
-        import shutil
 
-        source, destination = f"{job.source}/{name}", f"{job.destination}/{name}"
-        mode = (0o777 if executable else 0o666) & ~self.umask
+class _Heard:
+    """A pipe from a child to this process: what each has to tell, for the end.
+
+    What is told is a line at most a kind of event and worker, far less than a pipe holds.
+    """
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def __enter__(self) -> _Heard:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        return self
+
+    def tell(self, line: str) -> None:
         try:
-            if os.path.lexists(destination):
-                if _is_whole(destination, size, mode, job.manifest.mtime):
-                    return  # as a leader that died has left it
-                os.unlink(destination)  # never write through what may be a link to the store
-            shutil.copyfile(source, destination)
-            os.chmod(destination, mode)
-            os.utime(destination, (job.manifest.mtime, job.manifest.mtime))  # last: it says that the copy is whole
-        except OSError as error:
-            raise FilesystemError("write", destination, error) from error
+            os.write(self.writing, f"{line}\n".encode("utf-8", "surrogateescape")[:_LINE_BYTES])
+        except BlockingIOError:
+            pass  # enough was told
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.writing)
+        with open(self.reading, encoding="utf-8", errors="replace") as file:
+            self.told += file.read().splitlines()
 
 
-def _destination(job: Job) -> str:
+_LINE_BYTES = 2048
+"""A line of at most as many bytes reaches the pipe whole (pipe(7))."""
+
+
+def _destination(job: AnyJob) -> str:
     return job.destination
 
 
-def _size(group: list[Job]) -> int:
-    return sum(len(job.files) for job in group)
-
-
-def _is_same(name: str, source: int, destination: int) -> bool:
-    left = os.stat(name, dir_fd=source, follow_symlinks=False)
-    right = os.stat(name, dir_fd=destination, follow_symlinks=False)
-    return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
+def _size(group: list[AnyJob]) -> int:
+    return sum(job.total for job in group)
 
 
 def read_umask() -> int:
@@ -236,16 +251,6 @@ def read_umask() -> int:
     umask = os.umask(0o022)
     os.umask(umask)
     return umask
-
-
-def _is_whole(path: str, size: int, mode: int, mtime: int) -> bool:
-    """Tell whether a copy was finished: its time is set last."""
-    status = os.lstat(path)
-    return status.st_nlink == 1 and (status.st_mode, status.st_size, status.st_mtime_ns) == (
-        stat.S_IFREG | mode,
-        size,
-        mtime * 1_000_000_000,
-    )
 
 
 def make_directory(path: str) -> None:

@@ -11,7 +11,7 @@ import os
 import posixpath
 import sys
 from binascii import b2a_base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from envsync import replace
@@ -22,9 +22,13 @@ from envsync.errors import FilesystemError, WheelError
 from envsync.installed import Layout
 from envsync.plan import Wanted
 from envsync.progress import Report, quiet
-from envsync.transaction import scripts
-from envsync.transaction.linking import Job, Linker, PoisonedError, make_directory, read_umask
+from envsync.transaction import scripts, sealing
+from envsync.transaction.linking import AnyJob, Job, Linker, make_directory, read_umask
+from envsync.transaction.linkmodes import SYMLINK, Said
+from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
+from envsync.transaction.whole import Whole, choose
 
 RESERVED = frozenset({".envsync"})
 """Names in the environment and in site-packages that are envsync's own."""
@@ -46,15 +50,17 @@ class Staged:
     """What the stage holds.
 
     :ivar records: distribution → (size, mtime_ns) of its RECORD
-    :ivar copied: why files had to be copied, if they had
+    :ivar whole: distribution → its directories that are links into the store
+    :ivar said: what is worth knowing of how the files came
     """
 
-    __slots__ = ("copied", "records", "tree")
+    __slots__ = ("records", "said", "tree", "whole")
 
     def __init__(self) -> None:
         self.tree = Node()
         self.records: dict[str, tuple[int, int]] = {}
-        self.copied: str | None = None
+        self.whole: dict[str, tuple[Whole, ...]] = {}
+        self.said = Said((), ())
 
 
 class Stager:
@@ -62,16 +68,29 @@ class Stager:
 
     :param env: absolute path of the environment, as scripts name it
     :param root: the directory of the stage, which exists; what is in it is a part of this very stage
-    :param link: False to copy always
-    :param strict: rather fail than copy
+    :param link_mode: one of `linkmodes.MODES`
+    :param kept: files of distributions that stay, as far as they could share a directory with what is staged
+    :param is_free: tells of a directory of the environment whether a link can take its place
     """
 
-    def __init__(self, env: str, layout: Layout, store: Store, root: str, *, link: bool, strict: bool) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        env: str,
+        layout: Layout,
+        store: Store,
+        root: str,
+        link_mode: str,
+        kept: Collection[str] = (),
+        is_free: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.env = env
         self.layout = layout
         self.store = store
         self.root = root
-        self.linker = Linker(link=link, strict=strict, umask=read_umask())
+        self.link_mode = link_mode
+        self.kept = kept
+        self.is_free = is_free
+        self.linker = Linker(link_mode, umask=read_umask())
         self.staged = Staged()
 
     def stage(self, items: Sequence[Item], report: Report = quiet) -> Staged:
@@ -81,11 +100,19 @@ class Stager:
         :raises PoisonedError: a store entry has been changed
         :raises FilesystemError: no space, no permission, ...; the stage holds a part
         """
-        groups: dict[str, list[Job]] = {}
+        groups: dict[str, list[AnyJob]] = {}
+        if self.link_mode == SYMLINK:
+            self.staged.whole = choose(items, self.layout, self.kept, self._fits)
         for item in items:
             entry = self.store.path(item.manifest.sha256)
+            whole = self.staged.whole.get(item.wanted.name, ())
+            jobs = {one: self._link_whole(one, item.manifest, groups) for one in whole}
             for directory in item.manifest.directories:
-                self._assign(item, item.manifest, entry, directory, groups)
+                one = next((one for one in whole if _is_in(directory, one)), None)
+                if one is None:
+                    self._assign(item, item.manifest, entry, directory, groups)
+                else:
+                    jobs[one].append((directory.path[len(one.below) + 1 :], directory.files))
             if item.compiled is not None:
                 entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256)
                 for directory in item.compiled.directories:
@@ -94,11 +121,30 @@ class Stager:
         self.linker.run(list(groups.values()), report)
         for item in items:
             self._generate(item)
-        self.staged.copied = self.linker.copied
+        self.staged.said = self.linker.said
         return self.staged
 
+    def _fits(self, manifest: Manifest, whole: Whole) -> bool:
+        reserved = whole.below.partition("/")[0] in RESERVED
+        source = self._source(manifest, whole)
+        passing = "/.envsync/" in source  # in a cache for this sync alone: what is linked must stay
+        return not reserved and not passing and self.is_free(whole.path) and sealing.can_seal(source)
+
+    def _source(self, manifest: Manifest, whole: Whole) -> str:
+        return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
+
+    def _link_whole(
+        self, whole: Whole, manifest: Manifest, groups: dict[str, list[AnyJob]]
+    ) -> list[tuple[str, Sequence[Sequence[Any]]]]:
+        """Have a directory linked; returns the list for the directories in it."""
+        directories: list[tuple[str, Sequence[Sequence[Any]]]] = []
+        self.staged.tree.add(whole.path)
+        job = WholeJob(self._source(manifest, whole), f"{self.root}/{whole.path}", directories, manifest)
+        groups.setdefault(self.layout.entry(whole.path), []).append(job)
+        return directories
+
     def _assign(
-        self, item: Item, has: Manifest | Compiled, entry: str, directory: Directory, groups: dict[str, list[Job]]
+        self, item: Item, has: Manifest | Compiled, entry: str, directory: Directory, groups: dict[str, list[AnyJob]]
     ) -> None:
         """Assign a directory to the group of its top-level entry.
 
@@ -142,7 +188,8 @@ class Stager:
         manifest = item.manifest
         dist_info = f"{self.layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
         record = f"{dist_info}/RECORD"
-        if manifest.complete and item.wanted.origin.direct_url is None:
+        whole = self.staged.whole.get(item.wanted.name, ())
+        if manifest.complete and item.wanted.origin.direct_url is None and not whole:
             self.staged.records[item.wanted.name] = (_record_size(manifest), manifest.mtime * 1_000_000_000)
             return
         written: list[tuple[str, bytes]] = []
@@ -156,7 +203,7 @@ class Stager:
             content = item.wanted.origin.direct_url.encode()
             written.append((path, content))
             self._write(path, content, 0o666)
-        self._write(record, self._record(manifest, record, written), 0o666)
+        self._write(record, self._record(manifest, record, written, whole), 0o666)
         status = os.lstat(f"{self.root}/{record}")
         self.staged.records[item.wanted.name] = (status.st_size, status.st_mtime_ns)
 
@@ -173,7 +220,9 @@ class Stager:
                 raise PoisonedError(manifest, path, error.strerror) from error
             yield name, scripts.rewrite(content, python)
 
-    def _record(self, manifest: Manifest, record: str, written: Iterable[tuple[str, bytes]]) -> bytes:
+    def _record(
+        self, manifest: Manifest, record: str, written: Iterable[tuple[str, bytes]], whole: Iterable[Whole]
+    ) -> bytes:
         site = self.layout.directory(manifest.root, manifest.name)
         lines: list[str] = []
         for scheme, text in manifest.record:
@@ -186,6 +235,8 @@ class Stager:
         for path, content in written:
             digest = b2a_base64(_sha256(content), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
             lines.append(f"{_quoted(posixpath.relpath(path, site))},sha256={digest},{len(content)}")
+        # A comma sorts before a slash: a link comes before what is in it (`envsync.transaction.sealing`).
+        lines += [f"{_quoted(posixpath.relpath(one.path, site))},," for one in whole]
         lines.append(f"{posixpath.relpath(record, site)},,")
         return ("\n".join(sorted(set(lines))) + "\n").encode()
 
@@ -207,6 +258,10 @@ class Stager:
                     view = view[file.write(view) :]
         except OSError as error:
             raise FilesystemError("write", full, error) from error
+
+
+def _is_in(directory: Directory, whole: Whole) -> bool:
+    return directory.scheme == whole.scheme and f"{directory.path}/".startswith(f"{whole.below}/")
 
 
 def _sha256(content: bytes) -> bytes:

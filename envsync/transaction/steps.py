@@ -82,9 +82,23 @@ def decide(
 
     :param protected: directories that are the environment's own and are never moved (`bin`, `lib`, ...)
     :param whole: directories that go with all that is in them (a .dist-info is its distribution's alone)
-    :param is_same: tells whether a file in the way has the very content that is to come: then it is no conflict
+    :param is_same: tells whether a file in the way has the very content that is to come, or is a link that envsync has
+        left: then it is no conflict
     """
     return _Decider(listing, frozenset(protected), frozenset(whole), is_same).run(removed, added)
+
+
+def covers(
+    listing: Listing, removed: Node, path: str, *, protected: Collection[str], whole: Collection[str] = ()
+) -> bool:
+    """Tell whether all that is in a directory goes, so that it goes whole. The others are as for `decide`."""
+    node = removed
+    for part in path.split("/"):
+        child = node.children.get(part)
+        if child is None:
+            return False
+        node = child
+    return _Decider(listing, frozenset(protected), frozenset(whole), lambda _: False).covers(path, node)
 
 
 class _Decider:
@@ -127,7 +141,7 @@ class _Decider:
                 self._visit_file(below, goes=goes, comes=comes, coming=coming)
 
     def _visit_directory(self, path: str, going: Node | None, coming: Node | None, *, comes: bool) -> None:
-        if going is not None and self._covers(path, going):
+        if going is not None and self.covers(path, going):
             self.remove.append(path)
             if coming or comes:
                 self.place.append(path)
@@ -137,7 +151,7 @@ class _Decider:
             self._visit(path, going, coming)
 
     def _visit_file(self, path: str, *, goes: bool, comes: bool, coming: Node | None) -> None:
-        if goes or (comes and self.is_same(path)):
+        if goes or ((comes or coming) and self.is_same(path)):
             self.remove.append(path)
         elif comes or coming:
             self.conflicts.append(path)
@@ -145,7 +159,7 @@ class _Decider:
         if comes or coming:
             self.place.append(path)
 
-    def _covers(self, path: str, removed: Node) -> bool:
+    def covers(self, path: str, removed: Node) -> bool:
         """Tell whether all that is in a directory goes."""
         if path in self.protected or path in self.whole:
             return path in self.whole
@@ -164,7 +178,7 @@ class _Decider:
                 if name == "__pycache__" and not self.listing(below):
                     continue
                 return False
-            if not self._covers(below, child):
+            if not self.covers(below, child):
                 return False
         return True
 

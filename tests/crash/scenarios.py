@@ -195,6 +195,7 @@ SCENARIOS = (
         before.for_something_else(before.die_at(before.is_half_staged)),
     ),
     Scenario("copies", "So it is if files are copied.", *UPGRADE, options=("--link-mode", "copy")),
+    Scenario("symlinks", "So it is if directories are linked whole.", *UPGRADE, options=("--link-mode", "symlink")),
     Scenario(
         "cold cache",
         "So it is if nothing is known yet: neither the Python, nor its skeleton, nor any wheel.",

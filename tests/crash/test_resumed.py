@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from envsync import forking, library, replace
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
 from envsync.library import SyncResult
+from envsync.transaction import linkmodes
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
@@ -65,7 +65,7 @@ def sync_in_child(
 
 
 def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
-    link, copy = os.link, shutil.copyfile
+    link, pour = os.link, linkmodes.pour
 
     def linking(source: str, destination: str, **options: int) -> None:
         before(os.path.basename(destination))
@@ -73,15 +73,14 @@ def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
         if tally is not None:
             tally.add()
 
-    def copying(source: str, destination: str, **options: bool) -> str:
-        before(os.path.basename(destination))
-        copied = str(copy(source, destination, **options))
+    def pouring(source: int, destination: int, size: int) -> None:
+        before(os.path.basename(os.readlink(f"/proc/self/fd/{destination}")))
+        pour(source, destination, size)
         if tally is not None:
             tally.add()
-        return copied
 
     os.link = linking  # type: ignore[assignment]
-    shutil.copyfile = copying  # type: ignore[assignment]
+    linkmodes.pour = pouring  # type: ignore[assignment]
 
 
 def killer(nth: int) -> Callable[[str], None]:
@@ -368,10 +367,10 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 def _after(links: int) -> Callable[[str], None]:
     """Return what kills a leader after so many files that were not there."""
-    from envsync.transaction import linking
+    from envsync.transaction import bringing
 
     count = 0
-    original = linking._is_same
+    original = bringing.File.is_linked
 
     def strike(_: str) -> None:
         nonlocal count
@@ -379,12 +378,12 @@ def _after(links: int) -> Callable[[str], None]:
         if count > links:
             kill()
 
-    def counting(name: str, source: int, destination: int) -> bool:
+    def counting(file: bringing.File) -> bool:
         nonlocal count
         count -= 1  # it was there
-        return original(name, source, destination)
+        return original(file)
 
-    linking._is_same = counting
+    bringing.File.is_linked = counting  # type: ignore[method-assign]
     return strike
 
 

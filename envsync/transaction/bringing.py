@@ -1,0 +1,131 @@
+"""Bring one file of the store into the stage. What a dead leader or a child that failed has left is used or replaced.
+
+A link that is there is recognized by its inode; a file of its own by its mode, size and time: its time is set last.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from envsync.errors import FilesystemError
+from envsync.transaction import linkmodes
+
+
+class File(NamedTuple):
+    """One file of the store, and the place for it in the stage, by the descriptors of the two directories."""
+
+    above: tuple[str, str]
+    """The paths of the two directories, for messages."""
+    mtime_ns: int
+    name: str
+    size: int
+    executable: bool
+    source: int
+    destination: int
+
+    @property
+    def origin(self) -> str:
+        """Its path in the store."""
+        return f"{self.above[0]}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its path in the stage."""
+        return f"{self.above[1]}/{self.name}"
+
+    def link(self) -> None:
+        """Make it a hard link.
+
+        :raises OSError: what link(2) says
+        """
+        try:
+            os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
+        except FileExistsError:
+            if not self.is_linked():
+                self._make_way()
+                os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
+
+    def fill(self, umask: int, *, clone: bool, undecided: bool) -> bool:
+        """Make it a file of its own. Returns False if it was there already.
+
+        :param undecided: files may yet turn out to be linked here: of what is there already, only a link will do
+        :raises OSError: what cloning was refused with; nothing is there
+        :raises FilesystemError: it cannot be read or written; a part may be there
+        """
+        mode = 0o777 if self.executable else 0o666
+        try:
+            source = os.open(self.name, _READ, dir_fd=self.source)
+        except OSError as error:
+            raise FilesystemError("read", self.origin, error) from error
+        try:
+            destination = self._create(mode, umask, undecided=undecided)
+            if destination is None:
+                return False
+            try:
+                if clone:
+                    self._clone(source, destination)
+                else:
+                    self._copy(source, destination)
+            finally:
+                os.close(destination)
+        finally:
+            os.close(source)
+        try:  # last, for it says that the file is whole; and after close(2), with which some filesystems still set it
+            os.utime(self.name, ns=(self.mtime_ns, self.mtime_ns), dir_fd=self.destination, follow_symlinks=False)
+        except OSError as error:
+            raise FilesystemError("write", self.path, error) from error
+        return True
+
+    def _create(self, mode: int, umask: int, *, undecided: bool) -> int | None:
+        """Create the empty file; None if it is there and whole."""
+        try:
+            try:
+                return os.open(self.name, _CREATE, mode, dir_fd=self.destination)
+            except FileExistsError:
+                if self.is_linked() if undecided else self._is_whole(mode & ~umask):
+                    return None
+                self._make_way()
+                return os.open(self.name, _CREATE, mode, dir_fd=self.destination)
+        except OSError as error:
+            raise FilesystemError("write", self.path, error) from error
+
+    def _clone(self, source: int, destination: int) -> None:
+        try:
+            linkmodes.clone(source, destination)
+        except OSError:
+            self._make_way()
+            raise
+
+    def _copy(self, source: int, destination: int) -> None:
+        try:
+            linkmodes.pour(source, destination, self.size)
+        except OSError as error:
+            raise FilesystemError("write", self.path, error) from error
+
+    def _make_way(self) -> None:
+        """Remove what is there. Never write through it: it may be a link to the store."""
+        try:
+            os.unlink(self.name, dir_fd=self.destination)
+        except OSError as error:
+            raise FilesystemError("remove", self.path, error) from error
+
+    def is_linked(self) -> bool:
+        """Tell whether what is there is a hard link to it."""
+        left = os.stat(self.name, dir_fd=self.source, follow_symlinks=False)
+        right = os.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
+        return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
+
+    def _is_whole(self, mode: int) -> bool:
+        """Tell whether it was finished: its time is set last."""
+        status = os.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
+        return status.st_nlink == 1 and (status.st_mode, status.st_size, status.st_mtime_ns) == (
+            stat.S_IFREG | mode,
+            self.size,
+            self.mtime_ns,
+        )
+
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

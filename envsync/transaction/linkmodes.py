@@ -1,0 +1,208 @@
+"""How files come from the store: clones, hard links or copies. Chosen once for each pair of filesystems, and said once.
+
+    clone      a file of its own that shares its blocks with the store's until one of them is written to (FICLONE,
+               ioctl_ficlone(2): btrfs, xfs, bcachefs, ...): whoever writes to it cannot harm the store
+    hardlink   the store's file under another name: the cheapest, and read-only for that reason
+    copy       its bytes once more
+
+`auto` takes the first of these that works. What is asked for and cannot be had is replaced by what comes after it, so
+that the environment is the same in the end, and the reason is told once.
+
+The stage has one filesystem, and the store may have several, whose files may have several owners. What link(2) and
+ioctl(2) answer for the filesystem or the owner as a whole is remembered, so that the next file need not be tried; what
+they answer for one file (65,000 links of it on ext4, 100 on gluster, which says ENOSPC) counts for that file alone.
+
+Hard links are for one's own files only. The kernel refuses others (fs.protected_hardlinks, proc(5)), but not to root:
+then the owner of the cache could change at any time what root runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
+WHOLE = "whole"
+"""A symbolic link to a directory of the store (`envsync.transaction.whole`)."""
+SYMLINK = "symlink"
+"""The mode in which there are such links."""
+MODES = {
+    "auto": (CLONE, HARDLINK, COPY),
+    "clone": (CLONE, COPY),
+    "hardlink": (HARDLINK, CLONE, COPY),
+    "copy": (COPY,),
+    SYMLINK: (HARDLINK, CLONE, COPY),
+}
+"""Mode → the ways to try for a file, in order. Who asks for clones wants files of their own, and gets no links."""
+FICLONE = 0x40049409
+"""From linux/fs.h; `fcntl` does not have it in all versions of Python."""
+
+_UNKNOWN = frozenset({errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
+NEVER = {CLONE: _UNKNOWN | {errno.ENOTTY, errno.EINVAL}, HARDLINK: _UNKNOWN}
+"""What is answered for the filesystem, or for all files of that owner."""
+FOR_THIS_FILE = {
+    CLONE: frozenset({errno.EACCES, errno.ENOSPC, errno.EBADF, errno.ETXTBSY, errno.EISDIR}),
+    HARDLINK: frozenset({errno.EACCES, errno.ENOSPC, errno.EMLINK}),
+}
+"""What is answered for one file, where something else may still do. ENOSPC: gluster says it at 100 links of one file,
+and btrfs where a clone needs more room for its own bookkeeping than is left."""
+
+
+class Kind(NamedTuple):
+    """What the ways depend on: the filesystem that a file of the store is on, and its owner."""
+
+    device: int
+    owner: int
+
+
+class Ways:
+    """Which ways are open for which files.
+
+    :param mode: one of `MODES`
+    :param tell: told each way that was used, and each that was refused with the reason
+    """
+
+    def __init__(self, mode: str, tell: Callable[[str], None]) -> None:
+        self.mode = mode
+        self.tell = tell
+        self.user = os.geteuid()
+        self._orders: dict[Kind, tuple[str, ...]] = {}
+        self._told: set[str] = set()
+
+    def of(self, status: os.stat_result) -> tuple[str, ...]:
+        """Return the ways to try for a file of the store, the best first; the last is always to copy."""
+        kind = Kind(status.st_dev, status.st_uid)
+        order = self._orders.get(kind)
+        if order is None:
+            order = self._orders[kind] = MODES[self.mode]
+            if kind.owner != self.user and HARDLINK in order:
+                reason = f"hard links need the same owner, and the cached files are those of uid {kind.owner}"
+                order = self._without(kind, HARDLINK, reason)
+        return order
+
+    def refused(self, status: os.stat_result, way: str, error: OSError, path: str) -> bool:
+        """Take note of what a way was refused with. Returns False if that is no reason to try another."""
+        if error.errno in NEVER[way]:
+            self._without(Kind(status.st_dev, status.st_uid), way, f"{error.strerror} (`{path}`)")
+        elif error.errno in FOR_THIS_FILE[way]:
+            self._tell_once(f"some {way}", f"{error.strerror} (`{path}`)")
+        else:
+            return False
+        return True
+
+    def used(self, way: str) -> None:
+        """Take note that a way worked."""
+        if way not in self._told:
+            self._tell_once(way, "")
+
+    def has_used(self, way: str) -> bool:
+        """Tell whether a way has worked in this process."""
+        return way in self._told
+
+    def _without(self, kind: Kind, way: str, reason: str) -> tuple[str, ...]:
+        order = self._orders[kind] = tuple(other for other in self._orders[kind] if other != way)
+        self._tell_once(f"no {way}", reason)
+        return order
+
+    def _tell_once(self, key: str, reason: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self.tell(f"{key}\t{reason}")
+
+
+class Said(NamedTuple):
+    """What is worth knowing of how files came from the store."""
+
+    notes: tuple[str, ...]
+    """For everybody: they came in another way than was asked for, or in the most expensive one."""
+    details: tuple[str, ...]
+    """For those who ask."""
+
+
+_DONE = {CLONE: "cloned", HARDLINK: "linked", COPY: "copied"}
+
+
+def conclude(mode: str, told: list[str]) -> Said:
+    """Say in one sentence what `Ways` has told, whichever processes and threads it was in.
+
+    :param told: lines of a key and a reason, from each worker
+    """
+    facts: dict[str, str] = {}
+    for line in told:
+        key, _, reason = line.partition("\t")
+        facts.setdefault(key, reason)
+    wanted = MODES[mode]
+    used = [way for way in wanted if way in facts]
+    details = tuple(f"files were {_DONE[way]} from the cache" for way in used)
+    if WHOLE in facts:
+        details = ("directories were linked whole to the cache, which this environment needs from now on", *details)
+    worst = used[-1] if used else wanted[0]
+    if worst == wanted[0] or (mode == "auto" and worst != COPY):
+        return Said((), details)
+    # Of `auto`, nobody has asked for a clone in particular: the reason why there are no links says more.
+    better = HARDLINK if HARDLINK in wanted else CLONE
+    reason = facts.get(f"no {better}") or facts.get(f"some {better}") or "unknown"
+    some = "some files" if len(used) > 1 else "files"
+    return Said(
+        (f"{some} were {_DONE[worst]}, since they could not be {_DONE[better]} from the cache: {reason}",), details
+    )
+
+
+def clone(source: int, destination: int) -> None:
+    """Let an empty file share all blocks of another.
+
+    :param source: a descriptor, open for reading
+    :param destination: a descriptor, open for writing
+    :raises OSError: this cannot be done; the destination is still empty
+    """
+    fcntl.ioctl(destination, FICLONE, source)
+
+
+def pour(source: int, destination: int, size: int) -> None:
+    """Copy a file's bytes, in the kernel where it can.
+
+    :param size: of the source
+    :raises OSError: reading or writing failed, or the source is shorter; a part may have been written
+    """
+    done = 0
+    for move in _MOVES:
+        try:
+            while done < size:
+                count = move(source, destination, size - done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            if error.errno not in _CANNOT_MOVE:
+                raise
+        if done == size:
+            return
+    raise OSError(errno.EIO, "it is shorter than it was")
+
+
+_CANNOT_MOVE = _UNKNOWN | {errno.EINVAL, errno.EBADF, errno.ETXTBSY, errno.EACCES, errno.ENOTSOCK}
+_CHUNK = 1 << 18
+
+
+def _send(source: int, destination: int, count: int) -> int:
+    return os.sendfile(destination, source, None, count)  # None: from where it is
+
+
+def _move(source: int, destination: int, count: int) -> int:
+    view = memoryview(os.read(source, min(count, _CHUNK)))
+    done = 0
+    while done < len(view):
+        done += os.write(destination, view[done:])
+    return done
+
+
+_MOVES: tuple[Callable[[int, int, int], int], ...] = (
+    *([os.copy_file_range] if hasattr(os, "copy_file_range") else []),
+    *([_send] if hasattr(os, "sendfile") else []),
+    _move,
+)
+"""Each goes on where the one before it stopped: copy_file_range(2) may shift blocks, and refuses two filesystems of
+different kinds; sendfile(2) does not know some kinds of files."""

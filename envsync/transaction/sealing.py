@@ -1,0 +1,134 @@
+"""Link a whole directory of a store entry, so that nothing reaches the store through the link.
+
+What is in a linked directory is in every environment that links it. So before it is linked, it is sealed: compared
+with the manifest, name by name, and made read-only, with the mtime that all files of the entry have. Whoever adds or
+removes something later (root may) changes that mtime, and is found out by the next who links it, for the price of one
+look. Each file's size and mtime are compared at every linking, as in all other modes.
+
+Python writes bytecode into `__pycache__` beside the source, and as root no mode keeps it from that. An empty *file* of
+that name does: then it goes without (importlib ignores what it cannot write), or writes where PYTHONPYCACHEPREFIX says.
+
+pip leaves files alone whose directory is really outside of the environment. uv does not: it removes what RECORD lists,
+through the link. So RECORD lists the link itself, before what is in it: uv and pip remove that, and find nothing of the
+rest (`envsync.transaction.stage`).
+
+State after a crash: a directory that is sealed by half can still be written to by its owner, and is sealed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from envsync.cache.manifest import Manifest
+from envsync.errors import FilesystemError
+from envsync.transaction.poisoned import PoisonedError
+
+BLOCKER = "__pycache__"
+_WRITABLE = 0o222
+_BY_OTHERS = 0o022
+
+
+class WholeJob(NamedTuple):
+    """One directory to be linked, with all that is in it."""
+
+    source: str
+    destination: str
+    directories: Sequence[tuple[str, Sequence[Sequence[Any]]]]
+    """(path below the source, files as in the manifest) of each directory that has files; "" is the source."""
+    manifest: Manifest
+
+    @property
+    def total(self) -> int:
+        return sum(len(files) for _, files in self.directories)
+
+
+def can_seal(path: str) -> bool:
+    """Tell whether a directory of the store is sealed or can be, or nobody but another user can write to it."""
+    try:
+        status = os.lstat(path)
+        if not status.st_mode & _WRITABLE or _is_read_only(path):
+            return True
+    except OSError:
+        return True  # what is wrong shows itself when it is linked
+    if os.geteuid() in (0, status.st_uid):
+        return os.access(path, os.W_OK)  # a network filesystem may not take root for root
+    return not status.st_mode & _BY_OTHERS
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def link(job: WholeJob) -> None:
+    """Compare the directory with the manifest, seal it, and link it.
+
+    :raises PoisonedError: it is not what was put there
+    :raises FilesystemError: it cannot be sealed or linked
+    """
+    children: dict[str, set[str]] = {}
+    for path, _ in job.directories:
+        while path:
+            path, _, name = path.rpartition("/")  # noqa: PLW2901
+            children.setdefault(path, set()).add(name)
+    files = dict(job.directories)
+    for path in {**files, **children}:
+        _compare(job, path, files.get(path, ()), children.get(path, set()))
+    try:
+        try:
+            os.symlink(job.source, job.destination)
+        except FileExistsError:
+            os.unlink(job.destination)
+            os.symlink(job.source, job.destination)
+    except OSError as error:
+        raise FilesystemError("link", job.destination, error) from error
+
+
+def _compare(job: WholeJob, path: str, files: Sequence[Sequence[Any]], children: set[str]) -> None:
+    full = f"{job.source}/{path}" if path else job.source
+    look = os.stat
+    mtime_ns = job.manifest.mtime * 1_000_000_000
+    try:
+        fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise PoisonedError(job.manifest, full, error.strerror) from error
+    try:
+        name = ""
+        try:
+            for name, size, _ in files:
+                status = look(name, dir_fd=fd, follow_symlinks=False)
+                if status.st_size != size or status.st_mtime_ns != mtime_ns:
+                    raise PoisonedError(job.manifest, f"{full}/{name}", "its size or time is not what it was")
+        except OSError as error:
+            raise PoisonedError(job.manifest, f"{full}/{name}", error.strerror) from error
+        status = os.fstat(fd)
+        if not status.st_mode & _WRITABLE:
+            if status.st_mtime_ns != mtime_ns:
+                raise PoisonedError(job.manifest, full, "something was added to it, or removed")
+        elif os.geteuid() in (0, status.st_uid):
+            _seal(job, full, fd, status, {str(file[0]) for file in files} | children)
+    finally:
+        os.close(fd)
+
+
+def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[str]) -> None:
+    """Make a directory read-only. The order counts: it is sealed for others only when it has its time."""
+    try:
+        strange = set(os.listdir(fd)) - names - {BLOCKER}
+        if strange:
+            raise PoisonedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
+        if any(name.endswith(".py") for name in names):
+            try:
+                os.close(os.open(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd))
+            except FileExistsError:
+                if not stat.S_ISREG(os.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
+                    raise PoisonedError(job.manifest, f"{full}/{BLOCKER}", "it is not the wheel's") from None
+        os.utime(fd, (job.manifest.mtime, job.manifest.mtime))
+        os.chmod(fd, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return  # then nobody here can write to it
+        raise FilesystemError("seal", full, error, hint="choose another --link-mode") from error
