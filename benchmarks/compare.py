@@ -14,6 +14,9 @@ Benchmarks:
     wake       how late 50 waiters start once the environment is current
     wrong      20 runs at once of a lock file with a wrong hash, cache full and empty
     killed     sync again after a SIGKILL: how long it takes, and what is missing afterwards
+    symlink    warm, by links to whole directories, beside uv's hard links; and the file operations
+    copies     warm, with the cache on another filesystem (a tmpfs; needs root)
+    clones     warm, on images of xfs and btrfs, by clones and by hard links (needs root and mkfs)
     digests    100 runs each of two lock files at once, on one environment and on one for each
 
 Ratios are of medians; below 1, the first takes less. Cells are medians with the least and the most. `limit`
@@ -37,6 +40,7 @@ from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
 from digests import digests
 from killed import killed
 from launch import launch, launches
+from linking import clones, copies, symlink
 from measure import MeasuringError, Row
 from sync import cold, warm
 from table import as_json, as_table
@@ -57,6 +61,9 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "wrong": wrong,
     "digests": digests,
     "killed": killed,
+    "symlink": symlink,
+    "copies": copies,
+    "clones": clones,
 }
 CONTENDERS = (ENVSYNC, UV, PIP, LIMIT)
 

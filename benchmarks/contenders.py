@@ -70,9 +70,11 @@ class Envsync:
         with open(os.path.join(self.project, "pyproject.toml"), "w", encoding="utf-8") as file:
             file.write(project_of(self.wheels))
 
-    def sync(self, environment: str, cache: str | None = None, *, compiled: bool = False) -> Command:
+    def sync(
+        self, environment: str, cache: str | None = None, mode: str = "hardlink", *, compiled: bool = False
+    ) -> Command:
         options = ("--compile-bytecode",) if compiled else ()
-        return self._command("sync", *self._request(environment), *options, cache=cache)
+        return self._command("sync", *self._request(environment, mode), *options, cache=cache)
 
     def run(self, environment: str, *words: str) -> Command:
         """Launch in an environment that is current: nothing but what a user would type."""
@@ -83,10 +85,10 @@ class Envsync:
         """Launch in an environment that may be missing."""
         return self._command("run", *self._request(environment), "--", *words, cache=cache)
 
-    def _request(self, environment: str) -> tuple[str, ...]:
+    def _request(self, environment: str, mode: str = "hardlink") -> tuple[str, ...]:
         lock = os.path.join(self.project, "pylock.toml")
         found = ("--find-links", self.bench.wheels.wheelhouse, "--no-index")
-        return ("--lock", lock, "--env", environment, *found, "--link-mode", "hardlink")
+        return ("--lock", lock, "--env", environment, *found, "--link-mode", mode)
 
     def _command(self, *words: str, cache: str | None = None) -> Command:
         variables = {"ENVSYNC_CACHE_DIR": cache or self.cache, PYTHON_OPTION: self.bench.python}
@@ -112,14 +114,14 @@ class Uv:
         found = ("--no-index", "--find-links", bench.wheels.wheelhouse)
         bench.prepare(self._command("lock", *found, environment=bench.place.fresh("none"), UV_PYTHON=bench.python))
 
-    def sync(self, environment: str, *, compiled: bool = False) -> Command:
-        """Sync from the project's lock file, with the hard links that the cache allows."""
+    def sync(self, environment: str, mode: str = "hardlink", *, compiled: bool = False) -> Command:
+        """Sync from the project's lock file, with the links that the cache allows."""
         return self._command(
             "sync",
             "--frozen",
             *(("--compile-bytecode",) if compiled else ()),
             environment=environment,
-            UV_LINK_MODE="hardlink",
+            UV_LINK_MODE=mode,
             UV_PYTHON=self.bench.python,
         )
 
