@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from envsync import request
-from envsync.cache import clean
+from envsync.cache import clean, users
 from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
 from envsync.cache.store import Store, remove_tree
@@ -47,7 +47,7 @@ def size(settings: Settings) -> int:
     """Say how large the cache is, and what would go."""
     root = root_of(settings)
     items = list(inventory(root))
-    old = prunable(items, Rules(parse_age(DEFAULT_AGE)))
+    old = prunable(items, Rules(parse_age(DEFAULT_AGE), linked=users.used(root)))
     wheels = [item for item in items if item.kind == WHEELS]
     if settings.get("json"):
         print(json.dumps({"cache": root, "all": _sums(items), "prunable": _sums(old)}))
@@ -62,10 +62,12 @@ def size(settings: Settings) -> int:
 
 
 def remove_all(settings: Settings) -> int:
-    """Remove all that is in the cache."""
+    """Remove all that is in the cache, but for what environments link to by name."""
     root = root_of(settings)
     if settings.get("dry_run"):
-        return _tell(settings, root, "would remove", list(inventory(root)))
+        linked = users.used(root)
+        gone = [item for item in inventory(root) if item.kind != WHEELS or item.name not in linked]
+        return _tell(settings, root, "would remove", gone)
     return _remove(settings, root, lambda: clean.everything(root), unless_used=False)
 
 
@@ -76,7 +78,11 @@ def prune(settings: Settings) -> int:
     age, limit = merged.get("older_than"), merged.get("max_size")
     if age is None and limit is None:
         age = DEFAULT_AGE
-    rules = Rules(None if age is None else parse_age(str(age)), None if limit is None else parse_size(str(limit)))
+    rules = Rules(
+        None if age is None else parse_age(str(age)),
+        None if limit is None else parse_size(str(limit)),
+        users.used(root),
+    )
     chosen = prunable(inventory(root), rules)
     if settings.get("dry_run"):
         return _tell(settings, root, "would remove", chosen)
@@ -88,18 +94,22 @@ def verify(settings: Settings) -> int:
     root = root_of(settings)
     count = 0
     removed: list[Verified] = []
-    refused: list[tuple[Verified, FilesystemError]] = []
+    refused: list[tuple[Verified, str]] = []
+    linked = users.used(root)
     lock = cachelock.share(root, _narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
             count += 1
             if not verified.problem:
                 continue
+            if verified.name in linked:
+                refused.append((verified, "environments link to it: run `envsync check --repair` in them"))
+                continue
             try:
                 Store(root).discard_path(f"{root}/v1/{WHEELS}/{verified.name}")
                 removed.append(verified)
             except FilesystemError as error:
-                refused.append((verified, error))
+                refused.append((verified, error.message))
     finally:
         if lock is not None:
             lock.release()
@@ -110,7 +120,7 @@ def verify(settings: Settings) -> int:
         for item in removed:
             print(f"removed `{item.wheel or item.name}`: {item.problem}; it is fetched again when it is needed")
         for item, cause in refused:
-            print(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause.message}")
+            print(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause}")
         print(f"`{root}`: {count} wheels verified, {len(removed)} removed")
     return EXIT_DAMAGED if removed or refused else 0
 

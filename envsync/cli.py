@@ -94,6 +94,15 @@ def _status(**given: Any) -> int:
     return commands.status(_settings(options.STATUS, given))
 
 
+def _doctor(**given: Any) -> int:
+    """Find out what the filesystem of the environment can and cannot do, and say what follows.
+
+    Tries locks, links, renames and the clock in a directory of its own, and leaves nothing behind. Exits with 1 if
+    syncing there would be refused or unsafe.
+    """
+    return commands.doctor(_settings(options.DOCTOR, given))
+
+
 envsync_command = click.Group(
     "envsync",
     help="Make a virtual environment match its lock file once, however many processes ask.",
@@ -133,6 +142,9 @@ envsync_command.add_command(
 )
 envsync_command.add_command(
     click.Command("check", callback=_check, help=_check.__doc__, params=_parameters(options.CHECK))
+)
+envsync_command.add_command(
+    click.Command("doctor", callback=_doctor, help=_doctor.__doc__, params=_parameters(options.DOCTOR))
 )
 
 

@@ -1,4 +1,4 @@
-"""What `sync`, `status` and `check` do and print. Its arguments come from the fast parser or from click."""
+"""What `sync`, `status`, `check` and `doctor` do and print. Its arguments come from the fast parser or from click."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from envsync.errors import LockFileError, UsageError
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1
+EXIT_UNSAFE = 1
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
 
@@ -73,6 +74,43 @@ def check(settings: options.Settings) -> int:
     elif not settings.get("quiet"):
         _print(describe_check(environment.path, checked))
     return 0 if checked.is_sound else EXIT_UNSOUND
+
+
+def doctor(settings: options.Settings) -> int:
+    """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
+    from envsync.coordination.leader import cache_directory
+    from envsync.doctor import Place, examine, is_safe, judge
+    from envsync.errors import FilesystemError
+
+    asked = _whatever(settings)
+    template = asked.env_template
+    env = template.partition("{digest}")[0].rpartition("/")[0] if "{digest}" in template else template
+    place = Place(os.path.abspath(env or "."), cache_directory(asked))
+    try:
+        facts = examine(place)
+    except OSError as error:
+        raise FilesystemError("examine", str(error.filename or place.env), error) from error
+    findings = judge(facts, blind="{digest}" in template or asked.text("busy") == "ignore")
+    if settings.get("json"):
+        found = [finding._asdict() for finding in findings]
+        print(json.dumps({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()}))
+    else:
+        from envsync.display import describe_facts
+
+        _print(describe_facts(template, facts, findings))
+    return 0 if is_safe(findings) else EXIT_UNSAFE
+
+
+def _whatever(settings: options.Settings) -> request.Request:
+    """Return the request that is meant; without a lock file, one that stands for none."""
+    try:
+        return request.resolve(settings, os.environ)
+    except (UsageError, LockFileError):
+        if "lock" in settings:
+            raise
+    known = {**options.from_variables(os.environ), **settings}
+    env = known.get("env")
+    return request.Request(known, "", "", env.rstrip("/") or "/" if isinstance(env, str) else ".venv")
 
 
 def _print(lines: Iterable[str]) -> None:

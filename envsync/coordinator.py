@@ -23,20 +23,23 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 import anyio.abc
 from anyio import to_thread
 
 from envsync import events, fastlane, library, request
-from envsync.coordination import failures, flock, leader, slowlane
+from envsync.coordination import failures, leader, slowlane
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.library import Hold, SyncOptions, SyncResult
 from envsync.progress import Report
+
+if TYPE_CHECKING:
+    from envsync.coordination.locking import EnvironmentLock
 
 TELL_SECONDS = 0.1
 """How often events are handed on while there is something to tell."""
@@ -208,13 +211,15 @@ class Coordinator:
                 outcome = await to_thread.run_sync(self._unchangeable, asked, environment, error, limiter=self._leads)
             else:
                 if isinstance(held, fastlane.Entry):
+                    if wait.at_once:
+                        return library.result_of(slowlane.current(held, launching=False))
                     return library.result_of(slowlane.followed(held, arrival, launching=False))
                 outcome = await self._lead(flight, wait, held, distrust=distrust)
             if outcome is not None:
                 return library.result_of(outcome)
         raise slowlane.restless(environment)
 
-    async def _wait(self, flight: _Flight, wait: Wait) -> flock.Flock | fastlane.Entry:
+    async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fastlane.Entry:
         tell_at = 0.0
         try:
             held = await to_thread.run_sync(wait.begin, limiter=self._looks)
@@ -230,7 +235,7 @@ class Coordinator:
         finally:
             wait.end()
 
-    async def _lead(self, flight: _Flight, wait: Wait, held: flock.Flock, *, distrust: bool) -> Outcome | None:
+    async def _lead(self, flight: _Flight, wait: Wait, held: EnvironmentLock, *, distrust: bool) -> Outcome | None:
         """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
         report = _Reporter(self, flight)
         slot = _Slot(self._slots, wait, report)

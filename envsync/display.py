@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from envsync.coordination.outcome import Outcome
     from envsync.coordination.repair import Checked
     from envsync.coordination.status import Leader, Status
+    from envsync.doctor import Facts, Finding
     from envsync.request import Request
 
 LINE_SECONDS = 10.0
@@ -178,6 +179,21 @@ def describe_check(env: str, checked: Checked) -> Iterator[str]:
     if checked.left is not None and not checked.is_sound:
         verdict = "still damaged"
     yield f"`{env}`: {now.distributions} distributions, {now.files} files, {now.bytes / 1e6:.1f} MB: {verdict}"
+
+
+def describe_facts(env: str, facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
+    """Say in lines for people what a filesystem does, and what follows."""
+    kind = f" ({facts.kind}{', shared between hosts' if facts.network else ''})" if facts.kind else ""
+    yield f"tried in `{facts.directory}`{kind}"
+    for finding in findings:
+        yield f"{finding.level:8}{finding.subject}: {finding.text}"
+        if finding.advice:
+            yield f"{'':8}hint: {finding.advice}"
+    worst = [finding for finding in findings if finding.level != "fine"]
+    if any(finding.level == "unsafe" for finding in worst):
+        yield f"`{env}`: not safe to sync here"
+    else:
+        yield f"`{env}`: safe to sync here" + (", with the limits above" if worst else "")
 
 
 def _leader(leader: Leader, now: float) -> str:

@@ -26,6 +26,16 @@ class Environment:
         return self.state + "/in-use"
 
     @property
+    def locking(self) -> str:
+        """How this environment is locked, as its first leader found out."""
+        return self.state + "/locking"
+
+    @property
+    def lease(self) -> str:
+        """The environment lock where flock does not work."""
+        return self.state + "/lease"
+
+    @property
     def stamp(self) -> str:
         return self.state + "/stamp"
 

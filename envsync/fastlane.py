@@ -60,12 +60,13 @@ def environment_of(request: Request) -> Environment | None:
     return Environment(request.env_template.replace("{digest}", request.digest(python)))
 
 
-def enter(request: Request, environment: Environment, *, accept_racy: bool = False) -> Entry | None:
+def enter(request: Request, environment: Environment, *, accept_racy: bool = False, share: bool = True) -> Entry | None:
     """Share the in-use lock if the environment is current.
 
     Returns None for "don't know"; then nothing is held.
 
     :param accept_racy: take a stamp whose mtime proves nothing, as whoever waited for this very sync may
+    :param share: False to open the in-use lock only, where shared locks do not work (`envsync.coordination.locking`)
     """
     import fcntl
 
@@ -74,7 +75,8 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if share:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         inode = os.fstat(fd).st_ino
         current = _read_stamp(environment, inode)
         certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from envsync import fastlane, launch, request
 from envsync import options as settings
-from envsync.coordination import failures
+from envsync.coordination import failures, lockrecord
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.slowlane import named_by_digest, reach
 from envsync.environment import Environment
@@ -233,7 +233,8 @@ def glance(asked: request.Request) -> tuple[SyncResult | None, Environment, bool
 def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     """Take a hold on an environment that has just been made current; None if it is not any more."""
     environment = Environment(result.env)
-    entry = fastlane.enter(asked, environment, accept_racy=True)
+    recorded = lockrecord.read(environment) or lockrecord.WORKS
+    entry = fastlane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
         return Hold(result, entry.fd)
     if _may_change(environment):

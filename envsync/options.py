@@ -120,6 +120,10 @@ CHECK = (
     Option("repair", FLAG, "Restore what is missing or changed, from the cache."),
     Option("json", FLAG, "Print what was found as one JSON object."),
 )
+DOCTOR = (
+    *(option for option in REQUEST if option.key in ("lock", "env", "cache_dir")),
+    Option("json", FLAG, "Print what was found as one JSON object."),
+)
 CACHE = (
     Option("cache-dir", TEXT, "The cache.", metavar="DIR"),
     Option("json", FLAG, "Print the outcome as one JSON object."),

@@ -3,12 +3,15 @@
 A state file is written to a temporary file beside it and renamed over it; never in place, for on a network
 filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
 being replaced: ESTALE for up to a second or so, and EEXIST.
+
+Every rename of envsync goes through `move`, which tries again what some filesystems refuse for a moment.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 
 from envsync.errors import FilesystemError
@@ -17,6 +20,10 @@ from envsync.stamp import checksum
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
 PASSING = frozenset({errno.ESTALE, errno.EEXIST})
+MOVE_SECONDS = 2.0
+"""For how long a rename is tried that is refused since somebody has the file open (SMB, virus scanners)."""
+NO_DIRECTORIES = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What filesystems answer that do not rename directories; overlay says EXDEV of those in its lower layers."""
 
 
 def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -> None:
@@ -37,7 +44,7 @@ def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, path)
+        move(temporary, path)
         if durable:
             _sync_directory(os.path.dirname(path))
     except OSError as error:
@@ -46,6 +53,72 @@ def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -
     except BaseException:
         discard(temporary)
         raise
+
+
+def move(source: str, destination: str) -> None:
+    """Rename, and try again for a while what may pass: EBUSY, and EACCES if permissions are not the reason.
+
+    :raises OSError: it cannot be renamed
+    """
+    began, pause = time.monotonic(), 0.01
+    while True:
+        try:
+            os.rename(source, destination)
+        except OSError as error:
+            passes = error.errno == errno.EBUSY or (error.errno == errno.EACCES and _may_move(source, destination))
+            if not passes or time.monotonic() - began >= MOVE_SECONDS:
+                raise
+        else:
+            return
+        time.sleep(pause)
+        pause = min(0.2, pause * 2)
+
+
+def _may_move(source: str, destination: str) -> bool:
+    """Tell whether permissions allow a rename. To move a directory one has to be allowed to write to it."""
+    places = [os.path.dirname(source) or ".", os.path.dirname(destination) or "."]
+    if os.path.isdir(source) and not os.path.islink(source):
+        places.append(source)
+    return all(os.access(place, os.W_OK | os.X_OK) for place in places)
+
+
+def is_refused_directory(source: str, error: OSError) -> bool:
+    """Tell whether a rename was refused because it was that of a directory: its files may still be moved."""
+    return error.errno in NO_DIRECTORIES and os.path.isdir(source) and not os.path.islink(source)
+
+
+def move_tree(source: str, destination: str, *, last: str = "") -> bool:
+    """Move a directory file by file, where it cannot be renamed. What is done already stays done: it may be repeated.
+
+    :param last: a file at the top that is moved after all others
+    :returns: False if something else was in the way of a file; that and the file are left
+    :raises OSError: something cannot be moved
+    """
+    try:
+        os.mkdir(destination, stat.S_IMODE(os.lstat(source).st_mode))
+    except FileExistsError:
+        pass  # begun before
+    complete = True
+    with os.scandir(source) as entries:
+        found = sorted((entry.name == last, entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for _, name, is_directory in found:
+        if is_directory:
+            complete &= move_tree(f"{source}/{name}", f"{destination}/{name}")
+        else:
+            complete &= _move_file(f"{source}/{name}", f"{destination}/{name}")
+    if complete:
+        os.rmdir(source)
+    return complete
+
+
+def _move_file(source: str, destination: str) -> bool:
+    if os.path.lexists(destination):
+        if not os.path.samestat(os.lstat(source), os.lstat(destination)):
+            return False
+        os.unlink(source)  # two names of one file: rename(2) does nothing then
+    else:
+        move(source, destination)
+    return True
 
 
 def _sync_directory(path: str) -> None:
@@ -144,7 +217,7 @@ def rename_if_there(source: str, destination: str) -> bool:
     :raises FilesystemError: it is there and cannot be renamed
     """
     try:
-        os.rename(source, destination)
+        move(source, destination)
     except FileNotFoundError:
         return False
     except OSError as error:

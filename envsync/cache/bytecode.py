@@ -29,7 +29,7 @@ from typing import NamedTuple
 from envsync import disk, replace
 from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Directory, Manifest
-from envsync.cache.store import Store, remove_tree, set_aside
+from envsync.cache.store import Store, move_entry, remove_tree, set_aside
 from envsync.errors import FilesystemError
 
 FORMAT = 1
@@ -149,7 +149,7 @@ class Shelf:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 for above in (f"{self.store.root}/v1/bytecode", os.path.dirname(path)):
                     sharing.grant(above, group)
-                os.rename(directory, path)
+                move_entry(directory, path)
             except FileNotFoundError:
                 continue  # somebody has cleaned the parent away in between
             except OSError as error:

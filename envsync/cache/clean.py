@@ -11,9 +11,12 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.cache import entry, store
-from envsync.cache.inventory import Item
+from envsync.cache import entry, store, users
+from envsync.cache.inventory import WHEELS, Item
 from envsync.cache.store import Store
+
+USERS = "users"
+"""Who links what: not to be removed as long as it counts."""
 
 
 class Removal(NamedTuple):
@@ -58,11 +61,16 @@ def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal
 
 
 def everything(root: str) -> list[Item]:
-    """List all that is in a cache now, by nothing but names: what came since it was looked at goes, too."""
+    """List all that is in a cache now, by nothing but names: what came since it was looked at goes, too.
+
+    But for what environments link to by name: they would break.
+    """
+    linked = users.used(root)
     return [
         Item(kind, name, "", 0, 0, 0, 0.0)
         for kind in sorted(_names(f"{root}/v1"))
         for name in sorted(_names(f"{root}/v1/{kind}"))
+        if kind != USERS and not (kind == WHEELS and name in linked)
     ]
 
 

@@ -13,7 +13,9 @@ from envsync.cache.store import ABANDONED
 
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
-WHEELS, UNFINISHED, LOCKS = "wheels", "tmp", "locks"
+WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
+NO_CONTENT = frozenset({"locks", "users"})
+"""What is no content: locks, and who links what (`envsync.cache.users`)."""
 
 
 class Item(NamedTuple):
@@ -53,12 +55,12 @@ class Rules(NamedTuple):
 
 
 def inventory(root: str) -> Iterator[Item]:
-    """Look at all that is in a cache but its locks. What goes away meanwhile is left out.
+    """Look at all that a cache holds. What goes away meanwhile is left out.
 
     :param root: the cache directory
     """
     for kind in sorted(_names(f"{root}/v1")):
-        if kind != LOCKS:
+        if kind not in NO_CONTENT:
             for name in sorted(_names(f"{root}/v1/{kind}")):
                 item = measure(root, kind, name)
                 if item is not None:
@@ -86,12 +88,17 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
     """Choose what goes, by the rules: what was abandoned, what is too old, then what was used least lately.
 
     What is known about interpreters and lock files is as good as nothing in size, and is kept unless it is too old.
+    Bytecode goes with its wheel.
     """
     now = time.time() if now is None else now
     chosen: list[Item] = []
     stays: list[Item] = []
+    bytecode: dict[str, Item] = {}
     for item in items:
         limit = rules.older_than
+        if item.kind == BYTECODE:
+            bytecode[item.name] = item
+            continue
         if item.kind == UNFINISHED:
             limit = ABANDONED
         elif item.kind == WHEELS and not item.wheel:
@@ -99,14 +106,16 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
         is_old = limit is not None and now - item.used >= limit
         (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
     if rules.max_size is not None:
-        left = sum(item.bytes for item in stays)
+        sizes = {name: item.bytes for name, item in bytecode.items()}
+        left = sum(item.bytes + (sizes.get(item.name, 0) if item.kind == WHEELS else 0) for item in stays)
         for item in sorted(stays, key=_used):
             if left <= rules.max_size:
                 break
             if item.kind == WHEELS and not _is_linked(item, rules):
                 chosen.append(item)
-                left -= item.bytes
-    return chosen
+                left -= item.bytes + sizes.get(item.name, 0)
+    kept = {item.name for item in stays if item.kind == WHEELS} - {item.name for item in chosen}
+    return [*chosen, *(item for name, item in bytecode.items() if name not in kept)]
 
 
 def _is_linked(item: Item, rules: Rules) -> bool:

@@ -295,7 +295,7 @@ class Store:
             disk.sync_filesystem(self.tmp)
         for _ in range(10):
             try:
-                os.rename(directory, path)
+                move_entry(directory, path)
             except OSError as error:
                 if error.errno not in _OCCUPIED:
                     raise FilesystemError("create", path, error) from error
@@ -335,9 +335,9 @@ def set_aside(path: str, aside: str) -> None:
     :raises OSError: neither works
     """
     try:
-        os.rename(path, aside)
+        replace.move(path, aside)
     except OSError as error:
-        if error.errno not in _IN_PLACE:
+        if error.errno not in _IN_PLACE and not replace.is_refused_directory(path, error):
             raise
         # Without its manifest it is not used.
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -471,6 +471,22 @@ def _status(descriptor: int, wheel: str) -> os.stat_result:
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def move_entry(directory: str, path: str) -> None:
+    """Put an entry in place: all at once, or where directories cannot be renamed, its manifest last.
+
+    :raises OSError: it cannot be moved, or something is there
+    """
+    try:
+        replace.move(directory, path)
+    except OSError as error:
+        if not replace.is_refused_directory(directory, error):
+            raise
+        if os.path.lexists(f"{path}/{NAME}"):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        # Whoever else does the same moves files of the same content, so one that is there is as good as ours.
+        replace.move_tree(directory, path, last=NAME)
 
 
 def remove_tree(path: str) -> None:

@@ -68,8 +68,11 @@ class Flock:
     def release(self) -> None:
         """Close the descriptor. Releasing twice is harmless."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # closed it is all the same (close(2)): the network filesystem's client has died, say
 
 
 def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
 from envsync.cache.store import Store
-from envsync.coordination import cachelock, failures, flock, ground, leftovers, queue, statefile
+from envsync.coordination import cachelock, failures, flock, ground, leftovers, lockrecord, queue, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -51,7 +51,10 @@ from envsync.transaction import journal, skeleton, stamping
 
 if TYPE_CHECKING:
     from envsync.coordination.eventsfile import Listener
+    from envsync.coordination.locking import EnvironmentLock
 
+BATCH_SECONDS = 1.0
+"""For how long renames go on without a look at the lock."""
 OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
 """Failures that say nothing about the next attempt: others may be willing to wait."""
 
@@ -59,7 +62,7 @@ OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
 def lead(
     request: Request,
     environment: Environment,
-    lock: Flock,
+    lock: EnvironmentLock,
     *,
     report: Report,
     launching: bool = False,
@@ -100,12 +103,12 @@ def lead_with(leader: Leader, predecessor: dict[str, object]) -> Outcome | None:
         except ReplacedError:
             return None
         except EnvsyncError as error:
-            if not lock.is_in_place():
+            if not leader.is_held():
                 return None
             leader.record_failure(error)
             raise
         except OSError as error:
-            if not lock.is_in_place():
+            if not leader.is_held():
                 return None
             wrapped = FilesystemError("use", str(error.filename or environment.path), error)
             leader.record_failure(wrapped)
@@ -147,7 +150,7 @@ class Leader:
         self,
         request: Request,
         environment: Environment,
-        lock: Flock,
+        lock: EnvironmentLock,
         report: Report,
         *,
         launching: bool,
@@ -160,9 +163,24 @@ class Leader:
         self.lock = lock
         self.launching = launching
         self.began = time.monotonic()
-        self.progress = ProgressFile(environment, request.key, report)
+        try:
+            self.locking = lockrecord.read(environment) or lockrecord.WORKS
+        except BaseException:
+            lock.release()
+            raise
+        token = "" if isinstance(lock, Flock) else lock.token
+        self.progress = ProgressFile(environment, request.key, report, token=token)
         self.distrust = distrust
-        self.occupancy = Occupancy(environment, request, self.progress, self.began if began is None else began, idle)
+        self.occupancy = Occupancy(
+            environment,
+            request,
+            self.progress,
+            self.began if began is None else began,
+            idle,
+            locking=self.locking,
+        )
+        self.sure_until = 0.0
+        """Until then, by time.monotonic(), the lock need not be looked at again."""
         self.store = Store(cache_directory(request), durable=request.flag("durable"))
         self.seeker = Seeker(request, environment, self.store, self.progress)
         self.cache_locks: list[Flock] = []
@@ -180,7 +198,7 @@ class Leader:
             self.seeker,
             self.occupancy,
             self.progress,
-            Host(self._check_in_place, self._begin, self._release_cache, lock),
+            Host(self._check_in_place, self._check_held, self._begin, self._release_cache, lock),
         )
 
     def run(self, predecessor: dict[str, object]) -> Outcome:
@@ -216,6 +234,10 @@ class Leader:
         return self._conclude(planned, vouched, predecessor)
 
     def _conclude(self, planned: Plan, vouched: Stamp, predecessor: dict[str, object]) -> Outcome:
+        if self.locking.reason and not planned.is_empty:
+            self.reconciler.notes.append(
+                f"{self.locking.reason}: commands that run in `{self.env}` are not seen; `envsync doctor` says more"
+            )
         outcome = Outcome("current" if planned.is_empty else "synced", self.env, self.digest)
         outcome.installed, outcome.removed = _names(planned)
         outcome.seconds = round(time.monotonic() - self.began, 3)
@@ -266,7 +288,7 @@ class Leader:
         if self.store.root == self.private_cache:
             replace.discard_tree(self.private_cache)
         try:
-            if self.lock.is_in_place():
+            if self.is_held():
                 self.occupancy.close()
                 queue.call_next(self.environment, self.request.key)
                 replace.discard(self.environment.leading)
@@ -287,6 +309,8 @@ class Leader:
 
     def _be_seen(self) -> None:
         """Let others ask whether somebody leads without touching the environment lock."""
+        if self.locking.kind == lockrecord.LEASE:
+            return  # the lease tells
         for _ in range(10):
             self.leading = flock.acquire_nowait(self.environment.leading, shared=False)
             if self.leading is not None:
@@ -306,7 +330,7 @@ class Leader:
         if self.distrust:
             self.reconciler.doubtful = True
             return None
-        entry = fastlane.enter(self.request, self.environment)
+        entry = fastlane.enter(self.request, self.environment, share=self.locking.in_use)
         if entry is not None:
             leftovers.sweep(self.environment)  # a leader that was killed after its stamp leaves its trash
             self.digest = entry.stamp.digest
@@ -333,7 +357,8 @@ class Leader:
         self.progress("recovering", 0, len(decided.steps))
         replace.discard(self.environment.draining)  # it vouches for what is no more
         self.occupancy.drain()
-        journal.finish(self.environment, decided, durable=self.request.flag("durable"))
+        durable = self.request.flag("durable")
+        journal.finish(self.environment, decided, durable=durable, checkpoint=self._check_held)
         self.reconciler.doubtful = True
         self._tell("recovered", steps=len(decided.steps))
 
@@ -354,7 +379,8 @@ class Leader:
         if skeleton.exists(self.environment):
             self.occupancy.drain()
             self._check_in_place()
-            skeleton.take_away(self.environment, f".envsync/work/{_unique()}", durable=durable)
+            workspace = f".envsync/work/{_unique()}"
+            skeleton.take_away(self.environment, workspace, durable=durable, checkpoint=self._check_held)
         skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.memory, durable=durable)
 
     def _refuse_own(self) -> None:
@@ -374,8 +400,22 @@ class Leader:
 
     def _check_in_place(self) -> None:
         """Make sure that what we are about to change is what we have locked: `rm -rf` and `mv` do not ask."""
-        if not self.lock.is_in_place():
+        if not self.is_held():
             raise ReplacedError
+        self.sure_until = time.monotonic() + BATCH_SECONDS
+
+    def _check_held(self) -> None:
+        """Look at the lock again unless that was done just now: a process that was stopped may have lost it."""
+        if time.monotonic() >= self.sure_until:
+            self._check_in_place()
+
+    def is_held(self) -> bool:
+        """Tell whether the environment is the one that we have locked, and nobody has led since we do.
+
+        A network filesystem gives the lock of a client that hangs to another, and the client, once it goes on, still
+        believes to have it.
+        """
+        return self.lock.is_in_place() and self.progress.is_ours()
 
     def _observe(self, goal: Goal, layout: Layout) -> Stamp:
         """Put together what the stamp will say. Whoever changes site-packages after this is noticed."""

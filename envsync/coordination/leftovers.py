@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 from envsync import replace
 from envsync.environment import Environment
 
-OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making")
+OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking", "lease")
 """How the names of state files begin."""
 
 

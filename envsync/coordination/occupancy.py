@@ -22,8 +22,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from envsync import replace
-from envsync.coordination import cycle, flock, ground, pace, processes, queue, statefile
+from envsync.coordination import cycle, flock, ground, locking, pace, processes, queue, statefile
 from envsync.coordination.flock import Flock
+from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import Report
@@ -41,6 +42,7 @@ class Occupancy:
 
     :param began: when the caller began to wait, by time.monotonic()
     :param idle: entered while it waits for others and does no work
+    :param locking: what locks there are
     """
 
     def __init__(
@@ -50,7 +52,10 @@ class Occupancy:
         report: Report,
         began: float,
         idle: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        locking: Locking = WORKS,
     ) -> None:
+        self.locking = locking
         self.environment = environment
         self.request = request
         self.report = report
@@ -61,13 +66,19 @@ class Occupancy:
         """Commands were running, and `--busy ignore` said to go on."""
         self.waits = False
         """It waits for commands to end."""
+        self.alone = False
+        """There was no in-use lock when we began, so no command has ever run in the environment."""
 
     def drain(self) -> None:
         """Be alone in the environment, or go on regardless with `--busy ignore`. Does nothing if it is so already.
 
         :raises RefusedError: `--busy fail`, or this process runs in the environment itself
         :raises WaitTimeoutError: the commands run longer than `--timeout` allows
+        :raises LockingError: nobody can tell whether commands run in it
         """
+        if not self.locking.in_use:
+            self._drain_unseen()
+            return
         if self.ignored or (self.lock is not None and not self.lock.shared):
             return
         self.release()  # our own shared hold would keep us out
@@ -89,6 +100,21 @@ class Occupancy:
         finally:
             if self.lock is None:
                 os.close(fd)
+
+    def _drain_unseen(self) -> None:
+        """Where shared locks do not work, only an environment that never had a stamp is known to be empty.
+
+        The in-use lock is made just before the first stamp, and commands enter by the stamp alone.
+        """
+        if self.alone or self.ignored:
+            return
+        if not os.path.lexists(self.environment.in_use):
+            self.alone = True
+        elif self.request.text("busy") == "ignore":
+            self.ignored = True
+            replace.rename_if_there(self.environment.stamp, self.environment.draining)
+        else:
+            raise locking.cannot_be_drained(self.environment, self.locking)
 
     def _take(self, fd: int) -> None:
         if flock.try_lock(fd, self.environment.in_use, shared=False):
@@ -164,7 +190,10 @@ class Occupancy:
 
         :raises LockingError: somebody has it exclusively who does not hold the environment lock
         """
-        if self.lock is None:
+        if self.lock is None and not self.locking.in_use:
+            fd = flock.open_file(self.environment.in_use, shared=True)  # for its inode, and to be inherited
+            self.lock = Flock(self.environment.in_use, fd, shared=True)
+        elif self.lock is None:
             self.lock = flock.acquire_nowait(self.environment.in_use, shared=True)
             if self.lock is None:
                 raise LockingError(f"somebody holds `{self.environment.in_use}` without the environment lock")

@@ -28,7 +28,7 @@ class ProgressFile:
     What is done is written when it has changed; nothing new, too, every `HEARTBEAT_SECONDS`, as a sign of life.
     """
 
-    def __init__(self, environment: Environment, key: str, report: Report) -> None:
+    def __init__(self, environment: Environment, key: str, report: Report, *, token: str = "") -> None:
         self.environment = environment
         self.report = report
         self.lock = threading.Lock()
@@ -36,6 +36,7 @@ class ProgressFile:
         self.next = 0.0
         self.beat = 0.0
         self.said: tuple[object, ...] = ()
+        self.written = False
         self.value: dict[str, statefile.Value] = {
             "id": os.urandom(8).hex(),
             "host": processes.host(),
@@ -44,6 +45,7 @@ class ProgressFile:
             "command": processes.own_command(),
             "since": time.time(),
             "key": key,
+            "token": token,
             "holds": "\n".join(cycle.holds()),
         }
 
@@ -59,8 +61,21 @@ class ProgressFile:
             self.value.update(phase=phase, done=done, total=total)
             try:
                 replace.write(self.environment.progress, statefile.dump(self.value))
+                self.written = True
             except FilesystemError:
                 pass  # a full disk stops the sync where it matters, not here
+
+    def is_ours(self) -> bool:
+        """Tell whether the file is still what we have written; nobody but a successor replaces or removes it."""
+        if not self.written:
+            return True  # it could not be written, and so it tells nothing
+        for attempt in range(3):  # a network filesystem may not find it for a moment while it is replaced
+            found = statefile.text(statefile.load(self.environment.progress), "id")
+            if found:
+                return found == self.value["id"]
+            if attempt < 2:
+                time.sleep(0.05)
+        return False
 
     def remove(self) -> None:
         """Remove the file: nobody leads any more."""

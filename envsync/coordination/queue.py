@@ -160,6 +160,8 @@ def is_held(path: str) -> bool:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False  # no shared locks on this filesystem, so nobody has any in such a file
     finally:
         os.close(fd)
     return False

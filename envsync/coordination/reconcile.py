@@ -20,7 +20,6 @@ from envsync import __version__, replace
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.store import Store
 from envsync.coordination import flock, leftovers, processes
-from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from envsync.cache.manifest import Manifest
+    from envsync.coordination.locking import EnvironmentLock
     from envsync.plan import Installed
 
 SEEDS = frozenset({"pip"})
@@ -52,22 +52,25 @@ class Host:
     """What the leader does for a reconciliation at its turning points.
 
     :ivar check_in_place: raises if the environment is not the one that is locked any more
+    :ivar check_held: the same, called before each rename; cheap unless it was not asked for a second
     :ivar begin: about to change something
     :ivar release_cache: nothing is read from the cache any more, and we may have to wait for commands
     :ivar lock: the environment lock
     """
 
-    __slots__ = ("begin", "check_in_place", "lock", "release_cache")
+    __slots__ = ("begin", "check_held", "check_in_place", "lock", "release_cache")
 
     def __init__(
         self,
         check_in_place: Callable[[], None],
+        check_held: Callable[[], None],
         begin: Callable[[], None],
         release_cache: Callable[[], None],
-        lock: Flock,
+        lock: EnvironmentLock,
     ) -> None:
         self.lock = lock
         self.check_in_place = check_in_place
+        self.check_held = check_held
         self.begin = begin
         self.release_cache = release_cache
 
@@ -274,8 +277,9 @@ class Reconciler:
         from envsync.cache.compiling import compile_wheels
 
         python, lock = goal.python.interpreter, self.host.lock
+        inherited = (lock.fd,) if lock.fd >= 0 else ()  # a lease is no descriptor
         try:
-            return compile_wheels(missing, python, self.store, inherited=(lock.fd,), report=self.report)
+            return compile_wheels(missing, python, self.store, inherited=inherited, report=self.report)
         except ChangedSourceError as error:
             raise PoisonedError(error.manifest, error.path, error.reason) from error
         except FilesystemError as error:
@@ -307,7 +311,9 @@ class Reconciler:
         journal.write(self.environment, prepared.journal, durable=self.durable)
         replace.discard(self.environment.draining)
         self.damaged = frozenset()
-        self.doubtful = bool(journal.finish(self.environment, prepared.journal, durable=self.durable))
+        self.doubtful = bool(
+            journal.finish(self.environment, prepared.journal, durable=self.durable, checkpoint=self.host.check_held)
+        )
         self._refer(_linked(prepared.ledger), prepared.ledger.path)
         for path, names in sorted(prepared.differing.items()):
             self.notes.append(

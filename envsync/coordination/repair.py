@@ -21,13 +21,14 @@ from envsync.cache.bytecode import Shelf
 from envsync.cache.entry import spoiled
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
-from envsync.coordination import failures, flock, leftovers, processes, queue
+from envsync.coordination import failures, flock, leftovers, processes
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, cache_directory, lead_with
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import make_plan
 from envsync.coordination.slowlane import restless
+from envsync.coordination.status import is_led
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import (
@@ -38,6 +39,7 @@ from envsync.errors import (
     NoWheelError,
     WaitTimeoutError,
 )
+from envsync.fastlane import Entry
 from envsync.installed import Layout, Ledger, load_ledger, scan
 from envsync.plan import Wanted
 from envsync.progress import Report
@@ -135,7 +137,7 @@ def _undisturbed(request: Request, environment: Environment) -> Iterator[None]:
 
 
 def _verify(request: Request, environment: Environment, report: Report) -> Verified:
-    left = [] if queue.is_held(environment.leading) else [*unfinished(environment), *leftovers.find(environment)]
+    left = [] if is_led(environment) else [*unfinished(environment), *leftovers.find(environment)]
     cache = cache_directory(request)
     return verify(
         environment, _layout(environment, cache), load_ledger(environment), Store(cache), report, leftovers=left
@@ -171,7 +173,7 @@ def _repair(
     for _ in range(REPLACED_TIMES):
         wait = Wait(request, environment, arrival)
         held = wait.until_over()
-        assert isinstance(held, Flock)  # no stamp is for this request
+        assert not isinstance(held, Entry)  # no stamp is for this request
         leader = Repair(request, environment, held, report, launching=False, distrust=True, began=wait.began)
         leader.asked, leader.reconciler.damaged = asked, damaged
         outcome = lead_with(leader, wait.predecessor)

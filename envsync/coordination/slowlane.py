@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from envsync.coordination.failures import Arrival
-    from envsync.coordination.flock import Flock
+    from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.outcome import Outcome
     from envsync.coordination.waiter import Wait
     from envsync.environment import Environment
@@ -93,6 +93,8 @@ def reach(
             outcome: Outcome | None = unchangeable(request, environment, error, launching=launching)
         else:
             if isinstance(held, fastlane.Entry):
+                if wait.at_once:
+                    return current(held, launching=launching)
                 return followed(held, arrival, launching=launching)
             outcome = _lead(request, environment, held, wait, report, launching=launching, distrust=distrust)
         if outcome is not None:
@@ -103,7 +105,7 @@ def reach(
 def _lead(
     request: Request,
     environment: Environment,
-    held: Flock,
+    held: EnvironmentLock,
     wait: Wait,
     report: Report | None,
     *,

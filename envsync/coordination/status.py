@@ -114,7 +114,7 @@ def look(environment: Environment, request: Request | None) -> Status:
 
 
 def _leader(environment: Environment) -> Leader | None:
-    if not queue.is_held(environment.leading):
+    if not is_led(environment):
         return None
     said = statefile.load(environment.progress)
     pid = int(statefile.number(said, "pid"))
@@ -133,6 +133,11 @@ def _leader(environment: Environment) -> Leader | None:
         silent=round(silent, 1),
         stopped=statefile.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
     )
+
+
+def is_led(environment: Environment) -> bool:
+    """Tell whether somebody leads. Of a lease it is not known whether its holder lives: its silence shows that."""
+    return queue.is_held(environment.leading) or os.path.lexists(environment.lease)
 
 
 def _waiter(said: dict[str, object]) -> Waiter:

@@ -26,14 +26,15 @@ import errno
 import time
 
 from envsync import fastlane
-from envsync.coordination import failures, flock, ground, pace
+from envsync.coordination import failures, ground, pace
+from envsync.coordination.locking import Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from envsync.coordination.failures import Arrival
-    from envsync.coordination.flock import Flock
+    from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.narrator import Narrator
     from envsync.coordination.queue import Place, Turns
     from envsync.environment import Environment
@@ -68,6 +69,7 @@ class Wait:
     - RefusedError: waiting would be for ourselves
     - SharedFailureError: the process that synced for us failed
     - DeadLeadersError: one leader after the other died
+    - LockingError: no lock that works can be had, or none that this request can do with
 
     Threads call `until_over`. An event loop goes a step at a time: `begin`, then `look` after each `pause`, then `end`
     in any case. Between the steps, nothing is held but the name in the list.
@@ -79,6 +81,7 @@ class Wait:
 
     __slots__ = (
         "arrival",
+        "at_once",
         "began",
         "crowded",
         "deadline",
@@ -86,6 +89,7 @@ class Wait:
         "enlist_at",
         "environment",
         "holds",
+        "locks",
         "looks",
         "narrator",
         "pace",
@@ -109,6 +113,9 @@ class Wait:
         self.arrival = arrival or failures.Arrival(whole_process=False)
         self.began = self.arrival.began
         self.deadline = None if request.timeout is None else self.began + request.timeout
+        self.at_once = False
+        """It was current all the while, which the fast lane cannot know where shared locks do not work."""
+        self.locks = Locks(environment, request)
         self.narrator: Narrator | None = None
         self.slots = slots
         self.crowded = False
@@ -124,7 +131,7 @@ class Wait:
         self.looks = 0
         self.holds: tuple[str, ...] | None = None
 
-    def until_over(self) -> Flock | Entry:
+    def until_over(self) -> EnvironmentLock | Entry:
         """Wait, sleeping in between.
 
         :returns: the held environment lock: we lead; or a shared hold on the current environment
@@ -138,10 +145,15 @@ class Wait:
         finally:
             self.end()
 
-    def begin(self) -> Flock | Entry | None:
+    def begin(self) -> EnvironmentLock | Entry | None:
         """Take the environment lock if it is free. None: we have to wait."""
         ground.prepare(self.environment)
         self.arrival.look(self.environment)
+        if self.locks.look() is not None and not self.locks.in_use:
+            entry = fastlane.enter(self.request, self.environment, share=False)
+            if entry is not None:
+                self.at_once = True
+                return entry
         held = self._try_to_lead()
         if held is not None:
             return held
@@ -157,7 +169,7 @@ class Wait:
         self.try_at = self.began + self._between_tries()
         return None
 
-    def look(self) -> Flock | Entry | None:
+    def look(self) -> EnvironmentLock | Entry | None:
         """Look once whether the wait is over.
 
         :returns: the held environment lock, a shared hold on the current environment, or None: wait on
@@ -165,7 +177,7 @@ class Wait:
         now = time.monotonic()
         # Looking for the stamp first keeps waiters off the in-use lock, which the leader wants for itself.
         if failures.identity(self.environment.stamp) != (0, 0):
-            entry = fastlane.enter(self.request, self.environment, accept_racy=True)
+            entry = fastlane.enter(self.request, self.environment, accept_racy=True, share=self.locks.in_use)
             if entry is not None:
                 return entry
         self.looks += 1
@@ -203,7 +215,7 @@ class Wait:
             self.place.leave()
             self.place = None
 
-    def _try_again(self) -> Flock | None:
+    def _try_again(self) -> EnvironmentLock | None:
         try:
             return self._try_to_lead()
         except Exception as error:
@@ -212,7 +224,7 @@ class Wait:
             ground.prepare(self.environment)  # somebody has removed it altogether
             return None
 
-    def _try_to_lead(self) -> Flock | None:
+    def _try_to_lead(self) -> EnvironmentLock | None:
         if self._is_turn_of_others():
             return None
         self.crowded = self.slots is not None and not self.slots.acquire(blocking=False)
@@ -220,7 +232,7 @@ class Wait:
             return None
         lock = None
         try:
-            lock = flock.acquire_nowait(self.environment.lock, shared=False)
+            lock = self.locks.acquire_nowait()
         finally:
             if lock is None and self.slots is not None:
                 self.slots.release()

@@ -12,8 +12,11 @@ The rules, in the order in which they matter:
    what is really there.
 4. rename(2) of two hard links of one file onto each other does nothing and reports success. So where source and
    destination of a placement are one inode, the source is unlinked instead.
-5. The stamp is gone before the first step and written after the journal is removed.
-6. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.disk`); without, what a lost
+5. Where directories cannot be renamed they are moved file by file, which may be repeated, too: that one is gone is
+   marked by a directory in its place in the trash after its last file was moved, that one comes by a directory in the
+   workspace before its first file is.
+6. The stamp is gone before the first step and written after the journal is removed.
+7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.disk`); without, what a lost
    node leaves is undefined.
 
 State after a crash: before the journal's rename, the environment is as it was and a stage lies about; after it,
@@ -29,6 +32,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from typing import NamedTuple
 
 from envsync import disk, replace
@@ -138,14 +142,22 @@ def ledger_path(environment: Environment, journal: Journal) -> str:
     return f"{environment.path}/{journal.workspace}/installed.json"
 
 
-def finish(environment: Environment, journal: Journal, *, durable: bool = False) -> tuple[str, ...]:
+def finish(
+    environment: Environment,
+    journal: Journal,
+    *,
+    durable: bool = False,
+    checkpoint: Callable[[], object] = lambda: None,
+) -> tuple[str, ...]:
     """Take the steps, put the new `installed.json` in place, and remove the journal.
 
     :param durable: force the steps to the disk before the journal is removed
+    :param checkpoint: called before each change; what it raises stops here, and the journal stays for who goes on
     :returns: the paths that are not as the steps assume, as `apply`
     :raises FilesystemError: the operating system refused something; the journal stays for the next leader
     """
-    left = apply(environment, journal)
+    left = apply(environment, journal, checkpoint)
+    checkpoint()
     replace.rename_if_there(ledger_path(environment, journal), environment.installed)
     if durable:
         disk.sync_filesystem(environment.path)
@@ -153,17 +165,24 @@ def finish(environment: Environment, journal: Journal, *, durable: bool = False)
     return left
 
 
-def apply(environment: Environment, journal: Journal) -> tuple[str, ...]:
+def apply(
+    environment: Environment, journal: Journal, checkpoint: Callable[[], object] = lambda: None
+) -> tuple[str, ...]:
     """Take the steps, those that were taken before included.
 
+    :param checkpoint: called before each step
     :returns: the paths that are not as the steps assume: they were left as they are
     :raises FilesystemError: the operating system refused a step; the journal has to stay
     """
     left = []
     os.makedirs(f"{environment.path}/{journal.workspace}/old", exist_ok=True)
     for step in journal.steps:
+        checkpoint()
         try:
-            taken = _remove(environment.path, step) if isinstance(step, Remove) else _place(environment.path, step)
+            if isinstance(step, Remove):
+                taken = _remove(environment.path, step)
+            else:
+                taken = _place(environment.path, journal.workspace, step)
         except OSError as error:
             raise FilesystemError("move", f"{environment.path}/{step.path}", error) from error
         if not taken:
@@ -172,35 +191,52 @@ def apply(environment: Environment, journal: Journal) -> tuple[str, ...]:
 
 
 def _remove(env: str, step: Remove) -> bool:
+    trash = f"{env}/{step.trash}"
     try:
         present = Identity.of(f"{env}/{step.path}")
     except (FileNotFoundError, NotADirectoryError):
+        if os.path.lexists(f"{trash}.parts"):
+            os.makedirs(trash, exist_ok=True)
         return True
-    if os.path.lexists(f"{env}/{step.trash}"):
+    if os.path.lexists(trash):
         return True  # it was done, and what is there now came later
     if present != step.identity:
         return False
-    os.rename(f"{env}/{step.path}", f"{env}/{step.trash}")
+    try:
+        replace.move(f"{env}/{step.path}", trash)
+    except OSError as error:
+        if not replace.is_refused_directory(f"{env}/{step.path}", error):
+            raise
+        replace.move_tree(f"{env}/{step.path}", f"{trash}.parts")
+        os.mkdir(trash)  # now it is done
     return True
 
 
-def _place(env: str, step: Place) -> bool:
+def _place(env: str, workspace: str, step: Place) -> bool:
     source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
     try:
         staged = Identity.of(source)
     except FileNotFoundError:
         return True
+    begun = f"{env}/{workspace}/placing.{checksum(step.path.encode('utf-8', 'surrogateescape'))}"
     try:
         present = Identity.of(destination)
     except (FileNotFoundError, NotADirectoryError):
         pass
     else:
+        if os.path.lexists(begun):
+            return replace.move_tree(source, destination)
         if staged != present or os.path.isdir(source):
             return False
         os.unlink(source)
         return True
     try:
-        os.rename(source, destination)
+        replace.move(source, destination)
     except (FileNotFoundError, NotADirectoryError):  # the directory that it belongs in was taken away
         return False
+    except OSError as error:
+        if not replace.is_refused_directory(source, error):
+            raise
+        os.makedirs(begun, exist_ok=True)
+        return replace.move_tree(source, destination)
     return True

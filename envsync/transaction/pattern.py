@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import replace
 from envsync.cache import sharing
-from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.interpreter import own_base
 from envsync.target import Interpreter
+
+if TYPE_CHECKING:
+    from envsync.coordination.locking import EnvironmentLock
 
 FORMAT = 1
 _ENV = "@envsync-environment@"
@@ -61,7 +63,7 @@ def is_plain(path: str) -> bool:
     return path.isascii() and all(c.isalnum() or c in "_./-" for c in path)
 
 
-def pattern_of(base: Interpreter, cache: str, lock: Flock) -> Pattern | None:
+def pattern_of(base: Interpreter, cache: str, lock: EnvironmentLock) -> Pattern | None:
     """Return the pattern of an interpreter's skeletons; None if it cannot be kept as one.
 
     :raises InterpreterError: `venv` failed
@@ -79,7 +81,7 @@ def pattern_of(base: Interpreter, cache: str, lock: Flock) -> Pattern | None:
     return _make(base, cache, kept, lock)
 
 
-def _make(base: Interpreter, cache: str, kept: str, lock: Flock) -> Pattern | None:
+def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pattern | None:
     workspace = f"{cache}/v1/tmp/{os.urandom(8).hex()}"
     model = f"{workspace}/{_NAME}"
     if not is_plain(model):
@@ -118,7 +120,7 @@ def _read(model: str) -> Pattern:
     return Pattern(directories, links, files)
 
 
-def run_venv(executable: str, path: str, lock: Flock) -> None:
+def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
     """Make a virtual environment without pip.
 
     :raises InterpreterError: `venv` failed
@@ -137,7 +139,8 @@ def run_venv(executable: str, path: str, lock: Flock) -> None:
     import subprocess
 
     words = [os.path.realpath(executable), "-I", "-m", "venv", "--without-pip", path]
-    done = subprocess.run(words, capture_output=True, pass_fds=(lock.fd,), stdin=subprocess.DEVNULL, check=False)
+    held = (lock.fd,) if lock.fd >= 0 else ()
+    done = subprocess.run(words, capture_output=True, pass_fds=held, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise InterpreterError(f"`{executable}` cannot make an environment in `{path}`: {said}")

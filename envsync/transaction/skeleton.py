@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from envsync import disk, replace
-from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.installed import Layout, Ledger, dump_ledger
 from envsync.target import Interpreter
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
 from envsync.transaction.pattern import is_plain, pattern_of, run_venv
+
+if TYPE_CHECKING:
+    from envsync.coordination.locking import EnvironmentLock
 
 PARTS = ("pyvenv.cfg", "bin", "include", "lib", "lib64", "share", "etc", "man")
 """What belongs to a skeleton or is installed beside it. Anything else in the directory is the user's."""
@@ -32,7 +36,9 @@ Signature: 8a477f597d28d172789f06886806bc55
 """
 
 
-def make(environment: Environment, base: Interpreter, lock: Flock, cache: str, *, durable: bool = False) -> None:
+def make(
+    environment: Environment, base: Interpreter, lock: EnvironmentLock, cache: str, *, durable: bool = False
+) -> None:
     """Make the skeleton.
 
     :param base: the interpreter outside any environment that it is to use
@@ -61,10 +67,17 @@ def exists(environment: Environment) -> bool:
     return any(os.path.lexists(f"{environment.path}/{name}") for name in PARTS)
 
 
-def take_away(environment: Environment, workspace: str, *, durable: bool = False) -> None:
+def take_away(
+    environment: Environment,
+    workspace: str,
+    *,
+    durable: bool = False,
+    checkpoint: Callable[[], object] = lambda: None,
+) -> None:
     """Move the skeleton, with all that is installed in it, into the trash. The caller holds in-use exclusively.
 
     :param workspace: a directory below `.envsync`, relative to the environment
+    :param checkpoint: called before each rename, as in `journal.apply`
     """
     steps = []
     for number, name in enumerate(PARTS):
@@ -78,7 +91,7 @@ def take_away(environment: Environment, workspace: str, *, durable: bool = False
     replace.write(journal.ledger_path(environment, decided), dump_ledger(Ledger("", "", {})))
     journal.write(environment, decided, durable=durable)
     replace.discard(environment.draining)
-    journal.finish(environment, decided, durable=durable)
+    journal.finish(environment, decided, durable=durable, checkpoint=checkpoint)
 
 
 def layout_of(environment: Environment, interpreter: Interpreter) -> Layout:

@@ -234,3 +234,43 @@ def test_verify_finds_what_no_link_would(run_envsync: Run, cache: Path) -> None:
     done = run_envsync("run", "--lock", LOCK, "--env", "new", "--cache-dir", cache, "-q", "--", "greet")
     assert done.stdout == "HELLO, WORLD!\n"
     assert len(wheels(cache)) == 5
+
+
+class TestLinked:
+    """Environments that link directories of the cache (`--link-mode symlink`) need it where it is."""
+
+    @pytest.fixture
+    def linked(self, cache: Path, tmp_path: Path, run_envsync: Run) -> Path:
+        options = ("--lock", LOCK, "--env", "linked", "--cache-dir", "cache", "--link-mode", "symlink")
+        run_envsync("sync", *options, check=True)
+        (site,) = (tmp_path / "linked").glob("lib/*/site-packages")
+        assert any(path.is_symlink() for path in site.iterdir())
+        return tmp_path / "linked"
+
+    @pytest.mark.parametrize("command", ["clean", "prune --older-than 0s", "prune --max-size 0"])
+    def test_what_is_linked_stays(self, run_envsync: Run, cache: Path, linked: Path, command: str) -> None:
+        """As long as the environment is there; what is not linked goes."""
+        before = wheels(cache)
+        run_envsync("cache", *command.split(), "--cache-dir", "cache", check=True)
+        kept = wheels(cache)
+        assert kept
+        assert set(kept) < set(before)
+        assert run_envsync("check", "--env", "linked", "--cache-dir", "cache").returncode == 0
+        linked.rename(linked.with_name("moved"))
+        run_envsync("cache", *command.split(), "--cache-dir", "cache", check=True)
+        assert wheels(cache) == []
+
+    def test_verify_names_it_and_leaves_it(self, run_envsync: Run, cache: Path, linked: Path) -> None:
+        """Without it, the links would lead nowhere; a repair fetches it again in its place."""
+        (site,) = linked.glob("lib/*/site-packages")
+        link = next(path for path in site.iterdir() if path.is_symlink())
+        (module,) = link.glob("__init__.py")
+        module.chmod(0o644)
+        module.write_bytes(b"x" * module.stat().st_size)
+        done = run_envsync("cache", "verify", "--cache-dir", "cache")
+        assert done.returncode == 1
+        assert "environments link to it: run `envsync check --repair` in them" in done.stdout
+        assert link.exists()
+        repaired = run_envsync("check", "--repair", "--lock", LOCK, "--env", "linked", "--cache-dir", "cache")
+        assert repaired.returncode == 0, repaired.stdout
+        assert run_envsync("cache", "verify", "--cache-dir", "cache").returncode == 0

@@ -182,7 +182,7 @@ def _untidy(stage: Stage, kind: Kind, *, decided: bool) -> list[str]:
     state = stage.env / ".envsync"
     found = [str(path) for path in stage.env.rglob("*.new")]
     if not decided:
-        allowed = {"in-use", "stamp", "installed.json", "failure.json", "work", "making"}
+        allowed = {"in-use", "locking", "stamp", "installed.json", "failure.json", "work", "making"}
         if kind.signal:
             allowed.add("progress.json")  # its waiters are told as if it had died
         found += [name for name in (os.listdir(state) if state.is_dir() else ()) if name not in allowed]

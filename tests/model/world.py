@@ -20,7 +20,7 @@ from tests.model.model import PARTS
 from tests.model.strike import strike
 from tests.model.universe import SITE, Wheel, fingerprint, walk
 
-STATE = {"in-use", "installed.json", "stamp", "work", "failure.json"}
+STATE = {"in-use", "locking", "installed.json", "stamp", "work", "failure.json"}
 
 
 def is_bytecode(path: str) -> bool:

@@ -196,3 +196,80 @@ class TestRemove:
         os.mkdir(f"{path}2")
         with pytest.raises(FilesystemError, match=f"cannot rename `{path}`"):
             replace.rename_if_there(path, f"{path}2")
+
+
+class TestMove:
+    """Renames that some filesystems refuse for a moment."""
+
+    @pytest.fixture
+    def refused(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Let renames fail with these errors, the last one first."""
+        causes: list[int] = []
+        original = os.rename
+
+        def refusing(source: str, destination: str) -> None:
+            if causes:
+                cause = causes.pop()
+                raise OSError(cause, os.strerror(cause), source)
+            original(source, destination)
+
+        monkeypatch.setattr(os, "rename", refusing)
+        return causes
+
+    @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])
+    def test_it_is_tried_again(self, path: str, refused: list[int], cause: int) -> None:
+        """What is refused three times, and allowed then, is done: over SMB somebody had the file open."""
+        replace.write(path, b"x")
+        refused += [cause] * 3
+        replace.move(path, f"{path}2")
+        assert replace.read(f"{path}2") == b"x"
+        assert refused == []
+
+    @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])
+    def test_not_for_ever(self, path: str, refused: list[int], cause: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What goes on being refused is said after a while."""
+        monkeypatch.setattr(replace, "MOVE_SECONDS", 0.1)
+        replace.write(path, b"x")
+        refused += [cause] * 1000
+        with pytest.raises(OSError, match=f"Errno {cause}"):
+            replace.move(path, f"{path}2")
+        assert 2 <= 1000 - len(refused) < 20
+
+    @pytest.mark.parametrize("cause", [errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EXDEV])
+    def test_nothing_else_is_tried_again(self, path: str, refused: list[int], cause: int) -> None:
+        """What does not pass is said at once."""
+        refused += [cause, cause]
+        with pytest.raises(OSError, match=f"Errno {cause}"):
+            replace.move(path, f"{path}2")
+        assert refused == [cause]
+
+    def test_a_place_without_permission_is_not_tried_again(
+        self, path: str, refused: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Permissions do not pass by themselves."""
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        refused += [errno.EACCES, errno.EACCES]
+        with pytest.raises(PermissionError):
+            replace.move(path, f"{path}2")
+        assert refused == [errno.EACCES]
+
+    def test_a_tree_is_moved_file_by_file(self, tmp_path: Path) -> None:
+        """All of a directory is moved, links to nowhere and empty directories included, and the old one is gone."""
+        source = tmp_path / "source"
+        (source / "below" / "empty").mkdir(parents=True)
+        (source / "below" / "file").write_text("x")
+        (source / "link").symlink_to("nowhere")
+        assert replace.move_tree(str(source), f"{tmp_path}/target")
+        assert not source.exists()
+        assert (tmp_path / "target/below/file").read_text() == "x"
+        assert os.readlink(tmp_path / "target/link") == "nowhere"
+        assert (tmp_path / "target/below/empty").is_dir()
+
+    def test_two_names_of_one_file(self, tmp_path: Path) -> None:
+        """rename(2) does nothing with two names of one file, so the old name is removed."""
+        (tmp_path / "source").mkdir()
+        (tmp_path / "target").mkdir()
+        (tmp_path / "source/file").write_text("x")
+        os.link(tmp_path / "source/file", tmp_path / "target/file")
+        assert replace.move_tree(f"{tmp_path}/source", f"{tmp_path}/target")
+        assert not (tmp_path / "source").exists()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.cache.inventory import BYTECODE, UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
 from envsync.cache.store import ABANDONED, Store
 from tests.wheels import artifact, build_wheel
 
@@ -59,6 +59,24 @@ ALWAYS = ["unreadable", "abandoned"]
 def test_what_goes(rules: Rules, expected: list[str]) -> None:
     """What nobody can use, then what is too old, then what was used least lately; what is linked to stays."""
     assert names(prunable(ITEMS, rules, NOW)) == expected
+
+
+def test_bytecode_goes_with_its_wheel() -> None:
+    """However old it is itself: without the wheel nobody links it, and with the wheel it is wanted."""
+    items = [
+        item("old", 60 * DAY, kind=BYTECODE),
+        item("new", 60 * DAY, kind=BYTECODE),
+        item("nobody's", 0, kind=BYTECODE),
+        item("old", 60 * DAY),
+        item("new", 0),
+    ]
+    assert [chosen.path for chosen in prunable(items, Rules(older_than=30 * DAY), NOW)] == [
+        "wheels/old",
+        "bytecode/old",
+        "bytecode/nobody's",
+    ]
+    assert names(prunable(items, Rules(max_size=40), NOW)) == ["nobody's"]
+    assert names(prunable(items, Rules(max_size=39), NOW)) == ["old", "old", "nobody's"]
 
 
 @given(

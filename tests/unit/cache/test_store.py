@@ -362,6 +362,39 @@ def test_an_entry_that_cannot_be_renamed_is_emptied(store: Store, wheel: str, mo
     assert os.listdir(store.wheels) == leftovers(store) == []
 
 
+def test_where_directories_cannot_be_renamed_the_manifest_comes_last(
+    store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry is moved into place file by file, and counts only when it is whole: interrupted anywhere, it is none."""
+    original = os.rename
+    left = -1
+
+    def refuse(source: str, target: str) -> None:
+        nonlocal left
+        if os.path.isdir(source):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+        assert left, "interrupted"
+        left -= 1
+        original(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    for number in range(100):
+        left = number
+        try:
+            manifest = store.add(wheel, artifact(wheel))
+        except AssertionError:
+            assert all(store.get(name) is None for name in os.listdir(store.wheels))
+        else:
+            break
+    assert number > 3
+    assert store.get(manifest.sha256) == manifest
+    for directory in manifest.directories:
+        for name, size, _ in directory.files:
+            place = "/".join(filter(None, (store.path(manifest.sha256), directory.scheme, directory.path, name)))
+            assert os.stat(place).st_size == size
+    assert leftovers(store) == []
+
+
 def test_an_entry_that_cannot_be_discarded_is_an_error(
     store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

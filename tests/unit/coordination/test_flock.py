@@ -268,6 +268,21 @@ def refusing(cause: int) -> Callable[..., None]:
     return refuse
 
 
+def test_a_close_that_fails_has_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the client of a network filesystem has died, close(2) says so, and the descriptor is gone all the same."""
+    lock = acquire_nowait(str(path), shared=False)
+    assert lock is not None
+    original = os.close
+
+    def failing(fd: int) -> None:
+        original(fd)
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(flock.os, "close", failing)
+    lock.release()
+    lock.release()
+
+
 class TestWithoutFlock:
     """Filesystems that have none, and other failures."""
 

@@ -82,7 +82,7 @@ class TestLead:
         environment = Environment(str(tmp_path / "deep" / "env"))
         leave(lead_or_wait(request_, environment))
         assert sorted(os.listdir(environment.path)) == [".envsync", ".lock"]
-        assert os.listdir(environment.state) == []
+        assert os.listdir(environment.state) == ["locking"]
 
     def test_what_a_dead_leader_said_is_handed_on(self, environment: Environment, request_: Request) -> None:
         """Who succeeds a dead leader knows what that one was doing, writes down its death, and is the only one."""

@@ -209,7 +209,7 @@ def left_over(env: Path) -> list[str]:
     """Name what should have been cleared away, those who wait included; also of an environment that is not made yet."""
     waiting = env / ".envsync" / "waiting"
     made = next(env.glob("lib/python*/site-packages"), None) is not None
-    names = leftovers(env) if made else [path.name for path in (env / ".envsync").iterdir()]
+    names = leftovers(env) if made else [path.name for path in (env / ".envsync").iterdir() if path.name != "locking"]
     return [name for name in names if name != waiting.name] + [path.name for path in waiting.glob("*")]
 
 

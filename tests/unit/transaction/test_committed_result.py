@@ -45,7 +45,7 @@ HEADERS = f"include/site/python{VERSION}"
 NAMES = ("alpha", "beta", "gamma-kit", "omega")
 VERSIONS = ("1.0", "2.0")
 BUILDS = range(4)
-STATE = {"in-use", "installed.json", "stamp", "work"}
+STATE = {"in-use", "locking", "installed.json", "stamp", "work"}
 
 
 class Wheel(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envsync import replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.transaction import journal
@@ -251,6 +252,7 @@ class TestApply:
 
             with monkeypatch.context() as patched:
                 patched.setattr(os, "rename", failing)
+                patched.setattr(replace, "MOVE_SECONDS", 0)
                 with pytest.raises(FilesystemError, match="cannot move") as caught:
                     finish(site.environment, site.journal)
             assert caught.value.errno == cause
@@ -264,6 +266,83 @@ class TestApply:
         """The trash is made if it is missing: it may not have reached the disk."""
         assert not (site.root / WORK / "old").exists()
         assert apply(site.environment, site.journal) == ()
+
+
+class TestNoDirectoryRenames:
+    """Filesystems that rename files only."""
+
+    @pytest.fixture(autouse=True)
+    def _no_directory_renames(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = os.rename
+
+        def refusing(source: str, destination: str) -> None:
+            if os.path.isdir(source):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+            original(source, destination)
+
+        monkeypatch.setattr(os, "rename", refusing)
+
+    def test_directories_are_moved_file_by_file(self, site: Site) -> None:
+        """It comes to the same result, and what was removed is in the trash."""
+        assert apply(site.environment, site.journal) == ()
+        site.check()
+        assert (site.root / WORK / "old" / "4.parts" / "old.py").read_text() == "old only"
+        assert apply(site.environment, site.journal) == ()
+        site.check()
+
+    @pytest.mark.parametrize("name", ["rename", "mkdir", "rmdir"])
+    @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+    def test_interrupted_at_every_change(
+        self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, name: str, after: bool
+    ) -> None:
+        """Stopped in the midst of a directory, at whatever file, the next attempt comes to the same result."""
+        original = getattr(os, name)
+        stopped = 0
+        for number in range(200):
+            site = fresh_site()
+            journal.write(site.environment, site.journal)
+            calls = iter(range(10**6))
+
+            def failing(*arguments: str, _calls: Iterator[int] = calls, _number: int = number) -> None:
+                count = next(_calls)
+                if count == _number and not after:
+                    raise KeyboardInterrupt
+                original(*arguments)
+                if count == _number:
+                    raise KeyboardInterrupt
+
+            with monkeypatch.context() as patched:
+                patched.setattr(os, name, failing)
+                try:
+                    finish(site.environment, site.journal)
+                except KeyboardInterrupt:
+                    stopped += 1
+            if next(calls) <= number:
+                break
+            if journal.read(site.environment) is not None:
+                assert finish(site.environment, site.journal) == ()
+            site.check()
+        assert stopped >= 4
+
+    def test_what_somebody_put_there_meanwhile_is_left(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file in the way of one of a directory's is left and named; so is the file that was to come."""
+        original = os.mkdir
+
+        def busy(path: str, mode: int = 0o777) -> None:
+            original(path, mode)
+            if path.endswith("site/fresh"):
+                write(site.root, {"site/fresh/__init__.py": "somebody's"})
+
+        monkeypatch.setattr(os, "mkdir", busy)
+        assert apply(site.environment, site.journal) == ("site/fresh",)
+        assert (site.root / "site/fresh/__init__.py").read_text() == "somebody's"
+        assert staged(site.root) == ["site/fresh/__init__.py"]
+
+    def test_a_foreign_directory_is_not_filled(self, site: Site) -> None:
+        """A directory that was there before the first file was moved is somebody's: nothing is put into it."""
+        write(site.root, {"site/fresh/mine.py": "somebody's"})
+        assert apply(site.environment, site.journal) == ("site/fresh",)
+        assert os.listdir(site.root / "site/fresh") == ["mine.py"]
 
 
 class TestForeign:

@@ -1,0 +1,238 @@
+"""How an environment is locked: by flock, or where that does not work by a lease; decided once, by its first leader.
+
+`<env>/.envsync/locking` records the decision, and everybody keeps to it, on whatever host: a host whose flock works
+and one whose flock does not would otherwise each hold a lock of their own. A host that cannot do what is recorded
+refuses. It is decided when nobody has decided before and the lock is held, by trying (`probe`):
+
+| what is found | environment lock | in-use lock |
+|---|---|---|
+| flock works | flock | flock, shared |
+| shared locks are refused, or exclude each other, or do not keep an exclusive one out | flock | none |
+| flock is refused, grants what somebody holds, or is known to stay within the node | lease | none |
+
+Without an in-use lock nobody can tell whether commands run in the environment. So it is never changed any more once
+it was current, unless `--busy ignore` says so, and only those are served who can live with that: environments named by
+`{digest}`, which need never change, or `--busy ignore`.
+
+Only what a waiter may import is imported here; the lease, which needs a library, only where there is one.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync.coordination import flock, mount
+from envsync.coordination.lockrecord import FLOCK, LEASE, SUFFIX, Locking, read, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from envsync.coordination.flock import Flock
+    from envsync.coordination.lease import Contender, Lease
+    from envsync.environment import Environment
+    from envsync.errors import LockingError
+    from envsync.request import Request
+
+    EnvironmentLock = Flock | Lease
+
+
+class Locks:
+    """One process's way to the lock of an environment. Keeps what it has learnt from try to try.
+
+    :ivar locking: what is known; None before anybody knows
+    """
+
+    __slots__ = ("_contender", "_local", "environment", "locking", "request")
+
+    def __init__(self, environment: Environment, request: Request) -> None:
+        self.environment = environment
+        self.request = request
+        self.locking: Locking | None = None
+        self._contender: Contender | None = None
+        self._local: str | None = None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether commands are known by the in-use lock, as far as is known."""
+        return self.locking is None or self.locking.in_use
+
+    def look(self) -> Locking | None:
+        """Read the record.
+
+        :raises LockingError: the environment cannot be locked as this request needs it, or not from this host
+        """
+        recorded = read(self.environment)
+        if recorded is not None:
+            self._accept(recorded)
+        return recorded
+
+    def acquire_nowait(self) -> EnvironmentLock | None:
+        """Try to take the environment lock without waiting. Returns None if somebody holds it.
+
+        :raises LockingError: there is no lock that works, or none that this request can do with
+        :raises FilesystemError: a file of the lock cannot be opened or made
+        """
+        recorded = self.look()
+        if recorded is None:
+            return self._decide()
+        if recorded.kind == LEASE:
+            return self._lease_nowait()
+        lock = self._flock_nowait()
+        if isinstance(lock, str):
+            raise _refused_here(self.environment, lock)
+        return lock
+
+    def _decide(self) -> EnvironmentLock | None:
+        """Take the first lock of an environment, and record of which kind it is before anybody uses it."""
+        held = self._flock_nowait()
+        if held is None:
+            return None  # somebody else may be deciding
+        lock: EnvironmentLock | None
+        if isinstance(held, str):
+            found = Locking(LEASE, in_use=False, reason=held)
+            self._accept(found)
+            lock = self._lease_nowait()
+        else:
+            lock = held
+        if lock is None:
+            return None
+        try:
+            if not isinstance(held, str):
+                found = probe(self.environment)
+                self._accept(found)
+            if record(self.environment, found).kind == found.kind:
+                return lock
+        except BaseException as error:
+            if getattr(error, "errno", 0) == errno.ENOENT and not lock.is_in_place():
+                return lock  # of an environment that was replaced: whoever looks at the lock will see that
+            lock.release()
+            raise
+        lock.release()  # a host that locks otherwise was faster: the next try is by its word
+        return None
+
+    def _accept(self, locking: Locking) -> None:
+        if not locking.in_use:
+            _check_served(self.environment, self.request, locking)
+        self.locking = locking
+
+    def _flock_nowait(self) -> Flock | str | None:
+        """Try the flock. Returns what is wrong with it if it cannot be trusted."""
+        if self._local is None:
+            self._local = mount.mount_of(self.environment.state).local_flock
+        if self._local:
+            return f"flock stays within the node ({self._local})"
+        from envsync.errors import LockingError
+
+        try:
+            lock = flock.acquire_nowait(self.environment.lock, shared=False)
+        except LockingError as error:
+            cause = error.__cause__
+            return f"flock is refused ({cause.strerror if isinstance(cause, OSError) else error.message})"
+        if lock is None:
+            return None
+        try:
+            if _grants_twice(lock):
+                lock.release()
+                return "flock grants what somebody holds"
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _lease_nowait(self) -> Lease | None:
+        if self._contender is None:
+            from envsync.coordination.slowlane import load_site
+
+            load_site()
+            from envsync.coordination.lease import Contender
+
+            self._contender = Contender(self.environment)
+        return self._contender.acquire_nowait()
+
+
+def _grants_twice(lock: Flock) -> bool:
+    """Tell whether a lock that is held is granted once more: then it excludes nobody."""
+    try:
+        fd = os.open(lock.path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # somebody has removed the environment: whoever looks at the lock will see that
+    try:
+        # Of a file that has just been replaced, the lock is free and nothing is proved.
+        return flock.try_lock(fd, lock.path, shared=False) and lock.is_in_place()
+    finally:
+        os.close(fd)
+
+
+def probe(environment: Environment) -> Locking:
+    """Find out whether shared locks work, too. The environment lock is held, and excludes.
+
+    :raises FilesystemError: a file to try it with cannot be made
+    """
+    path = f"{environment.locking}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
+    fds: list[int] = []
+    try:
+        fds += (flock.open_file(path, shared=shared) for shared in (False, True, True))
+        return Locking(FLOCK, in_use=not (reason := _fault_of_shared(path, *fds)), reason=reason)
+    finally:
+        for fd in fds:
+            os.close(fd)
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # swept later
+
+
+def _fault_of_shared(path: str, exclusive: int, first: int, second: int) -> str:
+    from envsync.errors import LockingError
+
+    try:
+        flock.try_lock(first, path, shared=True)
+        if not flock.try_lock(second, path, shared=True):
+            return "shared locks exclude each other"
+    except LockingError as error:
+        cause = error.__cause__
+        return f"shared locks are refused ({cause.strerror if isinstance(cause, OSError) else error.message})"
+    return "shared locks do not keep out an exclusive one" if flock.try_lock(exclusive, path, shared=False) else ""
+
+
+# Refusals
+
+
+def _check_served(environment: Environment, request: Request, locking: Locking) -> None:
+    """Refuse whom an environment without in-use lock cannot serve."""
+    if "{digest}" in request.env_template or request.text("busy") == "ignore":
+        return
+    from envsync.errors import LockingError
+
+    raise LockingError(
+        f"refusing environment `{environment.path}`: its filesystem has no lock that tells whether commands run in it "
+        f"({locking.reason})",
+        hint="give each lock file its own environment with --env '.venvs/{digest}', or change environments beneath "
+        f"running commands with --busy ignore; `envsync doctor --env {environment.path}` says more",
+    )
+
+
+def _refused_here(environment: Environment, reason: str) -> LockingError:
+    from envsync.errors import LockingError
+
+    return LockingError(
+        f"refusing environment `{environment.path}`: other hosts lock it by flock, and from this one that does not "
+        f"work ({reason})",
+        hint=f"see `envsync doctor --env {environment.path}`, on this host and on another",
+    )
+
+
+def cannot_be_drained(environment: Environment, locking: Locking) -> LockingError:
+    """Return the error for a change of an environment in which commands may run unseen."""
+    from envsync.errors import LockingError
+
+    return LockingError(
+        f"refusing to change environment `{environment.path}`: commands may run in it, and its filesystem has no lock "
+        f"that tells ({locking.reason})",
+        hint="remove it, or change it beneath them with --busy ignore",
+    )

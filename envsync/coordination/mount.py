@@ -1,0 +1,70 @@
+"""Which filesystem a directory is on, and what its mount options say of its locks (/proc/self/mountinfo, proc(5)).
+
+A flock that only excludes processes of one node looks perfect from that node. Some filesystems tell by their mount
+options, some by their kind; what is listed here is what is known of them. Of all others it is believed that a lock
+that works between two descriptors works between hosts.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync.coordination.processes import read
+
+LOCAL_BY_OPTION = {
+    "lustre": ("localflock",),  # mount.lustre(8)
+    "nfs": ("nolock", "local_lock=all", "local_lock=flock"),  # nfs(5)
+    "nfs4": ("local_lock=all", "local_lock=flock"),
+    "cifs": ("nobrl",),  # mount.cifs(8)
+    "smb3": ("nobrl",),
+}
+"""Filesystem → the options by which flock stays within the node."""
+LOCAL_BY_KIND = frozenset(
+    {
+        "fuse.blobfuse", "fuse.blobfuse2", "fuse.gcsfuse", "fuse.goofys", "fuse.mountpoint-s3", "fuse.rclone",
+        "fuse.s3fs", "fuse.sshfs",
+    }
+)  # fmt: skip
+"""FUSE filesystems of remote storage that do not forward flock, so that the kernel keeps it for itself (fuse(4))."""
+
+
+class Mount:
+    """A mounted filesystem: its kind as mount(8) says it, and its options; empty if they are not known."""
+
+    __slots__ = ("kind", "options")
+
+    def __init__(self, kind: str = "", options: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self.options = options
+
+    @property
+    def local_flock(self) -> str:
+        """Say by what flock is known to stay within this node; empty if nothing is known against it."""
+        if self.kind in LOCAL_BY_KIND:
+            return self.kind
+        options = [option for option in LOCAL_BY_OPTION.get(self.kind, ()) if option in self.options]
+        return f"{self.kind}, {options[0]}" if options else ""
+
+
+def mount_of(path: str) -> Mount:
+    """Return the mount that a path is on."""
+    try:
+        device = os.stat(path).st_dev
+    except OSError:
+        return Mount()
+    return parse(read("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
+
+
+def parse(table: str, device: str) -> Mount:
+    """Find a device, as in `8:1`, in the text of mountinfo. The first mount of it stands for all."""
+    for fields in map(str.split, table.splitlines()):
+        if len(fields) > 6 and fields[2] == device and "-" in fields[:-1]:
+            end = fields.index("-")
+            options = f"{fields[5]},{fields[end + 3] if len(fields) > end + 3 else ''}"
+            return Mount(fields[end + 1], tuple(options.split(",")))
+    return Mount()

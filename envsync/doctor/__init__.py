@@ -1,0 +1,10 @@
+"""`envsync doctor`: what a filesystem can and cannot do, and what follows for envsync.
+
+`probe` tries it in a directory of its own and brings back plain `facts`; `judge` says what they mean.
+"""
+
+from envsync.doctor.facts import Facts
+from envsync.doctor.judge import Finding, is_safe, judge
+from envsync.doctor.probe import Place, examine
+
+__all__ = ["Facts", "Finding", "Place", "examine", "is_safe", "judge"]

@@ -1,0 +1,103 @@
+"""Try flock(2) between this process and others that are started for it.
+
+Two descriptors of one process would tell the same on most filesystems; where locks are kept by process or by client,
+only another process tells the truth.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from envsync.doctor.facts import Locks
+from envsync.doctor.names import attempt, error_name
+
+_ASK = """\
+import fcntl, os, sys
+how = sys.argv[2]
+fd = os.open(sys.argv[1], os.O_RDONLY if how == "shared" else os.O_RDWR)
+try:
+    fcntl.flock(fd, (fcntl.LOCK_SH if how == "shared" else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+except OSError:
+    sys.exit(3)
+"""
+_KEEP = "import sys; sys.stdout.write('.'); sys.stdout.flush(); sys.stdin.read()"
+"""Does nothing until it is told to end: what it inherited stays open."""
+
+
+def examine(directory: str, local: str) -> Locks:
+    """Try all that envsync relies on, with a file of its own in a directory.
+
+    :param local: why it is known that flock stays within this node, if it is
+    """
+    path = f"{directory}/lock"
+    with open(path, "w", encoding="ascii"):
+        pass
+    exclusive = attempt(_try, path, fcntl.LOCK_EX)
+    shared = attempt(_try, path, fcntl.LOCK_SH)
+    excludes = keeps_out = together = shared_excludes = inherited = freed = None
+    if not exclusive:
+        with _held(path, fcntl.LOCK_EX):
+            excludes = not _gets(path, "exclusive")
+            keeps_out = not _gets(path, "shared") if not shared else None
+        if excludes:
+            inherited, freed = _over_exec(path)
+    if not shared:
+        with _held(path, fcntl.LOCK_SH):
+            together = _gets(path, "shared")
+            shared_excludes = not _gets(path, "exclusive") if not exclusive else None
+    return Locks(exclusive, excludes, shared, together, shared_excludes, keeps_out, inherited, freed, local)
+
+
+def _open(path: str, kind: int) -> int:
+    return os.open(path, (os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR) | os.O_CLOEXEC)
+
+
+def _try(path: str, kind: int) -> None:
+    with _held(path, kind):
+        pass
+
+
+@contextmanager
+def _held(path: str, kind: int) -> Iterator[int]:
+    fd = _open(path, kind)
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _gets(path: str, how: str) -> bool:
+    """Tell whether another process gets the lock now."""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", _ASK, path, how], check=False, stdin=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
+def _over_exec(path: str) -> tuple[bool | None, bool | None]:
+    """Start a program with the descriptor of a lock, let go, and look whether it is held; kill it, and look again."""
+    fd = _open(path, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _KEEP],
+            pass_fds=(fd,),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    except OSError as error:
+        if not error_name(error):
+            raise
+        return None, None
+    finally:
+        os.close(fd)
+    with keeper:
+        assert keeper.stdout is not None
+        keeper.stdout.read(1)
+        inherited = not _gets(path, "exclusive")
+        keeper.kill()
+    return inherited, _gets(path, "exclusive")

@@ -1,0 +1,159 @@
+"""Find out what the filesystem of an environment, and that of the cache, do. Leaves nothing behind.
+
+Everything is tried in a directory of its own, made where the environment is or is to be: in the environment if it
+exists (beside `lib`, so that no stamp is disturbed), else in the nearest directory above that does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from envsync import replace
+from envsync.coordination import lockrecord, mount, pace
+from envsync.doctor import locks, names, times
+from envsync.doctor.facts import Cache, Facts, Space
+from envsync.doctor.names import attempt, clone, error_name, write
+from envsync.environment import Environment
+
+PREFIX = ".envsync-doctor-"
+CLEARING_SECONDS = 2.0
+"""For how long removal is tried: a file that was open may keep its directory for a moment."""
+
+
+class Place(NamedTuple):
+    """What is to be examined: the environment's directory and the cache's, which need not exist."""
+
+    env: str
+    cache: str
+
+
+def examine(place: Place) -> Facts:
+    """Examine it all.
+
+    :raises OSError: something failed in the middle that nobody has expected
+    """
+    directory = nearest(place.env)
+    mounted = mount.mount_of(directory)
+    facts = Facts(
+        directory=directory,
+        writable="",
+        kind=mounted.kind,
+        options=mounted.options,
+        network=pace.is_network(directory),
+        recorded=_recorded(place.env),
+        space=_space(directory),
+    )
+    try:
+        with workshop(directory) as work:
+            return facts._replace(
+                locks=locks.examine(_room(work, "locks"), mounted.local_flock),
+                names=names.examine(_room(work, "names")),
+                times=times.examine(_room(work, "times")),
+                cache=_cache(place.cache, _room(work, "cache")),
+            )
+    except NotWritableError as error:
+        return facts._replace(writable=error.name)
+
+
+class NotWritableError(Exception):
+    """No directory can be made there."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@contextmanager
+def workshop(directory: str) -> Iterator[str]:
+    """Make a directory to try things in, and remove it with all that is in it.
+
+    :raises NotWritableError: it cannot be made
+    """
+    path = f"{directory}/{PREFIX}{os.urandom(8).hex()}"
+    error = attempt(os.mkdir, path)
+    if error:
+        raise NotWritableError(error)
+    try:
+        yield path
+    finally:
+        deadline = time.monotonic() + CLEARING_SECONDS
+        replace.discard_tree(path)
+        while os.path.lexists(path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            replace.discard_tree(path)
+
+
+def nearest(path: str) -> str:
+    """Return a directory, or the nearest one above it that exists."""
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _room(work: str, name: str) -> str:
+    path = f"{work}/{name}"
+    os.mkdir(path)
+    return path
+
+
+def _recorded(env: str) -> str:
+    from envsync.errors import EnvsyncError
+
+    try:
+        recorded = lockrecord.read(Environment(env))
+    except EnvsyncError:
+        return "unknown"
+    return recorded.kind if recorded is not None else ""
+
+
+def _space(directory: str) -> Space:
+    status = os.statvfs(directory)
+    return Space(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
+
+
+def _cache(path: str, room: str) -> Cache:
+    directory = nearest(path)
+    same = os.stat(directory).st_dev == os.stat(room).st_dev
+    cache = Cache(
+        path=path,
+        exists=os.path.isdir(path),
+        writable=os.access(directory, os.W_OK),
+        kind=mount.mount_of(directory).kind,
+        same_filesystem=same,
+        same_owner=os.stat(directory).st_uid == os.geteuid(),
+        link=None,
+        clone=None,
+        lock=None,
+    )
+    try:
+        with workshop(directory) as work:
+            write(f"{work}/file")
+            return cache._replace(
+                link=attempt(os.link, f"{work}/file", f"{room}/link"),
+                clone=attempt(clone, f"{work}/file", f"{room}/clone"),
+                lock=_lockable(f"{work}/file"),
+            )
+    except NotWritableError:
+        return cache
+    except OSError as error:
+        return cache._replace(link=error_name(error))
+
+
+def _lockable(path: str) -> str:
+    from envsync.coordination import flock
+    from envsync.errors import EnvsyncError
+
+    try:
+        held = flock.acquire_nowait(path, shared=False)
+        if held is None:
+            return "EWOULDBLOCK"
+        held.release()
+    except EnvsyncError as error:
+        cause = error.__cause__
+        return error_name(cause) if isinstance(cause, OSError) else error.message
+    return ""

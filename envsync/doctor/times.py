@@ -1,0 +1,93 @@
+"""Measure the clock of a filesystem, how soon changes are seen, and what calls cost."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from envsync.doctor.facts import Times
+from envsync.doctor.names import write
+
+ROUNDS = 11
+"""Of each call."""
+PATIENCE_SECONDS = 2.0
+SEEN_SECONDS = 3.0
+ODD_NS = 1_600_000_001_123_456_789
+_CHANGE = "import os, sys; os.utime(sys.argv[1], (7, 7))"
+
+
+def examine(directory: str) -> Times:
+    """Measure it all, in a directory of its own."""
+    return Times(_resolution(f"{directory}/stored"), _tick(f"{directory}/tick"), _seen(directory), _calls(directory))
+
+
+def _resolution(path: str) -> float:
+    """Store a time and look what is left of it."""
+    write(path)
+    os.utime(path, ns=(ODD_NS, ODD_NS))
+    lost = ODD_NS - os.stat(path).st_mtime_ns
+    return next((step for step in (1e-9, 1e-7, 1e-6, 1e-3, 1.0, 2.0) if lost < step * 1e9), 60.0)
+
+
+def _tick(path: str) -> float | None:
+    """Change a file until its time is another one."""
+    write(path)
+    first, began = os.stat(path).st_mtime_ns, time.monotonic()
+    while time.monotonic() - began < PATIENCE_SECONDS:
+        os.utime(path)
+        if os.stat(path).st_mtime_ns != first:
+            return time.monotonic() - began
+        time.sleep(0.0005)
+    return None
+
+
+def _seen(directory: str) -> float | None:
+    """Let another process change a file that we have just looked at."""
+    path = f"{directory}/seen"
+    write(path)
+    os.stat(path)
+    subprocess.run([sys.executable, "-I", "-S", "-c", _CHANGE, path], check=True, stdin=subprocess.DEVNULL)
+    began = time.monotonic()
+    while time.monotonic() - began < SEEN_SECONDS:
+        if os.stat(path).st_mtime < 60:
+            return time.monotonic() - began
+        time.sleep(0.005)
+    return None
+
+
+def _calls(directory: str) -> dict[str, float]:
+    write(f"{directory}/file")
+
+    def lock(_: int) -> None:
+        with open(f"{directory}/file", "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    calls: dict[str, Callable[[int], object]] = {
+        "stat": lambda _: os.stat(f"{directory}/file"),
+        "create": lambda number: write(f"{directory}/made{number}"),
+        "link": lambda number: os.link(f"{directory}/file", f"{directory}/linked{number}"),
+        "rename": lambda number: os.rename(f"{directory}/made{number}", f"{directory}/moved{number}"),
+        "mkdir": lambda number: os.mkdir(f"{directory}/directory{number}"),
+        "flock": lock,
+        "unlink": lambda number: os.unlink(f"{directory}/moved{number}"),
+    }
+    found = {}
+    for name, call in calls.items():
+        seconds = [took for number in range(ROUNDS) if (took := _measure(call, number)) is not None]
+        if seconds:
+            found[name] = statistics.median(seconds)
+    return found
+
+
+def _measure(call: Callable[[int], object], number: int) -> float | None:
+    began = time.perf_counter()
+    try:
+        call(number)
+    except OSError:
+        return None  # what it cannot do is said elsewhere
+    return time.perf_counter() - began

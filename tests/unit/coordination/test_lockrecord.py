@@ -1,0 +1,125 @@
+"""How an environment is locked: decided once, read by all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envsync.coordination import lockrecord
+from envsync.coordination.lockrecord import FLOCK, LEASE, Locking, read, record
+from envsync.environment import Environment
+from envsync.errors import FilesystemError, LockingError
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    return Environment(f"{tmp_path}/env")
+
+
+@pytest.fixture(params=["links", "no links"])
+def linking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are hard links, and where there are none."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param == "no links":
+        monkeypatch.setattr(lockrecord.os, "link", refuse)
+
+
+@pytest.mark.usefixtures("linking")
+class TestRecord:
+    """Recording."""
+
+    @pytest.mark.parametrize(
+        "found", [Locking(), Locking(FLOCK, in_use=False, reason="why"), Locking(LEASE, in_use=False, reason='"\n')]
+    )
+    def test_what_is_recorded_is_read(self, environment: Environment, found: Locking) -> None:
+        """All of it, and nothing else is left in the directory."""
+        assert read(environment) is None
+        for done in (record(environment, found), read(environment)):
+            assert done is not None
+            assert (done.kind, done.in_use, done.reason) == (found.kind, found.in_use, found.reason)
+        assert os.listdir(environment.state) == ["locking"]
+
+    def test_the_first_one_counts(self, environment: Environment) -> None:
+        """Who comes later learns what was decided."""
+        record(environment, Locking(LEASE, in_use=False))
+        assert record(environment, Locking()).kind == LEASE
+
+    def test_many_at_once(self, environment: Environment) -> None:
+        """However many decide at once, and differently: all go by one word."""
+        said: list[str] = []
+        start = threading.Barrier(8)
+
+        def decide(number: int) -> None:
+            start.wait()
+            said.append(record(environment, Locking((FLOCK, LEASE)[number % 2])).kind)
+
+        threads = [threading.Thread(target=decide, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(said) == 8
+        assert len(set(said)) == 1
+        assert os.listdir(environment.state) == ["locking"]
+
+    def test_a_torn_one_is_replaced(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A record that stays empty was left by a process that died while it wrote it."""
+        monkeypatch.setattr(lockrecord, "TORN_SECONDS", 0.05)
+        Path(environment.locking).write_bytes(b"")
+        assert read(environment) is None
+        assert record(environment, Locking(LEASE, in_use=False)).kind == LEASE
+        assert os.listdir(environment.state) == ["locking"]
+
+    def test_it_cannot_be_written(self, environment: Environment) -> None:
+        """Then that is said, with the path."""
+        os.rmdir(environment.state)
+        with pytest.raises(FilesystemError, match="cannot write") as caught:
+            record(environment, Locking())
+        assert (caught.value.path, caught.value.errno) == (environment.locking, errno.ENOENT)
+
+
+class TestRead:
+    """Reading."""
+
+    @pytest.mark.parametrize("change", [{"format": 2}, {"kind": "magic"}])
+    def test_a_newer_one_is_refused(self, environment: Environment, change: dict[str, Any]) -> None:
+        """Who does not understand how others lock must not lock otherwise."""
+        record(environment, Locking())
+        value = {**json.loads(Path(environment.locking).read_text()), **change}
+        Path(environment.locking).write_text(json.dumps(value))
+        with pytest.raises(LockingError, match="does not know"):
+            read(environment)
+
+    @pytest.mark.parametrize("cause", [errno.ESTALE, errno.EEXIST])
+    def test_what_passes_is_waited_for(
+        self, environment: Environment, monkeypatch: pytest.MonkeyPatch, cause: int
+    ) -> None:
+        """A network filesystem may not find it while it is made."""
+        record(environment, Locking())
+        original: Callable[..., int] = os.open
+        left = [cause] * 3
+
+        def passing(*arguments: Any) -> int:
+            if left:
+                raise OSError(left.pop(), "for a moment")
+            return original(*arguments)
+
+        monkeypatch.setattr(lockrecord.os, "open", passing)
+        assert read(environment) is not None
+
+    def test_what_cannot_be_read_is_an_error(self, environment: Environment) -> None:
+        """It is not taken for absent: others may lock by it."""
+        os.mkdir(environment.locking)
+        with pytest.raises(FilesystemError, match="cannot read"):
+            read(environment)
