@@ -29,7 +29,7 @@ from typing import NamedTuple
 from envsync import disk, replace
 from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Directory, Manifest
-from envsync.cache.store import Store, move_entry, remove_tree, set_aside
+from envsync.cache.store import DISCARDED, Store, move_entry, remove_tree, set_aside
 from envsync.errors import FilesystemError
 
 FORMAT = 1
@@ -142,6 +142,7 @@ class Shelf:
         replace.write(f"{directory}/{NAME}", data, mode=0o444)
         path, group = self._place(compiled.sha256), sharing.bits(self.store.root)
         sharing.grant_tree(directory, group)
+        self.store.written = True
         if self.store.durable:
             disk.sync_filesystem(self.store.tmp)
         for _ in range(10):
@@ -171,7 +172,7 @@ class Shelf:
         if self._get_below(sha256) is not None:
             self.store.shunned.add(f"{sha256}/{self.tag}")
             return
-        path, aside = self._place(sha256), self.store.staging("discarded")
+        path, aside = self._place(sha256), self.store.staging(DISCARDED)
         try:
             os.makedirs(self.store.tmp, exist_ok=True)
             set_aside(path, aside)

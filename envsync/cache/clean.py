@@ -44,7 +44,7 @@ def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal
     removal = Removal([], [], [], [])
     for item in items:
         path = f"{root}/v1/{item.path}"
-        aside = Store(root).staging("discarded")
+        aside = Store(root).staging(store.DISCARDED)
         try:
             if unless_used and os.lstat(path).st_mtime > item.used:
                 removal.kept.append(item)

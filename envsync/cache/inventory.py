@@ -8,8 +8,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from envsync.cache import store
 from envsync.cache.manifest import NAME, load
-from envsync.cache.store import ABANDONED
 
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
@@ -100,9 +100,11 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
             bytecode[item.name] = item
             continue
         if item.kind == UNFINISHED:
-            limit = ABANDONED
+            limit = 0.0 if item.name.startswith(store.DISCARDED) else store.ABANDONED
         elif item.kind == WHEELS and not item.wheel:
-            limit = ABANDONED  # nobody can use it; but somebody may be removing it, or a newer version have made it
+            limit = (
+                store.ABANDONED
+            )  # nobody can use it; but somebody may be removing it, or a newer version have made it
         is_old = limit is not None and now - item.used >= limit
         (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
     if rules.max_size is not None:

@@ -51,6 +51,8 @@ PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
 SETTLING = 1.0
 """Seconds for which directories that a group shares may have no bits for the group: they are being made."""
+DISCARDED = "discarded"
+"""How the names of trash in tmp begin: whoever put it there was removing it, and anybody may go on with that."""
 ABANDONED = 24 * 3600
 """Seconds after which nobody is still working on something in tmp."""
 
@@ -201,7 +203,7 @@ class Store:
 
         :raises FilesystemError: it is there and cannot be removed
         """
-        aside = self.staging("discarded")
+        aside = self.staging(DISCARDED)
         if not os.path.lexists(path):
             return  # somebody else did it
         try:

@@ -277,12 +277,12 @@ def test_a_commit_that_ends_half_way_is_finished(project: Project, monkeypatch: 
     steps = 0
 
     def strike(step: Callable[..., bool]) -> Callable[..., bool]:
-        def taken(env: str, what: object) -> bool:
+        def taken(*what: object) -> bool:
             nonlocal steps
             steps += 1
             if steps > limit:
                 raise KilledError
-            return step(env, what)
+            return step(*what)
 
         return taken
 
