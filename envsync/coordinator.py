@@ -203,7 +203,7 @@ class Coordinator:
             return result
         flight.env = os.path.abspath(environment.path)
         for _ in range(slowlane.REPLACED_TIMES):
-            wait = Wait(asked, environment, arrival, self._slots)
+            wait = Wait(asked, environment, arrival, self._slots, distrust=distrust)
             outcome: Outcome | None
             try:
                 held = await self._wait(flight, wait)
@@ -214,7 +214,7 @@ class Coordinator:
                     if wait.at_once:
                         return library.result_of(slowlane.current(held, launching=False))
                     return library.result_of(slowlane.followed(held, arrival, launching=False))
-                outcome = await self._lead(flight, wait, held, distrust=distrust)
+                outcome = await self._lead(flight, wait, held)
             if outcome is not None:
                 return library.result_of(outcome)
         raise slowlane.restless(environment)
@@ -235,7 +235,7 @@ class Coordinator:
         finally:
             wait.end()
 
-    async def _lead(self, flight: _Flight, wait: Wait, held: EnvironmentLock, *, distrust: bool) -> Outcome | None:
+    async def _lead(self, flight: _Flight, wait: Wait, held: EnvironmentLock) -> Outcome | None:
         """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
         report = _Reporter(self, flight)
         slot = _Slot(self._slots, wait, report)
@@ -247,7 +247,7 @@ class Coordinator:
                     wait.environment,
                     held,
                     report=report,
-                    distrust=distrust,
+                    distrust=wait.distrust,
                     began=wait.began,
                     predecessor=wait.predecessor,
                     idle=slot.idle,

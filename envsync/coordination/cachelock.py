@@ -103,6 +103,9 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         held = _Cleaner(root, tell, deadline).take()
+        if flock.grants_twice(held):
+            held.release()
+            raise LockingError(f"`{held.path}` is granted to everybody")
     except LockingError as error:
         raise LockingError(
             f"cache `{root}` cannot be cleaned: its filesystem has no locks, so that nobody can be kept out of it",

@@ -14,7 +14,7 @@ One small module for all plain locks of envsync, with only the fast lane's impor
 Order, never taken otherwise: environment lock, cache lock, wheel lock, in-use lock.
 
 Not covered: filesystems where flock is refused are refused in turn (`LockingError`), for an environment is
-never changed without a lock that works. Filesystems where it lies are not recognized here.
+never changed without a lock that works. Filesystems where it lies are recognized by whoever asks (`grants_twice`).
 """
 
 from __future__ import annotations
@@ -120,6 +120,19 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
             ) from error
         raise FilesystemError("lock", path, error) from error
     return True
+
+
+def grants_twice(lock: Flock) -> bool:
+    """Tell whether a lock that is held is granted once more: then it excludes nobody."""
+    try:
+        fd = os.open(lock.path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # somebody has removed the directory: whoever looks at the lock will see that
+    try:
+        # Of a file that has just been replaced, the lock is free and nothing is proved.
+        return try_lock(fd, lock.path, shared=False) and lock.is_in_place()
+    finally:
+        os.close(fd)
 
 
 def open_file(path: str, *, shared: bool, create: bool = True) -> int:

@@ -94,7 +94,7 @@ def lead_with(leader: Leader, predecessor: dict[str, object]) -> Outcome | None:
     """Let a leader do its work, as `lead`."""
     lock, environment = leader.lock, leader.environment
     try:
-        if not lock.is_in_place():
+        if not lock.is_in_place() or not leader.is_as_recorded():
             return None
         try:
             return leader.run(predecessor)
@@ -164,10 +164,11 @@ class Leader:
         self.launching = launching
         self.began = time.monotonic()
         try:
-            self.locking = lockrecord.read(environment) or lockrecord.WORKS
+            recorded = lockrecord.read(environment)
         except BaseException:
             lock.release()
             raise
+        self.locking = recorded or lockrecord.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
         self.progress = ProgressFile(environment, request.key, report, token=token)
         self.distrust = distrust
@@ -408,6 +409,13 @@ class Leader:
         """Look at the lock again unless that was done just now: a process that was stopped may have lost it."""
         if time.monotonic() >= self.sure_until:
             self._check_in_place()
+
+    def is_as_recorded(self) -> bool:
+        """Tell whether the lock is of the kind that the environment is locked by.
+
+        It is not if the environment was replaced between the look at the record and the lock.
+        """
+        return (self.locking.kind == lockrecord.FLOCK) == isinstance(self.lock, Flock)
 
     def is_held(self) -> bool:
         """Tell whether the environment is the one that we have locked, and nobody has led since we do.

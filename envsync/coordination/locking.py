@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 
 if sys.platform == "win32":
     import os
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from envsync.request import Request
 
     EnvironmentLock = Flock | Lease
+
+NO_LOCKS_TRIES = 4
+NO_LOCKS_SECONDS = 0.4
+"""Between two of them."""
 
 
 class Locks:
@@ -126,23 +131,42 @@ class Locks:
             self._local = mount.mount_of(self.environment.state).local_flock
         if self._local:
             return f"flock stays within the node ({self._local})"
-        from envsync.errors import LockingError
-
         try:
-            lock = flock.acquire_nowait(self.environment.lock, shared=False)
-        except LockingError as error:
-            cause = error.__cause__
-            return f"flock is refused ({cause.strerror if isinstance(cause, OSError) else error.message})"
+            lock = self._patient_flock()
+        except OSError as cause:
+            return f"flock is refused ({cause.strerror})"
         if lock is None:
             return None
         try:
-            if _grants_twice(lock):
+            if flock.grants_twice(lock):
                 lock.release()
                 return "flock grants what somebody holds"
         except BaseException:
             lock.release()
             raise
         return lock
+
+    def _patient_flock(self) -> Flock | None:
+        """Try the flock, a few times if there seem to be no locks left.
+
+        ENOLCK is what a filesystem without locks says for ever, and an NFS server for the moments of its restart:
+        that must not decide for a lease.
+
+        :raises OSError: what a filesystem without flock answers
+        """
+        from envsync.errors import LockingError
+
+        for attempt in range(NO_LOCKS_TRIES):
+            try:
+                return flock.acquire_nowait(self.environment.lock, shared=False)
+            except LockingError as error:
+                cause = error.__cause__
+                if not isinstance(cause, OSError):
+                    raise OSError(errno.ENOSYS, error.message) from error
+                if cause.errno != errno.ENOLCK or attempt == NO_LOCKS_TRIES - 1:
+                    raise cause from None
+                time.sleep(NO_LOCKS_SECONDS)
+        raise AssertionError("unreachable")
 
     def _lease_nowait(self) -> Lease | None:
         if self._contender is None:
@@ -153,19 +177,6 @@ class Locks:
 
             self._contender = Contender(self.environment)
         return self._contender.acquire_nowait()
-
-
-def _grants_twice(lock: Flock) -> bool:
-    """Tell whether a lock that is held is granted once more: then it excludes nobody."""
-    try:
-        fd = os.open(lock.path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False  # somebody has removed the environment: whoever looks at the lock will see that
-    try:
-        # Of a file that has just been replaced, the lock is free and nothing is proved.
-        return flock.try_lock(fd, lock.path, shared=False) and lock.is_in_place()
-    finally:
-        os.close(fd)
 
 
 def probe(environment: Environment) -> Locking:

@@ -26,10 +26,12 @@ from envsync.coordination import cycle, flock, ground, locking, pace, processes,
 from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
-from envsync.errors import LockingError, RefusedError, WaitTimeoutError
+from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import Report
 from envsync.request import Request
 
+OPENED = b"opened\n"
+"""What is in an in-use lock that is no lock, once commands may enter."""
 DIGEST_HINT = "give each its own environment: --env '.venvs/{digest}'"
 
 
@@ -67,7 +69,7 @@ class Occupancy:
         self.waits = False
         """It waits for commands to end."""
         self.alone = False
-        """There was no in-use lock when we began, so no command has ever run in the environment."""
+        """No command has ever run in the environment."""
 
     def drain(self) -> None:
         """Be alone in the environment, or go on regardless with `--busy ignore`. Does nothing if it is so already.
@@ -102,19 +104,37 @@ class Occupancy:
                 os.close(fd)
 
     def _drain_unseen(self) -> None:
-        """Where shared locks do not work, only an environment that never had a stamp is known to be empty.
-
-        The in-use lock is made just before the first stamp, and commands enter by the stamp alone.
-        """
+        """Where shared locks do not work, only an environment that never had a stamp is known to be empty."""
         if self.alone or self.ignored:
             return
-        if not os.path.lexists(self.environment.in_use):
+        if not self._was_open():
             self.alone = True
         elif self.request.text("busy") == "ignore":
             self.ignored = True
             replace.rename_if_there(self.environment.stamp, self.environment.draining)
         else:
             raise locking.cannot_be_drained(self.environment, self.locking)
+
+    def _was_open(self) -> bool:
+        """Tell whether commands may ever have entered, which they do by the stamp alone.
+
+        The in-use lock is marked just before the first stamp. That it is there says nothing: it may have been made to
+        stand for the environment in the cache, or by `check`.
+        """
+        try:
+            marked = os.stat(self.environment.in_use).st_size > 0
+        except FileNotFoundError:
+            marked = False
+        return marked or any(map(os.path.lexists, (self.environment.stamp, self.environment.draining)))
+
+    def _mark_open(self) -> None:
+        fd = flock.open_file(self.environment.in_use, shared=False)
+        try:
+            os.pwrite(fd, OPENED, 0)
+        except OSError as error:
+            raise FilesystemError("write", self.environment.in_use, error) from error
+        finally:
+            os.close(fd)
 
     def _take(self, fd: int) -> None:
         if flock.try_lock(fd, self.environment.in_use, shared=False):
@@ -191,6 +211,7 @@ class Occupancy:
         :raises LockingError: somebody has it exclusively who does not hold the environment lock
         """
         if self.lock is None and not self.locking.in_use:
+            self._mark_open()
             fd = flock.open_file(self.environment.in_use, shared=True)  # for its inode, and to be inherited
             self.lock = Flock(self.environment.in_use, fd, shared=True)
         elif self.lock is None:

@@ -157,14 +157,17 @@ def is_held(path: str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # no shared locks on this filesystem, so nobody has any in such a file
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):  # some filesystems refuse shared locks alone
+            try:
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                continue
+            return False
     finally:
         os.close(fd)
-    return False
+    return False  # no locks on this filesystem, so nobody has any in such a file
 
 
 def call_next(environment: Environment, key: str) -> None:

@@ -21,7 +21,7 @@ from envsync.cache.bytecode import Shelf
 from envsync.cache.entry import spoiled
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
-from envsync.coordination import failures, flock, leftovers, processes
+from envsync.coordination import failures, flock, leftovers, lockrecord, processes
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, cache_directory, lead_with
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
 """Options that say how, not what."""
 REPLACED_TIMES = 10
+UNREFRESHED_SECONDS = 35.0
+"""After which a lease that has not changed is nobody's any more (`envsync.coordination.lease.SECONDS`)."""
 
 
 class Checked(NamedTuple):
@@ -95,8 +97,11 @@ def check(request: Request, environment: Environment, report: Report) -> Checked
     """
     if not skeleton.exists(environment):
         raise EnvironmentRefusedError(environment.path, "there is none", hint="make one with `envsync sync`")
+    recorded = lockrecord.read(environment)
+    if recorded is not None and not recorded.in_use:
+        return Checked(_verify_unseen(request, environment, report))
     with _undisturbed(request, environment):
-        return Checked(_verify(request, environment, report))
+        return Checked(_verify(request, environment, report, led=is_led(environment)))
 
 
 def check_and_repair(request: Request, asked: Request | None, environment: Environment, report: Report) -> Checked:
@@ -125,7 +130,7 @@ def _undisturbed(request: Request, environment: Environment) -> Iterator[None]:
             if lock is not None:
                 break
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"gave up after {request.timeout:g} s: `{environment.path}` is being changed")
+                raise _changing(request, environment)
             time.sleep(0.05)
     except (FilesystemError, LockingError):
         pass  # read-only, say: then it is looked at as it is
@@ -136,8 +141,43 @@ def _undisturbed(request: Request, environment: Environment) -> Iterator[None]:
             lock.release()
 
 
-def _verify(request: Request, environment: Environment, report: Report) -> Verified:
-    left = [] if is_led(environment) else [*unfinished(environment), *leftovers.find(environment)]
+def _verify_unseen(request: Request, environment: Environment, report: Report) -> Verified:
+    """Verify where no lock keeps a leader out: look while nobody leads, and again if somebody has led meanwhile."""
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
+    while True:
+        _wait_for_leader(request, environment, deadline)
+        before = _traces(environment)
+        verified = _verify(request, environment, report, led=False)
+        if _traces(environment) == before:
+            return verified
+
+
+def _wait_for_leader(request: Request, environment: Environment, deadline: float | None) -> None:
+    """Wait until nobody leads, or whoever does has given no sign of life for so long that others may take over."""
+    seen, since = _traces(environment), time.monotonic()
+    while is_led(environment):
+        now, traces = time.monotonic(), _traces(environment)
+        if traces != seen:
+            seen, since = traces, now
+        if os.path.lexists(environment.lease) and now - since >= UNREFRESHED_SECONDS:
+            return
+        if deadline is not None and now >= deadline:
+            raise _changing(request, environment)
+        time.sleep(0.05)
+
+
+def _traces(environment: Environment) -> list[tuple[int, int]]:
+    """Return what changes whenever somebody leads, or changes the environment."""
+    paths = (environment.lease, environment.stamp, environment.installed, environment.journal, environment.progress)
+    return [failures.identity(path) for path in paths]
+
+
+def _changing(request: Request, environment: Environment) -> WaitTimeoutError:
+    return WaitTimeoutError(f"gave up after {request.timeout:g} s: `{environment.path}` is being changed")
+
+
+def _verify(request: Request, environment: Environment, report: Report, *, led: bool) -> Verified:
+    left = [] if led else [*unfinished(environment), *leftovers.find(environment)]
     cache = cache_directory(request)
     return verify(
         environment, _layout(environment, cache), load_ledger(environment), Store(cache), report, leftovers=left

@@ -86,7 +86,7 @@ def reach(
         if entry is not None:  # it was current all the while: only its name had to be found out
             return current(entry, launching=launching)
     for _ in range(REPLACED_TIMES):
-        wait = Wait(request, environment, arrival)
+        wait = Wait(request, environment, arrival, distrust=distrust)
         try:
             held = wait.until_over()
         except _filesystem_error() as error:  # is imported only if there is one
@@ -96,7 +96,7 @@ def reach(
                 if wait.at_once:
                     return current(held, launching=launching)
                 return followed(held, arrival, launching=launching)
-            outcome = _lead(request, environment, held, wait, report, launching=launching, distrust=distrust)
+            outcome = _lead(request, environment, held, wait, report, launching=launching)
         if outcome is not None:
             return outcome
     raise restless(environment)
@@ -110,7 +110,6 @@ def _lead(
     report: Report | None,
     *,
     launching: bool,
-    distrust: bool,
 ) -> Outcome | None:
     load_site()
     from envsync.coordination.leader import lead
@@ -122,7 +121,7 @@ def _lead(
             held,
             report=report,
             launching=launching,
-            distrust=distrust,
+            distrust=wait.distrust,
             began=wait.began,
             predecessor=wait.predecessor,
         )

@@ -136,8 +136,24 @@ def _leader(environment: Environment) -> Leader | None:
 
 
 def is_led(environment: Environment) -> bool:
-    """Tell whether somebody leads. Of a lease it is not known whether its holder lives: its silence shows that."""
-    return queue.is_held(environment.leading) or os.path.lexists(environment.lease)
+    """Tell whether somebody leads.
+
+    Of a lease's holder on another host it is not known whether it lives: its silence shows that.
+    """
+    return queue.is_held(environment.leading) or _is_leased(environment)
+
+
+def _is_leased(environment: Environment) -> bool:
+    try:
+        lease = replace.read(environment.lease)
+    except FilesystemError:
+        return True
+    if lease is None:
+        return False
+    said = statefile.load(environment.progress)
+    is_its = f"token={statefile.text(said, 'token')}" in lease.decode(errors="replace").splitlines()
+    is_here = statefile.text(said, "place") == processes.here() != ""
+    return not (is_its and is_here and not processes.is_alive(int(statefile.number(said, "pid"))))
 
 
 def _waiter(said: dict[str, object]) -> Waiter:

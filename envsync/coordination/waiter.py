@@ -23,7 +23,13 @@ How often is said in `envsync.coordination.pace`.
 from __future__ import annotations
 
 import errno
+import sys
 import time
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
 
 from envsync import fastlane
 from envsync.coordination import failures, ground, pace
@@ -75,6 +81,7 @@ class Wait:
     in any case. Between the steps, nothing is held but the name in the list.
 
     :param arrival: since when this process wants the environment; default: now
+    :param distrust: the stamp fits, and yet what it vouches for does not run; may turn out in `begin`
     :param slots: if given, one is taken before the environment lock is, and kept if that is held then: nobody holds
         the lock and waits for a slot
     """
@@ -85,6 +92,7 @@ class Wait:
         "began",
         "crowded",
         "deadline",
+        "distrust",
         "doubted",
         "enlist_at",
         "environment",
@@ -107,6 +115,8 @@ class Wait:
         environment: Environment,
         arrival: Arrival | None = None,
         slots: Slots | None = None,
+        *,
+        distrust: bool = False,
     ) -> None:
         self.request = request
         self.environment = environment
@@ -118,6 +128,7 @@ class Wait:
         self.locks = Locks(environment, request)
         self.narrator: Narrator | None = None
         self.slots = slots
+        self.distrust = distrust
         self.crowded = False
         """No slot was free when one was wanted last."""
         self.place: Place | None = None
@@ -149,8 +160,8 @@ class Wait:
         """Take the environment lock if it is free. None: we have to wait."""
         ground.prepare(self.environment)
         self.arrival.look(self.environment)
-        if self.locks.look() is not None and not self.locks.in_use:
-            entry = fastlane.enter(self.request, self.environment, share=False)
+        if self.locks.look() is not None and not self.locks.in_use and not self.distrust:
+            entry = self._enter_unseen()
             if entry is not None:
                 self.at_once = True
                 return entry
@@ -167,6 +178,17 @@ class Wait:
             )
         self.pace = pace.Pace(network=pace.is_network(self.environment.path))
         self.try_at = self.began + self._between_tries()
+        return None
+
+    def _enter_unseen(self) -> Entry | None:
+        """Enter where shared locks do not work, if there is nothing to mend and nothing that a dead leader left."""
+        if failures.identity(self.environment.progress) != (0, 0):
+            return None
+        entry = fastlane.enter(self.request, self.environment, share=False)
+        if entry is None or os.access(self.environment.python, os.X_OK):
+            return entry
+        os.close(entry.fd)
+        self.distrust = True
         return None
 
     def look(self) -> EnvironmentLock | Entry | None:

@@ -1,0 +1,41 @@
+"""Leading with a lock that is not the one by which the environment is locked by now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from envsync.coordination import flock
+from envsync.coordination.leader import lead
+from envsync.coordination.lease import Contender
+from envsync.coordination.lockrecord import LEASE, Locking, record
+from envsync.environment import Environment
+from envsync.request import Request
+
+
+def made(tmp_path: Path) -> Environment:
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    return Environment(f"{tmp_path}/env")
+
+
+def asked(environment: Environment) -> Request:
+    return Request({"quiet": True}, "", "", environment.path)
+
+
+def test_a_lease_of_an_environment_that_nobody_has_decided_on(tmp_path: Path) -> None:
+    """It was replaced after the look at its record: nothing is done, and the caller asks again."""
+    environment = made(tmp_path)
+    held = Contender(environment).acquire_nowait()
+    assert held is not None
+    assert lead(asked(environment), environment, held, report=lambda *_: None) is None
+    assert os.listdir(environment.state) == []
+
+
+def test_a_flock_of_an_environment_that_is_leased(tmp_path: Path) -> None:
+    """The same, and others with the lease may be at work."""
+    environment = made(tmp_path)
+    held = flock.acquire_nowait(environment.lock, shared=False)
+    assert held is not None
+    record(environment, Locking(LEASE, in_use=False))
+    assert lead(asked(environment), environment, held, report=lambda *_: None) is None
+    assert os.listdir(environment.state) == ["locking"]

@@ -1,0 +1,40 @@
+"""Deciding how an environment is locked."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from envsync.coordination import locking
+from envsync.coordination.lockrecord import FLOCK, LEASE, read
+from envsync.environment import Environment
+from envsync.request import Request
+
+
+@pytest.mark.parametrize(("times", "kind"), [(1, FLOCK), (3, FLOCK), (4, LEASE)])
+def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> None:
+    """An NFS server that starts anew says ENOLCK; a lease for good is not what follows from that."""
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    environment = Environment(f"{tmp_path}/env")
+    asked = Request({"quiet": True, "busy": "ignore"}, "", "", environment.path)
+    original, said = fcntl.flock, 0
+
+    def answer(fd: int, how: int) -> None:
+        nonlocal said
+        if said < times:
+            said += 1
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        original(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", answer)
+    monkeypatch.setattr(locking, "NO_LOCKS_SECONDS", 0.01)
+    lock = locking.Locks(environment, asked).acquire_nowait()
+    assert lock is not None
+    lock.release()
+    recorded = read(environment)
+    assert recorded is not None
+    assert recorded.kind == kind
