@@ -86,7 +86,7 @@ def prune(settings: Settings) -> int:
     chosen = prunable(inventory(root), rules)
     if settings.get("dry_run"):
         return _tell(settings, root, "would remove", chosen)
-    return _remove(settings, root, lambda: chosen, unless_used=True)
+    return _remove(settings, root, lambda: clean.not_linked(root, chosen), unless_used=True)
 
 
 def verify(settings: Settings) -> int:
@@ -95,18 +95,17 @@ def verify(settings: Settings) -> int:
     count = 0
     removed: list[Verified] = []
     refused: list[tuple[Verified, str]] = []
-    linked = users.used(root)
     lock = cachelock.share(root, _narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
-            count += 1
+            count += not verified.bytecode
             if not verified.problem:
                 continue
-            if verified.name in linked:
+            if not verified.bytecode and verified.name in users.used(root):
                 refused.append((verified, "environments link to it: run `envsync check --repair` in them"))
                 continue
             try:
-                Store(root).discard_path(f"{root}/v1/{WHEELS}/{verified.name}")
+                Store(root).discard_path(f"{root}/v1/{verified.path}")
                 removed.append(verified)
             except FilesystemError as error:
                 refused.append((verified, error.message))
@@ -118,10 +117,13 @@ def verify(settings: Settings) -> int:
         print(json.dumps({"cache": root, "wheels": count, **found}))
     else:
         for item in removed:
-            print(f"removed `{item.wheel or item.name}`: {item.problem}; it is fetched again when it is needed")
+            again = "compiled" if item.bytecode else "fetched"
+            what = f"{'bytecode of ' if item.bytecode else ''}`{item.wheel or item.name}`"
+            print(f"removed {what}: {item.problem}; it is {again} again when it is needed")
         for item, cause in refused:
             print(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause}")
-        print(f"`{root}`: {count} wheels verified, {len(removed)} removed")
+        wheels = sum(not item.bytecode for item in removed)
+        print(f"`{root}`: {count} wheels verified, {wheels} removed")
     return EXIT_DAMAGED if removed or refused else 0
 
 
@@ -167,7 +169,11 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
     trash = [measure(root, UNFINISHED, name) for name in removal.trash]
     for name in removal.trash:
         remove_tree(f"{root}/v1/{UNFINISHED}/{name}")
+    stays = [item for name in removal.trash if (item := measure(root, UNFINISHED, name)) is not None]
     _tell(settings, root, "removed", removal.removed, [item for item in trash if item is not None])
+    if stays and not settings.get("quiet"):
+        left = sum(item.files for item in stays)
+        say(f"{left} files of that are still in `{root}/v1/{UNFINISHED}`: only their owner can remove them")
     if removal.refused:
         path, error = removal.refused[0]
         hint = f"so it is with {len(removal.refused)} in all: see who owns them"

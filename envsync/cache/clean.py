@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from envsync.cache import entry, store, users
-from envsync.cache.inventory import WHEELS, Item
+from envsync.cache.bytecode import Compiled, Shelf
+from envsync.cache.inventory import BYTECODE, WHEELS, Item
+from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 
 USERS = "users"
@@ -65,13 +67,19 @@ def everything(root: str) -> list[Item]:
 
     But for what environments link to by name: they would break.
     """
-    linked = users.used(root)
+    linked = users.used(root, drop=True)
     return [
         Item(kind, name, "", 0, 0, 0, 0.0)
         for kind in sorted(_names(f"{root}/v1"))
         for name in sorted(_names(f"{root}/v1/{kind}"))
         if kind != USERS and not (kind == WHEELS and name in linked)
     ]
+
+
+def not_linked(root: str, items: Sequence[Item]) -> list[Item]:
+    """Leave out what environments link to by name since it was chosen. To be called with the cache lock held."""
+    linked = users.used(root, drop=True)
+    return [item for item in items if not (item.kind == WHEELS and item.name in linked)]
 
 
 def _names(path: str) -> list[str]:
@@ -82,7 +90,7 @@ def _names(path: str) -> list[str]:
 
 
 class Verified(NamedTuple):
-    """One entry, compared with its hashes."""
+    """One entry, or its bytecode, compared with its hashes."""
 
     name: str
     """In the store: the wheel's hash."""
@@ -90,28 +98,40 @@ class Verified(NamedTuple):
     """The file name of the wheel; empty if the manifest cannot be read."""
     problem: str
     """What is wrong with it; empty: nothing."""
+    bytecode: str = ""
+    """The tag, if it is bytecode of the wheel."""
+
+    @property
+    def path(self) -> str:
+        """Its path in `<cache>/v1`."""
+        return f"{BYTECODE}/{self.name}/{self.bytecode}" if self.bytecode else f"{WHEELS}/{self.name}"
 
 
 def verify(root: str) -> Iterator[Verified]:
-    """Compare all files of all entries with their hashes, a few at once: hashing releases the GIL."""
+    """Compare all files of entries and of their bytecode with their hashes, a few at once: hashing releases the GIL."""
     from concurrent.futures import ThreadPoolExecutor
 
     kept_in = Store(root)
-    names = sorted(_names(kept_in.wheels))
+    things = [(name, "") for name in sorted(_names(kept_in.wheels))]
+    for name in sorted(_names(f"{root}/v1/{BYTECODE}")):
+        things += [(name, tag) for tag in sorted(_names(f"{root}/v1/{BYTECODE}/{name}"))]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for verified in pool.map(lambda name: _verify(kept_in, name), names):
+        for verified in pool.map(lambda thing: _verify(kept_in, *thing), things):
             if verified is not None:
                 yield verified
 
 
-def _verify(kept_in: Store, name: str) -> Verified | None:
-    path = f"{kept_in.wheels}/{name}"
-    manifest = kept_in.get(name) if store.is_sha256(name) else None
+def _verify(kept_in: Store, name: str, tag: str) -> Verified | None:
+    manifest: Manifest | Compiled | None = None
+    if store.is_sha256(name):
+        manifest = Shelf(kept_in, tag).get(name) if tag else kept_in.get(name)
+    path = f"{kept_in.root}/v1/{Verified(name, '', '', tag).path}"
     if manifest is not None:
         wrong = next(entry.spoiled(path, manifest), "")
-        problem = f"`{wrong}` is not what the wheel holds" if wrong else ""
+        what = "was compiled" if tag else "the wheel holds"
+        problem = f"`{wrong}` is not what {what}" if wrong else ""
     else:
         problem = "its manifest is missing, damaged or of another version"
     if problem and not os.path.lexists(path):
         return None  # it was removed meanwhile
-    return Verified(name, "" if manifest is None else manifest.filename, problem)
+    return Verified(name, "" if manifest is None else manifest.filename, problem, tag)

@@ -34,7 +34,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -198,25 +198,61 @@ class Store:
             return
         self.discard_path(self._place(sha256))
 
+    @contextmanager
+    def replacing(self, hashes: Iterable[str]) -> Iterator[None]:
+        """Remove poisoned entries, to be added anew meanwhile; what environments link to comes back if that fails.
+
+        An environment that links directories of such an entry (`envsync.cache.users`) had better have a changed file
+        than none at all. It has none while the entry is fetched.
+
+        :raises FilesystemError: one is there and cannot be removed
+        """
+        from envsync.cache import users
+
+        linked: set[str] | None = None
+        with suppress(FilesystemError):  # if it cannot be found out, any may be
+            linked = users.used(self.root)
+        aside: dict[str, str] = {}
+        try:
+            for sha256 in hashes:
+                is_ours = self.below is None or not self._is_below(sha256)
+                if is_ours and (linked is None or sha256.lower() in linked):
+                    aside[self._place(sha256)] = self._put_aside(self._place(sha256), "replaced")
+                else:
+                    self.discard(sha256)
+            yield
+        except BaseException:
+            for path, kept in aside.items():
+                with suppress(OSError):
+                    move_entry(kept, path)
+            raise
+        finally:
+            for kept in aside.values():
+                remove_tree(kept)
+
     def discard_path(self, path: str) -> None:
         """Remove something from the store, whatever it is, as `discard`.
 
         :raises FilesystemError: it is there and cannot be removed
         """
-        aside = self.staging(DISCARDED)
+        remove_tree(self._put_aside(path))
+
+    def _put_aside(self, path: str, purpose: str = DISCARDED) -> str:
+        """Take something out of everybody's sight, as `discard`. Returns where it is now, if it is still anywhere."""
+        aside = self.staging(purpose)
         if not os.path.lexists(path):
-            return  # somebody else did it
+            return aside  # somebody else did it
         try:
             os.makedirs(self.tmp, exist_ok=True)
             set_aside(path, aside)
         except FileNotFoundError:
-            return  # as above, just now
+            pass  # as above, just now
         except OSError as error:
             refused = FilesystemError("remove", path, error)
             if refused.is_refusal:
                 refused.hint = "let its owner run `envsync cache verify`, or name another cache with --cache-dir"
             raise refused from error
-        remove_tree(aside)
+        return aside
 
     def add(self, wheel: str, artifact: Artifact, *, checkpoint: Callable[[], object] = lambda: None) -> Manifest:
         """Verify a wheel and unpack it into the store. Of an error nothing is left behind.

@@ -23,7 +23,7 @@ from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
-from envsync.errors import FilesystemError
+from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.installed import Layout, Ledger, dump_ledger, load_ledger, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
@@ -81,6 +81,7 @@ class Reconciler:
     :ivar doubtful: the environment may not be what our records say: its files are to be counted
     :ivar damaged: distributions that are known to be damaged, to be installed anew once
     :ivar reclaim: files where envsync has installed one are its own, whatever has become of them
+    :ivar restore: gets a wheel again, by its sha256, where no request says from where
     :ivar resumed: a dead leader's stage was of use
     :ivar uncompiled: wheels that go without bytecode this time, by sha256
     :ivar notes: what the user may want to know, a sentence each
@@ -107,11 +108,19 @@ class Reconciler:
         self.durable = request.flag("durable")
         self.damaged: frozenset[str] = frozenset()
         self.reclaim = False
+        self.restore: Callable[[str], None] | None = None
         self.doubtful = False
         self.resumed = False
         self.uncompiled: frozenset[str] = frozenset()
         self.notes: list[str] = []
         self.details: list[str] = []
+
+    def refetch(self, sha256: str) -> None:
+        """Get a wheel again whose entry in the store was poisoned, and is gone."""
+        if self.restore is not None:
+            self.restore(sha256)
+        else:
+            self.seeker.fetch()
 
     def reconcile(self, goal: Goal, layout: Layout) -> Plan:
         """Carry out plans until none is needed, and return the first that was carried out.
@@ -213,8 +222,20 @@ class Reconciler:
             unasked += self._unasked(goal, planned, owned)
             disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
             if disputed <= reinstall:
+                self._refuse_to_lose(owned.barred)
                 return planned, owned
             reinstall |= disputed
+
+    def _refuse_to_lose(self, barred: frozenset[str]) -> None:
+        """Refuse to take a linked directory away from who stays and cannot be installed anew.
+
+        :raises EnvironmentRefusedError: there is one
+        """
+        if barred:
+            names = ", ".join(sorted(barred)[:5])
+            reason = f"a directory of {names} is linked to a cache, has to become a real one, and this cache lacks it"
+            hint = "use the cache that it was made with, or add the package to the lock file"
+            raise EnvironmentRefusedError(self.environment.path, reason, hint=hint)
 
     def _unasked(self, goal: Goal, planned: Plan, owned: Ownership) -> list[Wanted]:
         """Return what is not asked for, but stays, and needs a file of its own back. The store still has the wheel."""
@@ -249,8 +270,8 @@ class Reconciler:
             else:
                 if os.path.lexists(self.store.path(error.sha256)):  # else it was cleaned while we waited for commands
                     self.notes.append(f"{error.message}; it was set aside and fetched again")
-                self.store.discard(error.sha256)
-                self.seeker.fetch()
+                with self.store.replacing([error.sha256]):
+                    self.refetch(error.sha256)
             return planned, None
         if linked := _linked(ledger) | _linked(prepared.ledger):
             self._refer(linked, goal.python.env)
@@ -296,14 +317,16 @@ class Reconciler:
         """Tell the cache which entries this environment links, so that nobody prunes them."""
         from envsync.cache import users
 
-        try:
-            if shas:
-                os.close(flock.open_file(self.environment.in_use, shared=False))  # which stands for the environment
-            for root in (self.store.below, self.store.root):
-                if root is not None and "/.envsync/" not in root:  # not a cache for this sync alone
-                    users.record(root, env, shas)
-        except FilesystemError as error:
-            self.notes.append(f"the cache was not told that it is linked to, and may be pruned: {error.message}")
+        for root in (self.store.below, self.store.root):
+            if root is None or "/.envsync/" in root:
+                continue  # none, or a cache for this sync alone
+            try:
+                if shas:
+                    os.close(flock.open_file(self.environment.in_use, shared=False))  # which stands for the environment
+                users.record(root, env, shas)
+            except FilesystemError as error:
+                note = f"the cache was not told that it is linked to, and may be pruned: {error.message}"
+                self.notes += [note] if note not in self.notes else []
 
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))

@@ -241,31 +241,37 @@ class Repair(Leader):
         )
         goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
         self._find_wheels(goal, ledger)
+        self.reconciler.restore = lambda sha256: self._find_wheels(goal, ledger, sha256)
         self.env, self.digest = python.env, goal.digest
         return goal
 
-    def _find_wheels(self, goal: Goal, ledger: Ledger) -> None:
-        """Get the manifests of all that is wanted; only those that have to be installed must be there."""
+    def _find_wheels(self, goal: Goal, ledger: Ledger, poisoned: str = "") -> None:
+        """Get the manifests of all that is wanted; only those that have to be installed must be there.
+
+        :param poisoned: the hash of one of these, whose entry is gone
+        """
         found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
         needed = set(found) if goal.python.make else set(self.reconciler.damaged)
-        self._discard_spoiled({name: manifest for name, manifest in found.items() if name in needed})
+        needed |= {item.name for item in goal.wanted if item.origin.sha256 == poisoned}
         self._discard_spoiled_bytecode([item for item in goal.wanted if item.name in needed and item.bytecode])
-        found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
-        missing = sorted(name for name in needed if name in found and found[name] is None)
-        if missing and self.asked is not None:
-            Seeker(self.asked, self.environment, self.store, self.progress).seek(ledger)
+        with self.store.replacing(self._find_spoiled({name: found[name] for name in needed if name in found})):
             found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
-            missing = [name for name in missing if found[name] is None]
-        if missing:
-            raise NoWheelError(
-                "installed.json",
-                f"{', '.join(missing[:5])} cannot be restored: the cache does not have the wheel any more",
-                hint="name the lock file that it was installed from, with --lock FILE",
-            )
+            missing = sorted(name for name in needed if name in found and found[name] is None)
+            if missing and self.asked is not None:
+                Seeker(self.asked, self.environment, self.store, self.progress).seek(ledger)
+                found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
+                missing = [name for name in missing if found[name] is None]
+            if missing:
+                raise NoWheelError(
+                    "installed.json",
+                    f"{', '.join(missing[:5])} cannot be restored: the cache does not have the wheel any more",
+                    hint="name the lock file that it was installed from, with --lock FILE",
+                )
         self.seeker.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
 
-    def _discard_spoiled(self, manifests: Mapping[str, Manifest | None]) -> None:
+    def _find_spoiled(self, manifests: Mapping[str, Manifest | None]) -> list[str]:
         """Whoever wrote through a hard link has changed the store's file, too: it must not be linked again."""
+        hashes = []
         for manifest in manifests.values():
             if manifest is not None:
                 path = next(spoiled(self.store.path(manifest.sha256), manifest), None)
@@ -273,10 +279,11 @@ class Repair(Leader):
                     self.reconciler.notes.append(
                         f"the cached files of `{manifest.filename}` have been changed, too (`{path}`), and set aside"
                     )
-                    self.store.discard(manifest.sha256)
+                    hashes.append(manifest.sha256)
+        return hashes
 
     def _discard_spoiled_bytecode(self, wanted: Iterable[Wanted]) -> None:
-        """As `_discard_spoiled`; it is compiled again."""
+        """As for files; it is compiled again."""
         for item in wanted:
             shelf, sha256 = Shelf(self.store, item.bytecode), item.origin.sha256
             compiled = shelf.get(sha256)

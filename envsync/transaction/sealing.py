@@ -3,7 +3,8 @@
 What is in a linked directory is in every environment that links it. So before it is linked, it is sealed: compared
 with the manifest, name by name, and made read-only, with the mtime that all files of the entry have. Whoever adds or
 removes something later (root may) changes that mtime, and is found out by the next who links it, for the price of one
-look. Each file's size and mtime are compared at every linking, as in all other modes.
+look: then all names are compared again. So they are where somebody has made a whole cache read-only by hand. Each
+file's size and mtime are compared at every linking, as in all other modes.
 
 Python writes bytecode into `__pycache__` beside the source, and as root no mode keeps it from that. An empty *file* of
 that name does: then it goes without (importlib ignores what it cannot write), or writes where PYTHONPYCACHEPREFIX says.
@@ -47,9 +48,11 @@ class WholeJob(NamedTuple):
 
 
 def can_seal(path: str) -> bool:
-    """Tell whether a directory of the store is sealed or can be, or nobody but another user can write to it."""
+    """Tell whether a directory of the store is sealed or can be, and is one's own or root's."""
     try:
         status = os.lstat(path)
+        if status.st_uid not in (0, os.geteuid()):
+            return False  # its owner could change at any time what runs here (`envsync.transaction.linkmodes`)
         if not status.st_mode & _WRITABLE or _is_read_only(path):
             return True
     except OSError:
@@ -105,27 +108,41 @@ def _compare(job: WholeJob, path: str, files: Sequence[Sequence[Any]], children:
         except OSError as error:
             raise PoisonedError(job.manifest, f"{full}/{name}", error.strerror) from error
         status = os.fstat(fd)
-        if not status.st_mode & _WRITABLE:
-            if status.st_mtime_ns != mtime_ns:
-                raise PoisonedError(job.manifest, full, "something was added to it, or removed")
-        elif os.geteuid() in (0, status.st_uid):
-            _seal(job, full, fd, status, {str(file[0]) for file in files} | children)
+        if status.st_mode & _WRITABLE or status.st_mtime_ns != mtime_ns:
+            # Not sealed yet, or something was added or removed; or whoever owns the cache has made it read-only.
+            names = {str(file[0]) for file in files} | children
+            _check_names(job, full, fd, names)
+            if os.geteuid() in (0, status.st_uid):
+                _seal(job, full, fd, status, names)
     finally:
         os.close(fd)
+
+
+def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
+    """Compare what is in a directory with what has to be.
+
+    :raises PoisonedError: there is more
+    """
+    try:
+        strange = set(os.listdir(fd)) - names
+        if BLOCKER in strange and stat.S_ISREG(os.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
+            strange.remove(BLOCKER)
+    except OSError as error:
+        raise PoisonedError(job.manifest, full, error.strerror) from error
+    if strange:
+        raise PoisonedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
 
 
 def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[str]) -> None:
     """Make a directory read-only. The order counts: it is sealed for others only when it has its time."""
     try:
-        strange = set(os.listdir(fd)) - names - {BLOCKER}
-        if strange:
-            raise PoisonedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
-        if any(name.endswith(".py") for name in names):
+        if any(name.endswith(".py") for name in names) and BLOCKER not in os.listdir(fd):
+            if not status.st_mode & stat.S_IWUSR:
+                os.chmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
             try:
                 os.close(os.open(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd))
             except FileExistsError:
-                if not stat.S_ISREG(os.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
-                    raise PoisonedError(job.manifest, f"{full}/{BLOCKER}", "it is not the wheel's") from None
+                pass  # somebody else seals it, too
         os.utime(fd, (job.manifest.mtime, job.manifest.mtime))
         os.chmod(fd, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
     except OSError as error:

@@ -235,10 +235,10 @@ class Stager:
         for path, content in written:
             digest = b2a_base64(_sha256(content), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
             lines.append(f"{_quoted(posixpath.relpath(path, site))},sha256={digest},{len(content)}")
-        # A comma sorts before a slash: a link comes before what is in it (`envsync.transaction.sealing`).
-        lines += [f"{_quoted(posixpath.relpath(one.path, site))},," for one in whole]
         lines.append(f"{posixpath.relpath(record, site)},,")
-        return ("\n".join(sorted(set(lines))) + "\n").encode()
+        # A link comes before all that is in it (`envsync.transaction.sealing`).
+        links = sorted(f"{_quoted(posixpath.relpath(one.path, site))},," for one in whole)
+        return ("\n".join([*links, *sorted(set(lines))]) + "\n").encode()
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
         directory, _, name = path.rpartition("/")

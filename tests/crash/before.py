@@ -73,6 +73,8 @@ def for_something_else(prepare: Callable[[Stage], None]) -> Callable[[Stage], No
 
     def prepared(stage: Stage) -> None:
         stage.aim(("app-2.0", "single-1.0"))
+        if not stage.remembered:
+            stage.sync(stage.lock)  # so that the cache has its wheels, each time
         prepare(stage)
         stage.aim(stage.scenario.target)
 

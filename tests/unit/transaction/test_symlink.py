@@ -317,6 +317,7 @@ class TestUsers:
         project.sync()
         shutil.rmtree(project.env)
         assert users.used(str(project.cache)) == set()
+        assert users.used(str(project.cache), drop=True) == set()
         assert list((project.cache / "v1" / "users").iterdir()) == []
 
     def test_one_made_anew_in_its_place_uses_what_it_links(self, project: Project) -> None:
