@@ -166,17 +166,28 @@ def scan(environment: Environment, layout: Layout, ledger: Ledger) -> list[Insta
             ]
         except FileNotFoundError:
             continue
-        if names:
-            from packaging.utils import canonicalize_name  # 40 ms, and a new environment has nothing to list
         for directory in names:
             raw_name, _, version = directory.removesuffix(".dist-info").partition("-")
-            name = canonicalize_name(raw_name)
+            name = normalized(raw_name)
             dist_info = f"{site}/{directory}"
             entry = ledger.entries.get(name)
             origin = _origin(environment, dist_info, entry, version)
             bytecode = entry.bytecode if entry is not None and origin is not None else ""
             found.append(Installed(name, version, dist_info, origin, bytecode))
     return sorted(found, key=lambda item: (item.name, item.dist_info))
+
+
+def normalized(name: str) -> str:
+    """Normalize the name of a distribution, as packaging does (PEP 503), without importing it unless that is needed.
+
+    That takes as long as a tenth of a sync from a full cache.
+    """
+    plain = name.replace("_", "-").replace(".", "-").lower()
+    if "--" not in plain:
+        return plain
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(name)
 
 
 def _origin(environment: Environment, dist_info: str, entry: Entry | None, version: str) -> Origin | None:

@@ -28,7 +28,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import flock, mount
+from envsync.coordination import flock
 from envsync.coordination.lockrecord import FLOCK, LEASE, SUFFIX, Locking, read, record
 
 TYPE_CHECKING = False
@@ -127,10 +127,6 @@ class Locks:
 
     def _flock_nowait(self) -> Flock | str | None:
         """Try the flock. Returns what is wrong with it if it cannot be trusted."""
-        if self._local is None:
-            self._local = mount.mount_of(self.environment.state).local_flock
-        if self._local:
-            return f"flock stays within the node ({self._local})"
         try:
             lock = self._patient_flock()
         except OSError as cause:
@@ -138,13 +134,23 @@ class Locks:
         if lock is None:
             return None
         try:
-            if flock.grants_twice(lock):
-                lock.release()
-                return "flock grants what somebody holds"
+            reason = self._fault(lock)
         except BaseException:
             lock.release()
             raise
-        return lock
+        if reason:
+            lock.release()
+        return reason or lock
+
+    def _fault(self, lock: Flock) -> str:
+        """Say what is wrong with a lock that was granted; empty: nothing. Who has to wait need not ask."""
+        if self._local is None:
+            from envsync.coordination import mount
+
+            self._local = mount.mount_of(self.environment.state).local_flock
+        if self._local:
+            return f"flock stays within the node ({self._local})"
+        return "flock grants what somebody holds" if flock.grants_twice(lock) else ""
 
     def _patient_flock(self) -> Flock | None:
         """Try the flock, a few times if there seem to be no locks left.

@@ -150,7 +150,7 @@ class Linker:
         mtime_ns = job.manifest.mtime * 1_000_000_000
         above = (job.source, job.destination)
         ways: tuple[str, ...] = ()
-        kind = None
+        owner: int | None = None
         linked = False
         for name, size, executable in job.files:
             try:
@@ -159,8 +159,8 @@ class Linker:
                 raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
             if status.st_size != size or status.st_mtime_ns != mtime_ns:
                 raise PoisonedError(job.manifest, f"{job.source}/{name}", "its size or time is not what it was")
-            if (status.st_dev, status.st_uid) != kind:
-                ways, kind = self.ways.of(status), (status.st_dev, status.st_uid)
+            if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
+                ways, owner = self.ways.of(status), status.st_uid
             if ways[0] == HARDLINK:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
@@ -174,7 +174,7 @@ class Linker:
                     pass  # what it is, shows itself again below
             file = File(above, mtime_ns, name, size, executable, source, destination)
             if not self._bring_in_some_way(file, status, ways):
-                kind = None  # there may be fewer ways from now on
+                owner = None  # there may be fewer ways from now on
         if linked:
             self.ways.used(HARDLINK)
 

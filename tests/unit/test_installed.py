@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.utils import canonicalize_name
 
 from envsync.environment import Environment
 from envsync.installed import (
@@ -20,6 +21,7 @@ from envsync.installed import (
     files_of,
     is_intact,
     load_ledger,
+    normalized,
     scan,
     seal,
     unseal,
@@ -278,3 +280,9 @@ class TestDamage:
         """A link that leads nowhere, or in a circle, is damage."""
         Path(environment.path, "link").symlink_to(target)
         assert self.check(environment, OwnedFile("link", "", 3))
+
+
+@given(st.text(st.sampled_from("aB3-_.É"), max_size=8))
+def test_names_are_normalized_as_packaging_does(name: str) -> None:
+    """Without importing it for most (PEP 503)."""
+    assert normalized(name) == canonicalize_name(name)
