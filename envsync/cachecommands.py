@@ -28,6 +28,8 @@ DEFAULT_AGE = "30d"
 SAY_AGAIN_SECONDS = 60.0
 LARGEST = 5
 """How many wheels `size` names."""
+NAMED = 3
+"""How many directories that cannot be removed are named."""
 EXIT_DAMAGED = 1
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)")
@@ -172,8 +174,9 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
     stays = [item for name in removal.trash if (item := measure(root, UNFINISHED, name)) is not None]
     _tell(settings, root, "removed", removal.removed, [item for item in trash if item is not None])
     if stays and not settings.get("quiet"):
-        left = sum(item.files for item in stays)
-        say(f"{left} files of that are still in `{root}/v1/{UNFINISHED}`: only their owner can remove them")
+        where = ", ".join(f"`{root}/v1/{item.path}`" for item in stays[:NAMED])
+        more = f" and {len(stays) - NAMED} more" if len(stays) > NAMED else ""
+        say(f"some of that is still in {where}{more}: only its owner can remove it")
     if removal.refused:
         path, error = removal.refused[0]
         hint = f"so it is with {len(removal.refused)} in all: see who owns them"

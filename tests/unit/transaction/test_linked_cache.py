@@ -265,7 +265,7 @@ class TestGroup:
         shutil.rmtree(shared.root / str(ANN) / "env")
         told = as_member(BEN, "cache", "clean")
         assert os.listdir(shared.cache / "v1" / "wheels") == []
-        assert "only their owner can remove" in told
+        assert "only its owner can remove" in told
         assert (self.sync(shared, as_member, BEN) / "alpha").is_symlink()
         as_member(ANN, "cache", "clean")
         assert os.listdir(shared.cache / "v1" / "tmp") == []
