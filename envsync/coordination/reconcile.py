@@ -23,7 +23,7 @@ from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
-from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
 from envsync.installed import Layout, Ledger, dump_ledger, load_ledger, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
@@ -171,6 +171,11 @@ class Reconciler:
             self.host.check_in_place()
             if self._look(layout) != seen:
                 return None
+            try:
+                # Commands that have ended meanwhile may have written bytecode into directories that go.
+                prepared = prepared._replace(journal=prepared.decide())
+            except ConflictError:
+                return None  # it is planned again, and said if it stays so
             self._commit(prepared)
             committed = True
         finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from envsync.cache.bytecode import Compiled
@@ -57,6 +57,8 @@ class Change(NamedTuple):
     """Files that several distributions have with different contents."""
     said: Said
     """What is worth knowing of how the files came from the store."""
+    decide: Callable[[], Journal]
+    """Decides the steps anew, by what is there then. Raises as `Changer.prepare`."""
 
 
 def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
@@ -247,8 +249,12 @@ class Changer(NamedTuple):
 
         stager = Stager(self.env, self.layout, self.store, root, self.link_mode, owned.kept, is_free)
         staged = stager.stage(allotment.items, report)
-        journal = self._decide(gone, dist_infos, staged)
-        return Change(journal, self._ledger(plan, manifests, staged, ledger), allotment.differing, staged.said)
+
+        def decide_steps() -> Journal:
+            return self._decide(gone, dist_infos, staged)
+
+        new = self._ledger(plan, manifests, staged, ledger)
+        return Change(decide_steps(), new, allotment.differing, staged.said, decide_steps)
 
     def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
         decision = decide(

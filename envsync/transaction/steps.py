@@ -210,9 +210,14 @@ class _Decider:
 
 
 def _has_source(compiled: str, sources: Collection[str]) -> bool:
-    """Tell whether bytecode is compiled from one of the sources: `X.cpython-311.opt-1.pyc` is, from X."""
+    """Tell whether bytecode is compiled from one of the sources: `X.cpython-311.opt-1.pyc` is, from X.
+
+    So is what a Python has begun to write: it adds a number to the name until it is whole (`importlib._write_atomic`).
+    """
     if not compiled.endswith(".pyc"):
-        return False
+        compiled, _, number = compiled.rpartition(".")
+        if not number.isdecimal() or not compiled.endswith(".pyc"):
+            return False
     end = compiled.find(".")
     while end > 0:
         if compiled[:end] in sources and compiled[end:] != ".pyc":

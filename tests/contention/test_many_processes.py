@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import envsync_command
-from tests.environments import FIXTURES, unverified
+from tests.environments import FIXTURES, site_packages, unverified
+from tests.wheels import build_wheel
 
 LOCK = str(FIXTURES / "pylock.toml")
 NEXT = str(FIXTURES / "pylock.next.toml")
@@ -256,3 +257,37 @@ def test_the_command_inherits_one_descriptor_out_of_the_way(tmp_path: Path) -> N
     descriptors = [int(word) for word in done.stdout.split()]
     assert [fd for fd in descriptors if fd >= 200] == [200]
     assert len(descriptors) <= 5
+
+
+def test_bytecode_that_comes_while_the_leader_waits_for_a_command(tmp_path: Path) -> None:
+    """What goes is decided when nobody runs there any more: else a directory of bytecode would stay importable."""
+    gone = build_wheel(tmp_path, "gone", "1.0", {"gone/__init__.py": "", "gone/late.py": "x = 1\n"})
+    stays = build_wheel(tmp_path, "stays", "1.0", {"stays.py": ""})
+    (tmp_path / "first.txt").write_text(f"{gone}\n{stays}\n")
+    (tmp_path / "next.txt").write_text(f"{stays}\n")
+    first = ["--lock", "first.txt", "--env", "env"]
+    subprocess.run([*envsync_command(), "sync", *first], cwd=tmp_path, check=True, capture_output=True)
+    package = site_packages(tmp_path / "env") / "gone"
+    (package / "__pycache__").mkdir()
+    (package / "scratch").touch()
+    script = 'echo in; read x; echo compiled > "$1/__pycache__/late.cpython-311.pyc"; rm "$1/scratch"'
+    with subprocess.Popen(
+        [*envsync_command(), "run", *first, "--", "sh", "-c", script, "sh", str(package)],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "in\n"
+        leader = subprocess.Popen(
+            [*envsync_command(), "sync", "--lock", "next.txt", "--env", "env"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_line(leader, "waiting")
+        command.communicate("go\n", timeout=60)
+    assert finish(leader)[0] == 0
+    assert not package.exists()

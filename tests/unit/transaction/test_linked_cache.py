@@ -196,7 +196,9 @@ class TestReferences:
         project.root.chmod(0o755)
         home.chmod(0o700)
         code = f"from envsync.cache import users; print(users.used({str(project.cache)!r}))"
-        start = [*envsync_command()[:2], f"{envsync_command()[2].partition('from')[0]}{code}"]
+        python, option, *rest = envsync_command()
+        where = rest[0].partition("from")[0] if option == "-c" else ""  # else it is installed
+        start = [python, "-c", where + code]
         done = as_user(BEN, start, cwd=project.root)
         assert sha256_of(project.wheels["alpha"]) in done.stdout, done.stderr
 

@@ -256,6 +256,14 @@ def test_bytecode_goes_with_its_source(tag: str) -> None:
     assert others not in decision.remove
 
 
+@pytest.mark.parametrize(("number", "is_bytecode"), [("139872310", True), ("old", False), ("", False)])
+def test_bytecode_that_was_never_finished(number: str, is_bytecode: bool) -> None:
+    """A Python that was killed while it wrote it leaves it under a name with a number (`importlib._write_atomic`)."""
+    begun = f"lib/site/a/__pycache__/b.cpython-311.pyc.{number}"
+    decision = simple(["lib/site/a/b.py", begun], ["lib/site/a/b.py"], [])
+    assert decision.remove == (("lib/site/a",) if is_bytecode else ("lib/site/a/b.py",))
+
+
 def test_bytecode_of_others_stays() -> None:
     """What is compiled from a module that stays, or from none, is not touched, whatever its name begins with."""
     present = [
