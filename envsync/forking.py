@@ -140,6 +140,7 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
             raise KeyboardInterrupt
 
     try:
+        sys.unraisablehook = lambda _: None  # it may come in a destructor, which would show it; then `ending` is heeded
         signal.signal(signal.SIGTERM, end)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in _numbers(reading):
