@@ -44,7 +44,10 @@ FORMAT = 1
 
 
 class Identity(NamedTuple):
-    """By what an entry is recognized. Size and mtime of a directory are not part of it."""
+    """By what an entry is recognized. Size and mtime of a directory are not part of it, for bytecode comes into it.
+
+    But for the mtime of a .dist-info, which whoever installs over it makes anew, maybe with the inode of the old one.
+    """
 
     inode: int
     size: int
@@ -58,7 +61,7 @@ class Identity(NamedTuple):
         """
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
-            return cls(status.st_ino, 0, 0)
+            return cls(status.st_ino, 0, status.st_mtime_ns if path.endswith(".dist-info") else 0)
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
@@ -200,7 +203,8 @@ def _remove(env: str, step: Remove) -> bool:
         return True
     if os.path.lexists(trash):
         return True  # it was done, and what is there now came later
-    if present != step.identity:
+    begun = os.path.lexists(f"{trash}.parts")  # file by file, and its mtime changes with each
+    if present.inode != step.identity.inode if begun else present != step.identity:
         return False
     try:
         replace.move(f"{env}/{step.path}", trash)

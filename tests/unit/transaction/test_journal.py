@@ -492,3 +492,13 @@ class TestFinish:
         journal.write(site.environment, site.journal)
         assert finish(site.environment, site.journal) == ("site/fresh",)
         assert not os.path.exists(site.environment.journal)
+
+
+def test_a_dist_info_that_was_made_anew_with_the_inode_of_the_old_one(tmp_path: Path) -> None:
+    """Its mtime tells them apart; what another tool has installed is not taken for what was to go."""
+    (tmp_path / "a-1.0.dist-info").mkdir()
+    before = Identity.of(f"{tmp_path}/a-1.0.dist-info")
+    os.utime(tmp_path / "a-1.0.dist-info", (1, 1))
+    after = Identity.of(f"{tmp_path}/a-1.0.dist-info")
+    assert before.inode == after.inode
+    assert before != after
