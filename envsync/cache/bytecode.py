@@ -29,7 +29,7 @@ from typing import NamedTuple
 from envsync import disk, replace
 from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Directory, Manifest
-from envsync.cache.store import DISCARDED, Store, move_entry, remove_tree, set_aside
+from envsync.cache.store import OCCUPIED, Store, move_entry
 from envsync.errors import FilesystemError
 
 FORMAT = 1
@@ -37,7 +37,6 @@ CACHE = "__pycache__"
 SUFFIX = ".py"
 _SCHEMES = frozenset({"purelib", "platlib"})
 """Where modules are. Python itself compiles what is anywhere else, if it is ever imported."""
-_OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 
 
 class Compiled(NamedTuple):
@@ -154,7 +153,7 @@ class Shelf:
             except FileNotFoundError:
                 continue  # somebody has cleaned the parent away in between
             except OSError as error:
-                if error.errno not in _OCCUPIED:
+                if error.errno not in OCCUPIED:
                     raise FilesystemError("create", path, error) from error
             else:
                 return load(data)  # just as whoever finds it later will read it
@@ -172,15 +171,7 @@ class Shelf:
         if self._get_below(sha256) is not None:
             self.store.shunned.add(f"{sha256}/{self.tag}")
             return
-        path, aside = self._place(sha256), self.store.staging(DISCARDED)
-        try:
-            os.makedirs(self.store.tmp, exist_ok=True)
-            set_aside(path, aside)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise FilesystemError("remove", path, error) from error
-        remove_tree(aside)
+        self.store.discard_path(self._place(sha256))
 
 
 def dump(compiled: Compiled) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from envsync.cache import entry, store, users
 from envsync.cache.bytecode import Compiled, Shelf
-from envsync.cache.inventory import BYTECODE, WHEELS, Item
+from envsync.cache.inventory import BYTECODE, WHEELS, Item, names
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 
@@ -70,8 +70,8 @@ def everything(root: str) -> list[Item]:
     linked = users.used(root, drop=True)
     return [
         Item(kind, name, "", 0, 0, 0, 0.0)
-        for kind in sorted(_names(f"{root}/v1"))
-        for name in sorted(_names(f"{root}/v1/{kind}"))
+        for kind in sorted(names(f"{root}/v1"))
+        for name in sorted(names(f"{root}/v1/{kind}"))
         if kind != USERS and not (kind == WHEELS and name in linked)
     ]
 
@@ -80,13 +80,6 @@ def not_linked(root: str, items: Sequence[Item]) -> list[Item]:
     """Leave out what environments link to by name since it was chosen. To be called with the cache lock held."""
     linked = users.used(root, drop=True)
     return [item for item in items if not (item.kind == WHEELS and item.name in linked)]
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []  # gone, or a file that is not ours
 
 
 class Verified(NamedTuple):
@@ -112,9 +105,9 @@ def verify(root: str) -> Iterator[Verified]:
     from concurrent.futures import ThreadPoolExecutor
 
     kept_in = Store(root)
-    things = [(name, "") for name in sorted(_names(kept_in.wheels))]
-    for name in sorted(_names(f"{root}/v1/{BYTECODE}")):
-        things += [(name, tag) for tag in sorted(_names(f"{root}/v1/{BYTECODE}/{name}"))]
+    things = [(name, "") for name in sorted(names(kept_in.wheels))]
+    for name in sorted(names(f"{root}/v1/{BYTECODE}")):
+        things += [(name, tag) for tag in sorted(names(f"{root}/v1/{BYTECODE}/{name}"))]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for verified in pool.map(lambda thing: _verify(kept_in, *thing), things):
             if verified is not None:

@@ -59,9 +59,9 @@ def inventory(root: str) -> Iterator[Item]:
 
     :param root: the cache directory
     """
-    for kind in sorted(_names(f"{root}/v1")):
+    for kind in sorted(names(f"{root}/v1")):
         if kind not in NO_CONTENT:
-            for name in sorted(_names(f"{root}/v1/{kind}")):
+            for name in sorted(names(f"{root}/v1/{kind}")):
                 item = measure(root, kind, name)
                 if item is not None:
                     yield item
@@ -153,8 +153,9 @@ def _wheel(path: str) -> str:
         return ""
 
 
-def _names(path: str) -> list[str]:
+def names(path: str) -> list[str]:
+    """List a directory of the cache; empty if there is none that we may look into."""
     try:
         return os.listdir(path)
     except OSError:
-        return []
+        return []  # gone, or a file that is not ours

@@ -61,7 +61,7 @@ _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 """
 _IN_PLACE = frozenset({errno.EXDEV, errno.ENOSPC, errno.EDQUOT})
 """What rename(2) answers where removing works: in a lower layer of an overlay, and if tmp would have to grow."""
-_OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 
 
 class Store:
@@ -335,7 +335,7 @@ class Store:
             try:
                 move_entry(directory, path)
             except OSError as error:
-                if error.errno not in _OCCUPIED:
+                if error.errno not in OCCUPIED:
                     raise FilesystemError("create", path, error) from error
             else:
                 return manifest

@@ -14,6 +14,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync.coordination.pace import entry_of
 from envsync.coordination.processes import read
 
 LOCAL_BY_OPTION = {
@@ -62,9 +63,9 @@ def mount_of(path: str) -> Mount:
 
 def parse(table: str, device: str) -> Mount:
     """Find a device, as in `8:1`, in the text of mountinfo. The first mount of it stands for all."""
-    for fields in map(str.split, table.splitlines()):
-        if len(fields) > 6 and fields[2] == device and "-" in fields[:-1]:
-            end = fields.index("-")
-            options = f"{fields[5]},{fields[end + 3] if len(fields) > end + 3 else ''}"
-            return Mount(fields[end + 1], tuple(options.split(",")))
-    return Mount()
+    fields = entry_of(table, device)
+    if not fields:
+        return Mount()
+    end = fields.index("-")
+    options = f"{fields[5]},{fields[end + 3] if len(fields) > end + 3 else ''}"
+    return Mount(fields[end + 1], tuple(options.split(",")))

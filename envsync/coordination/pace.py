@@ -49,11 +49,19 @@ def filesystem(path: str) -> str:
         device = os.stat(path).st_dev
     except OSError:
         return ""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for fields in map(str.split, read("/proc/self/mountinfo").splitlines()):
-        if len(fields) > 6 and fields[2] == wanted and "-" in fields[:-1]:
-            return fields[fields.index("-") + 1]
-    return ""
+    fields = entry_of(read("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
+    return fields[fields.index("-") + 1] if fields else ""
+
+
+def entry_of(table: str, device: str) -> list[str]:
+    """Find a device, as in `8:1`, in the text of mountinfo (proc(5)), and return the fields of its first mount.
+
+    What it is and how it is mounted comes after a hyphen. Empty if it is not there.
+    """
+    for fields in map(str.split, table.splitlines()):
+        if len(fields) > 6 and fields[2] == device and "-" in fields[:-1]:
+            return fields
+    return []
 
 
 class Pace:

@@ -57,9 +57,7 @@ def test_a_short_soak() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_long_soak(request: pytest.FixtureRequest) -> None:
+def test_a_long_soak() -> None:
     """The same for five minutes, with more processes and another seed each time."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("takes six minutes: run with pytest -m slow")
     tally = soak("--seconds", "300", "--processes", "24", "--leader-kills", "100")
     assert_eventful(tally, leaders=100)

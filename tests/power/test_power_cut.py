@@ -160,10 +160,8 @@ def test_power_cuts_during_an_upgrade(disk: Disk, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("cache")
-def test_power_cuts_at_every_change(disk: Disk, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_power_cuts_at_every_change(disk: Disk, tmp_path: Path) -> None:
     """The same at every change."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("takes minutes: run with pytest -m slow")
     assert durable_cuts(disk, tmp_path, ALL) == {}
 
 
