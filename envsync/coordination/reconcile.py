@@ -32,10 +32,10 @@ from envsync.stamp import checksum
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
 from envsync.transaction.linking import read_umask
-from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.poisoned import PoisonedError, find_poisoned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from envsync.cache.manifest import Manifest
     from envsync.coordination.locking import EnvironmentLock
@@ -110,17 +110,21 @@ class Reconciler:
         self.reclaim = False
         self.restore: Callable[[str], None] | None = None
         self.doubtful = False
+        self.poisoned: PoisonedError | None = None
+        self.replaced: set[str] = set()
+        """Wheels that were poisoned, in themselves or in their bytecode."""
         self.resumed = False
         self.uncompiled: frozenset[str] = frozenset()
         self.notes: list[str] = []
         self.details: list[str] = []
 
-    def refetch(self, sha256: str) -> None:
-        """Get a wheel again whose entry in the store was poisoned, and is gone."""
-        if self.restore is not None:
-            self.restore(sha256)
-        else:
+    def refetch(self, hashes: Iterable[str]) -> None:
+        """Get wheels again whose entries in the store were poisoned, and are gone."""
+        if self.restore is None:
             self.seeker.fetch()
+            return
+        for sha256 in hashes:
+            self.restore(sha256)
 
     def reconcile(self, goal: Goal, layout: Layout) -> Plan:
         """Carry out plans until none is needed, and return the first that was carried out.
@@ -129,8 +133,11 @@ class Reconciler:
         :raises EnvsyncError: before the journal is in place the environment is as it was
         """
         carried_out: Plan | None = None
-        for _ in range(ATTEMPTS):
+        attempts = 0
+        while attempts < ATTEMPTS:
+            known = len(self.replaced)
             planned = self._once(goal, layout)
+            attempts += len(self.replaced) == known  # a wheel that was not known to be poisoned is a step forward
             if planned is None:
                 continue
             carried_out = carried_out or planned
@@ -144,6 +151,11 @@ class Reconciler:
         return make_plan(self.request, goal, installed, uncompiled=self.uncompiled).is_empty
 
     def restless(self) -> FilesystemError:
+        """Build the error of what cannot be done since somebody is in the way again and again."""
+        if self.poisoned is not None:
+            cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{self.poisoned.path}`")
+            hint = "find out who, or name another cache directory with --cache-dir"
+            return FilesystemError("use", self.store.root, cause, hint=hint)
         cause = OSError(errno.EBUSY, "somebody else keeps changing it")
         return FilesystemError(
             "change", self.environment.path, cause, hint="find out who, or give this job its own environment"
@@ -152,6 +164,7 @@ class Reconciler:
     def _once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
         self.host.check_in_place()
+        self.poisoned = None
         for site in layout.sites:
             os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
         seen = self._look(layout)
@@ -264,23 +277,51 @@ class Reconciler:
             self.store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
         ledger = load_ledger(self.environment)
+        compiled: dict[str, Compiled] = {}
         try:
             compiled = self._compile(goal, planned)
             planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
             prepared = changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
         except PoisonedError as error:
-            if error.bytecode:
-                self.notes.append(f"{error.message}; it was set aside and compiled again")
-                Shelf(self.store, error.bytecode).discard(error.sha256)
-            else:
-                if os.path.lexists(self.store.path(error.sha256)):  # else it was cleaned while we waited for commands
-                    self.notes.append(f"{error.message}; it was set aside and fetched again")
-                with self.store.replacing([error.sha256]):
-                    self.refetch(error.sha256)
+            self._replace_poisoned(error, planned, compiled)
             return planned, None
         if linked := _linked(ledger) | _linked(prepared.ledger):
             self._refer(linked, goal.python.env)
         return planned, prepared
+
+    def _replace_poisoned(self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]) -> None:
+        """Set aside and get again what is poisoned of all that a plan installs."""
+        self.poisoned = error
+        wheels, bytecode = self._find_poisoned(error, planned, compiled)
+        self.replaced.update(wheels, bytecode)
+        for one in bytecode.values():
+            Shelf(self.store, one.bytecode).discard(one.sha256)
+        if bytecode:
+            self.notes.append(f"{_in_short(bytecode)} set aside and compiled again")
+        # One that is not there any more was cleaned away while we waited for commands.
+        there = {sha256: one for sha256, one in wheels.items() if os.path.lexists(self.store.path(sha256))}
+        if there:
+            self.notes.append(f"{_in_short(there)} set aside and fetched again")
+        if wheels:
+            with self.store.replacing(wheels):
+                self.refetch(wheels)
+
+    def _find_poisoned(
+        self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]
+    ) -> tuple[dict[str, PoisonedError], dict[str, PoisonedError]]:
+        """Find what is poisoned: (wheels, bytecode of wheels), each by the wheel's sha256."""
+        wheels: dict[str, PoisonedError] = {}
+        bytecode: dict[str, PoisonedError] = {}
+        found: list[PoisonedError | None] = [error]
+        for item in planned.install:
+            manifest, other = self.seeker.manifests[item.name], compiled.get(item.origin.sha256)
+            found.append(find_poisoned(self.store.path(manifest.sha256), manifest))
+            if other is not None:
+                found.append(find_poisoned(Shelf(self.store, other.tag).path(other.sha256), other))
+        for one in found:
+            if one is not None:
+                (bytecode if one.bytecode else wheels).setdefault(one.sha256, one)
+        return wheels, bytecode
 
     def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
         """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
@@ -351,6 +392,14 @@ class Reconciler:
         self.details += prepared.said.details
         if self.occupancy.ignored:
             self.notes.append("the environment was changed while commands run in it (--busy ignore)")
+
+
+def _in_short(poisoned: Mapping[str, PoisonedError]) -> str:
+    """Say what is wrong with one, and how many others there are, up to what is done with them."""
+    message = next(iter(poisoned.values())).message
+    if len(poisoned) == 1:
+        return f"{message}; it was"
+    return f"{message}, and so have those of {len(poisoned) - 1} other wheels; they were"
 
 
 def _linked(ledger: Ledger) -> set[str]:

@@ -1,10 +1,19 @@
-"""A store entry that is not what was put there."""
+"""Store entries that are not what was put there.
+
+Whoever stages compares each file with the manifest just before it is linked, and stops at the first that differs. One
+that is found is seldom alone: a cache that was copied without its files' times differs in all of them. So then all
+entries that the sync needs are compared, and those that differ are fetched again at once.
+"""
 
 from __future__ import annotations
 
+import os
+
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import Manifest
+from envsync.cache.manifest import NAME, Manifest
 from envsync.errors import EnvsyncError
+
+CHANGED = "its size or time is not what it was"
 
 
 class PoisonedError(EnvsyncError):
@@ -18,4 +27,35 @@ class PoisonedError(EnvsyncError):
             f"the cached files of `{manifest.filename}` have been changed: `{path}`: {reason or 'it cannot be read'}"
         )
         self.sha256 = manifest.sha256
+        self.path = path
         self.bytecode = manifest.tag if isinstance(manifest, Compiled) else ""
+
+
+def rows_of(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the RECORD lines of a manifest, which may have been read lazily.
+
+    :raises PoisonedError: they are damaged
+    """
+    try:
+        return [*manifest.record]
+    except (ValueError, TypeError) as error:
+        raise PoisonedError(manifest, NAME, str(error)) from error
+
+
+def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | None:
+    """Compare size and mtime of all files of an entry, or of a wheel's bytecode, with its manifest.
+
+    :param entry: its directory
+    :returns: what is wrong with the first that differs, or None
+    """
+    mtime_ns = manifest.mtime * 1_000_000_000
+    for scheme, below, files in manifest.directories:
+        directory = os.path.join(entry, scheme, below)
+        for name, size, _ in files:
+            try:
+                status = os.stat(f"{directory}/{name}", follow_symlinks=False)
+            except OSError as error:
+                return PoisonedError(manifest, f"{directory}/{name}", error.strerror)
+            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+                return PoisonedError(manifest, f"{directory}/{name}", CHANGED)
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -171,6 +172,26 @@ def test_a_poisoned_store_entry_is_set_aside_and_fetched_again(run_envsync: Run,
     assert done.returncode == 0
     assert "set aside" in done.stderr
     assert unverified(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("mode", ["hardlink", "copy", "symlink"])
+def test_a_cache_that_was_copied_without_times_is_fetched_again_at_once(
+    run_envsync: Run, tmp_path: Path, mode: str
+) -> None:
+    """`cp -r` makes all entries differ, more of them than a plan is made again: it is one note, and one new stage."""
+    wheels = [build_wheel(tmp_path, f"w{number}", "1.0", {f"w{number}/__init__.py": "x = 1\n"}) for number in range(8)]
+    lock = tmp_path / "requirements.txt"
+    lock.write_text("".join(f"{path}\n" for path in wheels))
+    assert run_envsync("sync", "--lock", str(lock), "--env", "env", "--cache-dir", "cache").returncode == 0
+    subprocess.run(["cp", "-r", "cache", "copied"], cwd=tmp_path, check=True)
+    done = run_envsync("sync", "--lock", str(lock), "--env", "new", "--cache-dir", "copied", "--link-mode", mode)
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if "note:" in line]
+    assert len(notes) == 1
+    assert "and so have those of 7 other wheels; they were set aside and fetched again" in notes[0]
+    assert unverified(tmp_path / "new") == []
+    again = run_envsync("sync", "--lock", str(lock), "--env", "third", "--cache-dir", "copied", "--link-mode", mode)
+    assert "note:" not in again.stderr
 
 
 def test_files_that_python_reads_at_every_start_are_named_on_request(run_envsync: Run, tmp_path: Path) -> None:
