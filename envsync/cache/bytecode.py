@@ -21,18 +21,17 @@ After a crash there are leftovers in tmp, which `Store.sweep` removes.
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envsync import disk, replace
 from envsync.cache import sharing
-from envsync.cache.manifest import NAME, Directory, Manifest
+from envsync.cache.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 from envsync.cache.store import OCCUPIED, Store, move_entry
 from envsync.errors import FilesystemError
 
-FORMAT = 1
+FORMAT = 2
 CACHE = "__pycache__"
 SUFFIX = ".py"
 _SCHEMES = frozenset({"purelib", "platlib"})
@@ -51,8 +50,7 @@ class Compiled(NamedTuple):
     """Of every file, in seconds since the epoch: the wheel's."""
     directories: tuple[Directory, ...]
     """Every file but the manifest; each path ends in `__pycache__`."""
-    record: tuple[tuple[str, str], ...]
-    """(scheme, lines as in RECORD for its files with paths relative to the scheme, each ending in a newline)."""
+    record: Rows
     failures: tuple[tuple[str, str], ...]
     """(path of a source below its scheme, why it does not compile)."""
 
@@ -176,17 +174,18 @@ class Shelf:
 
 def dump(compiled: Compiled) -> bytes:
     """Serialize a manifest."""
-    value = {
-        "format": FORMAT,
-        "sha256": compiled.sha256,
-        "filename": compiled.filename,
-        "tag": compiled.tag,
-        "mtime": compiled.mtime,
-        "directories": [[d.scheme, d.path, d.files] for d in compiled.directories],
-        "record": compiled.record,
-        "failures": compiled.failures,
-    }
-    return replace.seal(json.dumps(value, separators=(",", ":")).encode())
+    return pack(
+        {
+            "format": FORMAT,
+            "sha256": compiled.sha256,
+            "filename": compiled.filename,
+            "tag": compiled.tag,
+            "mtime": compiled.mtime,
+            "directories": compiled.directories,
+            "failures": compiled.failures,
+        },
+        compiled.record,
+    )
 
 
 def load(data: bytes) -> Compiled:
@@ -195,17 +194,15 @@ def load(data: bytes) -> Compiled:
     :raises ValueError: it is damaged or of another format; it is then as good as absent
     """
     try:
-        value = json.loads(replace.unseal(data))
-        if value["format"] != FORMAT:
-            raise ValueError(f"bytecode format {value['format']!r}, not {FORMAT}")
+        value, record = unpack(data, FORMAT)
         return Compiled(
             sha256=value["sha256"],
             filename=value["filename"],
             tag=value["tag"],
             mtime=value["mtime"],
-            directories=tuple(Directory(scheme, path, files) for scheme, path, files in value["directories"]),
-            record=tuple((scheme, lines) for scheme, lines in value["record"]),
+            directories=directories_of(value),
+            record=record,
             failures=tuple((path, problem) for path, problem in value["failures"]),
         )
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"damaged manifest: {error}") from None

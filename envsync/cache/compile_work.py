@@ -17,7 +17,7 @@ from envsync import replace
 from envsync.cache import record
 from envsync.cache.archive import printable
 from envsync.cache.bytecode import CACHE, Compiled, Shelf, name_of, sources
-from envsync.cache.manifest import Directory, Manifest
+from envsync.cache.manifest import NAME, Directory, Manifest, Rows
 from envsync.coordination.flock import Flock
 from envsync.errors import EnvsyncError, FilesystemError
 
@@ -58,10 +58,18 @@ class Work:
         self.files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
         self.lines: dict[str, list[str]] = {}
         self.failures: list[tuple[str, str]] = []
-        self.expected = _hashes(manifest)
+        self.expected: Mapping[tuple[str, str], str] = {}
 
     def begin(self) -> list[Batch]:
-        """Make the directories, and say what is to be done."""
+        """Make the directories, and say what is to be done.
+
+        :raises ChangedSourceError: the manifest is damaged
+        :raises FilesystemError: a directory cannot be made
+        """
+        try:
+            self.expected = _hashes(self.manifest)
+        except ValueError as error:
+            raise ChangedSourceError(self.manifest, f"{self.entry}/{NAME}", str(error)) from error
         batches = []
         for scheme, path, names in sources(self.manifest):
             target = self.target(scheme, path)
@@ -123,7 +131,7 @@ class Work:
             tag=self.shelf.tag,
             mtime=self.manifest.mtime,
             directories=tuple(directories),
-            record=tuple((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self.lines.items())),
+            record=Rows.of((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self.lines.items())),
             failures=tuple(sorted(self.failures)),
         )
         try:

@@ -12,6 +12,9 @@ rest. What depends on the environment is not in the entry but described: entry p
 whose `#!python` line is to be rewritten (`rewrite`), and the RECORD of a wheel that has either of them or
 files outside its root scheme (`complete` is false; then the entry has no RECORD, and `record` has its lines).
 
+The file has three lines: all of that but the RECORD lines, which few syncs need and which are most of it; a checksum
+of the first line, which has one of the third; and those RECORD lines.
+
 All files of an entry are read-only and carry one modification time derived from the wheel's hash. CPython takes
 bytecode for valid if the source's mtime and size match (PEP 552), so two versions of a file must never share both.
 """
@@ -19,12 +22,12 @@ bytecode for valid if the source's mtime and size match (PEP 552), so two versio
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.replace import seal, unseal
+from envsync.stamp import checksum
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
@@ -48,6 +51,52 @@ class Directory(NamedTuple):
     """(name, size in bytes, executable) of each, sorted by name, as JSON has them: there are thousands."""
 
 
+class Rows:
+    """(scheme, RECORD lines with paths relative to it, each ending in a newline), as JSON until somebody asks.
+
+    :param data: ends in a JSON array of pairs
+    :param start: where that begins
+    :param expected: its checksum, if it is still to be compared
+    """
+
+    __slots__ = ("_data", "_expected", "_start")
+
+    def __init__(self, data: bytes, start: int = 0, expected: object = None) -> None:
+        self._data = data
+        self._start = start
+        self._expected = expected
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Rows:
+        """Make them of pairs."""
+        return cls(_compact(list(pairs)))
+
+    def text(self) -> bytes:
+        """Return the JSON.
+
+        :raises ValueError: it is damaged
+        """
+        text = self._data[self._start :]
+        if self._expected is not None and self._expected != checksum(text):
+            raise ValueError("the checksum of the RECORD lines in it does not match")
+        self._expected = None
+        return text
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Parse them.
+
+        :raises ValueError: they are damaged, which `load` finds out unless it was asked not to
+        """
+        for scheme, lines in json.loads(self.text()):  # noqa: UP028  # each of them has to be a pair
+            yield scheme, lines
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rows) and self.text() == other.text()
+
+    def __hash__(self) -> int:
+        return hash(self.text())
+
+
 class Manifest(NamedTuple):
     name: str
     """Normalized."""
@@ -67,9 +116,8 @@ class Manifest(NamedTuple):
     """Files of the `scripts` scheme whose `#!python` line becomes the environment's interpreter."""
     complete: bool
     """The entry's RECORD can be used as it is."""
-    record: tuple[tuple[str, str], ...]
-    """(scheme, RECORD lines for its files with paths relative to the scheme, each ending in a newline), without
-    RECORD's own line and without the files in `rewrite`."""
+    record: Rows
+    """Without RECORD's own line and without the files in `rewrite`."""
 
 
 def mtime_of(sha256: str) -> int:
@@ -79,33 +127,33 @@ def mtime_of(sha256: str) -> int:
 
 def dump(manifest: Manifest) -> bytes:
     """Serialize a manifest."""
-    value = {
-        "format": FORMAT,
-        "name": manifest.name,
-        "version": manifest.version,
-        "filename": manifest.filename,
-        "sha256": manifest.sha256,
-        "root": manifest.root,
-        "dist_info": manifest.dist_info,
-        "mtime": manifest.mtime,
-        "directories": [[d.scheme, d.path, d.files] for d in manifest.directories],
-        "scripts": [[s.name, s.module, s.attr, s.section] for s in manifest.scripts],
-        "rewrite": manifest.rewrite,
-        "complete": manifest.complete,
-        "record": manifest.record,
-    }
-    return seal(json.dumps(value, separators=(",", ":")).encode())
+    return pack(
+        {
+            "format": FORMAT,
+            "name": manifest.name,
+            "version": manifest.version,
+            "filename": manifest.filename,
+            "sha256": manifest.sha256,
+            "root": manifest.root,
+            "dist_info": manifest.dist_info,
+            "mtime": manifest.mtime,
+            "directories": manifest.directories,
+            "scripts": manifest.scripts,
+            "rewrite": manifest.rewrite,
+            "complete": manifest.complete,
+        },
+        manifest.record,
+    )
 
 
-def load(data: bytes) -> Manifest:
+def load(data: bytes, *, lazily: bool = False) -> Manifest:
     """Read a manifest.
 
+    :param lazily: put off looking at the RECORD lines until somebody asks for them
     :raises ValueError: it is damaged or of another format; the entry is then as good as absent
     """
     try:
-        value = json.loads(unseal(data))
-        if value["format"] != FORMAT:
-            raise ValueError(f"manifest format {value['format']!r}, not {FORMAT}")
+        value, record = unpack(data, FORMAT, lazily=lazily)
         return Manifest(
             name=value["name"],
             version=value["version"],
@@ -114,11 +162,46 @@ def load(data: bytes) -> Manifest:
             root=value["root"],
             dist_info=value["dist_info"],
             mtime=value["mtime"],
-            directories=tuple(Directory(scheme, path, files) for scheme, path, files in value["directories"]),
+            directories=directories_of(value),
             scripts=tuple(Script(*script) for script in value["scripts"]),
             rewrite=tuple(value["rewrite"]),
             complete=value["complete"],
-            record=tuple((scheme, lines) for scheme, lines in value["record"]),
+            record=record,
         )
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"damaged manifest: {error}") from None
+
+
+def pack(value: Mapping[str, object], record: Rows) -> bytes:
+    """Serialize what a manifest says, and its RECORD lines."""
+    rows = record.text()
+    head = _compact({**value, "record": checksum(rows)})
+    return b"%s\n%s\n%s" % (head, checksum(head).encode(), rows)
+
+
+def unpack(data: bytes, version: int, *, lazily: bool = False) -> tuple[dict[str, Any], Rows]:
+    """Read what `pack` has written.
+
+    :raises ValueError: it is damaged or of another format
+    """
+    end = data.find(b"\n")
+    start = data.find(b"\n", end + 1) + 1
+    head = data[:end]
+    if end < 0 or data[end + 1 : start - 1] != checksum(head).encode():
+        raise ValueError("its checksum does not match")
+    value = json.loads(head)
+    if value["format"] != version:
+        raise ValueError(f"its format is {value['format']!r}, not {version}")
+    record = Rows(data, start, str(value["record"]))
+    if not lazily:
+        record.text()
+    return value, record
+
+
+def directories_of(value: Mapping[str, Any]) -> tuple[Directory, ...]:
+    """Return the directories that a manifest lists."""
+    return tuple([Directory(scheme, path, files) for scheme, path, files in value["directories"]])
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -169,10 +169,13 @@ class Store:
             return False
         return True
 
-    def get(self, sha256: str) -> Manifest | None:
-        """Read the manifest of an entry; None if there is none that can be used."""
+    def get(self, sha256: str, *, lazily: bool = False) -> Manifest | None:
+        """Read the manifest of an entry; None if there is none that can be used.
+
+        :param lazily: as for `manifest.load`
+        """
         try:
-            return self._read(sha256)
+            return _load(self.path(sha256), sha256, lazily=lazily)
         except (OSError, ValueError):
             return None  # absent, damaged and unreadable come to the same: it has to be fetched
 
@@ -359,9 +362,9 @@ class Store:
                 time.sleep(0.05)
 
 
-def _load(entry: str, sha256: str) -> Manifest:
+def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:
     with open(f"{entry}/{NAME}", "rb", buffering=0) as stream:
-        manifest = load(stream.read())
+        manifest = load(stream.read(), lazily=lazily)
     if manifest.sha256 != sha256.lower():
         raise ValueError(f"the manifest of {manifest.sha256}")
     return manifest

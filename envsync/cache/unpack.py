@@ -25,7 +25,7 @@ from envsync.cache import record
 from envsync.cache.archive import Archive, Member
 from envsync.cache.deflate import crc32
 from envsync.cache.layout import Layout, Place, lay_out
-from envsync.cache.manifest import NAME, Directory, Manifest, dump, load, mtime_of
+from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load, mtime_of
 from envsync.errors import FilesystemError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -331,7 +331,7 @@ def _conclude(writer: _Writer, layout: Layout, identity: _Identity, written: lis
         scripts=layout.scripts,
         rewrite=rewritten,
         complete=complete,
-        record=tuple((scheme, _joined(entries)) for scheme, entries in sorted(lines.items())),
+        record=Rows.of((scheme, _joined(entries)) for scheme, entries in sorted(lines.items())),
     )
     data = dump(manifest)
     writer.write_bytes(NAME, data)

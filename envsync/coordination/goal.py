@@ -210,7 +210,7 @@ class Seeker:
             return None
         manifests: dict[str, Manifest] = {}
         for item in wanted:
-            manifest = self.store.get(item.origin.sha256)
+            manifest = self.store.get(item.origin.sha256, lazily=True)
             if manifest is None or manifest.name != item.name:
                 return None
             manifests[item.name] = manifest

@@ -16,10 +16,11 @@ from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
 from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
-from envsync.plan import Installed, Plan, Wanted
+from envsync.plan import Installed, Plan
 from envsync.progress import Report
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.linkmodes import Said
+from envsync.transaction.parts import entries_of, parts
 from envsync.transaction.sharing import allot
 from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, covers, decide, tree
@@ -115,7 +116,8 @@ def ownership(  # noqa: PLR0917
         return Ownership(removed, {})
     touched = {layout.entry(path) for path in removed}
     for wanted in plan.install:
-        touched |= entries_of(layout, manifests[wanted.name])
+        manifest = manifests[wanted.name]
+        touched |= entries_of(layout, manifest, parts(layout, manifest.name, manifest))
     kept: dict[str, tuple[str, str]] = {}
     for item in plan.keep:
         entry = ledger.entries.get(item.name)
@@ -179,20 +181,6 @@ def files_of_manifest(layout: Layout, manifest: Manifest) -> list[tuple[str, int
     return files
 
 
-def entries_of(layout: Layout, manifest: Manifest) -> set[str]:
-    """Name the top-level entries of a wheel."""
-    paths = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
-    for scheme, path, files in manifest.directories:
-        base = layout.directory(scheme, manifest.name)
-        if not path:
-            paths.update(f"{base}/{name}" if base else name for name, _, _ in files)
-        elif scheme == "data":
-            paths.update(f"{path}/{name}" for name, _, _ in files)  # it may lead into any other scheme's directory
-        else:
-            paths.add(f"{base}/{path.partition('/')[0]}")
-    return {layout.entry(path) for path in paths}
-
-
 class Changer(NamedTuple):
     """What it takes to prepare a change.
 
@@ -226,7 +214,10 @@ class Changer(NamedTuple):
         """
         items = [
             Item(
-                wanted, manifests[wanted.name], compiled=compiled.get(wanted.origin.sha256) if wanted.bytecode else None
+                wanted,
+                (manifest := manifests[wanted.name]),
+                tuple(parts(self.layout, manifest.name, manifest)),
+                compiled=compiled.get(wanted.origin.sha256) if wanted.bytecode else None,
             )
             for wanted in plan.install
         ]
@@ -253,7 +244,7 @@ class Changer(NamedTuple):
         def decide_steps() -> Journal:
             return self._decide(gone, dist_infos, staged)
 
-        new = self._ledger(plan, manifests, staged, ledger)
+        new = self._ledger(plan, items, staged, ledger)
         return Change(decide_steps(), new, allotment.differing, staged.said, decide_steps)
 
     def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
@@ -327,18 +318,19 @@ class Changer(NamedTuple):
             protected.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
         return protected
 
-    def _ledger(self, plan: Plan, manifests: Mapping[str, Manifest], staged: Staged, old: Ledger) -> Ledger:
+    def _ledger(self, plan: Plan, items: Sequence[Item], staged: Staged, old: Ledger) -> Ledger:
         # One that stays without being asked for stays known, also if its RECORD is lost: its files are still ours.
         entries = {
             item.name: old.entries[item.name]
             for item in plan.keep
             if item.name in old.entries and old.entries[item.name].version == item.version
         }
-        for wanted in plan.install:
-            entries[wanted.name] = self._entry(wanted, manifests[wanted.name], staged)
+        for item in items:
+            entries[item.wanted.name] = self._entry(item, staged)
         return Ledger(self.env, self.host, entries)
 
-    def _entry(self, wanted: Wanted, manifest: Manifest, staged: Staged) -> Entry:
+    def _entry(self, item: Item, staged: Staged) -> Entry:
+        wanted, manifest = item.wanted, item.manifest
         size, mtime_ns = staged.records[wanted.name]
         return Entry(
             # As the .dist-info directory spells it, by which `scan` will know it.
@@ -346,7 +338,7 @@ class Changer(NamedTuple):
             origin=wanted.origin,
             record_size=size,
             record_mtime_ns=mtime_ns,
-            entries=tuple(sorted(entries_of(self.layout, manifest))),
+            entries=tuple(sorted(entries_of(self.layout, manifest, item.parts))),
             scripts=bool(manifest.scripts or manifest.rewrite),
             bytecode=wanted.bytecode,
             linked=bool(staged.whole.get(wanted.name)),

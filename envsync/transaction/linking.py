@@ -13,37 +13,46 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from envsync import forking
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import Manifest
+from envsync.cache.manifest import Directory, Manifest
 from envsync.errors import FilesystemError
 from envsync.progress import Report
 from envsync.transaction import linkmodes
-from envsync.transaction.bringing import File
+from envsync.transaction.bringing import File, clone_as_usual
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
-from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.poisoned import CHANGED, PoisonedError
 from envsync.transaction.sealing import WholeJob, link
 
 
 class Job(NamedTuple):
-    """One directory's files to be brought from the store."""
+    """One part of a wheel to be brought from the store (`envsync.transaction.parts`)."""
 
     source: str
+    """The directory of its scheme in the store entry."""
     destination: str
-    """Is made if it is missing."""
-    files: Sequence[Sequence[Any]]
-    """(name, size, executable) of each."""
+    """The same in the stage. Is made if it is missing."""
+    directories: Sequence[Directory]
+    """Their paths are below both."""
     manifest: Manifest | Compiled
 
     @property
     def total(self) -> int:
-        return len(self.files)
+        return sum(len(directory.files) for directory in self.directories)
 
 
-AnyJob = Job | WholeJob
+class Making(NamedTuple):
+    """What is made for this environment alone, in the same entry of the stage as the jobs before it."""
+
+    make: Callable[[], None]
+    """May be called again, if the process that did it was killed."""
+    total: int
+
+
+AnyJob = Job | WholeJob | Making
 
 
 class Linker:
@@ -120,47 +129,69 @@ class Linker:
             raise errors[0]
 
     def _do_group(self, group: list[AnyJob]) -> None:
-        for job in sorted(group, key=_destination):  # parents first
-            if isinstance(job, WholeJob):
+        for job in group:
+            if isinstance(job, Job):
+                self._do(job)
+            elif isinstance(job, WholeJob):
                 make_directory(job.destination.rpartition("/")[0])
                 link(job)
                 self.ways.used(WHOLE)
             else:
-                self._do(job)
+                job.make()
 
     def _do(self, job: Job) -> None:
         make_directory(job.destination)
+        above = _open_source(job)
         try:
-            source = os.open(job.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise PoisonedError(job.manifest, job.source, error.strerror) from error
+            below = _open_destination(job)
+            try:
+                for directory in job.directories:
+                    if directory.path:
+                        self._do_directory(job, directory, above, below)
+                    else:
+                        self._bring(job, directory, above, below)
+            finally:
+                os.close(below)
+        finally:
+            os.close(above)
+
+    def _do_directory(self, job: Job, directory: Directory, above: int, below: int) -> None:
+        """Bring the files of one directory.
+
+        :param above: a descriptor of the job's source, to which its path is relative
+        :param below: one of the job's destination
+        """
+        make_directory(directory.path, below, f"{job.destination}/")
+        source = _open_source(job, directory.path, above)
         try:
-            destination = os.open(job.destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            os.close(source)
-            raise FilesystemError("open", job.destination, error) from error
-        try:
-            self._bring(job, source, destination)
+            destination = _open_destination(job, directory.path, below)
+            try:
+                self._bring(job, directory, source, destination)
+            finally:
+                os.close(destination)
         finally:
             os.close(source)
-            os.close(destination)
 
-    def _bring(self, job: Job, source: int, destination: int) -> None:
+    def _bring(self, job: Job, directory: Directory, source: int, destination: int) -> None:
         look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
-        above = (job.source, job.destination)
+        above = (os.path.join(job.source, directory.path), os.path.join(job.destination, directory.path))
         ways: tuple[str, ...] = ()
-        owner: int | None = None
+        owner = device = -1
         linked = False
-        for name, size, executable in job.files:
+        for name, size, executable in directory.files:
+            if ways and ways[0] == CLONE:
+                mode = 0o777 if executable else 0o666
+                if clone_as_usual(name, size, mtime_ns, mode, device, owner, source, destination):
+                    continue
             try:
                 status = look(name, dir_fd=source, follow_symlinks=False)
             except OSError as error:
-                raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
+                raise PoisonedError(job.manifest, f"{above[0]}/{name}", error.strerror) from error
             if status.st_size != size or status.st_mtime_ns != mtime_ns:
-                raise PoisonedError(job.manifest, f"{job.source}/{name}", "its size or time is not what it was")
+                raise PoisonedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
-                ways, owner = self.ways.of(status), status.st_uid
+                ways, owner, device = self.ways.of(status), status.st_uid, status.st_dev
             if ways[0] == HARDLINK:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
@@ -174,7 +205,7 @@ class Linker:
                     pass  # what it is, shows itself again below
             file = File(above, mtime_ns, name, size, executable, source, destination)
             if not self._bring_in_some_way(file, status, ways):
-                owner = None  # there may be fewer ways from now on
+                owner = -1  # there may be fewer ways from now on
         if linked:
             self.ways.used(HARDLINK)
 
@@ -227,10 +258,6 @@ _LINE_BYTES = 2048
 """A line of at most as many bytes reaches the pipe whole (pipe(7))."""
 
 
-def _destination(job: AnyJob) -> str:
-    return job.destination
-
-
 def _size(group: list[AnyJob]) -> int:
     return sum(job.total for job in group)
 
@@ -253,17 +280,44 @@ def read_umask() -> int:
     return umask
 
 
-def make_directory(path: str) -> None:
-    """Make a directory and its parents unless they are there. Two threads may make the same.
+def make_directory(path: str, below: int | None = None, prefix: str = "") -> None:
+    """Make a directory and its parents unless they are there. Two processes may make the same.
 
+    :param below: a descriptor of the directory that the path is relative to
+    :param prefix: what the path is to be shown with
     :raises FilesystemError: it cannot be made
     """
     try:
-        os.mkdir(path)
+        os.mkdir(path, dir_fd=below)
     except FileExistsError:
         pass
-    except FileNotFoundError:
-        make_directory(path.rpartition("/")[0])
-        make_directory(path)
+    except FileNotFoundError as error:
+        parent = path.rpartition("/")[0]
+        if not parent:
+            raise FilesystemError("make directory", f"{prefix}{path}", error) from error
+        make_directory(parent, below, prefix)
+        make_directory(path, below, prefix)
     except OSError as error:
-        raise FilesystemError("make directory", path, error) from error
+        raise FilesystemError("make directory", f"{prefix}{path}", error) from error
+
+
+def _open_source(job: Job, path: str = "", above: int | None = None) -> int:
+    """Open a directory of the store.
+
+    :param above: a descriptor of the job's source, to which the path is relative
+    """
+    try:
+        return os.open(path or job.source, _DIRECTORY, dir_fd=above)
+    except OSError as error:
+        raise PoisonedError(job.manifest, os.path.join(job.source, path), error.strerror) from error
+
+
+def _open_destination(job: Job, path: str = "", below: int | None = None) -> int:
+    """Open a directory of the stage, as `_open_source` does one of the store."""
+    try:
+        return os.open(path or job.destination, _DIRECTORY, dir_fd=below)
+    except OSError as error:
+        raise FilesystemError("open", os.path.join(job.destination, path), error) from error
+
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envsync.cache.manifest import Script
+from envsync.cache.manifest import Manifest, Script
 
 _TEMPLATE = """\
 # -*- coding: utf-8 -*-
@@ -13,6 +13,11 @@ if __name__ == "__main__":
     sys.exit({attr}())
 """
 """As pip writes it, without the `re` of installer's template, which costs each start of a script 5 ms."""
+
+
+def names(manifest: Manifest) -> tuple[str, ...]:
+    """Name the scripts of a wheel that name the interpreter."""
+    return (*(script.name for script in manifest.scripts), *manifest.rewrite)
 
 
 def entry_point(script: Script, python: str) -> bytes:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError
-from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.poisoned import CHANGED, PoisonedError
 
 BLOCKER = "__pycache__"
 _WRITABLE = 0o222
@@ -38,7 +38,7 @@ class WholeJob(NamedTuple):
 
     source: str
     destination: str
-    directories: Sequence[tuple[str, Sequence[Sequence[Any]]]]
+    directories: list[tuple[str, Sequence[Sequence[Any]]]]
     """(path below the source, files as in the manifest) of each directory that has files; "" is the source."""
     manifest: Manifest
 
@@ -104,7 +104,7 @@ def _compare(job: WholeJob, path: str, files: Sequence[Sequence[Any]], children:
             for name, size, _ in files:
                 status = look(name, dir_fd=fd, follow_symlinks=False)
                 if status.st_size != size or status.st_mtime_ns != mtime_ns:
-                    raise PoisonedError(job.manifest, f"{full}/{name}", "its size or time is not what it was")
+                    raise PoisonedError(job.manifest, f"{full}/{name}", CHANGED)
         except OSError as error:
             raise PoisonedError(job.manifest, f"{full}/{name}", error.strerror) from error
         status = os.fstat(fd)

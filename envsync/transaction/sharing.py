@@ -8,11 +8,12 @@ order in which it came; and if that one goes, the next gets its file back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from envsync.cache.manifest import Directory
 from envsync.installed import Layout
+from envsync.transaction.parts import Part, place_of
+from envsync.transaction.poisoned import rows_of
 from envsync.transaction.stage import Item
 
 
@@ -59,24 +60,34 @@ def allot(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, s
 
 def _candidates(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[str, str]]) -> dict[str, list[Item]]:
     """Find the files that may be shared: only directories that several have are looked into."""
-    directories: dict[str, list[tuple[Item, Directory]]] = {}
+    holders: dict[str, list[tuple[Item, Part]]] = {}
     for item in items:
-        for directory in item.manifest.directories:
-            base = layout.directory(directory.scheme, item.manifest.name)
-            path = "/".join(part for part in (base, directory.path) if part)
-            directories.setdefault(path, []).append((item, directory))
+        for part in item.parts:
+            holders.setdefault(part.place, []).append((item, part))
+    kept_places = {place_of(layout, path) for path in kept}
     kept_directories = {path.rpartition("/")[0] for path in kept}
     candidates: dict[str, list[Item]] = {}
-    for path, holders in directories.items():
-        if len(holders) == 1 and path not in kept_directories and path != layout.scripts:
+    for place, found in holders.items():
+        if len(found) == 1 and place not in kept_places and place != layout.scripts:
             continue
-        for item, directory in holders:
-            for name, _, _ in directory.files:
-                candidates.setdefault(f"{path}/{name}" if path else name, []).append(item)
+        for path, inside in _by_directory(found).items():
+            if len(inside) > 1 or path in kept_directories or path == layout.scripts:
+                for item, files in inside:
+                    for name, *_ in files:
+                        candidates.setdefault(f"{path}/{name}" if path else name, []).append(item)
     for item in items:
         for script in item.manifest.scripts:
             candidates.setdefault(f"{layout.scripts}/{script.name}", []).append(item)
     return candidates
+
+
+def _by_directory(found: Iterable[tuple[Item, Part]]) -> dict[str, list[tuple[Item, Sequence[Sequence[Any]]]]]:
+    directories: dict[str, list[tuple[Item, Sequence[Sequence[Any]]]]] = {}
+    for item, part in found:
+        for directory in part.directories:
+            path = "/".join(name for name in (part.base, directory.path) if name)
+            directories.setdefault(path, []).append((item, directory.files))
+    return directories
 
 
 class _Hashes:
@@ -96,7 +107,7 @@ class _Hashes:
         import csv
 
         hashes = {}
-        for scheme, text in item.manifest.record:
+        for scheme, text in rows_of(item.manifest):
             base = self.layout.directory(scheme, item.manifest.name)
             for row in csv.reader(text.splitlines()):
                 hashes[f"{base}/{row[0]}" if base else row[0]] = row[1]

@@ -11,21 +11,22 @@ import os
 import posixpath
 import sys
 from binascii import b2a_base64
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from envsync import replace
 from envsync.cache.bytecode import Compiled, Shelf, source_of
-from envsync.cache.manifest import Directory, Manifest
+from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed import Layout
 from envsync.plan import Wanted
 from envsync.progress import Report, quiet
 from envsync.transaction import scripts, sealing
-from envsync.transaction.linking import AnyJob, Job, Linker, make_directory, read_umask
+from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory, read_umask
 from envsync.transaction.linkmodes import SYMLINK, Said
-from envsync.transaction.poisoned import PoisonedError
+from envsync.transaction.parts import Part, parts, place_of
+from envsync.transaction.poisoned import PoisonedError, rows_of
 from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
 from envsync.transaction.whole import Whole, choose
@@ -33,6 +34,8 @@ from envsync.transaction.whole import Whole, choose
 RESERVED = frozenset({".envsync"})
 """Names in the environment and in site-packages that are envsync's own."""
 RESERVED_AT_THE_TOP = RESERVED | {".lock"}
+_MAKING = 5
+"""How many linked files a file that is made here weighs."""
 
 
 class Item(NamedTuple):
@@ -40,6 +43,8 @@ class Item(NamedTuple):
 
     wanted: Wanted
     manifest: Manifest
+    parts: tuple[Part, ...]
+    """Of the manifest."""
     skip: frozenset[str] = frozenset()
     """The files of it that another one provides (`envsync.transaction.sharing`)."""
     compiled: Compiled | None = None
@@ -104,25 +109,36 @@ class Stager:
         if self.link_mode == SYMLINK:
             self.staged.whole = choose(items, self.layout, self.kept, self._fits)
         for item in items:
-            entry = self.store.path(item.manifest.sha256)
-            whole = self.staged.whole.get(item.wanted.name, ())
-            jobs = {one: self._link_whole(one, item.manifest, groups) for one in whole}
-            for directory in item.manifest.directories:
-                one = next((one for one in whole if _is_in(directory, one)), None)
-                if one is None:
-                    self._assign(item, item.manifest, entry, directory, groups)
-                else:
-                    jobs[one].append((directory.path[len(one.below) + 1 :], directory.files))
-            if item.compiled is not None:
-                entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256)
-                for directory in item.compiled.directories:
-                    self._assign(item, item.compiled, entry, directory, groups)
+            self._assign(item, groups)
         _clear(self.root, self.staged.tree)
         self.linker.run(list(groups.values()), report)
         for item in items:
-            self._generate(item)
+            self.staged.records[item.wanted.name] = self._look_at_record(item)
         self.staged.said = self.linker.said
         return self.staged
+
+    def _assign(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
+        """Assign the parts of a distribution to the groups of their entries."""
+        manifest = item.manifest
+        entry = self.store.path(manifest.sha256)
+        found: Iterable[Part] = item.parts
+        if whole := self.staged.whole.get(item.wanted.name, ()):
+            found = self._link_whole(whole, item, groups)
+        left_out = {*item.skip, *(f"{self.layout.scripts}/{name}" for name in manifest.rewrite)}
+        if not self._is_complete(item):
+            left_out.add(f"{self._dist_info(manifest)}/RECORD")
+        places = {place_of(self.layout, path) for path in left_out}
+        for part in found:
+            self._check_reserved(manifest, part)
+            if part.place in places:
+                part = _without(part, left_out)  # noqa: PLW2901
+            self._bring(item, part, manifest, entry, groups)
+        if item.compiled is not None:
+            entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256)
+            for part in parts(self.layout, manifest.name, item.compiled):
+                left = _without(part, left_out, item.compiled.tag) if item.skip else part
+                self._bring(item, left, item.compiled, entry, groups)
+        self._plan_generated(item, groups)
 
     def _fits(self, manifest: Manifest, whole: Whole) -> bool:
         reserved = whole.below.partition("/")[0] in RESERVED
@@ -133,65 +149,87 @@ class Stager:
     def _source(self, manifest: Manifest, whole: Whole) -> str:
         return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
 
-    def _link_whole(
-        self, whole: Whole, manifest: Manifest, groups: dict[str, list[AnyJob]]
-    ) -> list[tuple[str, Sequence[Sequence[Any]]]]:
-        """Have a directory linked; returns the list for the directories in it."""
-        directories: list[tuple[str, Sequence[Sequence[Any]]]] = []
-        self.staged.tree.add(whole.path)
-        job = WholeJob(self._source(manifest, whole), f"{self.root}/{whole.path}", directories, manifest)
-        groups.setdefault(self.layout.entry(whole.path), []).append(job)
-        return directories
+    def _link_whole(self, whole: Iterable[Whole], item: Item, groups: dict[str, list[AnyJob]]) -> Iterator[Part]:
+        """Have directories linked; returns the parts with what is left of them."""
+        jobs: dict[tuple[str, str], WholeJob] = {}
+        for one in whole:
+            self.staged.tree.add(one.path)
+            job = WholeJob(self._source(item.manifest, one), f"{self.root}/{one.path}", [], item.manifest)
+            groups.setdefault(self.layout.entry(one.path), []).append(job)
+            jobs[one.scheme, one.below] = job
+        for part in item.parts:
+            left = []
+            for directory in part.directories:
+                below = directory.path
+                while below and (part.scheme, below) not in jobs:
+                    below = below.rpartition("/")[0]
+                if below:
+                    inside = directory.path[len(below) + 1 :]
+                    jobs[part.scheme, below].directories.append((inside, directory.files))
+                else:
+                    left.append(directory)
+            if left:
+                yield part._replace(directories=left)
 
-    def _assign(
-        self, item: Item, has: Manifest | Compiled, entry: str, directory: Directory, groups: dict[str, list[AnyJob]]
+    def _bring(
+        self, item: Item, part: Part, has: Manifest | Compiled, entry: str, groups: dict[str, list[AnyJob]]
     ) -> None:
-        """Assign a directory to the group of its top-level entry.
+        """Have a part brought from the store.
 
         :param has: the manifest that lists it, of what is at `entry`
         """
-        manifest = item.manifest
-        base = self.layout.directory(directory.scheme, manifest.name)
-        names = RESERVED if base else RESERVED_AT_THE_TOP
-        files = self._chosen(directory, base, item, has)
-        if not files:
+        if not part.directories:
             return
-        source = f"{entry}/{directory.scheme}"
-        if directory.path:
-            first = directory.path.partition("/")[0]
-            reserved = first in names
-            group = f"{base}/{first}"
-            path = f"{base}/{directory.path}" if base else directory.path
-            source += f"/{directory.path}"
-        else:
-            reserved = any(name in names for name, _, _ in files)
-            group = f"{base} {manifest.name}"
-            path = base
-        if reserved and (directory.scheme == "data" or base in self.layout.sites):
-            raise WheelError(manifest.filename, f"it wants to write to `{path}`, which is reserved")
-        self.staged.tree.directory(path).files.update([name for name, _, _ in files])
-        groups.setdefault(group, []).append(Job(source, f"{self.root}/{path}", files, has))
+        # Of what is loose, nobody else's files are in the same group: two distributions never have the same file.
+        group = f"{part.place} {item.wanted.name}" if part.is_loose else part.place
+        job = Job(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has)
+        groups.setdefault(group, []).append(job)
+        below = len(part.place) + 1 if part.place else 0
 
-    def _chosen(self, directory: Directory, base: str, item: Item, has: Manifest | Compiled) -> Sequence[Sequence[Any]]:
-        """Leave out what another distribution provides, with its bytecode, and what is rewritten."""
-        rewrite = item.manifest.rewrite if directory.scheme == "scripts" else ()
-        if not rewrite and not item.skip:
-            return directory.files
-        left_out = item.skip.union(f"{base}/{name}" for name in rewrite)
-        path = posixpath.join(base, directory.path)
-        if isinstance(has, Compiled):
-            return [file for file in directory.files if source_of(f"{path}/{file[0]}", has.tag) not in left_out]
-        return [file for file in directory.files if posixpath.join(path, file[0]) not in left_out]
+        def fill(node: Node) -> None:
+            for directory in part.directories:
+                path = posixpath.join(part.base, directory.path)
+                node.directory(path[below:]).files.update([name for name, *_ in directory.files])
+
+        self.staged.tree.directory(part.place).later(fill)
+
+    def _check_reserved(self, manifest: Manifest, part: Part) -> None:
+        """Refuse what is envsync's own. No wheel that was unpacked here has it (`envsync.cache.layout`).
+
+        :raises WheelError: the part has it
+        """
+        if part.base not in ("", *self.layout.sites):
+            return
+        names = RESERVED if part.base else RESERVED_AT_THE_TOP
+        for directory in part.directories if part.scheme == "data" else part.directories[:1]:
+            first = directory.path.partition("/")[0]
+            if first in names or (part.is_loose and any(name in names for name, *_ in directory.files)):
+                raise WheelError(manifest.filename, f"it wants to write to `{part.place}`, which is reserved")
+
+    def _plan_generated(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
+        """Have made what depends on the environment: scripts, direct_url.json and RECORD."""
+        manifest = item.manifest
+        if self._is_complete(item):
+            return
+        dist_info = self._dist_info(manifest)
+        names = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)} - item.skip
+        for path in (*names, f"{dist_info}/RECORD"):
+            self.staged.tree.add(path)
+        if item.wanted.origin.direct_url is not None:
+            self.staged.tree.add(f"{dist_info}/direct_url.json")
+        groups.setdefault(dist_info, []).append(Making(lambda: self._generate(item), _MAKING + _MAKING * len(names)))
+
+    def _is_complete(self, item: Item) -> bool:
+        """Tell whether nothing of a distribution depends on the environment."""
+        whole = self.staged.whole.get(item.wanted.name)
+        return item.manifest.complete and item.wanted.origin.direct_url is None and not whole
+
+    def _dist_info(self, manifest: Manifest) -> str:
+        return f"{self.layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
 
     def _generate(self, item: Item) -> None:
-        """Make what depends on the environment: scripts, direct_url.json and RECORD."""
         manifest = item.manifest
-        dist_info = f"{self.layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
-        record = f"{dist_info}/RECORD"
-        whole = self.staged.whole.get(item.wanted.name, ())
-        if manifest.complete and item.wanted.origin.direct_url is None and not whole:
-            self.staged.records[item.wanted.name] = (_record_size(manifest), manifest.mtime * 1_000_000_000)
-            return
+        dist_info = self._dist_info(manifest)
         written: list[tuple[str, bytes]] = []
         for name, content in self._scripts(manifest):
             path = f"{self.layout.scripts}/{name}"
@@ -203,9 +241,21 @@ class Stager:
             content = item.wanted.origin.direct_url.encode()
             written.append((path, content))
             self._write(path, content, 0o666)
+        record = f"{dist_info}/RECORD"
+        whole = self.staged.whole.get(item.wanted.name, ())
         self._write(record, self._record(manifest, record, written, whole), 0o666)
-        status = os.lstat(f"{self.root}/{record}")
-        self.staged.records[item.wanted.name] = (status.st_size, status.st_mtime_ns)
+
+    def _look_at_record(self, item: Item) -> tuple[int, int]:
+        """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
+        manifest = item.manifest
+        if self._is_complete(item):
+            return _record_size(manifest), manifest.mtime * 1_000_000_000
+        path = f"{self.root}/{self._dist_info(manifest)}/RECORD"
+        try:
+            status = os.lstat(path)
+        except OSError as error:
+            raise FilesystemError("look at", path, error) from error
+        return status.st_size, status.st_mtime_ns
 
     def _scripts(self, manifest: Manifest) -> Iterable[tuple[str, bytes]]:
         python = f"{self.env}/{self.layout.scripts}/python"
@@ -225,26 +275,24 @@ class Stager:
     ) -> bytes:
         site = self.layout.directory(manifest.root, manifest.name)
         lines: list[str] = []
-        for scheme, text in manifest.record:
+        for scheme, text in rows_of(manifest):
             rows = text.splitlines()
             if scheme == manifest.root:
                 lines += rows
             else:
-                prefix = posixpath.relpath(self.layout.directory(scheme, manifest.name) or ".", site)
+                prefix = _relative(self.layout.directory(scheme, manifest.name), site)
                 lines += rows if prefix == "." else [_prefixed(row, prefix) for row in rows]
         for path, content in written:
             digest = b2a_base64(_sha256(content), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
-            lines.append(f"{_quoted(posixpath.relpath(path, site))},sha256={digest},{len(content)}")
-        lines.append(f"{posixpath.relpath(record, site)},,")
+            lines.append(f"{_quoted(_relative(path, site))},sha256={digest},{len(content)}")
+        lines.append(f"{_relative(record, site)},,")
         # A link comes before all that is in it (`envsync.transaction.sealing`).
-        links = sorted(f"{_quoted(posixpath.relpath(one.path, site))},," for one in whole)
+        links = sorted(f"{_quoted(_relative(one.path, site))},," for one in whole)
         return ("\n".join([*links, *sorted(set(lines))]) + "\n").encode()
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
-        directory, _, name = path.rpartition("/")
-        self.staged.tree.directory(directory).files.add(name)
         full = f"{self.root}/{path}"
-        make_directory(f"{self.root}/{directory}")
+        make_directory(f"{self.root}/{path.rpartition('/')[0]}")
         try:
             # A link to the store's file of that name must not be written through.
             try:
@@ -260,8 +308,20 @@ class Stager:
             raise FilesystemError("write", full, error) from error
 
 
-def _is_in(directory: Directory, whole: Whole) -> bool:
-    return directory.scheme == whole.scheme and f"{directory.path}/".startswith(f"{whole.below}/")
+def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
+    """Leave out of a part what others provide, with its bytecode, and what is made for the environment.
+
+    :param tag: of the bytecode that the part is of; empty for files of the wheel
+    """
+    directories = []
+    for directory in part.directories:
+        path = posixpath.join(part.base, directory.path)
+        full = (posixpath.join(path, name) for name, *_ in directory.files)
+        names = (source_of(one, tag) for one in full) if tag else full
+        files = [file for file, name in zip(directory.files, names, strict=True) if name not in left_out]
+        if files:
+            directories.append(directory._replace(files=files))
+    return part._replace(directories=directories)
 
 
 def _sha256(content: bytes) -> bytes:
@@ -284,6 +344,11 @@ def _record_size(manifest: Manifest) -> int:
                 if name == "RECORD":
                     return int(size)
     raise PoisonedError(manifest, manifest.dist_info, "it has no RECORD")
+
+
+def _relative(path: str, start: str) -> str:
+    """Return a path as seen from a directory, both relative to the environment."""
+    return posixpath.relpath(f"/{path}", f"/{start}")  # of relative ones, relpath asks for the working directory
 
 
 def _prefixed(row: str, prefix: str) -> str:

@@ -30,11 +30,39 @@ is no directory."""
 class Node:
     """A directory of paths: the files in it and the directories below."""
 
-    __slots__ = ("children", "files")
+    __slots__ = ("_children", "_files", "_later")
 
     def __init__(self) -> None:
-        self.children: dict[str, Node] = {}
-        self.files: set[str] = set()
+        self._children: dict[str, Node] = {}
+        self._files: set[str] = set()
+        self._later: list[Callable[[Node], None]] = []
+
+    @classmethod
+    def of(cls, files: set[str], children: dict[str, Node]) -> Node:
+        """Make one of what is in it."""
+        node = cls()
+        node._files, node._children = files, children
+        return node
+
+    @property
+    def children(self) -> dict[str, Node]:
+        """Name → the directory of that name."""
+        self._fill()
+        return self._children
+
+    @property
+    def files(self) -> set[str]:
+        """The names of the files in it."""
+        self._fill()
+        return self._files
+
+    def later(self, fill: Callable[[Node], None]) -> None:
+        """Have it filled when it is looked into for the first time: most directories come whole, and never are."""
+        self._later.append(fill)
+
+    def _fill(self) -> None:
+        while self._later:
+            self._later.pop()(self)
 
     def directory(self, path: str) -> Node:
         """Return the node of a directory below this one, made if it is missing."""
@@ -198,15 +226,9 @@ class _Decider:
             if not owned:
                 return None
             removed = Node()
-        extended = Node()
-        extended.files = removed.files
-        extended.children = dict(removed.children)
-        cache = Node()
         known = removed.children.get("__pycache__")
-        cache.files = owned | (known.files if known else set())
-        cache.children = known.children if known else {}
-        extended.children["__pycache__"] = cache
-        return extended
+        cache = Node.of(owned | (known.files if known else set()), known.children if known else {})
+        return Node.of(removed.files, {**removed.children, "__pycache__": cache})
 
 
 def _has_source(compiled: str, sources: Collection[str]) -> bool:

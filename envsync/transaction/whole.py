@@ -16,12 +16,15 @@ The highest such directories are chosen. All else is made of real directories wi
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from envsync.transaction.parts import place_of
+
 if TYPE_CHECKING:
-    from envsync.cache.manifest import Directory, Manifest
+    from envsync.cache.manifest import Manifest
     from envsync.installed import Layout
+    from envsync.transaction.parts import Part
     from envsync.transaction.stage import Item
 
 
@@ -45,22 +48,42 @@ def choose(items: Sequence[Item], layout: Layout, kept: Iterable[str], fits: Fit
     :param kept: files of distributions that stay, as far as they could share a directory with one of the items
     :returns: distribution → its directories; none lies in another
     """
-    holders = _Holders()
-    for path in kept:
-        holders.hold(posixpath.dirname(path), "")
+    holders: dict[str, list[tuple[Item, Part]]] = {}
     for item in items:
-        for directory in item.manifest.directories:
-            full = _full(layout, item.manifest, directory.scheme, directory.path)
-            holders.hold(full, _holder(item.manifest, directory))
-            for name, *_ in directory.files:
-                if _is_shared_object(name) or (item.skip and f"{full}/{name}" in item.skip):
-                    holders.hold(full, "")
-                    break
-    return {
-        item.manifest.name: tuple(_choose(item.manifest, layout, holders, fits))
-        for item in items
-        if item.compiled is None
-    }
+        for part in item.parts:
+            holders.setdefault(part.place, []).append((item, part))
+    stay: dict[str, list[str]] = {}
+    for path in kept:
+        stay.setdefault(place_of(layout, path), []).append(path)
+    chosen: dict[str, tuple[Whole, ...]] = {}
+    for place, found in holders.items():
+        for name, whole in _choose(place, found, stay.get(place, ()), layout, fits):
+            chosen[name] = (*chosen.get(name, ()), whole)
+    return chosen
+
+
+def _choose(
+    place: str, found: Sequence[tuple[Item, Part]], kept: Collection[str], layout: Layout, fits: Fits
+) -> Iterable[tuple[str, Whole]]:
+    """Choose the directories in one place: (distribution, directory)."""
+    item, part = found[0]
+    if len(found) == 1 and not kept and _is_linkable(item, part, layout) and not any(_real(item, part)):
+        whole = Whole(place, part.scheme, posixpath.relpath(f"/{place}", f"/{part.base}"))
+        if fits(item.manifest, whole):
+            yield item.wanted.name, whole
+            return
+    known = _Holders()
+    for path in kept:
+        known.hold(posixpath.dirname(path), "")
+    for item, part in found:
+        for directory in part.directories:
+            known.hold(posixpath.join(part.base, directory.path), _holder(item, part))
+        for path in _real(item, part):
+            known.hold(path, "")
+    for item, part in found:
+        if _is_linkable(item, part, layout):
+            for whole in _highest(item, part, known, fits):
+                yield item.wanted.name, whole
 
 
 class _Holders:
@@ -78,37 +101,47 @@ class _Holders:
             path = path.rpartition("/")[0]
 
 
-def _choose(manifest: Manifest, layout: Layout, holders: _Holders, fits: Fits) -> Iterable[Whole]:
+def _is_linkable(item: Item, part: Part, layout: Layout) -> bool:
+    """Tell whether directories of a part may be linked at all."""
+    is_site = part.scheme in ("purelib", "platlib") and part.base in layout.sites
+    return is_site and not part.is_loose and item.compiled is None and not part.place.endswith(item.manifest.dist_info)
+
+
+def _real(item: Item, part: Part) -> Iterator[str]:
+    """Name the directories of a part that have to be real whoever else has something in them."""
+    for directory in part.directories:
+        path = posixpath.join(part.base, directory.path)
+        for name, *_ in directory.files:
+            if ".so" in name and _is_shared_object(name):
+                yield path
+                break
+        else:
+            if item.skip and any(f"{path}/{name}" in item.skip for name, *_ in directory.files):
+                yield path
+
+
+def _highest(item: Item, part: Part, known: _Holders, fits: Fits) -> Iterator[Whole]:
+    who = _holder(item, part)
     decided: dict[str, bool] = {}
     """Directory → whether it is linked, by itself or above."""
-    for directory in manifest.directories:
-        if directory.scheme not in ("purelib", "platlib") or not directory.path:
-            continue
-        who = _holder(manifest, directory)
+    for directory in part.directories:
         below = ""
-        for part in directory.path.split("/"):
-            below = f"{below}/{part}" if below else part
-            full = _full(layout, manifest, directory.scheme, below)
+        for name in directory.path.split("/"):
+            below = f"{below}/{name}" if below else name
+            full = f"{part.base}/{below}"
             if full in decided:
                 if decided[full]:
                     break
                 continue
-            whole = Whole(full, directory.scheme, below)
-            decided[full] = (
-                holders.known.get(full) == who and not below.startswith(manifest.dist_info) and fits(manifest, whole)
-            )
+            whole = Whole(full, part.scheme, below)
+            decided[full] = known.known.get(full) == who and fits(item.manifest, whole)
             if decided[full]:
                 yield whole
                 break
 
 
-def _holder(manifest: Manifest, directory: Directory) -> str:
-    return f"{manifest.name} {directory.scheme}"
-
-
-def _full(layout: Layout, manifest: Manifest, scheme: str, path: str) -> str:
-    base = layout.directory(scheme, manifest.name)
-    return "/".join(part for part in (base, path) if part)
+def _holder(item: Item, part: Part) -> str:
+    return f"{item.wanted.name} {part.scheme}"
 
 
 def _is_shared_object(name: str) -> bool:

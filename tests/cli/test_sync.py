@@ -194,6 +194,20 @@ def test_a_cache_that_was_copied_without_times_is_fetched_again_at_once(
     assert "note:" not in again.stderr
 
 
+def test_damaged_record_lines_are_as_good_as_poison(run_envsync: Run, tmp_path: Path) -> None:
+    """They are most of a manifest and read only where they are needed: the wheel is then fetched again."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", "--cache-dir", "cache")
+    for path in (tmp_path / "cache" / "v1" / "wheels").glob("*/manifest.json"):
+        status, (head, checksum, record) = path.stat(), path.read_bytes().split(b"\n")
+        path.chmod(0o644)
+        path.write_bytes(b"\n".join((head, checksum, record.replace(b"sha256=", b"sha256:"))))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    done = run_envsync("sync", "--lock", LOCK, "--env", "new", "--cache-dir", "cache", "-v")
+    assert done.returncode == 0, done.stderr
+    assert "the checksum of the RECORD lines in it does not match" in done.stderr
+    assert unverified(tmp_path / "new") == []
+
+
 def test_files_that_python_reads_at_every_start_are_named_on_request(run_envsync: Run, tmp_path: Path) -> None:
     """A `.pth` file is allowed, as by pip; with `-v` it is said that there is one."""
     files = {"late.pth": "import late\n", "late.py": "x = 1\n"}

@@ -92,7 +92,7 @@ def test_the_record_of_a_complete_entry_is_exact(tmp_path: Path) -> None:
     assert lines.pop(f"{INFO}/RECORD") == ("", "")
     assert lines == {name: row(name, data)[1:] for name, data in entry.items() if name != f"{INFO}/RECORD"}
     assert [*lines] == sorted(lines)
-    assert manifest.record == (("purelib", text.replace(f"{INFO}/RECORD,,\n", "")),)
+    assert [*manifest.record] == [("purelib", text.replace(f"{INFO}/RECORD,,\n", ""))]
 
 
 def test_the_manifest_lists_every_file(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_stronger_hashes_are_verified_and_sha256_is_written(tmp_path: Path, algo
 
     path = build_wheel(tmp_path, files={"demo/__init__.py": "x"}, record=strong)
     manifest = unpacked(path, tmp_path / "entry")
-    assert record_of(manifest.record[0][1])["demo/__init__.py"] == row("x", "x")[1:]
+    assert record_of(dict(manifest.record)["purelib"])["demo/__init__.py"] == row("x", "x")[1:]
     bad = build_wheel(tmp_path, files={"demo/__init__.py": "y"}, record=strong, filename="demo-1.0-1-py3-none-any.whl")
     with pytest.raises(WheelError, match="does not have the hash"):
         unpacked(bad, tmp_path / "other")

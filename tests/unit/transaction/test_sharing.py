@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache.manifest import Directory, Manifest, Script
+from envsync.cache.manifest import Directory, Manifest, Rows, Script
 from envsync.installed import Layout
 from envsync.plan import Origin, Wanted
+from envsync.transaction.parts import parts
 from envsync.transaction.sharing import Allotment, allot
 from envsync.transaction.stage import Item
 
@@ -46,9 +47,9 @@ def make_item(
         scripts=tuple(Script(script, name, "main", "console") for script in scripts),
         rewrite=tuple(rewrite),
         complete=False,
-        record=tuple((scheme, "".join(rows)) for scheme, rows in sorted(lines.items())),
+        record=Rows.of((scheme, "".join(rows)) for scheme, rows in sorted(lines.items())),
     )
-    return Item(Wanted(name, "1", Origin(manifest.sha256)), manifest)
+    return Item(Wanted(name, "1", Origin(manifest.sha256)), manifest, tuple(parts(LAYOUT, name, manifest)))
 
 
 def pure(name: str, **files: str) -> Item:

@@ -1,0 +1,75 @@
+"""The parts of a wheel: its directories by the entry of the environment that they belong to.
+
+An entry is what stands in site-packages, in `bin` or at the top of the environment (`Layout.entry`), as a package does.
+Most entries belong to one distribution, and what concerns one entry concerns no other: so that two wheels share a file,
+or two processes meet in a directory, need only be asked where two have the same entry. There are hundreds of entries
+where there are thousands of directories.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from envsync.cache.bytecode import Compiled
+    from envsync.cache.manifest import Directory, Manifest
+    from envsync.installed import Layout
+
+
+class Part(NamedTuple):
+    """What one scheme of a wheel has in one entry, or loose in a directory that has many entries."""
+
+    place: str
+    """The entry, relative to the environment; that directory for loose files (`is_loose`)."""
+    scheme: str
+    base: str
+    """The scheme's directory, relative to the environment; the paths of `directories` are below it."""
+    directories: list[Directory]
+    is_loose: bool
+    """Each file is an entry of its own, as single-file modules and scripts are."""
+
+
+def parts(layout: Layout, name: str, has: Manifest | Compiled) -> list[Part]:
+    """Return the parts of a wheel, or of its bytecode.
+
+    :param name: of the distribution
+    """
+    found: dict[tuple[str, str], Part] = {}
+    for directory in has.directories:
+        scheme, path, _ = directory
+        base = layout.directory(scheme, name)
+        if path and base in layout.sites:
+            place, is_loose = f"{base}/{path.partition('/')[0]}", False
+        else:
+            full = "/".join(part for part in (base, path) if part)
+            is_loose = full in (*layout.sites, layout.scripts, layout.headers, "")
+            place = full if is_loose else layout.entry(full)
+        part = found.get((scheme, place))
+        if part is None:
+            found[scheme, place] = Part(place, scheme, base, [directory], is_loose)
+        else:
+            part.directories.append(directory)
+    return list(found.values())
+
+
+def place_of(layout: Layout, path: str) -> str:
+    """Return the place of a file, by its path relative to the environment, as parts have it."""
+    directory = path.rpartition("/")[0]
+    return directory if directory in (*layout.sites, layout.scripts, layout.headers, "") else layout.entry(directory)
+
+
+def entries_of(layout: Layout, manifest: Manifest, found: Sequence[Part]) -> set[str]:
+    """Name the top-level entries of a wheel (`Layout.entry`).
+
+    :param found: its parts
+    """
+    entries = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
+    for part in found:
+        if part.is_loose:
+            above = f"{part.place}/" if part.place else ""
+            entries.update(f"{above}{name}" for directory in part.directories for name, *_ in directory.files)
+        else:
+            entries.add(part.place)
+    return entries
