@@ -15,8 +15,8 @@ from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
 from envsync.cache.store import Store, remove_tree
 from envsync.coordination import cachelock
-from envsync.coordination.leader import cache_directory
 from envsync.coordination.messages import say
+from envsync.coordination.synccache import cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.request import Request
 

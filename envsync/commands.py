@@ -78,7 +78,7 @@ def check(settings: options.Settings) -> int:
 
 def doctor(settings: options.Settings) -> int:
     """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
-    from envsync.coordination.leader import cache_directory
+    from envsync.coordination.synccache import cache_directory
     from envsync.doctor import Place, examine, is_safe, judge
     from envsync.errors import FilesystemError
 
@@ -135,7 +135,8 @@ def _named(settings: options.Settings) -> tuple[Environment, request.Request | N
 
 def _preview(asked: request.Request) -> library.SyncResult:
     from envsync.coordination.goal import environment_by_digest
-    from envsync.coordination.leader import cache_directory, preview
+    from envsync.coordination.preview import preview
+    from envsync.coordination.synccache import cache_directory
     from envsync.display import Display
 
     environment = fastlane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))

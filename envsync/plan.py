@@ -52,6 +52,11 @@ class Plan(NamedTuple):
         return not self.remove and not self.install
 
 
+def named(items: Iterable[Installed | Wanted]) -> tuple[str, ...]:
+    """Name distributions as people do: `name==version`."""
+    return tuple(f"{item.name}=={item.version}" for item in items)
+
+
 def plan(
     installed: Iterable[Installed],
     wanted: Iterable[Wanted],

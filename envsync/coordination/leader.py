@@ -16,22 +16,21 @@ A plan that is empty needs none of that: nothing of the environment is changed, 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
-from envsync.cache.store import Store
-from envsync.coordination import cachelock, failures, flock, ground, leftovers, lockrecord, queue, statefile
+from envsync.coordination import failures, flock, ground, leftovers, lockrecord, queue, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.progress import ProgressFile
-from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler, make_plan
+from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler
+from envsync.coordination.synccache import SyncCache
 from envsync.environment import Environment
 from envsync.errors import (
     EnvironmentRefusedError,
@@ -42,8 +41,8 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
-from envsync.installed import Layout, load_ledger, scan
-from envsync.plan import Installed, Plan
+from envsync.installed import Layout, load_ledger
+from envsync.plan import Plan, named
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp
@@ -122,27 +121,6 @@ def lead_with(leader: Leader, predecessor: dict[str, object]) -> Outcome | None:
         lock.release()
 
 
-def preview(request: Request, environment: Environment, report: Report) -> Outcome:
-    """Say what a sync would do. Takes no lock, may ask an index, fetches and changes nothing."""
-    began = time.monotonic()
-    entry = fastlane.enter(request, environment)
-    if entry is not None:
-        os.close(entry.fd)
-        return Outcome("current", entry.stamp.environment, entry.stamp.digest)
-    ledger = load_ledger(environment)
-    store = Store(cache_directory(request))
-    goal = Seeker(request, environment, store, report).preview(ledger)
-    python = goal.python
-    installed: list[Installed] = []
-    if not python.make:
-        installed = scan(environment, skeleton.layout_of(environment, python.interpreter), ledger)
-    planned = make_plan(request, goal, installed)
-    outcome = Outcome("current" if planned.is_empty and not python.make else "synced", python.env, goal.digest)
-    outcome.installed, outcome.removed = _names(planned)
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
-
-
 class Leader:
     """One attempt at making an environment current, made by whoever holds the environment lock."""
 
@@ -182,10 +160,9 @@ class Leader:
         )
         self.sure_until = 0.0
         """Until then, by time.monotonic(), the lock need not be looked at again."""
-        self.store = Store(cache_directory(request), durable=request.flag("durable"))
+        self.cache = SyncCache(request, environment, self.progress, self.occupancy.deadline)
+        self.store = self.cache.store
         self.seeker = Seeker(request, environment, self.store, self.progress)
-        self.cache_locks: list[Flock] = []
-        self.private_cache = f"{environment.state}/work/cache-{_unique()}"
         self.leading: Flock | None = None
         self.listener: Listener | None = None
         self.env = os.path.abspath(environment.path)
@@ -199,7 +176,7 @@ class Leader:
             self.seeker,
             self.occupancy,
             self.progress,
-            Host(self._check_in_place, self._check_held, self._begin, self._release_cache, lock),
+            Host(self._check_in_place, self._check_held, self._begin, self.cache.release, lock),
         )
 
     def run(self, predecessor: dict[str, object]) -> Outcome:
@@ -214,7 +191,7 @@ class Leader:
         if (current := self._look_again()) is not None:
             return current
         self._recover()
-        self._share_cache()
+        self.cache.share()
         goal = self._set_goal()
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
@@ -240,13 +217,13 @@ class Leader:
                 f"{self.locking.reason}: commands that run in `{self.env}` are not seen; `envsync doctor` says more"
             )
         outcome = Outcome("current" if planned.is_empty else "synced", self.env, self.digest)
-        outcome.installed, outcome.removed = _names(planned)
+        outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
         outcome.seconds = round(time.monotonic() - self.began, 3)
         if self.reconciler.resumed:
             who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
             self.reconciler.notes.append(f"went on with what {who} had staged")
-        if self.store.below is not None and self.store.written:
-            self.reconciler.notes.append(self._fallback_note(self.store.below))
+        if self.cache.note:
+            self.reconciler.notes.append(self.cache.note)
         outcome.notes = tuple(self.reconciler.notes)
         outcome.details = (*self._startup_files(planned), *self.reconciler.details)
         if not planned.is_empty:
@@ -256,14 +233,6 @@ class Leader:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
             outcome.entry = Entry(os.dup(self.occupancy.share().fd), vouched)
         return outcome
-
-    def _fallback_note(self, below: str) -> str:
-        if self.store.root != self.private_cache:
-            return f"the cache `{below}` cannot be written to: what it lacked went to `{self.store.root}`"
-        return (
-            f"the cache `{below}` cannot be written to: what it lacked was fetched for this environment alone; "
-            "--cache-fallback DIR names a place to keep it"
-        )
 
     def _startup_files(self, planned: Plan) -> Iterator[str]:
         """Name the .pth files that come: Python reads them at every start, and runs their lines that import."""
@@ -285,9 +254,7 @@ class Leader:
 
     def close(self) -> None:
         """Release what is held besides the environment lock."""
-        self._release_cache()
-        if self.store.root == self.private_cache:
-            replace.discard_tree(self.private_cache)
+        self.cache.close()
         try:
             if self.is_held():
                 self.occupancy.close()
@@ -397,7 +364,7 @@ class Leader:
     def _begin(self) -> None:
         self._refuse_own()
         self._tell("started")
-        self._share_cache()
+        self.cache.share()
 
     def _check_in_place(self) -> None:
         """Make sure that what we are about to change is what we have locked: `rm -rf` and `mv` do not ask."""
@@ -427,7 +394,7 @@ class Leader:
 
     def _observe(self, goal: Goal, layout: Layout) -> Stamp:
         """Put together what the stamp will say. Whoever changes site-packages after this is noticed."""
-        self._release_cache()
+        self.cache.release()
         lock = self.occupancy.lock or self.occupancy.share()
         vouched = Stamp()
         vouched.digest = goal.digest
@@ -446,52 +413,6 @@ class Leader:
         directory = self.request.directory
         return path[len(directory) :] if directory and path.startswith(directory) else path
 
-    # The cache
-
-    def _share_cache(self) -> None:
-        """Share the cache lock, so that nobody cleans the cache while it is read.
-
-        A cache that we may not write is used as it is; what it lacks goes to `--cache-fallback`, or to a cache in this
-        environment, which is gone in the end.
-        """
-        if self.cache_locks:
-            return
-        if self.store.below is None:
-            fallback = self.request.text("cache_fallback")
-            self.store.settle(os.path.abspath(fallback) if fallback else self.private_cache, passing=not fallback)
-        for root in (self.store.below, self.store.root):
-            if root is not None and root != self.private_cache:
-                with suppress(OSError):  # a fallback that cannot be made is an error once something has to go there
-                    os.makedirs(root, exist_ok=True)
-                lock = cachelock.share(root, lambda what: self.progress(what, 0, 0), deadline=self.occupancy.deadline)
-                if lock is not None:
-                    self.cache_locks.append(lock)
-
-    def _release_cache(self) -> None:
-        while self.cache_locks:
-            self.cache_locks.pop().release()
-
-
-def cache_directory(request: Request) -> str:
-    """Return the cache directory, absolute: as asked for, or the user's own."""
-    asked = request.text("cache_dir")
-    if asked:
-        return os.path.abspath(asked)
-    if os.name != "posix" or sys.platform == "darwin":
-        from platformdirs import user_cache_dir
-
-        return user_cache_dir("envsync", appauthor=False)
-    # As platformdirs says it, without the 25 ms that it takes to import (XDG Base Directory Specification).
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "envsync")
-
 
 def _unique() -> str:
     return os.urandom(8).hex()
-
-
-def _names(planned: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return (
-        tuple(f"{item.name}=={item.version}" for item in planned.install),
-        tuple(f"{item.name}=={item.version}" for item in planned.remove),
-    )

@@ -7,10 +7,10 @@ import os
 from envsync.cache.store import Store
 from envsync.coordination import flock
 from envsync.coordination.goal import Seeker
-from envsync.coordination.leader import cache_directory
 from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import spare_of
+from envsync.coordination.synccache import cache_directory
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.fastlane import Entry

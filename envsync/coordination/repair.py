@@ -24,11 +24,12 @@ from envsync.cache.store import Store
 from envsync.coordination import failures, flock, leftovers, lockrecord, processes
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
-from envsync.coordination.leader import Leader, cache_directory, lead_with
+from envsync.coordination.leader import Leader, lead_with
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import make_plan
 from envsync.coordination.slowlane import restless
 from envsync.coordination.status import is_led
+from envsync.coordination.synccache import cache_directory
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import (

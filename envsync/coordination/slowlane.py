@@ -176,7 +176,7 @@ def named_by_digest(request: Request) -> Environment:
     """Find out the name of an environment that has `{digest}` in it, where that takes a parser or an interpreter."""
     load_site()
     from envsync.coordination.goal import environment_by_digest
-    from envsync.coordination.leader import cache_directory
+    from envsync.coordination.synccache import cache_directory
 
     return environment_by_digest(request, cache_directory(request))
 

@@ -1,0 +1,43 @@
+"""`sync --dry-run`: what a sync would do."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from envsync import fastlane
+from envsync.cache.store import Store
+from envsync.coordination.goal import Seeker
+from envsync.coordination.outcome import Outcome
+from envsync.coordination.reconcile import make_plan
+from envsync.coordination.synccache import cache_directory
+from envsync.installed import load_ledger, scan
+from envsync.plan import Installed, named
+from envsync.transaction import skeleton
+
+if TYPE_CHECKING:
+    from envsync.environment import Environment
+    from envsync.progress import Report
+    from envsync.request import Request
+
+
+def preview(request: Request, environment: Environment, report: Report) -> Outcome:
+    """Say what a sync would do. Takes no lock, may ask an index, fetches and changes nothing."""
+    began = time.monotonic()
+    entry = fastlane.enter(request, environment)
+    if entry is not None:
+        os.close(entry.fd)
+        return Outcome("current", entry.stamp.environment, entry.stamp.digest)
+    ledger = load_ledger(environment)
+    store = Store(cache_directory(request))
+    goal = Seeker(request, environment, store, report).preview(ledger)
+    python = goal.python
+    installed: list[Installed] = []
+    if not python.make:
+        installed = scan(environment, skeleton.layout_of(environment, python.interpreter), ledger)
+    planned = make_plan(request, goal, installed)
+    outcome = Outcome("current" if planned.is_empty and not python.make else "synced", python.env, goal.digest)
+    outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
+    outcome.seconds = round(time.monotonic() - began, 3)
+    return outcome

@@ -1,0 +1,98 @@
+"""The cache of one sync: which one it is, shared for as long as it is read, and where what it lacks goes.
+
+It is shared from before the leader looks for wheels until all files are staged, and released before the leader waits
+for anybody (`envsync.coordination.cachelock`). A cache that may not be written to is used as it is. What it lacks goes
+to `--cache-fallback`, or to a cache in the environment, which is gone in the end. A leader that is killed leaves that
+to the next one, which sweeps it (`envsync.coordination.leftovers`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from envsync import replace
+from envsync.cache.store import Store
+from envsync.coordination import cachelock
+
+if TYPE_CHECKING:
+    from envsync.coordination.flock import Flock
+    from envsync.environment import Environment
+    from envsync.progress import Report
+    from envsync.request import Request
+
+
+class SyncCache:
+    """What a leader does about its cache.
+
+    :param report: is told whom it waits for, while the cache is cleaned
+    :param deadline: when to give up waiting for that, by time.monotonic()
+    :ivar store: what is in the cache, and in its fallback
+    """
+
+    def __init__(self, request: Request, environment: Environment, report: Report, deadline: float | None) -> None:
+        self.store = Store(cache_directory(request), durable=request.flag("durable"))
+        fallback = request.text("cache_fallback")
+        self._fallback = os.path.abspath(fallback) if fallback else ""
+        self._private = f"{environment.state}/work/cache-{os.urandom(8).hex()}"
+        self._report = report
+        self._deadline = deadline
+        self._locks: list[Flock] = []
+
+    @property
+    def note(self) -> str:
+        """Say where what was missing went, if the cache could not be written to; empty if nothing was."""
+        below = self.store.below
+        if below is None or not self.store.written:
+            return ""
+        if self._fallback:
+            return f"the cache `{below}` cannot be written to: what it lacked went to `{self.store.root}`"
+        return (
+            f"the cache `{below}` cannot be written to: what it lacked was fetched for this environment alone; "
+            "--cache-fallback DIR names a place to keep it"
+        )
+
+    def share(self) -> None:
+        """Share the cache lock, and the fallback's, so that nobody cleans what is read. Twice is as good as once.
+
+        :raises WaitTimeoutError: it is being cleaned for longer than we may wait
+        :raises FilesystemError: the cache is neither there nor can it be made, for another reason than permissions
+        """
+        if self._locks:
+            return
+        if self.store.below is None:
+            self.store.settle(self._fallback or self._private, passing=not self._fallback)
+        for root in (self.store.below, self.store.root):
+            if root is not None and root != self._private:
+                with suppress(OSError):  # a fallback that cannot be made is an error once something has to go there
+                    os.makedirs(root, exist_ok=True)
+                lock = cachelock.share(root, lambda what: self._report(what, 0, 0), deadline=self._deadline)
+                if lock is not None:
+                    self._locks.append(lock)
+
+    def release(self) -> None:
+        """Let others clean: nothing is read any more. It may be shared again."""
+        while self._locks:
+            self._locks.pop().release()
+
+    def close(self) -> None:
+        """Release it for good, and remove what was fetched for this sync alone."""
+        self.release()
+        if self.store.root == self._private:
+            replace.discard_tree(self._private)
+
+
+def cache_directory(request: Request) -> str:
+    """Return the cache directory, absolute: as asked for, or the user's own."""
+    asked = request.text("cache_dir")
+    if asked:
+        return os.path.abspath(asked)
+    if os.name != "posix" or sys.platform == "darwin":
+        from platformdirs import user_cache_dir
+
+        return user_cache_dir("envsync", appauthor=False)
+    # As platformdirs says it, without the 25 ms that it takes to import (XDG Base Directory Specification).
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "envsync")
