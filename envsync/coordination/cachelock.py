@@ -12,6 +12,7 @@ whatever a cleaner waits for, a sync is let in again and again. Neither starves 
 
 A cleaner holds the lock for as long as it takes to rename what goes out of sight, which is milliseconds: the removing
 itself needs no lock. A cache that cannot be locked, read-only or without flock, is used without; it is not cleaned.
+Nor is one whose mount says that flock stays within the node: who syncs on another one could not be kept out.
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
 
     :param timeout: how long to wait for them, in seconds
     :raises WaitTimeoutError: they took longer; names them
-    :raises LockingError: this filesystem has no locks, so nobody can be kept out
+    :raises LockingError: this filesystem has no locks, or none that reach other nodes, so nobody can be kept out
     :raises FilesystemError: the cache cannot be written
     """
+    _refuse_local(root)
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         held = _Cleaner(root, tell, deadline).take()
@@ -115,6 +117,23 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
         yield
     finally:
         held.release()
+
+
+def _refuse_local(root: str) -> None:
+    """Refuse a cache that is used from nodes where our lock is not seen.
+
+    :raises LockingError: so it is, as its mount says
+    """
+    from envsync.coordination import mount
+
+    local = mount.mount_of(root).local_flock
+    if local:
+        raise LockingError(
+            f"cache `{root}` cannot be cleaned: on its mount ({local}) flock stays within this node, so that whoever "
+            "uses the cache on another one cannot be kept out",
+            hint="clean it from a node that mounts it with flock that reaches the others, or remove the directory "
+            "yourself while nothing is being synced on any of them",
+        )
 
 
 class _Cleaner:

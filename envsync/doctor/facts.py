@@ -78,7 +78,7 @@ class Cache(NamedTuple):
     """A file of the cache's filesystem can be hard linked to the environment's."""
     clone: str | None
     lock: str | None
-    """It can be locked exclusively, as cleaning it takes."""
+    """It can be locked exclusively, as cleaning it takes; else why not."""
 
 
 class Space(NamedTuple):

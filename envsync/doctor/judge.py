@@ -173,8 +173,8 @@ def _cache(cache: Cache) -> Iterator[Finding]:
         text = f"the cache `{cache.path}` cannot be written to: what it lacks cannot be fetched"
         yield Finding(LIMITED, "cache", text, "name another one with --cache-dir")
     if cache.lock:
-        text = f"the cache `{cache.path}` cannot be locked ({cache.lock}): do not clean it while others sync"
-        yield Finding(LIMITED, "cache", text)
+        text = f"the cache `{cache.path}` cannot be locked ({cache.lock}): it is used, but not cleaned"
+        yield Finding(LIMITED, "cache", text, "remove it yourself while nothing is being synced anywhere")
     if cache.link == "" and cache.same_owner:
         yield Finding(FINE, "cache", "files of the cache are hard linked into environments")
     elif cache.link == "":

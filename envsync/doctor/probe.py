@@ -119,11 +119,12 @@ def _space(directory: str) -> Space:
 def _cache(path: str, room: str) -> Cache:
     directory = nearest(path)
     same = os.stat(directory).st_dev == os.stat(room).st_dev
+    mounted = mount.mount_of(directory)
     cache = Cache(
         path=path,
         exists=os.path.isdir(path),
         writable=os.access(directory, os.W_OK),
-        kind=mount.mount_of(directory).kind,
+        kind=mounted.kind,
         same_filesystem=same,
         same_owner=os.stat(directory).st_uid == os.geteuid(),
         link=None,
@@ -136,7 +137,7 @@ def _cache(path: str, room: str) -> Cache:
             return cache._replace(
                 link=attempt(os.link, f"{work}/file", f"{room}/link"),
                 clone=attempt(clone, f"{work}/file", f"{room}/clone"),
-                lock=_lockable(f"{work}/file"),
+                lock=_lockable(f"{work}/file", mounted.local_flock),
             )
     except NotWritableError:
         return cache
@@ -144,7 +145,9 @@ def _cache(path: str, room: str) -> Cache:
         return cache._replace(link=error_name(error))
 
 
-def _lockable(path: str) -> str:
+def _lockable(path: str, local: str) -> str:
+    if local:
+        return f"flock stays within this node: {local}"
     from envsync.coordination import flock
     from envsync.errors import EnvsyncError
 

@@ -7,6 +7,7 @@ Everything else is real: processes, files, and what the calls do that are let th
 - `below`: the directory; calls on other paths are let through
 - `flock`, `flock_sh`: the name of an error for all locks, or for shared ones; "lie": granted without locking;
   "ex": shared ones are made exclusive
+- `mount`: what the mount table says of the filesystem of the directory: its kind and one option
 - `link`, `rename_dir`: the name of an error for hard links, for renames of directories
 - `rename`: [error, times, after]: so many renames fail, after so many that do not
 - `lease_seconds`: instead of `envsync.coordination.lease.SECONDS`
@@ -45,6 +46,10 @@ class Faults:
             setattr(os, name, faulty)
             setattr(posix, name, faulty)
         fcntl.flock = self._made(self.flock, fcntl.flock)
+        if "mount" in self.spec:
+            from envsync.coordination import mount
+
+            mount.read = self._made(self.read, mount.read)
         if "lease_seconds" in self.spec:
             from envsync.coordination import lease
 
@@ -74,6 +79,13 @@ class Faults:
         if answer == "lie":
             return None
         return fail(answer) if answer else original(file, how)
+
+    def read(self, original: Callable[..., str], path: str) -> str:
+        if path != "/proc/self/mountinfo":
+            return original(path)
+        device = os.stat(self.below).st_dev
+        kind, option = self.spec["mount"]
+        return f"30 1 {os.major(device)}:{os.minor(device)} / / rw - {kind} server:/ rw,{option}\n{original(path)}"
 
     def _lose(self) -> None:
         for fd in map(int, os.listdir("/proc/self/fd")):

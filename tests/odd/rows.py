@@ -62,6 +62,15 @@ ROWS = (
         ("unsafe", "flock grants"),
     ),
     Row(
+        "flock stays within the node, as the mount table says",
+        (),  # what the lab mounts is none of these kinds
+        {"mount": ["nfs", "local_lock=flock"]},
+        "lease",
+        False,
+        r"flock stays within the node \(nfs, local_lock=flock\)",
+        ("unsafe", "flock stays within this node"),
+    ),
+    Row(
         "shared locks alone are refused",
         ("flock_sh=ENOLCK",),
         {"flock_sh": "ENOLCK"},

@@ -112,13 +112,41 @@ def test_a_leader_is_seen_without_shared_locks(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, *status, **faults)[1])["leader"] is None
 
 
-def test_a_cache_whose_locks_lie_is_not_cleaned(tmp_path: Path) -> None:
-    """Its users could not be kept out."""
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"flock": "lie"}, "has no locks"),
+        ({"flock": "ENOSYS"}, "has no locks"),
+        ({"flock": "", "mount": ["nfs", "nolock"]}, "on its mount (nfs, nolock) flock stays within this node"),
+        ({"flock": "", "mount": ["fuse.sshfs", ""]}, "on its mount (fuse.sshfs) flock stays within this node"),
+    ],
+)
+def test_a_cache_whose_users_cannot_be_kept_out_is_not_cleaned(
+    tmp_path: Path, fault: dict[str, object], why: str
+) -> None:
+    """Neither by `clean` nor by `prune`; one is told why and what to do. What removes nothing in use still works."""
     cache = ("--cache-dir", str(tmp_path / "cache"))
-    assert sync(tmp_path, *cache, flock="lie")[0] == 0
+    assert sync(tmp_path, *cache, **fault)[0] == 0
     before = sorted((tmp_path / "cache" / "v1" / "wheels").iterdir())
     assert before
-    for lie in ("lie", "ENOSYS"):
-        status, _, err = run(tmp_path, "cache", "clean", *cache, flock=lie)
-        assert (status, "has no locks" in err) == (125, True), err
+    for words in (["clean"], ["prune", "--older-than", "0"]):
+        status, out, err = run(tmp_path, "cache", *words, *cache, **fault)
+        assert (status, out) == (125, "")
+        assert why in err
+        assert f"`{tmp_path}/cache`" in err
+        assert "hint: " in err
+    for words in (["clean", "--dry-run"], ["prune", "--older-than", "0", "--dry-run"], ["size"], ["verify"]):
+        status, out, err = run(tmp_path, "cache", *words, *cache, **fault)
+        assert (status, f"{len(before)} wheels" in out, err) == (0, True, "")
     assert sorted((tmp_path / "cache" / "v1" / "wheels").iterdir()) == before
+
+
+def test_doctor_says_that_flock_stays_within_the_node(tmp_path: Path) -> None:
+    """Both of the environment and of the cache, and what follows for each."""
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    mount = {"flock": "", "mount": ["nfs", "nolock"]}
+    status, out, err = run(tmp_path, "doctor", "--env", ".venv", "--json", *cache, **mount)
+    found = {each["subject"]: each["text"] for each in json.loads(out)["findings"] if each["level"] != "fine"}
+    assert (status, json.loads(out)["safe"]) == (1, False), err
+    assert "flock stays within this node (nfs, nolock): environments are locked by a lease" in found["locks"]
+    assert "(flock stays within this node: nfs, nolock): it is used, but not cleaned" in found["cache"]

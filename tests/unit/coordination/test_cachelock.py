@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from envsync.cache.store import Store
-from envsync.coordination import cachelock, flock
+from envsync.coordination import cachelock, flock, mount
 from envsync.coordination.cachelock import exclude, share
 from envsync.errors import LockingError, WaitTimeoutError
 
@@ -223,6 +223,23 @@ def test_without_flock_a_cache_is_used_and_not_cleaned(root: str, monkeypatch: p
     assert share(root, ignore) is None
     with pytest.raises(LockingError, match=f"cache `{root}` cannot be cleaned"), exclude(root, ignore):
         raise AssertionError
+
+
+def test_a_cache_whose_lock_stays_within_the_node_is_not_cleaned(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not even tried: the lock would be granted. Who syncs shares it, for the cleaners of this node."""
+    device = os.stat(root).st_dev
+    table = f"30 1 {os.major(device)}:{os.minor(device)} / /shared rw - {{}} server:/ rw,{{}}\n"
+    monkeypatch.setattr(mount, "read", lambda _: table.format("nfs4", "local_lock=all"))
+    with pytest.raises(LockingError, match=r"on its mount \(nfs4, local_lock=all\)") as caught, exclude(root, ignore):
+        raise AssertionError
+    assert f"cache `{root}` cannot be cleaned" in caught.value.message
+    assert "while nothing is being synced" in (caught.value.hint or "")
+    held = share(root, ignore)
+    assert held is not None
+    held.release()
+    monkeypatch.setattr(mount, "read", lambda _: table.format("nfs4", "local_lock=none"))
+    with exclude(root, ignore, timeout=0):
+        assert flock.acquire_nowait(cachelock.lock_path(root), shared=True) is None
 
 
 @pytest.mark.parametrize("gate", [True, False])
