@@ -8,6 +8,10 @@ from collections.abc import Container, Iterator
 from envsync import replace
 from envsync.environment import Environment
 
+TAKERS = ("lease.break.", "lease.restore.")
+"""How the names of filelock's files begin that whoever takes a dead lease exchanges with it, and then removes."""
+TAKER_SECONDS = 300.0
+"""After which such a file is nobody's any more: longer than a lease lasts unrefreshed, and than clocks may differ."""
 OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking", "lease")
 """How the names of state files begin."""
 
@@ -18,6 +22,7 @@ def find(environment: Environment) -> Iterator[str]:
         for name in _names(directory):
             if name.endswith(replace.SUFFIX) and name.startswith((*OUR_FILES, ".gitignore", "CACHEDIR.TAG")):
                 yield f"{directory}/{name}"
+    yield from _abandoned_takers(environment)
     for parent in _workplaces(environment):
         for name in [] if os.path.islink(parent) else _names(parent):
             yield f"{parent}/{name}"
@@ -31,6 +36,28 @@ def sweep(environment: Environment, *, spare: Container[str] = ()) -> None:
     for path in find(environment):
         if os.path.basename(path) not in spare:
             replace.discard_tree(path)
+
+
+def _abandoned_takers(environment: Environment) -> Iterator[str]:
+    """Name what was left by processes that died while they took a lease.
+
+    One that lives is about to exchange its file for the lease, or has a live lease in it for an instant, to be put
+    back: that one is refreshed. So only what is much older than the latest file there is left over. A taker that was
+    stopped for so long and goes on finds its file missing, and has not taken anything.
+    """
+    names = _names(environment.state)
+    if not any(name.startswith(TAKERS) for name in names):
+        return
+    times = {}
+    for name in names:
+        try:
+            times[name] = os.lstat(f"{environment.state}/{name}").st_mtime
+        except OSError:
+            pass  # gone meanwhile
+    latest = max(times.values(), default=0.0)
+    for name, changed in times.items():
+        if name.startswith(TAKERS) and latest - changed > TAKER_SECONDS:
+            yield f"{environment.state}/{name}"
 
 
 def _workplaces(environment: Environment) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from envsync.coordination import leftovers
+from envsync.coordination.lease import Contender
 from envsync.environment import Environment
-from tests.unit.coordination.scene import SITE
+from tests.unit.coordination.scene import LIVENESS_SECONDS, SITE, helper
 
 DEAD = (
     ".envsync/stamp.4711.new",
@@ -128,3 +130,64 @@ def test_what_resists(littered: Environment, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.undo()
     leftovers.sweep(littered)
     assert there(littered, DEAD) == set()
+
+
+LEAD = """\
+from envsync.coordination.lease import Contender
+from envsync.environment import Environment
+held = Contender(Environment(sys.argv[1])).acquire_nowait()
+print("held" if held else "not held", flush=True)
+sys.stdin.read()
+"""
+"""A helper that takes a lease."""
+DIE_TAKING = (
+    """\
+import glob, os, signal
+def die(*_event):
+    if "busy" not in globals():
+        globals()["busy"] = True
+        if glob.glob(sys.argv[1] + "/.envsync/lease.break.*"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        del globals()["busy"]
+sys.addaudithook(die)
+"""
+    + LEAD
+)
+"""A helper that dies as soon as it has made the file to take a dead lease with."""
+
+
+def test_what_died_while_it_took_a_lease(environment: Environment) -> None:
+    """Its file stays for as long as it might be of a taker that lives; then the next leader's sweep removes it."""
+    with helper(LEAD, environment.path) as leader:
+        assert leader.hear() == "held"
+        leader.kill()
+    with helper(DIE_TAKING, environment.path) as taker:
+        assert taker.hear() == ""
+        assert taker.process.wait(LIVENESS_SECONDS) == -signal.SIGKILL
+    (left,) = Path(environment.state).glob("lease.break.*")
+    held = Contender(environment).acquire_nowait()
+    assert held is not None
+    leftovers.sweep(environment)
+    assert left.exists()
+    then = left.stat().st_mtime - leftovers.TAKER_SECONDS - 1
+    os.utime(left, (then, then))
+    assert list(leftovers.find(environment)) == [str(left)]
+    leftovers.sweep(environment)
+    assert not left.exists()
+    assert held.is_in_place()
+    held.release()
+
+
+@pytest.mark.parametrize("name", ["lease.break.4711.a1b2", "lease.restore.4711.a1b2"])
+def test_a_lease_that_is_moved_for_an_instant(environment: Environment, name: str) -> None:
+    """What a living holder refreshes is spared, under whatever name, and however old all else is."""
+    moved = Path(environment.state, name)
+    moved.touch()
+    for path in Path(environment.state).iterdir():
+        os.utime(path, (1e9, 1e9))
+    os.utime(moved, (1e9 - leftovers.TAKER_SECONDS, 1e9 - leftovers.TAKER_SECONDS))
+    leftovers.sweep(environment)
+    assert moved.exists()
+    os.utime(moved, (1e9 - leftovers.TAKER_SECONDS - 1, 1e9 - leftovers.TAKER_SECONDS - 1))
+    leftovers.sweep(environment)
+    assert not moved.exists()
