@@ -1,7 +1,9 @@
 """`<env>/.envsync/locking`: how an environment is locked, as its first leader has decided for all hosts.
 
 The record is made by link(2), which fails if another one is there, or where there are no links by O_EXCL. One that was
-torn by a crash of the latter kind is taken away after a while, by a rename that only one can win.
+torn by a crash of the latter kind is taken away after a while, by a rename that only one can win. It has its beginning,
+or nothing. Any other that is not what is written here is damaged, and refused: others may hold a lock by what it said,
+and to decide anew could let two lead.
 
 Imports what a waiter may.
 """
@@ -21,13 +23,19 @@ from envsync.coordination import processes, statefile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from envsync.environment import Environment
+    from envsync.errors import LockingError
 
 FLOCK, LEASE = "flock", "lease"
 SUFFIX = ".new"
 """Of temporary files; a later leader sweeps what a dead process left."""
 TORN_SECONDS = 2.0
 """After which a record without its content is one that nobody is writing any more."""
+BEGINNING = b'{\n"format": '
+LINES = 6
+"""Of a record, before its last one."""
 PASSING = frozenset({errno.ESTALE, errno.EEXIST})
 """What network filesystems answer for a moment."""
 
@@ -54,38 +62,73 @@ WORKS = Locking()
 def read(environment: Environment) -> Locking | None:
     """Read how an environment is locked; None if nobody has decided yet, or the record is torn.
 
-    :raises LockingError: a newer envsync has decided in a way that this one does not know
+    :raises LockingError: a newer envsync has decided in a way that this one does not know, or the record is damaged
     :raises FilesystemError: it cannot be read
     """
-    data = b""
-    for attempt in range(20):
-        try:
-            fd = os.open(environment.locking, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                data = os.read(fd, 1 << 16)
-            finally:
-                os.close(fd)
-            break
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            if error.errno not in PASSING or attempt == 19:
-                from envsync.errors import FilesystemError
-
-                raise FilesystemError("read", environment.locking, error) from error
-            time.sleep(0.05)
+    data = _read(environment.locking)
+    if _is_torn(data):
+        return None
     value = statefile.parse(data)
-    kind, in_use = value.get("kind"), value.get("in_use")
-    if value.get("format", statefile.FORMAT) != statefile.FORMAT or (value and kind not in (FLOCK, LEASE)):
+    if statefile.number(value, "format") > statefile.FORMAT:
         from envsync.errors import LockingError
 
         raise LockingError(
             f"environment `{environment.path}` is locked in a way that this envsync does not know",
             hint="use the newer envsync that has made it",
         )
-    if not value:
+    locking = _understood(value)
+    if locking is None:
+        raise _damaged(environment)
+    return locking
+
+
+def _read(path: str) -> bytes:
+    """Read a record; empty if there is none."""
+    for attempt in range(20):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(fd, 1 << 16)
+            finally:
+                os.close(fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return b""
+        except OSError as error:
+            if error.errno not in PASSING or attempt == 19:
+                from envsync.errors import FilesystemError
+
+                raise FilesystemError("read", path, error) from error
+            time.sleep(0.05)
+    raise AssertionError("unreachable")
+
+
+def _is_torn(data: bytes) -> bool:
+    """Tell whether a record is not there, or only its beginning: it is being written, or its writer died over it.
+
+    What a network filesystem or a lost node has not written yet may be zeros.
+    """
+    begun = data.rstrip(b"\0")
+    ended = begun.endswith(b"}\n") or begun.count(b"\n") > LINES
+    return not ended and begun[: len(BEGINNING)] == BEGINNING[: len(begun)]
+
+
+def _understood(value: Mapping[str, object]) -> Locking | None:
+    """Return what a record of this format says; None if that is nothing that is ever written."""
+    kind, in_use, reason = value.get("kind"), value.get("in_use"), value.get("reason")
+    sound = value.get("format") == statefile.FORMAT and isinstance(in_use, bool) and isinstance(reason, str)
+    if not sound or kind not in (FLOCK, LEASE) or (kind == LEASE and in_use):
         return None
-    return Locking(str(kind), in_use=in_use is True, reason=statefile.text(value, "reason"))
+    return Locking(str(kind), in_use=in_use is True, reason=str(reason))
+
+
+def _damaged(environment: Environment) -> LockingError:
+    from envsync.errors import LockingError
+
+    return LockingError(
+        f"cannot tell how environment `{environment.path}` is locked: its record `{environment.locking}` is damaged",
+        hint=f"once nobody syncs it or runs in it, on any host: rm '{environment.locking}'; the next sync finds out "
+        "anew how to lock it",
+    )
 
 
 def record(environment: Environment, found: Locking) -> Locking:
@@ -149,12 +192,12 @@ def _take_away_torn(path: str) -> None:
         os.rename(path, aside)
         fd = os.open(aside, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            whole = statefile.parse(os.read(fd, 1 << 16))
+            torn = _is_torn(os.read(fd, 1 << 16))
         finally:
             os.close(fd)
-        if whole:
-            os.rename(aside, path)  # it was replaced by a good one just before
-        else:
+        if torn:
             os.unlink(aside)
+        else:
+            os.rename(aside, path)  # it was replaced by a whole one just before
     except FileNotFoundError:
         pass  # another one did it

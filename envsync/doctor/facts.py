@@ -102,7 +102,8 @@ class Facts(NamedTuple):
     network: bool
     """Other hosts may share it."""
     recorded: str
-    """How the environment is locked by its record: "flock", "lease", or empty if nobody has decided."""
+    """How the environment is locked by its record: "flock" or "lease"; "unknown" if it cannot be used, empty if nobody
+    has decided."""
     space: Space
     locks: Locks | None = None
     names: Names | None = None

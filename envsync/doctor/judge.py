@@ -86,7 +86,7 @@ def fault_of_shared(locks: Locks) -> str:
 def _locks(locks: Locks, recorded: str, *, blind: bool) -> Iterator[Finding]:
     fault = fault_of_flock(locks)
     if recorded == "unknown":
-        yield Finding(UNSAFE, "locks", "how the environment is locked cannot be read", "use the envsync that made it")
+        yield Finding(UNSAFE, "locks", "how the environment is locked cannot be read", "`envsync check` there says why")
     elif fault and recorded == "flock":
         text = f"other hosts lock this environment by flock, and here {fault}: it is refused from here"
         yield Finding(UNSAFE, "locks", text, "mount it here as it is mounted there, or use another environment")

@@ -62,7 +62,8 @@ class TestRecord:
 
         def decide(number: int) -> None:
             start.wait()
-            said.append(record(environment, Locking((FLOCK, LEASE)[number % 2])).kind)
+            found = Locking(FLOCK) if number % 2 else Locking(LEASE, in_use=False)
+            said.append(record(environment, found).kind)
 
         threads = [threading.Thread(target=decide, args=(number,)) for number in range(8)]
         for thread in threads:
@@ -92,14 +93,65 @@ class TestRecord:
 class TestRead:
     """Reading."""
 
-    @pytest.mark.parametrize("change", [{"format": 2}, {"kind": "magic"}])
+    @pytest.mark.parametrize("change", [{"format": 2}, {"format": 2, "kind": "magic"}, {"format": 17, "in_use": None}])
     def test_a_newer_one_is_refused(self, environment: Environment, change: dict[str, Any]) -> None:
         """Who does not understand how others lock must not lock otherwise."""
         record(environment, Locking())
         value = {**json.loads(Path(environment.locking).read_text()), **change}
         Path(environment.locking).write_text(json.dumps(value))
-        with pytest.raises(LockingError, match="does not know"):
+        with pytest.raises(LockingError, match="does not know") as caught:
             read(environment)
+        assert "newer envsync" in (caught.value.hint or "")
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda data: data.replace(b"flock", b"flocj"),
+            lambda data: data.replace(b"flock", b"lease"),  # which no shared locks go with
+            lambda data: data.replace(b"true", b"null"),
+            lambda data: data.replace(b'"format": 1', b'"format": "1"'),
+            lambda data: data.replace(b'"format": 1', b'"format": 0'),
+            lambda data: data.replace(b'"reason": ""', b'"reason": 7'),
+            lambda data: data.replace(b'"in_use"', b'"in-use"'),
+            lambda data: data.replace(b"{", b"[").replace(b"}", b"]"),
+            lambda data: data.replace(b"}", b"|"),
+            lambda data: b"\xff" + data[1:],
+            lambda data: data + b"\0",
+            lambda data: data + data,
+            lambda _: b"flock\n",
+            lambda _: b"{}",
+            lambda _: b"[]",
+            lambda _: b"null",
+        ],
+    )
+    def test_a_damaged_one_is_refused(self, environment: Environment, damage: Callable[[bytes], bytes]) -> None:
+        """It is named as what it is, with what to do, and is not decided anew: others may lock by what it said."""
+        record(environment, Locking())
+        path = Path(environment.locking)
+        before = path.read_bytes()
+        damaged = damage(before)
+        assert damaged != before
+        path.write_bytes(damaged)
+        for call in (lambda: read(environment), lambda: record(environment, Locking(LEASE, in_use=False))):
+            with pytest.raises(LockingError, match=f"`{environment.locking}` is damaged") as caught:
+                call()
+            assert f"rm '{environment.locking}'" in (caught.value.hint or "")
+            assert "newer" not in f"{caught.value} {caught.value.hint}"
+        assert path.read_bytes() == damaged
+        path.unlink()
+        assert record(environment, Locking()).kind == FLOCK
+
+    def test_every_beginning_is_torn(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However far its writer came, and with zeros for what is not written yet: then it is decided anew."""
+        monkeypatch.setattr(lockrecord, "TORN_SECONDS", 0.0)
+        record(environment, Locking(FLOCK, in_use=False, reason="why {"))
+        path = Path(environment.locking)
+        whole = path.read_bytes()
+        for length in range(len(whole) - 1):  # without its last line break it says all that it has to say
+            for zeros in (0, len(whole) - length):
+                path.write_bytes(whole[:length] + bytes(zeros))
+                assert read(environment) is None, whole[:length]
+        assert record(environment, Locking(LEASE, in_use=False)).kind == LEASE
 
     @pytest.mark.parametrize("cause", [errno.ESTALE, errno.EEXIST])
     def test_what_passes_is_waited_for(
