@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 from contenders import ENVSYNC, UV, Bench, Envsync, Uv
-from measure import Command, CommandFailedError, Row, run
+from measure import Command, CommandFailedError, Row, run, started
 
 ROUNDS = 9
 
@@ -76,15 +75,7 @@ def one_round(
 
 def kill_after(command: Command, seconds: float) -> None:
     """Start a command and kill it and its processes after a while, wherever it is by then."""
-    process = subprocess.Popen(
-        command.words,
-        cwd=command.directory,
-        env=command.variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = started(command)
     time.sleep(seconds)
     try:
         os.killpg(process.pid, signal.SIGKILL)

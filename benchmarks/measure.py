@@ -82,6 +82,19 @@ class CommandFailedError(MeasuringError):
         super().__init__(f"`{command}` {how}, in `{command.directory}`:\n{said}")
 
 
+def started(command: Command, stderr: IO[bytes] | int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, so that it can be killed with all that it starts."""
+    return subprocess.Popen(
+        command.words,
+        cwd=command.directory,
+        env=command.variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
 def run(command: Command, time_limit: float) -> Outcome:
     """Run a command that has to succeed.
 
@@ -90,15 +103,7 @@ def run(command: Command, time_limit: float) -> Outcome:
     """
     with tempfile.TemporaryFile() as stderr:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            command.words,
-            cwd=command.directory,
-            env=command.variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
+        process = started(command, stderr)
         with killed_after(time_limit, [process.pid]) as expired:
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - start
@@ -202,15 +207,7 @@ def run_for(commands: Sequence[Command], begin: float, end: float, time_limit: f
     with killed_after(end + time_limit, pids), tempfile.TemporaryFile() as stderr:
         start = time.monotonic()
         for command in commands:
-            process = subprocess.Popen(
-                command.words,
-                cwd=command.directory,
-                env=command.variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            process = started(command, stderr)
             process.returncode = 0  # it is waited for here, where it is seen whether it ended by itself
             pids.append(process.pid)
         time.sleep(max(0.0, start + begin - time.monotonic()))

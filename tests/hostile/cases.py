@@ -29,6 +29,8 @@ ENTRY_POINTS = f"{SITE}/{INFO}/entry_points.txt"
 METADATA = f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: hostile\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 MEGABYTE = 1024 * 1024
+KEEPS = "it wants to put `{}` where the environment keeps its own files"
+"""The refusal of what no wheel may replace."""
 
 Rows = list[tuple[str, str, str]]
 Content = str | bytes
@@ -73,6 +75,15 @@ class Case:
         """All files that it puts into the environment, if it is accepted."""
         metadata = ("METADATA", "WHEEL", "RECORD", "INSTALLER", "REQUESTED")
         return {f"{SITE}/{NAME}/__init__.py", *(f"{SITE}/{INFO}/{name}" for name in metadata), *self.files}
+
+
+def coming_twice(name: str, claim: str, path: str, **options: Any) -> Case:
+    """Return the case of a wheel with a file that would be installed from two of its members.
+
+    :param path: as the refusal names it, with the scheme in front
+    :param options: of the wheel, as for `entries`
+    """
+    return Case(name, claim, wheel(**options), refused=f"once installed, it has `{path}` twice")
 
 
 def wheel(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tests.hostile.cases import DATA, ENTRY_POINTS, NAME, SITE, Case, Content, wheel
+from tests.hostile.cases import DATA, ENTRY_POINTS, KEEPS, NAME, SITE, Case, Content, coming_twice, wheel
 
 SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
 LIB = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}"
 DEEP = f"data/{LIB}/site-packages"
 """Site-packages by way of the data scheme."""
 DEEP64 = DEEP.replace("lib", "lib64", 1)
-KEEPS = "it wants to put `{}` where the environment keeps its own files"
 
 
 def cases() -> list[Case]:
@@ -59,35 +58,33 @@ def _schemes() -> list[Case]:
             wheel(data={"data/lib64/pkgconfig/x.pc": ""}),
             files=("lib/pkgconfig/x.pc",),
         ),
-        Case(
+        coming_twice(
             "data-lib64-and-lib",
             "So that one file may come twice.",
-            wheel(data={"data/lib64/x": "1", "data/lib/x": "2"}),
-            refused="once installed, it has `data/lib/x` twice",
+            "data/lib/x",
+            data={"data/lib64/x": "1", "data/lib/x": "2"},
         ),
-        Case(
+        coming_twice(
             "data-and-root",
             "A file comes once, by whichever way.",
-            wheel(data={f"platlib/{NAME}/__init__.py": "evil"}),
-            refused=f"once installed, it has `library/{NAME}/__init__.py` twice",
+            f"library/{NAME}/__init__.py",
+            data={f"platlib/{NAME}/__init__.py": "evil"},
         ),
-        Case(
+        coming_twice(
             "data-data-and-root",
             "By the data scheme, too.",
-            wheel(data={f"{DEEP}/{NAME}/__init__.py": "evil"}),
-            refused=f"once installed, it has `library/{NAME}/__init__.py` twice",
+            f"library/{NAME}/__init__.py",
+            data={f"{DEEP}/{NAME}/__init__.py": "evil"},
         ),
-        Case(
-            "data-data-and-scripts",
-            "Scripts, too.",
-            wheel(data={"scripts/tool": "1", "data/bin/tool": "2"}),
-            refused="once installed, it has `scripts/tool` twice",
+        coming_twice(
+            "data-data-and-scripts", "Scripts, too.", "scripts/tool", data={"scripts/tool": "1", "data/bin/tool": "2"}
         ),
-        Case(
+        coming_twice(
             "data-data-and-entry-point",
             "And entry points.",
-            wheel(data={"data/bin/tool": "2"}, entry_points=f"[console_scripts]\ntool = {NAME}:main\n"),
-            refused="once installed, it has `scripts/tool` twice",
+            "scripts/tool",
+            data={"data/bin/tool": "2"},
+            entry_points=f"[console_scripts]\ntool = {NAME}:main\n",
         ),
         Case(
             "data-scripts-and-entry-point",

@@ -17,6 +17,7 @@ from tests.hostile.cases import (
     Case,
     Content,
     Rows,
+    coming_twice,
     row,
     wheel,
 )
@@ -251,23 +252,23 @@ def _record() -> list[Case]:
             ),
             refused=f"`{NAME}/__pycache__/x.pyc` does not have the hash that its RECORD says",
         ),
-        Case(
+        coming_twice(
             "record-by-the-back-door",
             "RECORD cannot come by way of the .data directory.",
-            wheel(data={f"purelib/{own}": "evil,,\n"}),
-            refused=f"once installed, it has `library/{own}` twice",
+            f"library/{own}",
+            data={f"purelib/{own}": "evil,,\n"},
         ),
-        Case(
+        coming_twice(
             "record-by-another-back-door",
             "Nor by its data scheme.",
-            wheel(data={f"data/lib/python3.11/site-packages/{own}": "evil,,\n"}),
-            refused=f"once installed, it has `library/{own}` twice",
+            f"library/{own}",
+            data={f"data/lib/python3.11/site-packages/{own}": "evil,,\n"},
         ),
-        Case(
+        coming_twice(
             "origin-by-the-back-door",
             "Nor can direct_url.json.",
-            wheel(data={f"platlib/{INFO}/direct_url.json": "{}"}),
-            refused=f"once installed, it has `library/{INFO}/direct_url.json` twice",
+            f"library/{INFO}/direct_url.json",
+            data={f"platlib/{INFO}/direct_url.json": "{}"},
         ),
         Case(
             "origin",
@@ -280,11 +281,11 @@ def _record() -> list[Case]:
             wheel(info_files={"direct_url.json/x": ""}),
             refused=f"once installed, `library/{INFO}/direct_url.json` is both a file and a directory",
         ),
-        Case(
+        coming_twice(
             "installer-by-the-back-door",
             "The wheel cannot say who installed it.",
-            wheel(data={f"purelib/{INFO}/INSTALLER": "pip\n"}),
-            refused=f"once installed, it has `library/{INFO}/INSTALLER` twice",
+            f"library/{INFO}/INSTALLER",
+            data={f"purelib/{INFO}/INSTALLER": "pip\n"},
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.cases import ENTRY_POINTS, NAME, Case, Content, wheel
+from tests.hostile.cases import ENTRY_POINTS, KEEPS, NAME, Case, Content, coming_twice, wheel
 
 SECTION = "[console_scripts]\n"
 MAIN = f"{NAME}:main"
@@ -10,7 +10,6 @@ NO_FILE = "entry point `.*` in console_scripts is not the name of a file"
 NO_FUNCTION = "entry point `(?s:.*)` in console_scripts does not name a function"
 NO_TEXT = "its entry_points.txt cannot be read: .*"
 SPACE = "entry point `.*` in console_scripts has a space in its name"
-KEEPS = "it wants to put `{}` where the environment keeps its own files"
 
 _NAMES: dict[str, tuple[str, str, str]] = {
     "dots": ("A script is in `bin`.", "../evil", NO_FILE),
@@ -90,11 +89,11 @@ def cases() -> list[Case]:
     ]  # fmt: skip
     alike = "once installed, `scripts/x` and `scripts/X` are one file where case or Unicode form does not count"
     found += [
-        Case(
+        coming_twice(
             "script-two-sections",
             "A console script and a gui script are two files.",
-            wheel(entry_points=f"{SECTION}x = {MAIN}\n[gui_scripts]\nx = {MAIN}\n"),
-            refused="once installed, it has `scripts/x` twice",
+            "scripts/x",
+            entry_points=f"{SECTION}x = {MAIN}\n[gui_scripts]\nx = {MAIN}\n",
         ),
         Case(
             "script-two-cases",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +64,24 @@ def write_failure(environment: Environment, request: Request, **changes: object)
         "pid": 7,
     }
     replace.write(environment.failure, json.dumps({"format": 1, "failures": [{**failure, **changes}]}).encode())
+
+
+def end_before_second_try(
+    leader: Flock, leave_word: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Let the leader leave word and end between a waiter's look and its second try. Returns the tries, as they come."""
+    original = flock.acquire_nowait
+    tries: list[str] = []
+
+    def acquire(path: str, *, shared: bool, create: bool = True) -> Flock | None:
+        tries.append(path)
+        if len(tries) == 2:
+            leave_word()
+            leader.release()
+        return original(path, shared=shared, create=create)
+
+    monkeypatch.setattr(flock, "acquire_nowait", acquire)
+    return tries
 
 
 class TestLead:
@@ -344,17 +363,7 @@ class TestFailure:
     ) -> None:
         """Who gets the lock just after the leader failed does not repeat it, but shares the failure, too."""
         original = flock.acquire_nowait
-        tries = 0
-
-        def acquire(path: str, *, shared: bool, create: bool = True) -> Flock | None:
-            nonlocal tries
-            tries += 1
-            if tries == 2:  # between the waiter's look at the failure and its try
-                write_failure(environment, request_)
-                leader.release()
-            return original(path, shared=shared, create=create)
-
-        monkeypatch.setattr(flock, "acquire_nowait", acquire)
+        end_before_second_try(leader, lambda: write_failure(environment, request_), monkeypatch)
         before = len(descriptors())
         with pytest.raises(SharedFailureError):
             lead_or_wait(request_, environment)
@@ -480,23 +489,12 @@ class TestTurn:
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A leader that ends writes down whose turn it is, then lets go: who looked just before does not slip in."""
-        original = flock.acquire_nowait
-        tries = 0
-
-        def acquire(path: str, *, shared: bool, create: bool = True) -> Flock | None:
-            nonlocal tries
-            tries += 1
-            if tries == 2:  # between the waiter's look at the turn and its try
-                write_turn(environment, "theirs")
-                leader.release()
-            return original(path, shared=shared, create=create)
-
-        monkeypatch.setattr(flock, "acquire_nowait", acquire)
+        tries = end_before_second_try(leader, lambda: write_turn(environment, "theirs"), monkeypatch)
         wait = Wait(request_, environment)
         assert wait.begin() is None
         clock.now += 2 * TRY_SECONDS
         assert wait.look() is None
-        assert tries == 2
+        assert len(tries) == 2
         wait.end()
 
     def test_over_a_network(

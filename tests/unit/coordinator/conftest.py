@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from envsync.coordination.goal import Seeker
 from tests.unit.coordinator.program import Gate
 
 
@@ -38,3 +39,10 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.open()
+
+
+@pytest.fixture
+def seeking(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """A gate before each leader's first step: finding out what the environment is to become."""
+    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
+    return gate

@@ -134,6 +134,11 @@ async def sync_in_thread(lock: Path, env: Path) -> envsync.SyncResult:
     return await to_thread.run_sync(lambda: envsync.sync(lock, env=env))
 
 
+async def sync_in_task(coordinator: envsync.Coordinator, env: Path, lock: Path = LOCK) -> None:
+    """Sync by a coordinator, for a task group to start."""
+    await coordinator.sync(lock, env=env)
+
+
 async def envsync_process(*arguments: str | os.PathLike[str], **options: Any) -> tuple[int, str, str]:
     """Run an envsync command to its end."""
     return await Process(*arguments, **options).end()

@@ -35,6 +35,7 @@ from tests.unit.coordinator.program import (
     nothing_left,
     our_threads,
     snapshot,
+    sync_in_task,
     sync_in_thread,
     told,
     until,
@@ -64,11 +65,8 @@ def is_free_and_clean(env: Path) -> bool:
     return is_free(env / ".lock") and is_free(env / ".envsync" / "in-use") and left_over(env) == []
 
 
-async def test_cancelling_one_caller_leaves_the_sync_to_the_others(
-    tmp_path: Path, gate: Gate, log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancelling_one_caller_leaves_the_sync_to_the_others(tmp_path: Path, seeking: Gate, log: Path) -> None:
     """Three share a sync, two leave, the third gets it: it was never interrupted."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
     ear = Ear()
     with nothing_left():
@@ -78,8 +76,8 @@ async def test_cancelling_one_caller_leaves_the_sync_to_the_others(
             scopes[0].cancel()
             scopes[2].cancel()
             await until_shared(coordinator, 1)
-            await gate.reach()
-            gate.open()
+            await seeking.reach()
+            seeking.open()
     assert [event.result.outcome for event in ear.of(events.Finished)] == ["synced"]
     assert not ear.of(events.Cancelled)
     assert (told(log).count("started"), told(log).count("synced")) == (1, 1)
@@ -136,19 +134,18 @@ async def test_cancelling_the_making_of_an_environment_leaves_none_that_is_curre
 
 
 async def test_other_processes_take_over_when_the_last_caller_has_left(
-    tmp_path: Path, gate: Gate, log: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seeking: Gate, log: Path
 ) -> None:
     """A sync that is given up is no failure for those who wait for it elsewhere."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
     async with envsync.Coordinator() as coordinator, anyio.create_task_group() as group:
         scope = await group.start(cancellable, coordinator, LOCK, env)
-        await gate.reach()
+        await seeking.reach()
         processes = [Process("run", "--lock", LOCK, "--env", env, "--", "greet") for _ in range(3)]
         for process in processes:
             await process.says("waiting for pid")
         scope.cancel()
-        gate.open()
+        seeking.open()
         ends = [await process.end() for process in processes]
     assert [(status, out) for status, out, _ in ends] == [(0, "HELLO, WORLD!\n")] * 3
     assert (told(log).count("synced"), told(log).count("failed"), told(log).count("took_over")) == (1, 0, 0)
@@ -256,12 +253,8 @@ async def test_cancelling_a_download_that_never_begins_leaves_nothing(tmp_path: 
     assert list((cache / "v1" / "tmp").iterdir()) == []
 
 
-async def test_a_call_right_after_the_last_one_was_cancelled_starts_anew(
-    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_call_right_after_the_last_one_was_cancelled_starts_anew(tmp_path: Path, seeking: Gate) -> None:
     """It does not board what is being given up: it waits for it, and succeeds."""
-    seek = Seeker.seek
-    monkeypatch.setattr(Seeker, "seek", gate.before(seek))
     env = tmp_path / "env"
     ear = Ear()
     results = []
@@ -271,13 +264,13 @@ async def test_a_call_right_after_the_last_one_was_cancelled_starts_anew(
 
     async with envsync.Coordinator(jobs=2, on_event=ear) as coordinator, anyio.create_task_group() as group:
         scope = await group.start(cancellable, coordinator, LOCK, env)
-        await gate.reach()
+        await seeking.reach()
         scope.cancel()
         await until(lambda: not coordinator._flights)
         group.start_soon(call)
         await ear.until(events.Waiting)
         assert not results
-        gate.open()
+        seeking.open()
     assert [type(event) for event in ear.heard if isinstance(event, events.Cancelled | events.Finished)] == [
         events.Cancelled,
         events.Finished,
@@ -335,9 +328,8 @@ async def test_cancelling_the_wait_for_a_slot_ends_it(
 # Leaving
 
 
-async def test_leaving_waits_until_all_is_at_rest(tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_waits_until_all_is_at_rest(tmp_path: Path, seeking: Gate) -> None:
     """With one sync that leads and one that waits, both are given up; no thread, descriptor, task or lock is left."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     led, awaited = tmp_path / "led", tmp_path / "awaited"
     ear = Ear()
     left = anyio.Event()
@@ -353,7 +345,7 @@ async def test_leaving_waits_until_all_is_at_rest(tmp_path: Path, gate: Gate, mo
                 async with coordinator:
                     outside.start_soon(call, led)
                     outside.start_soon(call, awaited)
-                    await gate.reach()
+                    await seeking.reach()
                     await ear.until(events.Waiting)
                 left.set()
 
@@ -363,7 +355,7 @@ async def test_leaving_waits_until_all_is_at_rest(tmp_path: Path, gate: Gate, mo
             assert not left.is_set(), "a thread still works"
             with pytest.raises(RuntimeError, match="async with"):
                 await coordinator.sync(LOCK, env=led)
-            gate.open()
+            seeking.open()
             await left.wait()
             assert is_free_and_clean(led)
     assert {event.env for event in ear.of(events.Cancelled)} == {str(led), str(awaited)}
@@ -386,57 +378,46 @@ async def test_a_call_that_is_just_being_made_when_the_coordinator_is_left_says_
         gate.open()
 
 
-async def test_an_error_in_the_block_gives_up_what_goes_on(
-    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_in_the_block_gives_up_what_goes_on(tmp_path: Path, seeking: Gate) -> None:
     """The error comes out when all is at rest."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
     ear = Ear()
     with nothing_left():
         with pytest.RaisesGroup(pytest.RaisesGroup(ZeroDivisionError)):
             async with envsync.Coordinator(on_event=ear) as coordinator, anyio.create_task_group() as group:
-                group.start_soon(_sync, coordinator, env)
-                await gate.reach()
-                gate.open()
+                group.start_soon(sync_in_task, coordinator, env)
+                await seeking.reach()
+                seeking.open()
                 raise ZeroDivisionError
         assert is_free_and_clean(env)
     assert [type(event) for event in ear.heard][-1] is events.Cancelled
-
-
-async def _sync(coordinator: envsync.Coordinator, env: Path) -> None:
-    await coordinator.sync(LOCK, env=env)
 
 
 # asyncio's own way of cancelling, which does not wait for threads
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_asyncio_cancelling_a_caller(tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_asyncio_cancelling_a_caller(tmp_path: Path, seeking: Gate) -> None:
     """`asyncio.timeout` and `Task.cancel` are as good as a cancel scope."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
     ear = Ear()
     async with envsync.Coordinator(on_event=ear) as coordinator:
         tasks = [asyncio.create_task(coordinator.sync(LOCK, env=env)) for _ in range(3)]
-        await gate.reach()
+        await seeking.reach()
         await until_shared(coordinator, 3)
         tasks[0].cancel()
         await until_shared(coordinator, 2)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await tasks[1]
-        gate.open()
+        seeking.open()
         assert (await tasks[2]).outcome == "synced"
     assert not ear.of(events.Cancelled)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_asyncio_cancelling_the_program_waits_for_rest(
-    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_asyncio_cancelling_the_program_waits_for_rest(tmp_path: Path, seeking: Gate) -> None:
     """However often it is cancelled, as Ctrl-C does, it ends when its threads have."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
     ear = Ear()
 
@@ -446,12 +427,12 @@ async def test_asyncio_cancelling_the_program_waits_for_rest(
 
     with nothing_left():
         task = asyncio.create_task(program())
-        await gate.reach()
+        await seeking.reach()
         for _ in range(3):
             task.cancel()
             await anyio.wait_all_tasks_blocked()
         assert not task.done()
-        gate.open()
+        seeking.open()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert is_free_and_clean(env)

@@ -33,6 +33,7 @@ from tests.unit.coordinator.program import (
     left_over,
     locked,
     nothing_left,
+    sync_in_task,
     sync_in_thread,
     told,
     until,
@@ -70,20 +71,17 @@ async def test_fifty_calls_for_one_environment_share_one_sync(tmp_path: Path, lo
     assert (unverified(env), left_over(env)) == ([], [])
 
 
-async def test_different_environments_run_side_by_side_up_to_jobs(
-    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_different_environments_run_side_by_side_up_to_jobs(tmp_path: Path, seeking: Gate) -> None:
     """Six environments and two jobs: two lead at once, and never a third."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     ear = Ear()
     async with envsync.Coordinator(jobs=2, on_event=ear) as coordinator, anyio.create_task_group() as group:
         for number in range(6):
-            group.start_soon(_sync, coordinator, tmp_path / f"env{number}")
-        await gate.reach(2)
+            group.start_soon(sync_in_task, coordinator, tmp_path / f"env{number}")
+        await seeking.reach(2)
         await ear.until(events.Waiting, 4, message="waiting for other syncs of this process")
-        assert gate.now == 2
-        gate.open()
-    assert (gate.most, gate.reached) == (2, 6)
+        assert seeking.now == 2
+        seeking.open()
+    assert (seeking.most, seeking.reached) == (2, 6)
     assert len(ear.of(events.Finished)) == 6
 
 
@@ -93,7 +91,7 @@ async def test_any_number_may_wait_without_using_the_slots(tmp_path: Path) -> No
     async with envsync.Coordinator(jobs=1, on_event=ear) as coordinator, anyio.create_task_group() as group:
         with locked(tmp_path / "env0"), locked(tmp_path / "env1"), locked(tmp_path / "env2"), locked(tmp_path / "env3"):
             for number in range(4):
-                group.start_soon(_sync, coordinator, tmp_path / f"env{number}")
+                group.start_soon(sync_in_task, coordinator, tmp_path / f"env{number}")
             await ear.until(events.Waiting, 4, message="waiting for ")
             with anyio.fail_after(SECONDS):
                 assert (await coordinator.sync(LOCK, env=tmp_path / "ninth")).outcome == "synced"
@@ -104,10 +102,6 @@ async def test_any_number_may_wait_without_using_the_slots(tmp_path: Path) -> No
     ]
 
 
-async def _sync(coordinator: envsync.Coordinator, env: Path, lock: Path = LOCK) -> None:
-    await coordinator.sync(lock, env=env)
-
-
 async def test_a_leader_that_waits_for_commands_gives_its_slot_back_and_takes_it_again(
     tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,11 +110,11 @@ async def test_a_leader_that_waits_for_commands_gives_its_slot_back_and_takes_it
     ear = Ear()
     async with envsync.Coordinator(jobs=1, on_event=ear) as coordinator, anyio.create_task_group() as group:
         async with coordinator.use(LOCK, env=busy):
-            group.start_soon(_sync, coordinator, busy, NEXT)
+            group.start_soon(sync_in_task, coordinator, busy, NEXT)
             await ear.until(events.Progress, env=str(busy), phase="waiting for commands")
             assert (await coordinator.sync(LOCK, env=other)).outcome == "synced"
             monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
-            group.start_soon(_sync, coordinator, third)
+            group.start_soon(sync_in_task, coordinator, third)
             await gate.reach()
         # The command has ended, but the third has the slot now.
         await ear.until(events.Progress, env=str(busy), phase="waiting for other syncs of this process")
@@ -152,7 +146,7 @@ async def test_who_gives_up_waiting_for_commands_needs_no_slot_for_it(
             async with anyio.create_task_group() as inner:
                 inner.start_soon(give_up)
                 await ear.until(events.Progress, env=str(busy), phase="waiting for commands")
-                group.start_soon(_sync, coordinator, tmp_path / "other")
+                group.start_soon(sync_in_task, coordinator, tmp_path / "other")
                 await gate.reach()
             assert gate.now == 1
             assert (busy / ".envsync" / "stamp").exists()
@@ -175,7 +169,7 @@ async def test_waiting_for_a_slot_after_the_commands_have_ended_counts_for_the_t
             inner.start_soon(give_up)
             await ear.until(events.Progress, env=str(busy), phase="waiting for commands")
             monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
-            group.start_soon(_sync, coordinator, tmp_path / "other")
+            group.start_soon(sync_in_task, coordinator, tmp_path / "other")
             await gate.reach()
         assert (await coordinator.sync(LOCK, env=busy)).outcome == "current"
         gate.open()
@@ -352,7 +346,7 @@ async def test_a_timeout_is_the_calls_own(tmp_path: Path) -> None:
     ear = Ear()
     async with envsync.Coordinator(on_event=ear) as coordinator, anyio.create_task_group() as group:
         with locked(env):
-            group.start_soon(_sync, coordinator, env)
+            group.start_soon(sync_in_task, coordinator, env)
             with pytest.raises(errors.WaitTimeoutError):
                 await coordinator.sync(LOCK, env=env, timeout=0.1)
             assert not ear.of(events.Finished)
@@ -480,7 +474,7 @@ async def test_waiting_is_not_told_at_each_look(tmp_path: Path, monkeypatch: pyt
     ear = Ear()
     async with envsync.Coordinator(on_event=ear) as coordinator, anyio.create_task_group() as group:
         with locked(env):
-            group.start_soon(_sync, coordinator, env)
+            group.start_soon(sync_in_task, coordinator, env)
             await looks.reach(5)
     waits = ear.of(events.Waiting)
     assert [(event.env, str(env / ".lock") in event.message) for event in waits] == [(str(env), True)]
@@ -540,15 +534,12 @@ async def test_taking_over_is_told(tmp_path: Path) -> None:
     assert [event.pid for event in ear.of(events.TookOver)] == [leader.popen.pid]
 
 
-async def test_what_on_event_raises_ends_the_coordinator(
-    tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_on_event_raises_ends_the_coordinator(tmp_path: Path, seeking: Gate) -> None:
     """As an error of any task would; it is raised once, and nobody is left waiting, outside of the block neither."""
-    monkeypatch.setattr(Seeker, "seek", gate.before(Seeker.seek))
     env = tmp_path / "env"
 
     def refuse(event: events.Event) -> None:
-        gate.open()
+        seeking.open()
         raise ZeroDivisionError(event)
 
     async def call() -> None:

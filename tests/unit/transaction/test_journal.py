@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +26,9 @@ PATHS = st.binary(max_size=20).filter(lambda data: b"\0" not in data).map(os.fsd
 )
 NUMBERS = st.integers(0, 2**63)
 STEPS = st.builds(Remove, PATHS, st.builds(Identity, NUMBERS, NUMBERS, NUMBERS), PATHS) | st.builds(Place, PATHS, PATHS)
+
+LINKED = ("site/shared/b.py", "site/shared/a.py")
+"""Where a test may put links to what is staged for them."""
 
 Files = dict[str, str]
 
@@ -103,6 +106,59 @@ class Site:
     def check(self) -> None:
         assert read(self.root) == self.AFTER
         assert staged(self.root) == []
+
+
+class FailsOnce:
+    """A system call that fails when it was called so often before, just before it is done or just after."""
+
+    def __init__(self, call: Callable[..., None], number: int, error: BaseException, *, after: bool = False) -> None:
+        self.call = call
+        self.number = number
+        self.error = error
+        self.after = after
+        self.calls = 0
+
+    def __call__(self, *arguments: str) -> None:
+        self.calls += 1
+        fails = self.calls == self.number + 1
+        if fails and not self.after:
+            raise self.error
+        self.call(*arguments)
+        if fails:
+            raise self.error
+
+
+def stop_everywhere(
+    make_site: Callable[[], Site],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    *,
+    after: bool,
+    foreign: tuple[str, ...] = (),
+) -> int:
+    """Stop a commit at each of its calls of one kind, each time on a new site, and finish it.
+
+    :param foreign: what may be named as foreign then
+    :returns: at how many calls it was stopped; those that fail by themselves do not count if it was to be after them
+    """
+    stopped = 0
+    for number in range(200):
+        site = make_site()
+        journal.write(site.environment, site.journal)
+        call = FailsOnce(getattr(os, name), number, KeyboardInterrupt(), after=after)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, call)
+            try:
+                finish(site.environment, site.journal)
+            except KeyboardInterrupt:
+                stopped += 1
+        if call.calls <= number:
+            return stopped
+        if journal.read(site.environment) is not None:
+            assert set(finish(site.environment, site.journal)) <= set(foreign)
+        site.check()
+        assert not os.path.exists(site.environment.journal)
+    raise AssertionError("it never comes to its end")
 
 
 @pytest.fixture
@@ -198,39 +254,19 @@ class TestApply:
         self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, name: str, after: bool
     ) -> None:
         """Stopped at any rename or unlink, just before or just after it, the next attempt comes to the same result."""
-        original = getattr(os, name)
-        stopped = 0
-        for number in range(100):
+
+        def linked_site() -> Site:
             site = fresh_site()
             self.link_placed_files(site)
-            journal.write(site.environment, site.journal)
-            calls = iter(range(10**6))
+            return site
 
-            def failing(*arguments: str, _calls: Iterator[int] = calls, _number: int = number) -> None:
-                count = next(_calls)
-                if count == _number and not after:
-                    raise KeyboardInterrupt
-                original(*arguments)
-                if count == _number:
-                    raise KeyboardInterrupt
-
-            with monkeypatch.context() as patched:
-                patched.setattr(os, name, failing)
-                try:
-                    finish(site.environment, site.journal)
-                except KeyboardInterrupt:
-                    stopped += 1
-                else:
-                    break
-            if journal.read(site.environment) is not None:
-                finish(site.environment, site.journal)
-            site.check()
-            assert not os.path.exists(site.environment.journal)
-        assert stopped == number >= (10 if name == "rename" else 3)
+        # What was linked is not what the journal was to remove.
+        stopped = stop_everywhere(linked_site, monkeypatch, name, after=after, foreign=LINKED)
+        assert stopped >= (10 if name == "rename" else 3)
 
     def link_placed_files(self, site: Site) -> None:
         """Make two destinations one file with what is staged for them."""
-        for path in ("site/shared/b.py", "site/shared/a.py"):
+        for path in LINKED:
             (site.root / path).unlink(missing_ok=True)
             os.link(site.root / WORK / "new" / path, site.root / path)
 
@@ -239,19 +275,11 @@ class TestApply:
         self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, cause: int
     ) -> None:
         """If the system refuses a rename, that is said with the path, the journal stays, and the next one finishes."""
-        original = os.rename
         for number in range(len(fresh_site().journal.steps)):
             site = fresh_site()
             journal.write(site.environment, site.journal)
-            calls = iter(range(10**6))
-
-            def failing(*arguments: str, _calls: Iterator[int] = calls, _number: int = number) -> None:
-                if next(_calls) == _number:
-                    raise OSError(cause, os.strerror(cause), *arguments)
-                original(*arguments)
-
             with monkeypatch.context() as patched:
-                patched.setattr(os, "rename", failing)
+                patched.setattr(os, "rename", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
                 patched.setattr(replace, "MOVE_SECONDS", 0)
                 with pytest.raises(FilesystemError, match="cannot move") as caught:
                     finish(site.environment, site.journal)
@@ -296,33 +324,7 @@ class TestNoDirectoryRenames:
         self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, name: str, after: bool
     ) -> None:
         """Stopped in the midst of a directory, at whatever file, the next attempt comes to the same result."""
-        original = getattr(os, name)
-        stopped = 0
-        for number in range(200):
-            site = fresh_site()
-            journal.write(site.environment, site.journal)
-            calls = iter(range(10**6))
-
-            def failing(*arguments: str, _calls: Iterator[int] = calls, _number: int = number) -> None:
-                count = next(_calls)
-                if count == _number and not after:
-                    raise KeyboardInterrupt
-                original(*arguments)
-                if count == _number:
-                    raise KeyboardInterrupt
-
-            with monkeypatch.context() as patched:
-                patched.setattr(os, name, failing)
-                try:
-                    finish(site.environment, site.journal)
-                except KeyboardInterrupt:
-                    stopped += 1
-            if next(calls) <= number:
-                break
-            if journal.read(site.environment) is not None:
-                assert finish(site.environment, site.journal) == ()
-            site.check()
-        assert stopped >= 4
+        assert stop_everywhere(fresh_site, monkeypatch, name, after=after) >= 4
 
     def test_what_somebody_put_there_meanwhile_is_left(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file in the way of one of a directory's is left and named; so is the file that was to come."""
