@@ -8,11 +8,12 @@ from collections.abc import Container, Iterator
 from envsync import replace
 from envsync.environment import Environment
 
-TAKERS = ("lease.break.", "lease.restore.")
-"""How the names of filelock's files begin that whoever takes a dead lease exchanges with it, and then removes."""
+TAKERS = "lease."
+"""How the names of the files begin that whoever takes a dead lease puts it aside to, and then removes: filelock's
+`lease.break.*` and `lease.restore.*`, and our own (`envsync.coordination.lease`)."""
 TAKER_SECONDS = 300.0
 """After which such a file is nobody's any more: longer than a lease lasts unrefreshed, and than clocks may differ."""
-OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking", "lease")
+OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking")
 """How the names of state files begin."""
 
 
@@ -42,7 +43,7 @@ def _abandoned_takers(environment: Environment) -> Iterator[str]:
     """Name what was left by processes that died while they took a lease.
 
     One that lives is about to exchange its file for the lease, or has a live lease in it for an instant, to be put
-    back: that one is refreshed. So only what is much older than the latest file there is left over. A taker that was
+    back: that one is refreshed, and may be our own. So only what is much older than the latest file there is left over. A taker that was
     stopped for so long and goes on finds its file missing, and has not taken anything.
     """
     names = _names(environment.state)

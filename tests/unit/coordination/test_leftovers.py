@@ -178,7 +178,7 @@ def test_what_died_while_it_took_a_lease(environment: Environment) -> None:
     held.release()
 
 
-@pytest.mark.parametrize("name", ["lease.break.4711.a1b2", "lease.restore.4711.a1b2"])
+@pytest.mark.parametrize("name", ["lease.break.4711.a1b2", "lease.restore.4711.a1b2", "lease.a1b2c3d4.new"])
 def test_a_lease_that_is_moved_for_an_instant(environment: Environment, name: str) -> None:
     """What a living holder refreshes is spared, under whatever name, and however old all else is."""
     moved = Path(environment.state, name)
