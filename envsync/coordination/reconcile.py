@@ -361,11 +361,13 @@ class Reconciler:
 
     def _refer(self, shas: set[str], env: str) -> None:
         """Tell the cache which entries this environment links, so that nobody prunes them."""
-        from envsync.cache import users
-
         for root in (self.store.below, self.store.root):
             if root is None or "/.envsync/" in root:
                 continue  # none, or a cache for this sync alone
+            if not shas and not os.path.isdir(f"{root}/v1/users"):
+                continue  # nobody has ever linked anything
+            from envsync.cache import users
+
             try:
                 if shas:
                     os.close(flock.open_file(self.environment.in_use, shared=False))  # which stands for the environment

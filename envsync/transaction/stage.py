@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from binascii import b2a_base64
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -283,8 +282,7 @@ class Stager:
                 prefix = _relative(self.layout.directory(scheme, manifest.name), site)
                 lines += rows if prefix == "." else [_prefixed(row, prefix) for row in rows]
         for path, content in written:
-            digest = b2a_base64(_sha256(content), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
-            lines.append(f"{_quoted(_relative(path, site))},sha256={digest},{len(content)}")
+            lines.append(f"{_quoted(_relative(path, site))},sha256={_digest(content)},{len(content)}")
         lines.append(f"{_relative(record, site)},,")
         # A link comes before all that is in it (`envsync.transaction.sealing`).
         links = sorted(f"{_quoted(_relative(one.path, site))},," for one in whole)
@@ -324,17 +322,20 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
     return part._replace(directories=directories)
 
 
-def _sha256(content: bytes) -> bytes:
-    # What hashlib falls back to without OpenSSL, which takes 5 ms to load: these are a few short files.
+def _digest(content: bytes) -> str:
+    """Return a file's sha256 as RECORD writes it (PEP 376)."""
+    # Each worker imports what it needs, once there is something to make. sha256 is what hashlib falls back to without
+    # OpenSSL, which takes 5 ms to load: these are a few short files.
+    from binascii import b2a_base64
+
     if sys.version_info >= (3, 12):
         from _sha2 import sha256
     else:
         from _sha256 import sha256  # type: ignore[import-not-found]
-    return bytes(sha256(content).digest())
+    return b2a_base64(sha256(content).digest(), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-"""RECORD writes hashes in the URL-safe alphabet (PEP 376)."""
 
 
 def _record_size(manifest: Manifest) -> int:
