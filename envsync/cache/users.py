@@ -1,16 +1,23 @@
 """Who needs which store entries in their place: environments that link directories of them (`--link-mode symlink`).
 
-    <cache>/v1/users/<hash of host and path>.json   path, host, in-use lock (inode, mtime), sha256 of the entries
+    <cache>/v1/users/<hash>.json   where the environment is, its in-use lock (inode, mtime), sha256 of the entries
 
 A reference is written before the commit that makes the links, with what the environment links before and after it, and
 replaced by every sync of that environment. So there may be references too many, never too few. Whoever removes entries
 (holding the cache lock exclusively, as always) leaves those alone that are `used`. If it cannot be found out what is
 used, nothing may be removed.
 
-A reference counts as long as the environment is there and its in-use lock is the file that it was: a directory that was
-removed, or made anew, needs nothing any more. One that must not be looked at counts, too. What this host cannot see may
-be there on another, and two containers may each have an environment of the same path: so every host has a reference of
-its own, and that of another host counts for 30 days, whatever is in that place here.
+A reference counts as long as the environment is there and its in-use lock is the file that it was. One that must not be
+looked at counts, too. That an environment was removed, or made anew, is believed only where the same files are seen
+as by who wrote the reference:
+
+- on the same boot of the same host, in the same mount namespace: containers may share the host's name, and each may
+  have an environment of the same path. After a reboot, other disks may be mounted
+- and if those directories above the environment that are there are the ones that were there: Linux gives the number of
+  a mount namespace to the next one as soon as nobody is left in it
+
+For all others it may be on a disk that they cannot see: the reference counts for 30 days, whatever is in that place. So
+everybody has a reference of their own. Only a sync of the very same environment drops what others wrote of it.
 """
 
 from __future__ import annotations
@@ -23,12 +30,13 @@ from typing import NamedTuple
 
 from envsync import replace
 from envsync.cache import sharing
+from envsync.coordination import processes
 from envsync.errors import FilesystemError
 from envsync.stamp import checksum
 
 FORMAT = 1
 ELSEWHERE_SECONDS = 30 * 24 * 3600
-"""How long a reference counts whose environment this host cannot see. A sync on its own host renews it."""
+"""How long a reference counts whose environment cannot be seen from here. A sync that sees it renews it."""
 
 
 def record(store_root: str, env: str, shas: Collection[str]) -> None:
@@ -37,8 +45,9 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
     :param env: the environment's absolute path; its in-use lock exists
     :raises FilesystemError: it cannot be written; what was there is as it was
     """
-    directory, host = _directory(store_root), os.uname().nodename
-    path = f"{directory}/{checksum(f'{host}:{env}'.encode('utf-8', 'surrogateescape'))}.json"
+    directory = _directory(store_root)
+    place = {"env": env, "host": processes.host(), "view": _view(), "above": _above(env)}
+    path = f"{directory}/{checksum(json.dumps(place).encode())}.json"
     if not shas:
         if os.path.lexists(path):
             replace.remove(path)
@@ -49,10 +58,9 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
         os.makedirs(directory, exist_ok=True)
         for above in (f"{store_root}/v1", directory):
             sharing.grant(above, group)
-        in_use = _in_use(env)
+        value = {"format": FORMAT, **place, "in-use": _in_use(env), "entries": sorted(shas)}
     except OSError as error:
         raise FilesystemError("write", path, error) from error
-    value = {"format": FORMAT, "env": env, "host": host, "in-use": in_use, "entries": sorted(shas)}
     replace.write(path, json.dumps(value).encode())
     sharing.grant(path, group)
     _drop_others(store_root, env, path)
@@ -81,6 +89,9 @@ def used(store_root: str, *, drop: bool = False) -> set[str]:
 class _Reference(NamedTuple):
     env: str
     host: str
+    view: str
+    above: list[list[int]]
+    """Of each directory above the environment, from the root on: device and inode."""
     in_use: list[int]
     entries: set[str]
 
@@ -88,8 +99,14 @@ class _Reference(NamedTuple):
 def _load(data: bytes) -> _Reference | None:
     try:
         value = json.loads(data)
-        entries = {str(entry) for entry in value["entries"]}
-        return _Reference(str(value["env"]), str(value["host"]), list(value["in-use"]), entries)
+        return _Reference(
+            env=str(value["env"]),
+            host=str(value["host"]),
+            view=str(value.get("view", "")),  # earlier versions did not say it
+            above=list(value.get("above", ())),
+            in_use=list(value["in-use"]),
+            entries={str(entry) for entry in value["entries"]},
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -106,26 +123,32 @@ def _references(store_root: str) -> list[str]:
 
 
 def _counts(reference: _Reference, path: str) -> bool:
-    is_ours = reference.host == os.uname().nodename
     try:
         if _in_use(reference.env) == reference.in_use:
             return True
-        if is_ours:
-            return False
     except (FileNotFoundError, NotADirectoryError):
-        if is_ours:
-            return False
+        pass  # removed, or not to be seen from here
     except OSError:
-        if is_ours:
+        if reference.host == processes.host():
             return True  # it is not for us to look at
+    if _is_ours(reference):
+        return False
     try:
         return time.time() - os.stat(path).st_mtime < ELSEWHERE_SECONDS
     except OSError:
         return False  # it was removed just now
 
 
+def _is_ours(reference: _Reference) -> bool:
+    """Tell whether what is seen here in the environment's place is what whoever wrote the reference would see."""
+    if not reference.view or (reference.host, reference.view) != (processes.host(), _view()):
+        return False
+    seen = _above(reference.env)
+    return bool(seen) and seen == reference.above[: len(seen)]
+
+
 def _drop_others(store_root: str, env: str, path: str) -> None:
-    """Drop what other hosts have written of the very same environment: they do not know what it links now."""
+    """Drop what others have written of the very same environment: they do not know what it links now."""
     try:
         in_use = _in_use(env)
         for other in _references(store_root):
@@ -134,6 +157,27 @@ def _drop_others(store_root: str, env: str, path: str) -> None:
                 replace.discard(other)
     except (OSError, FilesystemError):
         pass  # then there are references too many
+
+
+def _view() -> str:
+    """Name those who see the same files: boot and mount namespace. Empty if that is not known."""
+    try:
+        return f"{processes.boot()} {os.readlink('/proc/self/ns/mnt')}"
+    except OSError:
+        return ""
+
+
+def _above(env: str) -> list[list[int]]:
+    """Return by what the directories above an environment are known, from the root on, as far as they are there."""
+    found = []
+    parts = env.split("/")
+    for count in range(1, len(parts)):
+        try:
+            status = os.stat("/".join(parts[:count]) or "/")
+        except OSError:
+            break
+        found.append([status.st_dev, status.st_ino])
+    return found
 
 
 def _directory(store_root: str) -> str:

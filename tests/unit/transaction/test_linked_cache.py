@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from envsync import cachecommands
 from envsync.cache import users
 from envsync.cache.inventory import Item
+from envsync.coordination import processes
 from envsync.errors import FilesystemError
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
@@ -160,10 +162,8 @@ class TestReferences:
         """Neither takes the other's reference for its own."""
         project.sync()
         used = users.used(str(project.cache))
-        here = os.uname()
-        another = os.uname_result((here[0], "elsewhere", *here[2:]))
         with monkeypatch.context() as patch:
-            patch.setattr(os, "uname", lambda: another)
+            patch.setattr(processes, "host", lambda: "elsewhere")
             project.env.rename(project.root / "theirs")
             project.wheel("alpha", ALPHA, version="2.0")
             project.sync()
@@ -178,18 +178,51 @@ class TestReferences:
     ) -> None:
         """What it says now counts, and what this one has said does not."""
         project.sync()
-        here = os.uname()
-        monkeypatch.setattr(os, "uname", lambda: os.uname_result((here[0], "elsewhere", *here[2:])))
+        monkeypatch.setattr(processes, "host", lambda: "elsewhere")
         project.wheel("alpha", ALPHA, version="2.0")
         project.sync()
         assert users.used(str(project.cache)) == {sha256_of(project.wheels["alpha"])}
 
+    def test_after_a_reboot(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its disk may not be mounted yet. Once it is synced again, that alone counts."""
+        project.sync()
+        used = users.used(str(project.cache))
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "boot", lambda: "the next one")
+            project.env.rename(project.root / "unmounted")
+            assert users.used(str(project.cache), drop=True) == used
+            (project.root / "unmounted").rename(project.env)
+            project.wheel("alpha", ALPHA, version="2.0")
+            project.sync()
+            assert users.used(str(project.cache)) == {sha256_of(project.wheels["alpha"])}
+            assert len(list((project.cache / "v1" / "users").iterdir())) == 1
+            shutil.rmtree(project.env)
+            assert users.used(str(project.cache)) == set()
+
+    def test_a_reference_of_an_earlier_version(self, project: Project) -> None:
+        """It does not say who wrote it, so nobody may take it for their own."""
+        project.sync()
+        used = users.used(str(project.cache))
+        (reference,) = (project.cache / "v1" / "users").iterdir()
+        kept = ("format", "env", "host", "in-use", "entries")
+        value = json.loads(reference.read_text())
+        reference.write_text(json.dumps({name: value[name] for name in kept}))
+        project.env.rename(project.root / "moved")
+        assert users.used(str(project.cache)) == used
+        os.utime(reference, (0, 0))
+        assert users.used(str(project.cache)) == set()
+
     @needs_root
-    def test_one_that_must_not_be_looked_at_counts(self, project: Project) -> None:
-        """However long ago it was synced: another user's home is private."""
+    @pytest.mark.parametrize("rebooted", [False, True])
+    def test_one_that_must_not_be_looked_at_counts(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, *, rebooted: bool
+    ) -> None:
+        """However long ago it was synced, and before which boot: another user's home is private."""
         home = project.root / "home"
         home.mkdir()
         project.env = home / "env"
+        if rebooted:
+            monkeypatch.setattr(processes, "boot", lambda: "the one before")
         project.sync()
         (reference,) = (project.cache / "v1" / "users").iterdir()
         os.utime(reference, (0, 0))
