@@ -13,7 +13,8 @@ from envsync import request
 from envsync.cache import clean, users
 from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
-from envsync.cache.store import Store, remove_tree
+from envsync.cache.store import Store
+from envsync.cache.trash import remove_tree
 from envsync.coordination import cachelock
 from envsync.coordination.messages import say
 from envsync.coordination.synccache import cache_directory

@@ -20,16 +20,12 @@ After a crash there are leftovers in tmp, which `Store.sweep` removes.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync import disk, replace
-from envsync.cache import sharing
+from envsync import replace
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
-from envsync.cache.store import OCCUPIED, Store, move_entry
-from envsync.errors import FilesystemError
+from envsync.cache.store import Store
 
 FORMAT = 2
 CACHE = "__pycache__"
@@ -135,31 +131,14 @@ class Shelf:
         :param directory: in the store's tmp; has all the files
         :raises FilesystemError: it cannot be written; what is in the directory is of no use any more
         """
+        from envsync.cache.publishing import publish
+
         data = dump(compiled)
         replace.write(f"{directory}/{NAME}", data, mode=0o444)
-        path, group = self._place(compiled.sha256), sharing.bits(self.store.root)
-        sharing.grant_tree(directory, group)
         self.store.written = True
-        if self.store.durable:
-            disk.sync_filesystem(self.store.tmp)
-        for _ in range(10):
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                for above in (f"{self.store.root}/v1/bytecode", os.path.dirname(path)):
-                    sharing.grant(above, group)
-                move_entry(directory, path)
-            except FileNotFoundError:
-                continue  # somebody has cleaned the parent away in between
-            except OSError as error:
-                if error.errno not in OCCUPIED:
-                    raise FilesystemError("create", path, error) from error
-            else:
-                return load(data)  # just as whoever finds it later will read it
-            theirs = self.get(compiled.sha256)
-            if theirs is not None:
-                return theirs
-            self.discard(compiled.sha256)
-        raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+        sha256 = compiled.sha256
+        found = publish(self.store, directory, self._place(sha256), lambda: self.get(sha256))
+        return found or load(data)  # just as whoever finds it later will read it
 
     def discard(self, sha256: str) -> None:
         """Remove a wheel's bytecode: out of sight at once, then for good. Having nothing to remove is no error.

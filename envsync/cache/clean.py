@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.cache import entry, store, users
+from envsync.cache import entry, store, trash, users
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.inventory import BYTECODE, WHEELS, Item, names
 from envsync.cache.manifest import Manifest
@@ -46,12 +46,12 @@ def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal
     removal = Removal([], [], [], [])
     for item in items:
         path = f"{root}/v1/{item.path}"
-        aside = Store(root).staging(store.DISCARDED)
+        aside = Store(root).staging(trash.DISCARDED)
         try:
             if unless_used and os.lstat(path).st_mtime > item.used:
                 removal.kept.append(item)
                 continue
-            store.set_aside(path, aside)
+            trash.set_aside(path, aside)
         except FileNotFoundError:
             continue  # somebody else removed it
         except OSError as error:

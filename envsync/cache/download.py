@@ -31,7 +31,8 @@ from unearth.auth import MultiDomainBasicAuth
 
 from envsync import __version__
 from envsync.cache import sharing
-from envsync.cache.store import Store, hash_mismatch, is_sha256, origin
+from envsync.cache.store import Store, is_sha256
+from envsync.cache.wheelfile import hash_mismatch, origin
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.target import Artifact
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from envsync import forking
 from envsync.cache.manifest import Manifest
-from envsync.cache.store import Store, check_identity, origin
+from envsync.cache.store import Store
+from envsync.cache.wheelfile import check_identity, origin
 from envsync.cache.wheellock import Turn
 from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
 from envsync.progress import Report, quiet

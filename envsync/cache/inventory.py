@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.cache import store
+from envsync.cache import trash
 from envsync.cache.manifest import NAME, load
 
 BLOCK = 512
@@ -100,11 +100,10 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
             bytecode[item.name] = item
             continue
         if item.kind == UNFINISHED:
-            limit = 0.0 if item.name.startswith(store.DISCARDED) else store.ABANDONED
+            limit = 0.0 if item.name.startswith(trash.DISCARDED) else trash.ABANDONED
         elif item.kind == WHEELS and not item.wheel:
-            limit = (
-                store.ABANDONED
-            )  # nobody can use it; but somebody may be removing it, or a newer version have made it
+            # nobody can use it; but somebody may be removing it, or a newer version have made it
+            limit = trash.ABANDONED
         is_old = limit is not None and now - item.used >= limit
         (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
     if rules.max_size is not None:

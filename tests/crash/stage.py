@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, forking, interpreter, library, options, request, stamp
-from envsync.cache import store
+from envsync.cache import trash
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
 from envsync.environment import Environment
@@ -204,7 +204,7 @@ def _be_steady(scenario: Scenario) -> None:
 
     Not to be undone: for a process of one's own.
     """
-    store.ABANDONED = -1  # what is in tmp was left there yesterday
+    trash.ABANDONED = -1  # what is in tmp was left there yesterday
     if not scenario.forks:
         share = forking.share
         forking.share = lambda count, work, *, children=1, tell=lambda _: None: share(

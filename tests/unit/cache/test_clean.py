@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import clean
-from envsync.cache import store as stores
+from envsync.cache import clean, trash
 from envsync.cache.inventory import Item, inventory
 from envsync.cache.manifest import NAME
 from envsync.cache.store import Store
@@ -85,7 +84,7 @@ def test_where_nothing_can_be_renamed_it_is_removed_in_place(
     def rename(_source: str, _destination: str) -> None:
         raise OSError(answer, os.strerror(answer))
 
-    monkeypatch.setattr(stores.os, "rename", rename)
+    monkeypatch.setattr(trash.os, "rename", rename)
     removal = clean.set_aside(store.root, list(inventory(store.root)), unless_used=True)
     assert (len(removal.removed), removal.refused) == (4, [])
     assert listing(store) == []
@@ -102,7 +101,7 @@ def test_what_resists_is_named_and_the_rest_goes(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         rename(source, destination)
 
-    monkeypatch.setattr(stores.os, "rename", refuse)
+    monkeypatch.setattr(trash.os, "rename", refuse)
     removal = clean.set_aside(store.root, list(inventory(store.root)), unless_used=False)
     assert sorted(item.name for item in removal.removed) == [entries[0], entries[2]]
     assert [path for path, _ in removal.refused] == [f"{store.wheels}/{entries[1]}"]

@@ -17,7 +17,8 @@ import pytest
 
 from envsync.cache import manifest as manifests
 from envsync.cache import store as module
-from envsync.cache.store import Store, origin
+from envsync.cache.store import Store
+from envsync.cache.wheelfile import origin
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.target import Artifact
 from tests.wheels import artifact, build_wheel, sha256_of

@@ -1,0 +1,81 @@
+"""Bring what was made in a store's `tmp` into its place: entries (`envsync.cache.store`) and bytecode alike.
+
+It appears there by one rename, whole. Of two that bring the same, the first to rename wins, and the other uses that.
+EEXIST and ENOTEMPTY alone do not prove that somebody won: what is there is read, and only what cannot be used is set
+aside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from envsync import disk, replace
+from envsync.cache import sharing
+from envsync.cache.manifest import NAME
+from envsync.errors import FilesystemError
+
+if TYPE_CHECKING:
+    from envsync.cache.store import Store
+
+TRIES = 10
+_OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
+Found = TypeVar("Found")
+
+
+def publish(store: Store, directory: str, path: str, find: Callable[[], Found | None]) -> Found | None:
+    """Rename a directory into place, or use what is there.
+
+    :param directory: in the store's tmp, with a manifest in it
+    :param path: its place in the store
+    :param find: reads what is in place; None if it cannot be used
+    :returns: what was found in place; None if the directory was brought there
+    :raises FilesystemError: it cannot be brought there; it is where it was
+    """
+    group = sharing.bits(store.root)
+    sharing.grant_tree(directory, group)
+    if store.durable:
+        disk.sync_filesystem(store.tmp)
+    for _ in range(TRIES):
+        try:
+            _make_room(path, group)
+            move_entry(directory, path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and os.path.lexists(directory):
+                continue  # somebody has cleaned the place away in between
+            if error.errno not in _OCCUPIED:
+                raise FilesystemError("create", path, error) from error
+        else:
+            return None
+        found = find()
+        if found is not None:
+            return found
+        store.discard_path(path)
+    raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+
+
+def _make_room(path: str, group: int) -> None:
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        os.makedirs(above, exist_ok=True)
+    for directory in (os.path.dirname(above), above):
+        sharing.grant(directory, group)
+
+
+def move_entry(directory: str, path: str) -> None:
+    """Put an entry in place: all at once, or where directories cannot be renamed, its manifest last.
+
+    :raises OSError: it cannot be moved, or something is there
+    """
+    try:
+        replace.move(directory, path)
+    except OSError as error:
+        if not replace.is_refused_directory(directory, error):
+            raise
+        if os.path.lexists(f"{path}/{NAME}"):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        # Whoever else does the same moves files of the same content, so one that is there is as good as ours.
+        replace.move_tree(directory, path, last=NAME)
