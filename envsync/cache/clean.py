@@ -67,6 +67,7 @@ def everything(root: str) -> list[Item]:
 
     But for what environments link to by name: they would break.
     """
+    Store(root).mend()
     linked = users.used(root, drop=True)
     return [
         Item(kind, name, "", 0, 0, 0, 0.0)
@@ -78,6 +79,7 @@ def everything(root: str) -> list[Item]:
 
 def not_linked(root: str, items: Sequence[Item]) -> list[Item]:
     """Leave out what environments link to by name since it was chosen. To be called with the cache lock held."""
+    Store(root).mend()
     linked = users.used(root, drop=True)
     return [item for item in items if not (item.kind == WHEELS and item.name in linked)]
 
@@ -105,6 +107,7 @@ def verify(root: str) -> Iterator[Verified]:
     from concurrent.futures import ThreadPoolExecutor
 
     kept_in = Store(root)
+    kept_in.mend()
     things = [(name, "") for name in sorted(names(kept_in.wheels))]
     for name in sorted(names(f"{root}/v1/{BYTECODE}")):
         things += [(name, tag) for tag in sorted(names(f"{root}/v1/{BYTECODE}/{name}"))]

@@ -1,20 +1,33 @@
 """Bring what was made in a store's `tmp` into its place: entries (`envsync.cache.store`) and bytecode alike.
 
 It appears there by one rename, whole. Of two that bring the same, the first to rename wins, and the other uses that.
-EEXIST and ENOTEMPTY alone do not prove that somebody won: what is there is read, and only what cannot be used is set
-aside.
+EEXIST and ENOTEMPTY alone do not prove that somebody won: what is there is read, and only what cannot be used makes
+room:
+
+    rename wheels/<sha256> tmp/replaced-<sha256>-<random>
+    rename tmp/unpack-<random> wheels/<sha256>
+    rename tmp/replaced-<sha256>-<random> tmp/discarded-<random>
+
+Environments may link to it (`--link-mode symlink`), and lack it between the first two. Who is killed there leaves
+nothing in place, and whoever looks next puts it back (`mend`). That takes no lock: whoever is replacing it and lives
+finds the place taken, looks what is there, and begins again. As soon as something is in place, what made room is trash.
+
+What is not covered: where directories cannot be renamed, what is there is removed in place, and the new one moved file
+by file. That takes longer, and cannot be put back.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from envsync import disk, replace
-from envsync.cache import sharing
+from envsync.cache import sharing, trash
 from envsync.cache.manifest import NAME
+from envsync.cache.store import REPLACED, is_sha256
 from envsync.errors import FilesystemError
 
 if TYPE_CHECKING:
@@ -33,28 +46,56 @@ def publish(store: Store, directory: str, path: str, find: Callable[[], Found | 
     :param path: its place in the store
     :param find: reads what is in place; None if it cannot be used
     :returns: what was found in place; None if the directory was brought there
-    :raises FilesystemError: it cannot be brought there; it is where it was
+    :raises FilesystemError: it cannot be brought there; what was in place is in place
     """
     group = sharing.bits(store.root)
     sharing.grant_tree(directory, group)
     if store.durable:
         disk.sync_filesystem(store.tmp)
-    for _ in range(TRIES):
-        try:
-            _make_room(path, group)
-            move_entry(directory, path)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and os.path.lexists(directory):
-                continue  # somebody has cleaned the place away in between
-            if error.errno not in _OCCUPIED:
-                raise FilesystemError("create", path, error) from error
-        else:
-            return None
-        found = find()
-        if found is not None:
-            return found
-        store.discard_path(path)
-    raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+    asides: list[str] = []
+    try:
+        for _ in range(TRIES):
+            try:
+                _make_room(path, group)
+                move_entry(directory, path)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and os.path.lexists(directory):
+                    continue  # somebody has cleaned the place away in between
+                if error.errno not in _OCCUPIED:
+                    raise FilesystemError("create", path, error) from error
+            else:
+                return None
+            found = find()
+            if found is not None:
+                return found
+            asides.append(store.staging(REPLACED + os.path.basename(path)))
+            trash.put_aside(path, asides[-1])
+        raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))
+    finally:
+        for aside in asides:
+            _put_back_or_away(store, aside, path)
+
+
+def mend(store: Store, names: Iterable[str]) -> None:
+    """Put entries back that made room for others which never came.
+
+    :param names: in the store's tmp
+    """
+    for name in names:
+        sha256 = name.removeprefix(REPLACED).partition("-")[0]
+        if is_sha256(sha256):
+            _put_back_or_away(store, f"{store.tmp}/{name}", f"{store.wheels}/{sha256}")
+
+
+def _put_back_or_away(store: Store, aside: str, path: str) -> None:
+    """Put back what made room, or if something is in place, remove it. Somebody else may do the same."""
+    with suppress(OSError):
+        if not os.path.lexists(path):
+            move_entry(aside, path)
+            return
+        trashed = store.staging(trash.DISCARDED)
+        replace.move(aside, trashed)
+        trash.remove_tree(trashed)
 
 
 def _make_room(path: str, group: int) -> None:

@@ -42,6 +42,8 @@ PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
 SETTLING = 1.0
 """Seconds for which directories that a group shares may have no bits for the group: they are being made."""
+REPLACED = "replaced-"
+"""How the names of entries in tmp begin that make room for another one, followed by their hash and a hyphen."""
 
 _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of envsync. What is in it can be fetched again.
@@ -66,6 +68,8 @@ class Store:
         self.written = False
         self.shunned: set[str] = set()
         """Entries in `below`, or bytecode of theirs, that are poisoned, and cannot be removed."""
+        self.poisoned: dict[str, tuple[int, int]] = {}
+        """By hash, what the poisoned entries are known by that are about to be replaced."""
         self._be_at(root)
 
     def _be_at(self, root: str) -> None:
@@ -88,8 +92,9 @@ class Store:
                 self._be_at(fallback)
                 if not passing:
                     self.memory = fallback
-                return
+                break
             time.sleep(0.02)  # another of the group may be making them just now
+        self.mend()
 
     def _is_refused(self) -> bool:
         try:
@@ -159,7 +164,7 @@ class Store:
         :param lazily: as for `manifest.load`
         """
         try:
-            return _load(self.path(sha256), sha256, lazily=lazily)
+            return self._read(sha256, lazily=lazily)
         except (OSError, ValueError):
             return None  # absent, damaged and unreadable come to the same: it has to be fetched
 
@@ -187,36 +192,43 @@ class Store:
 
     @contextmanager
     def replacing(self, hashes: Iterable[str]) -> Iterator[None]:
-        """Remove poisoned entries, to be added anew meanwhile; what environments link to comes back if that fails.
+        """Let poisoned entries be added anew meanwhile: they are as good as absent.
 
         An environment that links directories of such an entry (`envsync.cache.users`) had better have a changed file
-        than none at all. It has none while the entry is fetched.
+        than none at all. So what is linked stays where it is until the new one is there to take its place
+        (`envsync.cache.publishing`), and if none comes, it stays for good. What nobody links is removed at once.
 
         :raises FilesystemError: one is there and cannot be removed
         """
-        from envsync.cache import publishing, trash, users
+        from envsync.cache import users
 
         linked: set[str] | None = None
         with suppress(FilesystemError):  # if it cannot be found out, any may be
             linked = users.used(self.root)
-        aside: dict[str, str] = {}
+        staying = set()
         try:
-            for sha256 in hashes:
+            for sha256 in map(str.lower, hashes):
                 is_ours = self.below is None or not self._is_below(sha256)
-                if is_ours and (linked is None or sha256.lower() in linked):
-                    aside[self._place(sha256)] = self.staging("replaced")
-                    trash.put_aside(self._place(sha256), aside[self._place(sha256)])
-                else:
+                if not is_ours or (linked is not None and sha256 not in linked):
                     self.discard(sha256)
+                elif (identity := _identity(self._place(sha256))) is not None:  # else it is as good as absent already
+                    self.poisoned[sha256] = identity
+                    staying.add(sha256)
             yield
-        except BaseException:
-            for path, kept in aside.items():
-                with suppress(OSError):
-                    publishing.move_entry(kept, path)
-            raise
         finally:
-            for kept in aside.values():
-                trash.remove_tree(kept)
+            for sha256 in staying:
+                self.poisoned.pop(sha256, None)
+
+    def mend(self) -> None:
+        """Put back what somebody was replacing who was killed; that takes no lock (`envsync.cache.publishing`)."""
+        try:
+            cut_off = [name for name in os.listdir(self.tmp) if name.startswith(REPLACED)]
+        except OSError:
+            return  # there is no such cache, or it is not for us to look into
+        if cut_off:
+            from envsync.cache.publishing import mend
+
+            mend(self, cut_off)
 
     def discard_path(self, path: str) -> None:
         """Remove something from the store, whatever it is, as `discard`.
@@ -261,14 +273,19 @@ class Store:
         """Remove what was abandoned more than a day ago; return how many things that were."""
         from envsync.cache import trash
 
+        self.mend()
         return trash.sweep(self.root)
 
     def staging(self, purpose: str) -> str:
         """Return a path in tmp that nobody else on any host uses."""
         return f"{self.tmp}/{purpose}-{os.urandom(12).hex()}"
 
-    def _read(self, sha256: str) -> Manifest:
-        return _load(self.path(sha256), sha256)
+    def _read(self, sha256: str, *, lazily: bool = False) -> Manifest:
+        path = self.path(sha256)
+        poisoned = self.poisoned.get(sha256.lower())
+        if poisoned is not None and _identity(path) == poisoned:
+            raise ValueError("it is not what was put there")
+        return _load(path, sha256, lazily=lazily)
 
     @contextmanager
     def _staged(self) -> Iterator[str]:
@@ -304,6 +321,15 @@ class Store:
                 if time.monotonic() >= deadline or not os.path.lexists(self.path(sha256)):
                     return None
                 time.sleep(0.05)
+
+
+def _identity(entry: str) -> tuple[int, int] | None:
+    """Return by what an entry is known to be the same one still: another one has another manifest."""
+    try:
+        status = os.stat(f"{entry}/{NAME}")
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:

@@ -180,9 +180,9 @@ def _changing(request: Request, environment: Environment) -> WaitTimeoutError:
 def _verify(request: Request, environment: Environment, report: Report, *, led: bool) -> Verified:
     left = [] if led else [*unfinished(environment), *leftovers.find(environment)]
     cache = cache_directory(request)
-    return verify(
-        environment, _layout(environment, cache), load_ledger(environment), Store(cache), report, leftovers=left
-    )
+    store = Store(cache)
+    store.mend()  # the environment may link to what somebody was killed over
+    return verify(environment, _layout(environment, cache), load_ledger(environment), store, report, leftovers=left)
 
 
 def unfinished(environment: Environment) -> Iterator[str]:
