@@ -273,6 +273,8 @@ class _Gatherer:
         for scheme, text in compiled.record if compiled is not None else ():
             base = self.layout.directory(scheme, manifest.name)
             for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
+                if compiled is not None and source_of(name, entry.bytecode) in compiled.late:
+                    continue  # an environment that is older than that lacks it, or has what Python has compiled itself
                 path = f"{base}/{name}"
                 expected = Expectation(manifest.name, hash_, int(size), BYTECODE, ours=True)
                 item = Bytecode(expected, source_of(path, entry.bytecode), manifest.mtime)

@@ -14,6 +14,8 @@ Invariants:
 - It is valid by CPython's own check: the header has the source's size and mtime (PEP 552), and every way of linking
   keeps that mtime, which is the wheel's own. The bytecode files have it as well, to be compared before they are linked.
 - It is there whole or not at all, as an entry is (`envsync.cache.store`). Of two that add the same, the first wins.
+- It is replaced in one case only: a child has died of some source, or had not enough memory. So it lacks that one, the
+  next sync that needs it tries again, and if it succeeds, what it adds to all the rest takes its place.
 
 After a crash there are leftovers in tmp, which `Store.sweep` removes.
 """
@@ -49,6 +51,10 @@ class Compiled(NamedTuple):
     record: Rows
     failures: tuple[tuple[str, str], ...]
     """(path of a source below its scheme, why it does not compile)."""
+    died: tuple[tuple[str, str, str], ...] = ()
+    """(scheme, path of a source below it, what became of whoever compiled it). It is tried again."""
+    late: tuple[str, ...] = ()
+    """Sources that were among these once, and are no more: environments of that time lack their bytecode."""
 
 
 def sources(manifest: Manifest) -> Iterator[tuple[str, str, list[str]]]:
@@ -87,11 +93,21 @@ class Shelf:
 
     def path(self, sha256: str) -> str:
         """Return the directory of a wheel's bytecode, which need not exist."""
-        return self._place_below(sha256) if self._get_below(sha256) is not None else self._place(sha256)
+        return self._find(sha256)[0]
 
     def get(self, sha256: str) -> Compiled | None:
         """Read the manifest of a wheel's bytecode; None if there is none that can be used."""
-        return self._get_below(sha256) or self._get(self._place(sha256), sha256)
+        return self._find(sha256)[1]
+
+    def _find(self, sha256: str) -> tuple[str, Compiled | None]:
+        """Find the most complete bytecode of a wheel."""
+        below = self._get_below(sha256)
+        if below is not None and not below.died:
+            return self._place_below(sha256), below
+        compiled = self._get(self._place(sha256), sha256)
+        if below is not None and (compiled is None or len(compiled.died) >= len(below.died)):
+            return self._place_below(sha256), below
+        return self._place(sha256), compiled
 
     def _place(self, sha256: str) -> str:
         return f"{self.store.root}/v1/bytecode/{sha256}/{self.tag}"
@@ -113,13 +129,16 @@ class Shelf:
             return None  # absent, damaged and unreadable come to the same: it has to be compiled
         return compiled if (compiled.sha256, compiled.tag) == (sha256, self.tag) else None
 
-    def find(self, manifests: Iterable[Manifest]) -> tuple[dict[str, Compiled], list[Manifest]]:
-        """Find the bytecode of wheels. Returns it by the wheel's sha256, and those of which it has to be compiled."""
+    def find(self, manifests: Iterable[Manifest], *, again: bool = True) -> tuple[dict[str, Compiled], list[Manifest]]:
+        """Find the bytecode of wheels. Returns it by the wheel's sha256, and those of which it has to be compiled.
+
+        :param again: that is so, too, if a child has died of a source
+        """
         found: dict[str, Compiled] = {}
         missing: list[Manifest] = []
         for manifest in manifests:
             compiled = self.get(manifest.sha256)
-            if compiled is not None:
+            if compiled is not None and not (again and compiled.died):
                 found[manifest.sha256] = compiled
             elif next(sources(manifest), None) is not None:
                 missing.append(manifest)
@@ -137,8 +156,13 @@ class Shelf:
         replace.write(f"{directory}/{NAME}", data, mode=0o444)
         self.store.written = True
         sha256 = compiled.sha256
-        found = publish(self.store, directory, self._place(sha256), lambda: self.get(sha256))
+        found = publish(self.store, directory, self._place(sha256), lambda: self._as_good(compiled))
         return found or load(data)  # just as whoever finds it later will read it
+
+    def _as_good(self, compiled: Compiled) -> Compiled | None:
+        """Return what is there, if it lacks no more than that."""
+        theirs = self.get(compiled.sha256)
+        return theirs if theirs is not None and len(theirs.died) <= len(compiled.died) else None
 
     def discard(self, sha256: str) -> None:
         """Remove a wheel's bytecode: out of sight at once, then for good. Having nothing to remove is no error.
@@ -162,6 +186,8 @@ def dump(compiled: Compiled) -> bytes:
             "mtime": compiled.mtime,
             "directories": compiled.directories,
             "failures": compiled.failures,
+            "died": compiled.died,
+            "late": compiled.late,
         },
         compiled.record,
     )
@@ -182,6 +208,8 @@ def load(data: bytes) -> Compiled:
             directories=directories_of(value),
             record=record,
             failures=tuple((path, problem) for path, problem in value["failures"]),
+            died=tuple((scheme, path, problem) for scheme, path, problem in value["died"]),
+            late=tuple(value["late"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"damaged manifest: {error}") from None

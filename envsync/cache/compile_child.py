@@ -7,6 +7,7 @@ Lines of JSON, over pipes:
     in    [directory of sources, directory for bytecode, name to show, mtime, [file, ...]]
     out   ["compiled", file, size, sha256, sha256 of the source]                    of each file, in order
           ["failed", file, problem, sha256 of the source]
+          ["exhausted", file, problem, sha256 of the source]                            there was no more memory
           ["unreadable", file, problem]
           ["unwritable", file, errno]
 
@@ -54,6 +55,8 @@ def compile_file(sources: str, target: str, shown: str, mtime: int, name: str) -
     try:
         code = SourceFileLoader("", path).source_to_code(source, path)
         body = dumps(code)
+    except MemoryError:
+        return ["exhausted", name, "there was not enough memory", of_source]
     except Exception as error:  # noqa: BLE001  # whatever a source can do to the compiler is its own fault
         return ["failed", name, f"{type(error).__name__}: {error}"[:200], of_source]
     content = MAGIC_NUMBER + struct.pack("<3I", 0, mtime & 0xFFFFFFFF, len(source) & 0xFFFFFFFF) + body

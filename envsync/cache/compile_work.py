@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from envsync import replace
 from envsync.cache import record
 from envsync.cache.archive import printable
 from envsync.cache.bytecode import CACHE, Compiled, Shelf, name_of, sources
+from envsync.cache.entry import spoiled
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows
 from envsync.coordination.flock import Flock
 from envsync.errors import EnvsyncError, FilesystemError
@@ -46,9 +48,12 @@ class Batch(NamedTuple):
 
 
 class Work:
-    """One wheel that is being compiled, into a directory of its own in the store's tmp."""
+    """One wheel that is being compiled, into a directory of its own in the store's tmp.
 
-    def __init__(self, manifest: Manifest, shelf: Shelf, lock: Flock | None) -> None:
+    :param before: its bytecode that is there already, but for sources of which children died: only these are compiled
+    """
+
+    def __init__(self, manifest: Manifest, shelf: Shelf, lock: Flock | None, before: Compiled | None = None) -> None:
         self.manifest = manifest
         self.shelf = shelf
         self.lock = lock
@@ -58,6 +63,9 @@ class Work:
         self.files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
         self.lines: dict[str, list[str]] = {}
         self.failures: list[tuple[str, str]] = []
+        self.died: list[tuple[str, str, str]] = []
+        self.before = before
+        self.lacked = set() if before is None else {*before.late, *(path for _, path, _ in before.died)}
         self.expected: Mapping[tuple[str, str], str] = {}
 
     def begin(self) -> list[Batch]:
@@ -71,16 +79,41 @@ class Work:
         except ValueError as error:
             raise ChangedSourceError(self.manifest, f"{self.entry}/{NAME}", str(error)) from error
         batches = []
-        for scheme, path, names in sources(self.manifest):
+        self._take_over()
+        again = None if self.before is None else {(scheme, path) for scheme, path, _ in self.before.died}
+        for scheme, path, every in sources(self.manifest):
+            names = [name for name in every if again is None or (scheme, _below(path, name)) in again]
+            if not names:
+                continue
             target = self.target(scheme, path)
             try:
-                os.makedirs(target)
+                os.makedirs(target, exist_ok=True)
             except OSError as error:
                 raise FilesystemError("create", target, error) from error
             self.left += len(names)
             starts = range(0, len(names), BATCH_FILES)
             batches += [Batch(self, scheme, path, names[start : start + BATCH_FILES]) for start in starts]
         return batches
+
+    def _take_over(self) -> None:
+        """Copy what there is, if it is what was compiled; else everything is compiled anew."""
+        if self.before is None:
+            return
+        place = self.shelf.path(self.manifest.sha256)
+        try:
+            for scheme, path, files in self.before.directories:
+                os.makedirs(f"{self.workspace}/{scheme}/{path}")
+                for name, *_ in files:
+                    shutil.copy2(f"{place}/{scheme}/{path}/{name}", f"{self.workspace}/{scheme}/{path}/{name}")
+        except OSError:
+            pass  # it is being removed, say; if the disk is full, that shows itself next
+        if next(spoiled(self.workspace, self.before), None) is not None:
+            replace.discard_tree(self.workspace)
+            self.before = None
+            return
+        self.failures += self.before.failures
+        self.files = {(scheme, path): [(*file,) for file in files] for scheme, path, files in self.before.directories}
+        self.lines = {scheme: lines.splitlines(keepends=True) for scheme, lines in self.before.record}
 
     def target(self, scheme: str, path: str) -> str:
         return "/".join(part for part in (self.workspace, scheme, path, CACHE) if part)
@@ -98,7 +131,7 @@ class Work:
         :raises FilesystemError: its bytecode could not be written
         """
         kind, name, *details = answer
-        path = f"{batch.path}/{name}" if batch.path else name
+        path = _below(batch.path, name)
         if kind == "unreadable":
             raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", details[0])
         if kind == "unwritable":
@@ -107,19 +140,23 @@ class Work:
         if self.expected.get((batch.scheme, path)) != _encode(details[-1]):
             raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", "its hash is not RECORD's")
         if kind == "failed":
-            self.fail(batch, name, details[0])
+            self.failures.append((path, printable(details[0])))
+            self.left -= 1
+            return
+        if kind == "exhausted":
+            self.give_up(batch, name, details[0])
             return
         size, digest, _ = details
-        directory = f"{batch.path}/{CACHE}" if batch.path else CACHE
+        directory = _below(batch.path, CACHE)
         compiled = name_of(name, self.shelf.tag)
         self.files.setdefault((batch.scheme, directory), []).append((compiled, size, False))
         line = record.line(f"{directory}/{compiled}", _encode(digest), size)
         self.lines.setdefault(batch.scheme, []).append(line)
         self.left -= 1
 
-    def fail(self, batch: Batch, name: str, problem: str) -> None:
-        """Take down that a source does not compile."""
-        self.failures.append((f"{batch.path}/{name}" if batch.path else name, printable(problem)))
+    def give_up(self, batch: Batch, name: str, problem: str) -> None:
+        """Take down that children died of a source, or had not enough memory for it."""
+        self.died.append((batch.scheme, _below(batch.path, name), problem))
         self.left -= 1
 
     def finish(self) -> Compiled:
@@ -133,6 +170,8 @@ class Work:
             directories=tuple(directories),
             record=Rows.of((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self.lines.items())),
             failures=tuple(sorted(self.failures)),
+            died=tuple(sorted(self.died)),
+            late=tuple(sorted(self.lacked - {path for _, path, _ in self.died})),
         )
         try:
             return self.shelf.add(self.workspace, compiled)
@@ -153,6 +192,10 @@ def _hashes(manifest: Manifest) -> Mapping[tuple[str, str], str]:
         for scheme, lines in manifest.record
         for path, hash_, _ in csv.reader(io.StringIO(lines, newline=""))
     }
+
+
+def _below(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory else name
 
 
 def _encode(digest: str) -> str:

@@ -2,8 +2,9 @@
 
 Each child is given a batch of a directory's sources, and the next one before it is done with that, for on a busy
 machine we may be late (`envsync.cache.compile_child`). It answers in order, so that it is always known which file one
-of them died at: that one is tried once more, and is then taken for one that does not compile. What does not compile is
-no failure; Python says it to whoever imports it.
+of them died at: that one is tried once more, and is then left without bytecode, until the next sync that compiles
+tries again. What killed them may have been the kernel, for want of memory. What does not compile is no failure; Python
+says it to whoever imports it.
 
 Children have no descriptors but their pipes and the environment lock, which whoever writes for a leader holds. They
 end when their input does, so that nobody waits for a dead leader's children for longer than one file takes.
@@ -166,6 +167,8 @@ class _Session:
         self.children: list[_Child] = []
         self.selector = selectors.DefaultSelector()
         self.found: dict[str, Compiled] = {}
+        self.awaited: set[str] = set()
+        """Wheels that another process was compiling: what it could not do is not tried again at once."""
 
     def run(self) -> dict[str, Compiled]:
         """Compile all, or wait until others have."""
@@ -205,17 +208,20 @@ class _Session:
             manifest = self.wheels.popleft()
             lock, is_free = self._lock(manifest)
             compiled = self.shelf.get(manifest.sha256)
-            if compiled is not None:  # somebody has done it in the meantime
+            is_new = compiled is not None and (not compiled.died or (is_free and manifest.sha256 in self.awaited))
+            if compiled is not None and is_new:  # somebody has done it in the meantime
                 if lock is not None:
                     lock.release()
                 self.found[manifest.sha256] = compiled
                 self.done += _count(manifest)
             elif not is_free:
                 self.wheels.append(manifest)
+                self.awaited.add(manifest.sha256)
             else:
-                work = Work(manifest, self.shelf, lock)
+                work = Work(manifest, self.shelf, lock, compiled)
                 self.begun.append(work)
                 self.batches.extend(work.begin())
+                self.done += _count(manifest) - work.left
                 return True
         return False
 
@@ -276,7 +282,7 @@ class _Session:
         self.batches.extendleft(child.batches)
         first, rest = batch.names[child.answered], batch.names[child.answered + 1 :]
         if batch.again and not child.answered:
-            batch.work.fail(batch, first, f"the compiler died of it (exit status {status})")
+            batch.work.give_up(batch, first, f"the compiler died of it (exit status {status})")
             self.done += 1
         else:
             self.batches.appendleft(batch._replace(names=[first], again=True))

@@ -43,8 +43,8 @@ def _abandoned_takers(environment: Environment) -> Iterator[str]:
     """Name what was left by processes that died while they took a lease.
 
     One that lives is about to exchange its file for the lease, or has a live lease in it for an instant, to be put
-    back: that one is refreshed, and may be our own. So only what is much older than the latest file there is left over. A taker that was
-    stopped for so long and goes on finds its file missing, and has not taken anything.
+    back: that one is refreshed, and may be our own. So only what is much older than the latest file there is left
+    over. A taker that was stopped for so long and goes on finds its file missing, and has not taken anything.
     """
     names = _names(environment.state)
     if not any(name.startswith(TAKERS) for name in names):

@@ -335,6 +335,10 @@ class Reconciler:
         for sha256, item in compiled.items():
             name = f"{wanted[sha256].name}=={wanted[sha256].version}"
             lines = [f"{name} has `{path}`, which does not compile: {problem}" for path, problem in item.failures]
+            lines += [
+                f"{name} has `{path}`, which has no bytecode until it is compiled again: {problem}"
+                for _, path, problem in item.died
+            ]
             self.details += [line for line in lines if line not in self.details]
         return compiled
 
@@ -352,7 +356,7 @@ class Reconciler:
         except FilesystemError as error:
             if not error.is_refusal:
                 raise
-            compiled, lacking = shelf.find(missing)
+            compiled, lacking = shelf.find(missing, again=False)
             self.uncompiled |= {manifest.sha256 for manifest in lacking}
             names = sorted(manifest.name for manifest in lacking)
             more = " ..." if len(names) > 5 else ""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import marshal
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -301,6 +302,36 @@ def test_the_caches_bytecode_is_damaged_too(run_envsync: Run, cache: Path, tmp_p
     assert (said["sound"], said["repaired"]) == (True, ["shout==1.0"])
     assert path.read_bytes() != bytes(content)
     assert is_complete(tmp_path / "env")
+
+
+HUNGRY = "x = [" + "f(1)," * 300_000 + "]\n"
+"""Compiling it takes some 500 MB."""
+
+
+def test_what_needs_too_much_memory_is_tried_again(run_envsync: Run, cache: Path, tmp_path: Path) -> None:
+    """That source goes without bytecode, and all is current; the next sync that compiles has it. Neither is damage."""
+
+    def be_poor() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (350 << 20, 350 << 20))
+
+    lock = lock_of(tmp_path, "hungry", wheel(tmp_path, "hungry", "1.0", {"hungry.py": HUNGRY, "modest.py": "y = 2\n"}))
+    words = ("sync", "--lock", str(lock), "--compile-bytecode", "-v")
+    poor = run_envsync(*words, "--env", "env", preexec_fn=be_poor)
+    assert poor.returncode == 0, poor.stderr
+    said = [line for line in poor.stderr.splitlines() if "hungry.py" in line]
+    assert len(said) == 1
+    assert "has no bytecode until it is compiled again: there was not enough memory" in said[0]
+    env, rich = tmp_path / "env", tmp_path / "rich"
+    assert [is_valid(site_packages(env) / name) for name in ("hungry.py", "modest.py")] == [False, True]
+    assert sync(run_envsync, lock)["outcome"] == "current"
+    done = run_envsync(*words, "--env", "rich")
+    assert (done.returncode, "hungry.py" in done.stderr) == (0, False), done.stderr
+    assert is_complete(rich)
+    assert sync(run_envsync, lock)["outcome"] == "current"
+    assert check(run_envsync)[0] == set()
+    compile_it = f"import py_compile; py_compile.compile({str(site_packages(env) / 'hungry.py')!r})"
+    subprocess.run([str(env / "bin" / "python"), "-c", compile_it], check=True)
+    assert check(run_envsync)[0] == set()
 
 
 def test_poisoned_bytecode_is_not_linked(run_envsync: Run, cache: Path, tmp_path: Path) -> None:

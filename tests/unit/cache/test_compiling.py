@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from importlib._bootstrap_external import (  # type: ignore[import-not-found]
     _classify_pyc,
     _validate_timestamp_pyc,
@@ -224,6 +225,14 @@ def test_a_python_that_does_not_run_is_an_error(store: Store, target: Interprete
     assert untidy(store) == []
 
 
+COUNTING = """
+compile_uncounted = SourceFileLoader.source_to_code
+def compile_and_count(self, data, path):
+    with open({count!r}, 'a') as file:
+        file.write(path + chr(10))
+    return compile_uncounted(self, data, path)
+SourceFileLoader.source_to_code = compile_and_count
+"""
 DYING = """
 compile = SourceFileLoader.source_to_code
 def compile_or_die(self, data, path):
@@ -236,7 +245,7 @@ SourceFileLoader.source_to_code = compile_or_die
 
 
 @pytest.mark.parametrize("children", [1, 3])
-def test_a_file_that_kills_the_compiler_is_one_that_does_not_compile(
+def test_a_file_that_kills_the_compiler_goes_without(
     store: Store, target: Interpreter, tmp_path: Path, children: int
 ) -> None:
     """All others are compiled, those before and those after it."""
@@ -244,8 +253,113 @@ def test_a_file_that_kills_the_compiler_is_one_that_does_not_compile(
     files |= {f"m{number}.py": "x = 'deadly'\n" for number in (10, 11, 39)}
     manifest = add(store, files=files)
     compiled = compile_all(store, other(tmp_path, target, DYING.format(when="pass")), manifest, children=children)
-    assert [path for path, _ in compiled.failures] == ["m10.py", "m11.py", "m39.py"]
+    assert [path for _, path, _ in compiled.died] == ["m10.py", "m11.py", "m39.py"]
+    assert "exit status -9" in compiled.died[0][2]
+    assert compiled.failures == ()
     assert sum(len(directory.files) for directory in compiled.directories) == 37
+
+
+class TestTriedAgain:
+    """What killed the compiler is tried again by the next sync that compiles, and nothing else is."""
+
+    FILES: Mapping[str, str | bytes] = {
+        "pkg/a.py": "x = 1\n",
+        "pkg/b.py": "x = 'deadly'\n",
+        "pkg/c.py": "x = 'deadly, too'\n",
+        "pkg/python2.py": "print 1\n",
+    }
+    A_B_C = ("purelib/pkg/a.py", "purelib/pkg/b.py", "purelib/pkg/c.py")
+
+    @pytest.fixture
+    def manifest(self, store: Store, target: Interpreter, tmp_path: Path) -> Manifest:
+        """Of a wheel that was compiled but for two sources."""
+        manifest = add(store, files=dict(self.FILES))
+        compiled = compile_all(store, other(tmp_path, target, DYING.format(when="pass")), manifest)
+        assert [path for _, path, _ in compiled.died] == ["pkg/b.py", "pkg/c.py"]
+        assert self.there(store, target, manifest) == {"purelib/pkg/a.py"}
+        return manifest
+
+    def there(self, store: Store, target: Interpreter, manifest: Manifest) -> set[str]:
+        """Name the sources that have bytecode, in tmp nothing, and the manifest agreeing."""
+        shelf = Shelf(store, target.bytecode)
+        root, compiled = Path(shelf.path(manifest.sha256)), shelf.get(manifest.sha256)
+        assert compiled is not None
+        assert list(spoiled(str(root), compiled)) == []
+        assert os.listdir(store.tmp) == []
+        found = {source_of(path.relative_to(root).as_posix(), shelf.tag) for path in root.rglob("*.pyc")}
+        files = (f"{scheme}/{path}/{file[0]}" for scheme, path, files in compiled.directories for file in files)
+        assert found == {source_of(path, shelf.tag) for path in files}
+        return found
+
+    def test_and_succeeds(self, store: Store, target: Interpreter, manifest: Manifest, tmp_path: Path) -> None:
+        """What was there is taken over as it is; what came late is said; then there is nothing to do any more."""
+        shelf = Shelf(store, target.bytecode)
+        place = shelf.path(manifest.sha256)
+        (before,) = Path(place).rglob("a.*.pyc")
+        content = before.read_bytes()
+        counting = tmp_path / "counting"
+        python = other(tmp_path, target, COUNTING.format(count=str(counting)))
+        compiled = compile_all(store, python, manifest)
+        assert counting.read_text().split() == ["pkg/b.py", "pkg/c.py"]
+        assert (compiled.died, compiled.late) == ((), ("pkg/b.py", "pkg/c.py"))
+        assert [path for path, _ in compiled.failures] == ["pkg/python2.py"]
+        assert self.there(store, target, manifest) == set(self.A_B_C)
+        assert before.read_bytes() == content
+        assert before.stat().st_mtime == manifest.mtime
+        assert compile_all(store, python, manifest) == compiled == shelf.get(manifest.sha256)
+        assert len(counting.read_text().split()) == 2
+
+    def test_and_fails_again(self, store: Store, target: Interpreter, manifest: Manifest, tmp_path: Path) -> None:
+        """Then what is there stays in place."""
+        shelf = Shelf(store, target.bytecode)
+        inode, before = os.stat(shelf.path(manifest.sha256)).st_ino, shelf.get(manifest.sha256)
+        assert compile_all(store, other(tmp_path, target, DYING.format(when="pass")), manifest) == before
+        assert os.stat(shelf.path(manifest.sha256)).st_ino == inode
+        assert self.there(store, target, manifest) == {"purelib/pkg/a.py"}
+
+    def test_and_succeeds_in_part(self, store: Store, target: Interpreter, manifest: Manifest, tmp_path: Path) -> None:
+        """What was gained is kept, and the rest is tried once more."""
+        dying = DYING.format(when="pass").replace('b"deadly"', 'b"too"')
+        compiled = compile_all(store, other(tmp_path, target, dying), manifest)
+        assert ([path for _, path, _ in compiled.died], compiled.late) == (["pkg/c.py"], ("pkg/b.py",))
+        assert self.there(store, target, manifest) == set(self.A_B_C[:2])
+        assert compile_all(store, target, manifest).late == ("pkg/b.py", "pkg/c.py")
+        assert self.there(store, target, manifest) == set(self.A_B_C)
+
+    def test_and_what_was_there_is_spoiled(self, store: Store, target: Interpreter, manifest: Manifest) -> None:
+        """Then it is not taken over: everything is compiled anew."""
+        (path,) = Path(Shelf(store, target.bytecode).path(manifest.sha256)).rglob("a.*.pyc")
+        path.unlink()
+        assert compile_all(store, target, manifest).late == ("pkg/b.py", "pkg/c.py")
+        assert self.there(store, target, manifest) == set(self.A_B_C)
+
+    def test_but_not_at_once_by_who_waited(
+        self, store: Store, target: Interpreter, manifest: Manifest, tmp_path: Path
+    ) -> None:
+        """Of many that start together, one tries."""
+        counting = tmp_path / "counting"
+        python = other(tmp_path, target, COUNTING.format(count=str(counting)) + DYING.format(when="pass"))
+        lock = flock.acquire_nowait(f"{store.locks}/bytecode-{int(manifest.sha256[:8], 16) % 64}", shared=False)
+        assert lock is not None
+
+        def tell(phase: str, *_: int) -> None:
+            if phase.startswith("waiting"):
+                lock.release()
+
+        assert compile_all(store, python, manifest, report=tell).died
+        assert not counting.exists()
+
+    def test_beside_a_store_that_cannot_be_written(
+        self, store: Store, target: Interpreter, manifest: Manifest, tmp_path: Path
+    ) -> None:
+        """What it lacks goes elsewhere, with all the rest, and is used from there."""
+        upper = Store(f"{tmp_path}/upper")
+        upper.below = store.root
+        compiled = compile_all(upper, target, manifest)
+        assert compiled.late == ("pkg/b.py", "pkg/c.py")
+        assert Shelf(upper, target.bytecode).path(manifest.sha256).startswith(upper.root)
+        assert self.there(upper, target, manifest) == set(self.A_B_C)
+        assert self.there(store, target, manifest) == {"purelib/pkg/a.py"}
 
 
 def test_a_child_that_is_killed_once_costs_nothing(store: Store, target: Interpreter, tmp_path: Path) -> None:
@@ -255,7 +369,7 @@ def test_a_child_that_is_killed_once_costs_nothing(store: Store, target: Interpr
     manifest = add(store, files={"a.py": "x = 1\n", "b.py": "x = 'deadly'\n", "c.py": "x = 1\n"})
     compiled = compile_all(store, other(tmp_path, target, DYING.format(when=once)), manifest)
     assert mark.exists()
-    assert compiled.failures == ()
+    assert (compiled.failures, compiled.died) == ((), ())
 
 
 def test_children_hold_the_environment_lock_and_nothing_else(store: Store, target: Interpreter, tmp_path: Path) -> None:
@@ -289,7 +403,7 @@ def test_it_can_be_cancelled(store: Store, target: Interpreter, tmp_path: Path) 
         if done >= 20:
             raise SyncCancelledError("enough")
 
-    files: dict[str, str | bytes] = {f"m{number}.py": "x = 1\n" for number in range(60)}
+    files: dict[str, str | bytes] = {f"m{number}.py": "x = 1\n" for number in range(600)}
     with pytest.raises(SyncCancelledError):
         compile_all(store, python, add(store, files=files), report=cancel)
     assert untidy(store) == []
