@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync.transaction.parts import place_of
 
 if TYPE_CHECKING:
-    from envsync.cache.manifest import Manifest
+    from envsync.cache.manifest import Directory, Manifest
     from envsync.installed import Layout
     from envsync.transaction.parts import Part
     from envsync.transaction.stage import Item
@@ -77,7 +77,7 @@ def _choose(
         known.hold(posixpath.dirname(path), "")
     for item, part in found:
         for directory in part.directories:
-            known.hold(posixpath.join(part.base, directory.path), _holder(item, part))
+            known.hold(f"{part.base}/{directory.path}".strip("/"), _holder(item, part))
         for path in _real(item, part):
             known.hold(path, "")
     for item, part in found:
@@ -110,14 +110,18 @@ def _is_linkable(item: Item, part: Part, layout: Layout) -> bool:
 def _real(item: Item, part: Part) -> Iterator[str]:
     """Name the directories of a part that have to be real whoever else has something in them."""
     for directory in part.directories:
-        path = posixpath.join(part.base, directory.path)
-        for name, *_ in directory.files:
-            if ".so" in name and _is_shared_object(name):
-                yield path
-                break
-        else:
-            if item.skip and any(f"{path}/{name}" in item.skip for name, *_ in directory.files):
-                yield path
+        if _is_real(item, part, directory):
+            yield posixpath.join(part.base, directory.path)
+
+
+def _is_real(item: Item, part: Part, directory: Directory) -> bool:
+    for name, *_ in directory.files:
+        if ".so" in name and _is_shared_object(name):
+            return True
+    if not item.skip:
+        return False
+    path = posixpath.join(part.base, directory.path)
+    return any(f"{path}/{name}" in item.skip for name, *_ in directory.files)
 
 
 def _highest(item: Item, part: Part, known: _Holders, fits: Fits) -> Iterator[Whole]:
