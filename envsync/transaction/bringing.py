@@ -23,7 +23,7 @@ def clone_as_usual(  # noqa: PLR0917
     :returns: False if anything is unusual; then all of it is still to be done, and what is unusual shows itself
     """
     try:
-        original = os.open(name, _READ, dir_fd=source)
+        original = os.open(name, _READ | os.O_NONBLOCK, dir_fd=source)  # for a FIFO, not to wait for a writer
     except OSError:
         return False
     try:

@@ -24,7 +24,7 @@ from envsync.progress import Report
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import File, clone_as_usual
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
-from envsync.transaction.poisoned import CHANGED, PoisonedError
+from envsync.transaction.poisoned import CHANGED, PoisonedError, cannot_open
 from envsync.transaction.sealing import WholeJob, link
 
 
@@ -309,7 +309,7 @@ def _open_source(job: Job, path: str = "", above: int | None = None) -> int:
     try:
         return os.open(path or job.source, _DIRECTORY, dir_fd=above)
     except OSError as error:
-        raise PoisonedError(job.manifest, os.path.join(job.source, path), error.strerror) from error
+        raise cannot_open(job.manifest, os.path.join(job.source, path), error) from error
 
 
 def _open_destination(job: Job, path: str = "", below: int | None = None) -> int:

@@ -7,13 +7,16 @@ entries that the sync needs are compared, and those that differ are fetched agai
 
 from __future__ import annotations
 
+import errno
 import os
 
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import NAME, Manifest
-from envsync.errors import EnvsyncError
+from envsync.errors import EnvsyncError, FilesystemError
 
 CHANGED = "its size or time is not what it was"
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What open(2) answers for want of something in this process or host, whatever is in the store."""
 
 
 class PoisonedError(EnvsyncError):
@@ -29,6 +32,13 @@ class PoisonedError(EnvsyncError):
         self.sha256 = manifest.sha256
         self.path = path
         self.bytecode = manifest.tag if isinstance(manifest, Compiled) else ""
+
+
+def cannot_open(manifest: Manifest | Compiled, path: str, error: OSError) -> EnvsyncError:
+    """Build the error of a file or directory of an entry that cannot be opened: poison, unless the fault is our own."""
+    if error.errno in _OUR_OWN:
+        return FilesystemError("open", path, error)
+    return PoisonedError(manifest, path, error.strerror)
 
 
 def rows_of(manifest: Manifest) -> list[tuple[str, str]]:

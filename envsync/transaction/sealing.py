@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError
-from envsync.transaction.poisoned import CHANGED, PoisonedError
+from envsync.transaction.poisoned import CHANGED, PoisonedError, cannot_open
 
 BLOCKER = "__pycache__"
 _WRITABLE = 0o222
@@ -97,7 +97,7 @@ def _compare(job: WholeJob, path: str, files: Sequence[Sequence[Any]], children:
     try:
         fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise PoisonedError(job.manifest, full, error.strerror) from error
+        raise cannot_open(job.manifest, full, error) from error
     try:
         name = ""
         try:
@@ -128,7 +128,7 @@ def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
         if BLOCKER in strange and stat.S_ISREG(os.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
             strange.remove(BLOCKER)
     except OSError as error:
-        raise PoisonedError(job.manifest, full, error.strerror) from error
+        raise cannot_open(job.manifest, full, error) from error
     if strange:
         raise PoisonedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
 

@@ -25,7 +25,7 @@ from envsync.transaction import scripts, sealing
 from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory, read_umask
 from envsync.transaction.linkmodes import SYMLINK, Said
 from envsync.transaction.parts import Part, parts, place_of
-from envsync.transaction.poisoned import PoisonedError, rows_of
+from envsync.transaction.poisoned import PoisonedError, cannot_open, rows_of
 from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
 from envsync.transaction.whole import Whole, choose
@@ -266,7 +266,7 @@ class Stager:
                 with open(path, "rb") as file:
                     content = file.read()
             except OSError as error:
-                raise PoisonedError(manifest, path, error.strerror) from error
+                raise cannot_open(manifest, path, error) from error
             yield name, scripts.rewrite(content, python)
 
     def _record(

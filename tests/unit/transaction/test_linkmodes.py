@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -14,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from envsync import library
+from envsync.cache.manifest import Directory, Manifest, Rows
 from envsync.errors import FilesystemError
+from envsync.progress import quiet
 from envsync.transaction import linkmodes
+from envsync.transaction.bringing import clone_as_usual
+from envsync.transaction.linking import Job, Linker
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
@@ -262,6 +267,40 @@ def test_clones_share_their_blocks(tmp_path: Path, kind: str) -> None:
         after = os.statvfs(place)
         assert (before.f_bfree - after.f_bfree) * after.f_frsize < 4 << 20
         assert (place / "a").read_bytes() == (place / "b").read_bytes()
+
+
+def test_what_is_no_file_is_not_cloned_nor_waited_for(tmp_path: Path) -> None:
+    """Open(2) of a FIFO waits until somebody writes to it."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "stage").mkdir()
+    os.mkfifo(tmp_path / "store" / "file")
+    there = (tmp_path / "store" / "file").stat()
+    source = os.open(tmp_path / "store", os.O_RDONLY)
+    destination = os.open(tmp_path / "stage", os.O_RDONLY)
+    try:
+        known = (0, there.st_mtime_ns, 0o666, there.st_dev, there.st_uid)
+        assert not clone_as_usual("file", *known, source, destination)
+    finally:
+        os.close(source)
+        os.close(destination)
+    assert os.listdir(tmp_path / "stage") == []
+
+
+def test_too_many_open_files_are_no_poison(tmp_path: Path) -> None:
+    """What this process lacks says nothing of the store: no entry is to be thrown away for it."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "file").touch()
+    directories = [Directory("purelib", "", [["file", 0, False]])]
+    manifest = Manifest("a", "1", "a.whl", "0" * 64, "purelib", "a-1.dist-info", 1, (), (), (), True, Rows.of([]))
+    job = Job(str(tmp_path / "store"), str(tmp_path / "stage"), directories, manifest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    linker = Linker(COPY, umask=0o022)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(FilesystemError, match="Too many open files"):
+            linker.run([[job]], quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("mode", ["auto", "hardlink", "clone"])
