@@ -405,6 +405,8 @@ def _in_short(poisoned: Mapping[str, PoisonedError]) -> str:
     message = next(iter(poisoned.values())).message
     if len(poisoned) == 1:
         return f"{message}; it was"
+    if len(poisoned) == 2:
+        return f"{message}, and so have those of one other wheel; they were"
     return f"{message}, and so have those of {len(poisoned) - 1} other wheels; they were"
 
 

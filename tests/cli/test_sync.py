@@ -194,6 +194,17 @@ def test_a_cache_that_was_copied_without_times_is_fetched_again_at_once(
     assert "note:" not in again.stderr
 
 
+def test_two_poisoned_wheels_are_one_and_one_other(run_envsync: Run, tmp_path: Path) -> None:
+    """The note is a sentence for two as well."""
+    wheels = [build_wheel(tmp_path, f"w{number}", "1.0", {f"w{number}/__init__.py": "x = 1\n"}) for number in range(2)]
+    lock = tmp_path / "requirements.txt"
+    lock.write_text("".join(f"{path}\n" for path in wheels))
+    assert run_envsync("sync", "--lock", str(lock), "--env", "env", "--cache-dir", "cache").returncode == 0
+    subprocess.run(["cp", "-r", "cache", "copied"], cwd=tmp_path, check=True)
+    done = run_envsync("sync", "--lock", str(lock), "--env", "new", "--cache-dir", "copied")
+    assert "and so have those of one other wheel; they were set aside and fetched again" in done.stderr
+
+
 def test_damaged_record_lines_are_as_good_as_poison(run_envsync: Run, tmp_path: Path) -> None:
     """They are most of a manifest and read only where they are needed: the wheel is then fetched again."""
     run_envsync("sync", "--lock", LOCK, "--env", "env", "--cache-dir", "cache")
