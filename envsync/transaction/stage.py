@@ -202,7 +202,8 @@ class Stager:
         names = RESERVED if part.base else RESERVED_AT_THE_TOP
         for directory in part.directories if part.scheme == "data" else part.directories[:1]:
             first = directory.path.partition("/")[0]
-            if first in names or (part.is_loose and any(name in names for name, *_ in directory.files)):
+            # Of files, those in the scheme's own directory: the data scheme has loose ones elsewhere, too.
+            if first in names or (not directory.path and any(name in names for name, *_ in directory.files)):
                 raise WheelError(manifest.filename, f"it wants to write to `{part.place}`, which is reserved")
 
     def _plan_generated(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:

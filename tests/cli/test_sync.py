@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +161,18 @@ def test_link_modes(run_envsync: Run, tmp_path: Path, mode: str) -> None:
     assert mode == "auto" or (module.stat().st_nlink > 1) is (mode == "hardlink")
     assert unverified(tmp_path / "env") == []
     assert run_envsync("sync", "--lock", LOCK, "--env", "env").stderr.endswith("is current\n")
+
+
+def test_a_file_named_like_our_lock_may_be_elsewhere(run_envsync: Run, tmp_path: Path) -> None:
+    """The name `.lock` is taken at the top of the environment only."""
+    site = f"data/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    wheel = build_wheel(tmp_path, data={f"{place}/.lock": "" for place in ("data/bin", "data/share", site)})
+    (tmp_path / "requirements.txt").write_text(f"{wheel}\n")
+    done = run_envsync("sync", "--lock", "requirements.txt", "--env", "env", "--cache-dir", "cache")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "env" / "bin" / ".lock").is_file()
+    assert (site_packages(tmp_path / "env") / ".lock").is_file()
+    assert unverified(tmp_path / "env") == []
 
 
 def test_a_poisoned_store_entry_is_set_aside_and_fetched_again(run_envsync: Run, tmp_path: Path) -> None:
