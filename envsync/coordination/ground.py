@@ -49,7 +49,8 @@ def _make(environment: Environment) -> None:
         raise FilesystemError("read", environment.path, error) from error
     if ":" in environment.path:
         raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
-    if names - OUR_OWN and "pyvenv.cfg" not in names and not was_environment(environment):
+    is_strange = names - OUR_OWN and "pyvenv.cfg" not in names
+    if is_strange and not was_environment(environment) and not is_remnant(environment):
         raise EnvironmentRefusedError(
             environment.path,
             "the directory is not empty and not a virtual environment",
@@ -71,6 +72,25 @@ def was_environment(environment: Environment) -> bool:
     python = environment.python
     inside = os.path.realpath(environment.path) + "/"
     return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
+
+
+def is_remnant(environment: Environment) -> bool:
+    """Tell whether a directory has no more than a leader puts back whose environment was removed in the midst.
+
+    Until it looks at its lock again, it makes directories as far as site-packages, and in there a part of its stage.
+    """
+    import os
+
+    for directory, names, files in os.walk(environment.path):
+        if directory == environment.path and set(names) - {"lib", ".envsync"}:
+            return False
+        if (files and directory != environment.path) or set(files) - OUR_OWN:
+            return False
+        if any(os.path.islink(f"{directory}/{name}") for name in names):
+            return False
+        if ".envsync" in names:
+            names.remove(".envsync")
+    return True
 
 
 def is_inside(environment: Environment, *, besides: int = -1) -> bool:

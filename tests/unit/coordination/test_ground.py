@@ -41,6 +41,22 @@ class TestPrepare:
         (tmp_path / "notes.txt").touch()
         prepare(Environment(str(tmp_path)))
 
+    def test_what_a_leader_has_put_back(self, tmp_path: Path) -> None:
+        """A leader whose environment is removed meanwhile makes a part of its stage again: that is nobody's."""
+        site = tmp_path / "lib" / "python3.11" / "site-packages"
+        (site / ".envsync" / "0123" / "new" / "lib").mkdir(parents=True)
+        (site / ".envsync" / "0123" / "new" / "lib" / "x.py").touch()
+        (site / "__pycache__").mkdir()
+        prepare(Environment(str(tmp_path)))
+
+    @pytest.mark.parametrize("path", ["lib/x.py", "lib/python3.11/site-packages/x.py", "lib/link"])
+    def test_a_lib_of_somebody_else(self, tmp_path: Path, path: str) -> None:
+        """One file or link in it that is not in our own directories, and it is left alone."""
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).symlink_to("/usr")
+        with pytest.raises(EnvironmentRefusedError, match="not a virtual environment"):
+            prepare(Environment(str(tmp_path)))
+
     def test_a_base_installation(self, tmp_path: Path) -> None:
         """A `python` that leads to another name beside it is that of a base installation, or of conda: refused."""
         (tmp_path / "bin").mkdir()
