@@ -68,7 +68,7 @@ def read(environment: Environment) -> Locking | None:
     data = _read(environment.locking)
     if _is_torn(data):
         return None
-    value = statefile.parse(data)
+    value = statefile.parse(data.rstrip(b"\0"))
     if statefile.number(value, "format") > statefile.FORMAT:
         from envsync.errors import LockingError
 

@@ -50,6 +50,13 @@ class TestRecord:
             assert (done.kind, done.in_use, done.reason) == (found.kind, found.in_use, found.reason)
         assert os.listdir(environment.state) == ["locking"]
 
+    def test_zeros_behind_a_whole_one_are_nothing(self, environment: Environment) -> None:
+        """A page that a network filesystem fills up with them does not make it a damaged one."""
+        record(environment, Locking())
+        path = Path(environment.locking)
+        path.write_bytes(path.read_bytes() + bytes(100))
+        assert read(environment) is not None
+
     def test_the_first_one_counts(self, environment: Environment) -> None:
         """Who comes later learns what was decided."""
         record(environment, Locking(LEASE, in_use=False))
@@ -116,7 +123,6 @@ class TestRead:
             lambda data: data.replace(b"{", b"[").replace(b"}", b"]"),
             lambda data: data.replace(b"}", b"|"),
             lambda data: b"\xff" + data[1:],
-            lambda data: data + b"\0",
             lambda data: data + data,
             lambda _: b"flock\n",
             lambda _: b"{}",
