@@ -6,7 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.coordinator import Coordinator
     from envsync.errors import EnvsyncError
-    from envsync.library import Hold, SyncOptions, SyncResult, sync, use
+    from envsync.library import Hold, SyncOptions, sync, use
+    from envsync.syncing import SyncResult
 
 __all__ = ["Coordinator", "EnvsyncError", "Hold", "SyncOptions", "SyncResult", "__version__", "sync", "use"]
 
@@ -15,7 +16,7 @@ _HOMES = {
     "EnvsyncError": "envsync.errors",
     "Hold": "envsync.library",
     "SyncOptions": "envsync.library",
-    "SyncResult": "envsync.library",
+    "SyncResult": "envsync.syncing",
     "sync": "envsync.library",
     "use": "envsync.library",
 }

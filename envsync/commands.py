@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from envsync import fastlane, library, options, request
+from envsync import fastlane, options, request, syncing
 from envsync.coordination.messages import say
 from envsync.environment import Environment
 from envsync.errors import LockFileError, UsageError
@@ -31,7 +31,7 @@ def sync(settings: options.Settings) -> int:
     """Make the environment current, and say what changed. Stdout belongs to `--json`."""
     asked = request.resolve(settings, os.environ)
     dry_run = asked.flag("dry_run")
-    result = _preview(asked) if dry_run else library.run(asked, None)
+    result = _preview(asked) if dry_run else syncing.run(asked, None)
     if asked.flag("json"):
         value = result._asdict()
         del value["notes"]
@@ -133,7 +133,7 @@ def _named(settings: options.Settings) -> tuple[Environment, request.Request | N
     return fastlane.environment_of(asked) or named_by_digest(asked), asked
 
 
-def _preview(asked: request.Request) -> library.SyncResult:
+def _preview(asked: request.Request) -> syncing.SyncResult:
     from envsync.coordination.goal import environment_by_digest
     from envsync.coordination.preview import preview
     from envsync.coordination.synccache import cache_directory
@@ -142,10 +142,10 @@ def _preview(asked: request.Request) -> library.SyncResult:
     environment = fastlane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
     with Display(asked) as display:
         done = preview(asked, environment, display)
-    return library.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
+    return syncing.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
 
 
-def _say(result: library.SyncResult, *, dry_run: bool) -> None:
+def _say(result: syncing.SyncResult, *, dry_run: bool) -> None:
     if dry_run and result.outcome == "synced":
         for name in result.removed:
             say(f"would remove {name}")

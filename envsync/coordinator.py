@@ -29,14 +29,15 @@ import anyio
 import anyio.abc
 from anyio import to_thread
 
-from envsync import events, fastlane, library, request
+from envsync import events, fastlane, library, request, syncing
 from envsync.coordination import failures, leader, slowlane
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
-from envsync.library import Hold, SyncOptions, SyncResult
+from envsync.library import Hold, SyncOptions
 from envsync.progress import Report
+from envsync.syncing import SyncResult
 
 if TYPE_CHECKING:
     from envsync.coordination.locking import EnvironmentLock
@@ -198,7 +199,7 @@ class Coordinator:
 
     async def _reach(self, flight: _Flight, asked: request.Request) -> SyncResult:
         arrival = failures.Arrival(whole_process=False)
-        result, environment, distrust = await to_thread.run_sync(library.glance, asked, limiter=self._looks)
+        result, environment, distrust = await to_thread.run_sync(syncing.glance, asked, limiter=self._looks)
         if result is not None:
             return result
         flight.env = os.path.abspath(environment.path)
@@ -212,11 +213,11 @@ class Coordinator:
             else:
                 if isinstance(held, fastlane.Entry):
                     if wait.at_once:
-                        return library.result_of(slowlane.current(held, launching=False))
-                    return library.result_of(slowlane.followed(held, arrival, launching=False))
+                        return syncing.result_of(slowlane.current(held, launching=False))
+                    return syncing.result_of(slowlane.followed(held, arrival, launching=False))
                 outcome = await self._lead(flight, wait, held)
             if outcome is not None:
-                return library.result_of(outcome)
+                return syncing.result_of(outcome)
         raise slowlane.restless(environment)
 
     async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fastlane.Entry:

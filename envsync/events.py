@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from envsync.errors import EnvsyncError
-from envsync.library import SyncResult
+from envsync.syncing import SyncResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def _wait(
     child: int, look: Callable[[], None] | None = None, tell: Callable[[int | None], None] = lambda _: None
 ) -> int:
     """Wait for a child and return its status; 1 where nobody is told (SIGCHLD is ignored, as some daemons do)."""
-    pause, told = 0.001, time.monotonic()
+    pause, told = 0.0002, time.monotonic()
     try:
         while look is not None:
             ended, status = os.waitpid(child, os.WNOHANG)
@@ -99,7 +99,7 @@ def _wait(
                 return status
             look()
             time.sleep(pause)
-            pause = min(0.02, pause * 1.5)
+            pause = min(0.02, pause * 1.2)
             if time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
                 tell(None)

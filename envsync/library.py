@@ -5,37 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from envsync import fastlane, launch, request
 from envsync import options as settings
-from envsync.coordination import failures, lockrecord
-from envsync.coordination.outcome import Outcome
-from envsync.coordination.slowlane import named_by_digest, reach
+from envsync.coordination import lockrecord
 from envsync.environment import Environment
 from envsync.progress import Report, quiet
-
-
-class SyncResult(NamedTuple):
-    """What became of a sync."""
-
-    outcome: str
-    """"synced" (something was changed), "current" (nothing had to be) or "waited" (another process did it)."""
-    env: str
-    """The environment, absolute."""
-    digest: str
-    installed: tuple[str, ...]
-    """As in `name==version`, sorted."""
-    removed: tuple[str, ...]
-    """Likewise; an upgrade is in both."""
-    seconds: float
-    notes: tuple[str, ...] = ()
-    """What the caller may want to know, a sentence each."""
-
-    @property
-    def python(self) -> str:
-        """The environment's interpreter."""
-        return f"{self.env}/bin/python"
+from envsync.syncing import SyncResult, run
 
 
 class SyncOptions(TypedDict, total=False):
@@ -202,34 +179,6 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
     return request.resolve(settings.checked(given), os.environ)
 
 
-def run(asked: request.Request, report: Report | None) -> SyncResult:
-    """Make the environment of a resolved request current.
-
-    :param report: is told how far it is; None: shown on stderr
-    """
-    arrival = failures.Arrival(whole_process=report is None)
-    result, environment, distrust = glance(asked)
-    if result is not None:
-        return result
-    return result_of(reach(asked, environment, launching=False, report=report, distrust=distrust, arrival=arrival))
-
-
-def glance(asked: request.Request) -> tuple[SyncResult | None, Environment, bool]:
-    """Look whether there is anything to do.
-
-    :returns: the result if there is not; the environment; and whether its stamp fits and yet cannot be trusted
-    """
-    environment = fastlane.environment_of(asked) or named_by_digest(asked)
-    entry = fastlane.enter(asked, environment)
-    if entry is None:
-        return None, environment, False
-    os.close(entry.fd)
-    runs = os.access(environment.python, os.X_OK)
-    if runs and not _has_leftovers(environment, entry):
-        return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False
-    return None, environment, not runs
-
-
 def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     """Take a hold on an environment that has just been made current; None if it is not any more."""
     environment = Environment(result.env)
@@ -250,21 +199,3 @@ def _may_change(environment: Environment) -> bool:
         return True
     places = (environment.state, environment.lock)
     return all(os.access(place if os.path.lexists(place) else environment.path, os.W_OK) for place in places)
-
-
-def result_of(done: Outcome) -> SyncResult:
-    """Return an outcome as a result."""
-    return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)
-
-
-def _has_leftovers(environment: Environment, entry: fastlane.Entry) -> bool:
-    """Tell whether a leader that was killed after its stamp, or could not remove something, left it to be swept."""
-    if os.path.lexists(environment.progress) or os.path.lexists(environment.leading):
-        return True  # the last things that a leader removes
-    for directory in (f"{environment.state}/work", *(f"{site.path}/.envsync" for site in entry.stamp.sites)):
-        try:
-            if os.listdir(directory):
-                return True
-        except OSError:
-            pass  # it is not there, so nothing is in it
-    return False

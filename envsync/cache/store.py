@@ -333,8 +333,12 @@ def _identity(entry: str) -> tuple[int, int] | None:
 
 
 def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:
-    with open(f"{entry}/{NAME}", "rb", buffering=0) as stream:
-        manifest = load(stream.read(), lazily=lazily)
+    descriptor = os.open(f"{entry}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(descriptor, os.fstat(descriptor).st_size)  # in half the calls of a file object
+    finally:
+        os.close(descriptor)
+    manifest = load(data, lazily=lazily)
     if manifest.sha256 != sha256.lower():
         raise ValueError(f"the manifest of {manifest.sha256}")
     return manifest

@@ -219,28 +219,36 @@ def _remove(env: str, step: Remove) -> bool:
 def _place(env: str, workspace: str, step: Place) -> bool:
     source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
     try:
-        staged = Identity.of(source)
-    except FileNotFoundError:
-        return True
-    begun = f"{env}/{workspace}/placing.{checksum(step.path.encode('utf-8', 'surrogateescape'))}"
-    try:
         present = Identity.of(destination)
     except (FileNotFoundError, NotADirectoryError):
-        pass
-    else:
-        if os.path.lexists(begun):
-            return replace.move_tree(source, destination)
-        if staged != present or os.path.isdir(source):
-            return False
-        os.unlink(source)
-        return True
+        return _move_in(env, workspace, step)
+    try:
+        staged = Identity.of(source)
+    except FileNotFoundError:
+        return True  # it was done
+    if os.path.lexists(_begun(env, workspace, step)):
+        return replace.move_tree(source, destination)
+    if staged != present or os.path.isdir(source):
+        return False
+    os.unlink(source)  # two names of one file: rename(2) would do nothing
+    return True
+
+
+def _move_in(env: str, workspace: str, step: Place) -> bool:
+    """Place what is staged where nothing is."""
+    source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
     try:
         replace.move(source, destination)
-    except (FileNotFoundError, NotADirectoryError):  # the directory that it belongs in was taken away
-        return False
+    except (FileNotFoundError, NotADirectoryError):
+        return not os.path.lexists(source)  # else the directory that it belongs in was taken away
     except OSError as error:
         if not replace.is_refused_directory(source, error):
             raise
-        os.makedirs(begun, exist_ok=True)
+        os.makedirs(_begun(env, workspace, step), exist_ok=True)
         return replace.move_tree(source, destination)
     return True
+
+
+def _begun(env: str, workspace: str, step: Place) -> str:
+    """Name the mark of a directory that is moved file by file."""
+    return f"{env}/{workspace}/placing.{checksum(step.path.encode('utf-8', 'surrogateescape'))}"

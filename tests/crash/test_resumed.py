@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from envsync import forking, library, replace
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
-from envsync.library import SyncResult
+from envsync.syncing import SyncResult
 from envsync.transaction import linkmodes
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
@@ -398,9 +399,14 @@ def test_a_child_that_outlives_its_leader(tmp_path: Path, monkeypatch: pytest.Mo
     tally = Tally()
     ours = os.getpid()
 
+    struck = tmp_path / "struck"
+
     def strike(_: str) -> None:
         if os.getppid() == ours:  # the leader itself, at its first file
+            struck.touch()
             kill()
+        while not struck.exists():  # else the child may have done all before the leader gets to a file
+            time.sleep(0.001)
 
     status = sync_in_child(FIRST, env, before=strike, tally=tally)
     assert os.WIFSIGNALED(status)

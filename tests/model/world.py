@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from envsync import fastlane, library, request
 from envsync.environment import Environment
 from envsync.errors import ConflictError
-from envsync.library import SyncResult
+from envsync.syncing import SyncResult
 from tests import environments
 from tests.model.happenings import Happenings
 from tests.model.model import PARTS

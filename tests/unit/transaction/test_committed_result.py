@@ -34,7 +34,7 @@ from envsync import forking
 from envsync.cache.manifest import Script
 from envsync.coordination import pace
 from envsync.errors import ConflictError
-from envsync.library import SyncResult
+from envsync.syncing import SyncResult
 from envsync.transaction import scripts
 from tests import environments
 from tests.wheels import build_wheel, sha256_of
