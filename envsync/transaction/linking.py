@@ -6,7 +6,7 @@ found out (`PoisonedError`) instead of spread. Every way keeps the mtime, becaus
 Two workers, each with whole top-level entries, for two in one directory would only wait for its lock. The second is
 a child process where nothing speaks against a fork, since the GIL costs two threads an eighth of their time; else a
 thread, and they are still twice as fast as one: link(2), stat(2) and mkdir(2) release the GIL. Names are resolved
-from the descriptors of the two directories, since the kernel's path lookup is a good part of these operations.
+from descriptors of two directories, since the kernel's path lookup is a good part of these operations.
 """
 
 from __future__ import annotations
@@ -141,46 +141,40 @@ class Linker:
 
     def _do(self, job: Job) -> None:
         make_directory(job.destination)
-        above = _open_source(job)
+        source = _open_source(job)
         try:
-            below = _open_destination(job)
+            destination = _open_destination(job)
             try:
+                made = {""}
                 for directory in job.directories:
-                    if directory.path:
-                        self._do_directory(job, directory, above, below)
-                    else:
-                        self._bring(job, directory, above, below)
-            finally:
-                os.close(below)
-        finally:
-            os.close(above)
-
-    def _do_directory(self, job: Job, directory: Directory, above: int, below: int) -> None:
-        """Bring the files of one directory.
-
-        :param above: a descriptor of the job's source, to which its path is relative
-        :param below: one of the job's destination
-        """
-        make_directory(directory.path, below, f"{job.destination}/")
-        source = _open_source(job, directory.path, above)
-        try:
-            destination = _open_destination(job, directory.path, below)
-            try:
-                self._bring(job, directory, source, destination)
+                    above = directory.path.rpartition("/")[0]
+                    for path in (above, directory.path):
+                        if path not in made:
+                            make_directory(path, destination, f"{job.destination}/")
+                            made.add(path)
+                    self._bring(job, directory, source, destination)
             finally:
                 os.close(destination)
         finally:
             os.close(source)
 
     def _bring(self, job: Job, directory: Directory, source: int, destination: int) -> None:
+        """Bring the files of one directory, which exists.
+
+        :param source: a descriptor of the job's source. Names relative to it are resolved faster than a descriptor of
+            their directory is opened and closed: most have few files
+        :param destination: one of the job's destination
+        """
         look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
-        above = (os.path.join(job.source, directory.path), os.path.join(job.destination, directory.path))
+        above = (job.source, job.destination)
+        prefix = f"{directory.path}/" if directory.path else ""
         ways: tuple[str, ...] = ()
         owner = device = -1
-        linked = False
-        for name, size, executable in directory.files:
-            if ways and ways[0] == CLONE:
+        linking = cloning = linked = False
+        for base, size, executable in directory.files:
+            name = prefix + base
+            if cloning:
                 mode = 0o777 if executable else 0o666
                 if clone_as_usual(name, size, mtime_ns, mode, device, owner, source, destination):
                     continue
@@ -192,7 +186,8 @@ class Linker:
                 raise PoisonedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
                 ways, owner, device = self.ways.of(status), status.st_uid, status.st_dev
-            if ways[0] == HARDLINK:
+                linking, cloning = ways[0] == HARDLINK, ways[0] == CLONE
+            if linking:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
                     linked = True
@@ -301,23 +296,18 @@ def make_directory(path: str, below: int | None = None, prefix: str = "") -> Non
         raise FilesystemError("make directory", f"{prefix}{path}", error) from error
 
 
-def _open_source(job: Job, path: str = "", above: int | None = None) -> int:
-    """Open a directory of the store.
-
-    :param above: a descriptor of the job's source, to which the path is relative
-    """
+def _open_source(job: Job) -> int:
     try:
-        return os.open(path or job.source, _DIRECTORY, dir_fd=above)
+        return os.open(job.source, _DIRECTORY)
     except OSError as error:
-        raise cannot_open(job.manifest, os.path.join(job.source, path), error) from error
+        raise cannot_open(job.manifest, job.source, error) from error
 
 
-def _open_destination(job: Job, path: str = "", below: int | None = None) -> int:
-    """Open a directory of the stage, as `_open_source` does one of the store."""
+def _open_destination(job: Job) -> int:
     try:
-        return os.open(path or job.destination, _DIRECTORY, dir_fd=below)
+        return os.open(job.destination, _DIRECTORY)
     except OSError as error:
-        raise FilesystemError("open", os.path.join(job.destination, path), error) from error
+        raise FilesystemError("open", job.destination, error) from error
 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
