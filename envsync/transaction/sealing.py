@@ -78,8 +78,13 @@ def link(job: WholeJob) -> None:
             path, _, name = path.rpartition("/")  # noqa: PLW2901
             children.setdefault(path, set()).add(name)
     files = dict(job.directories)
-    for path in {**files, **children}:
-        _compare(job, path, files.get(path, ()), children.get(path, set()))
+    top = _open(job, job.source)
+    try:
+        for path in {**files, **children}:
+            if not _is_sealed(job, top, path, files.get(path, ())):
+                _make_sealed(job, path, {str(file[0]) for file in files.get(path, ())} | children.get(path, set()))
+    finally:
+        os.close(top)
     try:
         try:
             os.symlink(job.source, job.destination)
@@ -90,30 +95,51 @@ def link(job: WholeJob) -> None:
         raise FilesystemError("link", job.destination, error) from error
 
 
-def _compare(job: WholeJob, path: str, files: Sequence[Sequence[Any]], children: set[str]) -> None:
-    full = f"{job.source}/{path}" if path else job.source
+def _open(job: WholeJob, path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise cannot_open(job.manifest, path, error) from error
+
+
+def _is_sealed(job: WholeJob, top: int, path: str, files: Sequence[Sequence[Any]]) -> bool:
+    """Compare a directory and the files in it with the manifest.
+
+    :param top: a descriptor of the job's source, to which the path is relative
+    :returns: False if it is not sealed yet, or something was added or removed
+    :raises PoisonedError: it is no directory, or a file is not what was put there
+    """
     look = os.stat
     mtime_ns = job.manifest.mtime * 1_000_000_000
+    prefix = f"{path}/" if path else ""
+    name = ""
     try:
-        fd = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        for base, size, _ in files:
+            name = prefix + base
+            status = look(name, dir_fd=top, follow_symlinks=False)
+            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+                raise PoisonedError(job.manifest, f"{job.source}/{name}", CHANGED)
+        name = path
+        status = look(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
     except OSError as error:
-        raise cannot_open(job.manifest, full, error) from error
+        raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise PoisonedError(job.manifest, f"{job.source}/{name}", "it is not a directory any more")
+    return not status.st_mode & _WRITABLE and status.st_mtime_ns == mtime_ns
+
+
+def _make_sealed(job: WholeJob, path: str, names: set[str]) -> None:
+    """Compare the names in a directory with the manifest, and seal it if it is one's own.
+
+    Whoever owns a cache may have made it read-only by hand: then it has another time, and is compared every time.
+    """
+    full = f"{job.source}/{path}" if path else job.source
+    fd = _open(job, full)
     try:
-        name = ""
-        try:
-            for name, size, _ in files:
-                status = look(name, dir_fd=fd, follow_symlinks=False)
-                if status.st_size != size or status.st_mtime_ns != mtime_ns:
-                    raise PoisonedError(job.manifest, f"{full}/{name}", CHANGED)
-        except OSError as error:
-            raise PoisonedError(job.manifest, f"{full}/{name}", error.strerror) from error
+        _check_names(job, full, fd, names)
         status = os.fstat(fd)
-        if status.st_mode & _WRITABLE or status.st_mtime_ns != mtime_ns:
-            # Not sealed yet, or something was added or removed; or whoever owns the cache has made it read-only.
-            names = {str(file[0]) for file in files} | children
-            _check_names(job, full, fd, names)
-            if os.geteuid() in (0, status.st_uid):
-                _seal(job, full, fd, status, names)
+        if os.geteuid() in (0, status.st_uid):
+            _seal(job, full, fd, status, names)
     finally:
         os.close(fd)
 
