@@ -33,6 +33,7 @@ from envsync.environment import Environment
 from envsync.installed import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.plan import Installed
 from envsync.reading import Expectation, Ground, read
+from envsync.transaction import scripts
 
 WHEEL = "the wheel"
 BYTECODE = "the cache"
@@ -292,8 +293,7 @@ class _Gatherer:
 
     def _scripts(self, manifest: Manifest) -> set[str]:
         """Name the scripts that are made for this environment."""
-        names = [*(script.name for script in manifest.scripts), *manifest.rewrite]
-        return {f"{self.layout.scripts}/{name}" for name in names}
+        return {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)}
 
     def _made(
         self, item: Installed, text: str, expected: set[str], made: set[str]

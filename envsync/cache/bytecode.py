@@ -177,20 +177,7 @@ class Shelf:
 
 def dump(compiled: Compiled) -> bytes:
     """Serialize a manifest."""
-    return pack(
-        {
-            "format": FORMAT,
-            "sha256": compiled.sha256,
-            "filename": compiled.filename,
-            "tag": compiled.tag,
-            "mtime": compiled.mtime,
-            "directories": compiled.directories,
-            "failures": compiled.failures,
-            "died": compiled.died,
-            "late": compiled.late,
-        },
-        compiled.record,
-    )
+    return pack(compiled._asdict(), FORMAT)
 
 
 def load(data: bytes) -> Compiled:

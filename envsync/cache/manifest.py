@@ -127,23 +127,7 @@ def mtime_of(sha256: str) -> int:
 
 def dump(manifest: Manifest) -> bytes:
     """Serialize a manifest."""
-    return pack(
-        {
-            "format": FORMAT,
-            "name": manifest.name,
-            "version": manifest.version,
-            "filename": manifest.filename,
-            "sha256": manifest.sha256,
-            "root": manifest.root,
-            "dist_info": manifest.dist_info,
-            "mtime": manifest.mtime,
-            "directories": manifest.directories,
-            "scripts": manifest.scripts,
-            "rewrite": manifest.rewrite,
-            "complete": manifest.complete,
-        },
-        manifest.record,
-    )
+    return pack(manifest._asdict(), FORMAT)
 
 
 def load(data: bytes, *, lazily: bool = False) -> Manifest:
@@ -172,10 +156,10 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
         raise ValueError(f"damaged manifest: {error}") from None
 
 
-def pack(value: Mapping[str, object], record: Rows) -> bytes:
-    """Serialize what a manifest says, and its RECORD lines."""
-    rows = record.text()
-    head = _compact({**value, "record": checksum(rows)})
+def pack(value: Mapping[str, Any], version: int) -> bytes:
+    """Serialize what a manifest says, its RECORD lines apart from the rest."""
+    rows = value["record"].text()
+    head = _compact({"format": version, **value, "record": checksum(rows)})
     return b"%s\n%s\n%s" % (head, checksum(head).encode(), rows)
 
 

@@ -44,8 +44,7 @@ def parts(layout: Layout, name: str, has: Manifest | Compiled) -> list[Part]:
             place, is_loose = f"{base}/{path.partition('/')[0]}", False
         else:
             full = "/".join(part for part in (base, path) if part)
-            is_loose = full in (*layout.sites, layout.scripts, layout.headers, "")
-            place = full if is_loose else layout.entry(full)
+            place, is_loose = _place(layout, full)
         part = found.get((scheme, place))
         if part is None:
             found[scheme, place] = Part(place, scheme, base, [directory], is_loose)
@@ -56,8 +55,13 @@ def parts(layout: Layout, name: str, has: Manifest | Compiled) -> list[Part]:
 
 def place_of(layout: Layout, path: str) -> str:
     """Return the place of a file, by its path relative to the environment, as parts have it."""
-    directory = path.rpartition("/")[0]
-    return directory if directory in (*layout.sites, layout.scripts, layout.headers, "") else layout.entry(directory)
+    return _place(layout, path.rpartition("/")[0])[0]
+
+
+def _place(layout: Layout, directory: str) -> tuple[str, bool]:
+    """Return the place of a directory, and whether the files in it are loose."""
+    is_loose = directory in (*layout.sites, layout.scripts, layout.headers, "")
+    return (directory if is_loose else layout.entry(directory)), is_loose
 
 
 def entries_of(layout: Layout, manifest: Manifest, found: Sequence[Part]) -> set[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import NAME, Manifest
@@ -52,20 +54,38 @@ def rows_of(manifest: Manifest) -> list[tuple[str, str]]:
         raise PoisonedError(manifest, NAME, str(error)) from error
 
 
+def compare(
+    manifest: Manifest | Compiled, above: str, prefix: str, files: Sequence[Sequence[Any]], *, top: int | None = None
+) -> None:
+    """Compare size and mtime of the files of one directory with the manifest.
+
+    :param above: where the prefix is below, with a slash, for messages
+    :param prefix: what stands before each name, with a slash, relative to `top`
+    :param top: a descriptor of a directory; without it the prefix is absolute
+    :raises PoisonedError: one is not what was put there
+    """
+    look = os.stat
+    mtime_ns = manifest.mtime * 1_000_000_000
+    name = ""
+    try:
+        for base, size, _ in files:
+            name = prefix + base
+            status = look(name, dir_fd=top, follow_symlinks=False)
+            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+                raise PoisonedError(manifest, f"{above}{name}", CHANGED)
+    except OSError as error:
+        raise PoisonedError(manifest, f"{above}{name}", error.strerror) from error
+
+
 def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | None:
-    """Compare size and mtime of all files of an entry, or of a wheel's bytecode, with its manifest.
+    """Compare all files of an entry, or of a wheel's bytecode, with its manifest.
 
     :param entry: its directory
     :returns: what is wrong with the first that differs, or None
     """
-    mtime_ns = manifest.mtime * 1_000_000_000
-    for scheme, below, files in manifest.directories:
-        directory = os.path.join(entry, scheme, below)
-        for name, size, _ in files:
-            try:
-                status = os.stat(f"{directory}/{name}", follow_symlinks=False)
-            except OSError as error:
-                return PoisonedError(manifest, f"{directory}/{name}", error.strerror)
-            if status.st_size != size or status.st_mtime_ns != mtime_ns:
-                return PoisonedError(manifest, f"{directory}/{name}", CHANGED)
+    try:
+        for scheme, below, files in manifest.directories:
+            compare(manifest, "", os.path.join(entry, scheme, below, ""), files)
+    except PoisonedError as error:
+        return error
     return None

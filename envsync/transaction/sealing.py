@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError
-from envsync.transaction.poisoned import CHANGED, PoisonedError, cannot_open
+from envsync.transaction.poisoned import PoisonedError, cannot_open, compare
 
 BLOCKER = "__pycache__"
 _WRITABLE = 0o222
@@ -109,23 +109,14 @@ def _is_sealed(job: WholeJob, top: int, path: str, files: Sequence[Sequence[Any]
     :returns: False if it is not sealed yet, or something was added or removed
     :raises PoisonedError: it is no directory, or a file is not what was put there
     """
-    look = os.stat
-    mtime_ns = job.manifest.mtime * 1_000_000_000
-    prefix = f"{path}/" if path else ""
-    name = ""
+    compare(job.manifest, f"{job.source}/", f"{path}/" if path else "", files, top=top)
     try:
-        for base, size, _ in files:
-            name = prefix + base
-            status = look(name, dir_fd=top, follow_symlinks=False)
-            if status.st_size != size or status.st_mtime_ns != mtime_ns:
-                raise PoisonedError(job.manifest, f"{job.source}/{name}", CHANGED)
-        name = path
-        status = look(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
+        status = os.stat(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
     except OSError as error:
-        raise PoisonedError(job.manifest, f"{job.source}/{name}", error.strerror) from error
+        raise PoisonedError(job.manifest, f"{job.source}/{path}", error.strerror) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise PoisonedError(job.manifest, f"{job.source}/{name}", "it is not a directory any more")
-    return not status.st_mode & _WRITABLE and status.st_mtime_ns == mtime_ns
+        raise PoisonedError(job.manifest, f"{job.source}/{path}", "it is not a directory any more")
+    return not status.st_mode & _WRITABLE and status.st_mtime_ns == job.manifest.mtime * 1_000_000_000
 
 
 def _make_sealed(job: WholeJob, path: str, names: set[str]) -> None:
