@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,19 @@ import pytest
 LAB = os.environ.get("LAB_SCRIPTS", "")
 
 Mount = Callable[..., Path]
+
+
+def start_process(words: Sequence[str], directory: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start a process in a directory, whose output is read once it ends."""
+    return subprocess.Popen(
+        words,
+        cwd=directory,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture

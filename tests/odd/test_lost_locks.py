@@ -18,7 +18,7 @@ from envsync.coordination.status import look
 from envsync.environment import Environment
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified
-from tests.odd.conftest import Mount
+from tests.odd.conftest import Mount, start_process
 
 LOCK = str(FIXTURES / "pylock.toml")
 LEASE_SECONDS = 1.5
@@ -27,15 +27,8 @@ LEASE_SECONDS = 1.5
 def start(directory: Path, *, env: str = ".venvs/{digest}", **faults: object) -> subprocess.Popen[str]:
     """Start a sync where there is no flock."""
     spec = json.dumps({"below": str(directory), "flock": "ENOSYS", "lease_seconds": LEASE_SECONDS, **faults})
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.odd.faults", spec, "sync", "--lock", LOCK, "--env", env, "--json"],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = [sys.executable, "-m", "tests.odd.faults", spec, "sync", "--lock", LOCK, "--env", env, "--json"]
+    return start_process(words, directory, PYTHONPATH=str(ROOT))
 
 
 def outcome(process: subprocess.Popen[str]) -> str:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, site_packages, unverified
-from tests.odd.conftest import Mount
+from tests.odd.conftest import Mount, start_process
 
 LOCK = str(FIXTURES / "pylock.toml")
 NEXT = str(FIXTURES / "pylock.next.toml")
 
 
 def start(directory: Path, *arguments: str, within: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*within, *envsync_command(), *arguments],
-        cwd=directory,
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_process([*within, *envsync_command(), *arguments], directory, **variables)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
