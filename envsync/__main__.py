@@ -27,17 +27,13 @@ def main(arguments: Sequence[str]) -> int:
 
         return die_of(interrupt)
     except Exception as error:
-        from envsync.coordination.messages import say_error
-        from envsync.errors import EnvsyncError, UsageError
+        from envsync.errors import EnvsyncError
 
         if not isinstance(error, EnvsyncError):
             raise
-        say_error(error)
-        if isinstance(error, UsageError):
-            from envsync.commands import usage_status
+        from envsync.hints import tell
 
-            return usage_status(arguments)
-        return error.exit_code
+        return tell(error, arguments)
 
 
 def _slow(arguments: Sequence[str]) -> int:

@@ -65,7 +65,7 @@ def size(settings: Settings) -> int:
 
 
 def remove_all(settings: Settings) -> int:
-    """Remove all that is in the cache, but for what environments link to by name."""
+    """Remove all that is in the cache, but for what environments link to."""
     root = root_of(settings)
     if settings.get("dry_run"):
         linked = users.used(root)
@@ -75,7 +75,7 @@ def remove_all(settings: Settings) -> int:
 
 
 def prune(settings: Settings) -> int:
-    """Remove from the cache what was not used for long, or what is too much."""
+    """Remove what was not used for long, or what is too much."""
     root = root_of(settings)
     merged = request.settings_here(settings, os.environ)
     age, limit = merged.get("older_than"), merged.get("max_size")
@@ -93,7 +93,7 @@ def prune(settings: Settings) -> int:
 
 
 def verify(settings: Settings) -> int:
-    """Compare all files in the cache with their hashes, and remove what is not what it was; 1 if there was anything."""
+    """Compare all files in the cache with their hashes, and remove what differs. Exits with 1 if anything did."""
     root = root_of(settings)
     count = 0
     removed: list[Verified] = []

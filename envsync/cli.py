@@ -10,25 +10,48 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync import commands, fastlane, options, request
+from envsync import commands, fastlane, hints, options, request
 from envsync.coordination import slowlane
+from envsync.errors import UsageError
 from envsync.options import FLAG, LIST, Option
+
+
+class Command(click.Command):
+    """A command whose summary is a whole sentence, on two lines where it has to be."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
+        return (self.help or "").strip().partition(".")[0] + "."
+
+
+class Group(Command, click.Group):
+    """Commands that belong together."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
-    usage = commands.usage_status(arguments)
     try:
         status = envsync_command.main(list(arguments), prog_name="envsync", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return usage
+        return hints.usage_status(arguments)
     except click.ClickException as error:
-        error.show()
-        return usage
+        raise _as_ours(error, arguments) from None
     except click.Abort as abort:  # what click makes of it; SIGTERM is to stay SIGTERM
         raise abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt() from None
     return status if isinstance(status, int) else 0
+
+
+def _as_ours(error: click.ClickException, arguments: Sequence[str]) -> UsageError:
+    """Say what click says in the words and the form of all our errors."""
+    path = hints.command_of(arguments)
+    if isinstance(error, click.NoSuchOption):
+        problem = f"`{path}` has no option `{error.option_name}`"
+        similar = [f"`{name}`" for name in error.possibilities or () if not name.startswith("--no-")][:2]
+        return UsageError(problem + (f"; perhaps {' or '.join(similar)} is meant" if similar else ""))
+    if isinstance(error, click.MissingParameter):
+        return UsageError("no command is given that is to run in the environment", hint=hints.COMMAND)
+    problem = error.format_message().rstrip(".").replace("'", "`")
+    return UsageError(problem[:1].lower() + problem[1:])
 
 
 def _parameters(table: Sequence[Option]) -> list[click.Parameter]:
@@ -36,7 +59,8 @@ def _parameters(table: Sequence[Option]) -> list[click.Parameter]:
     for option in table:
         names = [f"--{option.name}", option.key, *([f"-{option.short}"] if option.short else [])]
         if option.kind == FLAG:
-            parameters.append(click.Option(names, is_flag=True, help=option.help))
+            names[0] += f"/{option.negation}" if option.negation else ""
+            parameters.append(click.Option(names, is_flag=True, default=None, help=option.help))
         else:
             parameters.append(
                 click.Option(
@@ -54,12 +78,12 @@ def _settings(table: Sequence[Option], given: dict[str, Any]) -> options.Setting
     settings: options.Settings = {}
     for option in table:
         value = given.get(option.key)
-        if value is None or value is False or value == ():
+        if value is None or value == ():
             continue
         if option.kind == LIST:
             settings[option.key] = list(value)
         elif option.kind == FLAG:
-            settings[option.key] = True
+            settings[option.key] = bool(value)
         else:
             settings[option.key] = options.convert(option, value, f"option `--{option.name}`")
     return settings
@@ -90,12 +114,15 @@ def _check(**given: Any) -> int:
 
 
 def _status(**given: Any) -> int:
-    """Say whether the environment is current, who syncs it, who waits, and who runs in it. Disturbs nobody."""
+    """Say whether the environment is current, and who syncs, waits and runs.
+
+    Disturbs nobody.
+    """
     return commands.status(_settings(options.STATUS, given))
 
 
 def _doctor(**given: Any) -> int:
-    """Find out what the filesystem of the environment can and cannot do, and say what follows.
+    """Find out what the filesystem of the environment can do, and what follows.
 
     Tries locks, links, renames and the clock in a directory of its own, and leaves nothing behind. Exits with 1 if
     syncing there would be refused or unsafe.
@@ -103,12 +130,13 @@ def _doctor(**given: Any) -> int:
     return commands.doctor(_settings(options.DOCTOR, given))
 
 
-envsync_command = click.Group(
+envsync_command = Group(
     "envsync",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a virtual environment match its lock file once, however many processes ask.",
     params=[
         click.Option(
-            ["--version"],
+            ["-V", "--version"],
             is_flag=True,
             is_eager=True,
             expose_value=False,
@@ -125,7 +153,7 @@ def _show_version(ctx: click.Context) -> NoReturn:
 
 
 envsync_command.add_command(
-    click.Command(
+    Command(
         "run",
         callback=_run,
         help=_run.__doc__,
@@ -136,15 +164,13 @@ envsync_command.add_command(
         context_settings={"allow_interspersed_args": False},
     )
 )
-envsync_command.add_command(click.Command("sync", callback=_sync, help=_sync.__doc__, params=_parameters(options.SYNC)))
+envsync_command.add_command(Command("sync", callback=_sync, help=_sync.__doc__, params=_parameters(options.SYNC)))
 envsync_command.add_command(
-    click.Command("status", callback=_status, help=_status.__doc__, params=_parameters(options.STATUS))
+    Command("status", callback=_status, help=_status.__doc__, params=_parameters(options.STATUS))
 )
+envsync_command.add_command(Command("check", callback=_check, help=_check.__doc__, params=_parameters(options.CHECK)))
 envsync_command.add_command(
-    click.Command("check", callback=_check, help=_check.__doc__, params=_parameters(options.CHECK))
-)
-envsync_command.add_command(
-    click.Command("doctor", callback=_doctor, help=_doctor.__doc__, params=_parameters(options.DOCTOR))
+    Command("doctor", callback=_doctor, help=_doctor.__doc__, params=_parameters(options.DOCTOR))
 )
 
 
@@ -152,13 +178,13 @@ def _cache_command(name: str, function: Callable[[options.Settings], int], table
     def call(**given: Any) -> int:
         return function(_settings(table, given))
 
-    return click.Command(name, callback=call, help=function.__doc__, params=_parameters(table))
+    return Command(name, callback=call, help=function.__doc__, params=_parameters(table))
 
 
 def _cache() -> click.Group:
     from envsync import cachecommands
 
-    group = click.Group("cache", help="See and shrink the cache, safely at any time.")
+    group = Group("cache", help="See and shrink the cache, safely at any time.")
     for name, function, table in (
         ("dir", cachecommands.directory, options.CACHE),
         ("size", cachecommands.size, options.CACHE),

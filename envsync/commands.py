@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from envsync import fastlane, options, request, syncing
 from envsync.coordination.messages import say
+from envsync.coordination.outcome import WOULD_SYNC
 from envsync.environment import Environment
 from envsync.errors import LockFileError, UsageError
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1
 EXIT_UNSAFE = 1
-EXIT_USAGE = 2
-EXIT_FAILURE = 125
-
-
-def usage_status(arguments: Sequence[str]) -> int:
-    """Return the exit status for a command line that makes no sense.
-
-    `run` follows timeout(1) and `docker run`: whatever is wrong with us is 125, so that it is not the job's.
-    """
-    return EXIT_FAILURE if arguments and arguments[0] == "run" else EXIT_USAGE
 
 
 def sync(settings: options.Settings) -> int:
@@ -35,9 +26,9 @@ def sync(settings: options.Settings) -> int:
     if asked.flag("json"):
         value = result._asdict()
         del value["notes"]
-        print(json.dumps(value))
+        print(json.dumps({**value, "dry_run": dry_run}))
     elif not asked.flag("quiet"):
-        _say(result, dry_run=dry_run)
+        _say(result)
     return 0
 
 
@@ -145,8 +136,8 @@ def _preview(asked: request.Request) -> syncing.SyncResult:
     return syncing.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
 
 
-def _say(result: syncing.SyncResult, *, dry_run: bool) -> None:
-    if dry_run and result.outcome == "synced":
+def _say(result: syncing.SyncResult) -> None:
+    if result.outcome == WOULD_SYNC:
         for name in result.removed:
             say(f"would remove {name}")
         for name in result.installed:

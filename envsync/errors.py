@@ -86,6 +86,17 @@ class EnvironmentRefusedError(EnvsyncError):
         self.problem = problem
 
 
+class NoEnvironmentError(EnvsyncError):
+    """There is no environment where one was to be looked at.
+
+    :param path: where it is not
+    """
+
+    def __init__(self, path: str, *, hint: str | None = None) -> None:
+        super().__init__(f"there is no environment `{path}`", hint=hint)
+        self.path = path
+
+
 class ConflictError(EnvsyncError):
     """Files that no distribution owns are where the target wants its own; nothing has been changed.
 

@@ -61,6 +61,11 @@ class Option:
     def variable(self) -> str:
         return "ENVSYNC_" + self.key.upper()
 
+    @property
+    def negation(self) -> str:
+        """What takes back on the command line what a variable or a file has set; empty if they cannot set it."""
+        return f"--no-{self.name}" if self.kind == FLAG and self.key not in ONLY_ON_THE_COMMAND_LINE else ""
+
 
 REQUEST = (
     Option(
@@ -164,11 +169,11 @@ def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings
         if not word.startswith("-") or word == "-":
             return settings, words[position - 1 :]
         flag, equals, text = word.partition("=")
-        option = by_flag.get(flag)
+        option = by_flag.get(flag) or _negated(flag, options)
         if option is None or (option.kind == FLAG and equals):
             return None
         if option.kind == FLAG:
-            settings[option.key] = True
+            settings[option.key] = flag in by_flag
             continue
         if not equals:
             if position == len(words):
@@ -177,6 +182,11 @@ def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings
             position += 1
         _add(settings, option, text, f"option `{flag}`")
     return settings, []
+
+
+def _negated(flag: str, options: Iterable[Option]) -> Option | None:
+    """Return the option that a word such as `--no-offline` takes back."""
+    return next((option for option in options if option.negation == flag), None)
 
 
 def _add(settings: Settings, option: Option, text: str, origin: str) -> None:

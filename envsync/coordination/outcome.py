@@ -7,10 +7,15 @@ if TYPE_CHECKING:
     from envsync.fastlane import Entry
 
 
+WOULD_SYNC = "would sync"
+"""The outcome of a dry run that found something to do."""
+
+
 class Outcome:
     """What became of a sync.
 
-    :ivar outcome: "synced" (something was changed), "current" (nothing had to be) or "waited" (another process did)
+    :ivar outcome: "synced" (something was changed), "current" (nothing had to be) or "waited" (another process did);
+        of a dry run `WOULD_SYNC` instead of the first
     :ivar env: absolute path of the environment
     :ivar installed: as in `name==version`, sorted
     :ivar removed: likewise; an upgrade is in both

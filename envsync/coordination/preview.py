@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from envsync import fastlane
 from envsync.cache.store import Store
 from envsync.coordination.goal import Seeker
-from envsync.coordination.outcome import Outcome
+from envsync.coordination.outcome import WOULD_SYNC, Outcome
 from envsync.coordination.reconcile import make_plan
 from envsync.coordination.synccache import cache_directory
 from envsync.installed import load_ledger, scan
@@ -37,7 +37,7 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     if not python.make:
         installed = scan(environment, skeleton.layout_of(environment, python.interpreter), ledger)
     planned = make_plan(request, goal, installed)
-    outcome = Outcome("current" if planned.is_empty and not python.make else "synced", python.env, goal.digest)
+    outcome = Outcome("current" if planned.is_empty and not python.make else WOULD_SYNC, python.env, goal.digest)
     outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
     outcome.seconds = round(time.monotonic() - began, 3)
     return outcome

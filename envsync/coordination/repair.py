@@ -33,10 +33,10 @@ from envsync.coordination.synccache import cache_directory
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import (
-    EnvironmentRefusedError,
     FilesystemError,
     InterpreterError,
     LockingError,
+    NoEnvironmentError,
     NoWheelError,
     WaitTimeoutError,
 )
@@ -93,11 +93,11 @@ class Checked(NamedTuple):
 def check(request: Request, environment: Environment, report: Report) -> Checked:
     """Verify every file of an environment.
 
-    :raises EnvironmentRefusedError: there is no environment
+    :raises NoEnvironmentError: there is none
     :raises WaitTimeoutError: it is being changed for longer than `--timeout` allows
     """
     if not skeleton.exists(environment):
-        raise EnvironmentRefusedError(environment.path, "there is none", hint="make one with `envsync sync`")
+        raise NoEnvironmentError(environment.path, hint="`envsync sync` makes it")
     recorded = lockrecord.read(environment)
     if recorded is not None and not recorded.in_use:
         return Checked(_verify_unseen(request, environment, report))

@@ -156,9 +156,11 @@ def test_what_pip_installed_is_verified_and_not_repaired(run_envsync: Run, env: 
 
 def test_no_environment(run_envsync: Run) -> None:
     """There is nothing to check where there is none, and nothing is made."""
-    done = run_envsync("check", "--env", "nowhere")
+    done = run_envsync("check", "--env", "no where")
     assert done.returncode == 125
-    assert "there is none" in done.stderr
+    assert done.stderr == (
+        "envsync: error: there is no environment `no where`\nhint: `envsync sync --env 'no where'` makes it\n"
+    )
 
 
 def test_a_check_keeps_others_from_changing_it(run_envsync: Run, env: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_json_says_what_changed(run_envsync: Run, tmp_path: Path) -> None:
 def test_a_dry_run_changes_nothing(run_envsync: Run, tmp_path: Path) -> None:
     """It says what a sync would do, and leaves not even the environment's directory."""
     value = outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--dry-run", "--json"))
-    assert value["outcome"] == "synced"
+    assert (value["outcome"], value["dry_run"]) == ("would sync", True)
     assert len(list(value["installed"])) == 5  # type: ignore[call-overload]
     assert not (tmp_path / "env").exists()
     run_envsync("sync", "--lock", LOCK, "--env", "env")
@@ -54,6 +54,9 @@ def test_a_dry_run_changes_nothing(run_envsync: Run, tmp_path: Path) -> None:
     assert "would remove greet==1.0" in done.stderr
     assert "would install greet==2.0" in done.stderr
     assert files(tmp_path / "env") == before
+    again = outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--dry-run", "--json"))
+    assert (again["outcome"], again["dry_run"]) == ("current", True)
+    assert outcome(run_envsync("sync", "--lock", LOCK, "--env", "env", "--json"))["dry_run"] is False
 
 
 def test_what_is_installed_is_standard(run_envsync: Run, tmp_path: Path) -> None:

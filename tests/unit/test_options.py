@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from envsync import cli, options
 from envsync.errors import UsageError
 from envsync.options import FLAG, LIST, RUN, SECONDS, SYNC, TEXT, Option, checked, from_table, from_variables, parse
+from envsync.request import resolve
 
 
 def test_parse_stops_at_the_command() -> None:
@@ -50,8 +53,41 @@ def test_parse_refuses_what_is_wrong(arguments: list[str], named: str) -> None:
         parse(arguments, RUN)
 
 
+def test_a_flag_that_a_file_can_set_can_be_taken_back() -> None:
+    """The last one given wins; what only the command line can set needs no negation."""
+    assert parse(["--inexact", "--no-inexact", "x"], RUN) == ({"inexact": False}, ["x"])
+    assert parse(["--no-inexact", "--inexact", "x"], RUN) == ({"inexact": True}, ["x"])
+    assert parse(["--no-no-index", "x"], RUN) == ({"no_index": False}, ["x"])
+    assert parse(["--no-quiet", "x"], RUN) is None
+    assert parse(["--no-lock", "x"], RUN) is None
+    flags = {option.key for option in options.ANYWHERE if option.kind == FLAG}
+    assert {option.key for option in options.ANYWHERE if option.negation} == flags - options.ONLY_ON_THE_COMMAND_LINE
+
+
+@pytest.mark.parametrize("option", [option for option in RUN if option.negation], ids=lambda option: option.name)
+def test_the_command_line_and_a_variable_win_over_the_file(
+    option: Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--no-X`, and `ENVSYNC_X=0`, take back `X = true` of [tool.envsync], and leave the digest of a file without."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pylock.toml").touch()
+    plain = resolve({}, {})
+    (tmp_path / "pyproject.toml").write_text(f"[tool.envsync]\n{option.name} = true\n")
+    assert resolve({}, {}).flag(option.key)
+    parsed = parse([option.negation], RUN)
+    assert parsed is not None
+    for asked in (
+        resolve(parsed[0], {}),
+        resolve({}, {option.variable: "0"}),
+        resolve(parsed[0], {option.variable: "1"}),
+    ):
+        assert not asked.flag(option.key)
+        assert (asked.digest(""), asked.key) == (plain.digest(""), plain.key)
+
+
 WORDS = [
     *("--" + option.name for option in RUN),
+    *(option.negation for option in RUN if option.negation),
     *("--" + option.name + "=" for option in RUN),
     *(choice for option in RUN for choice in option.choices),
     *("-q", "-v", "-", "--", "", "--quiet=1", "5", "0.5", "python", "job.py", "=", "--lock=a=b", "--extra= x"),
