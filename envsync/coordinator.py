@@ -30,7 +30,7 @@ import anyio.abc
 from anyio import to_thread
 
 from envsync import events, fastlane, library, request, syncing
-from envsync.coordination import failures, leader, slowlane
+from envsync.coordination import failures, leader, processes, slowlane
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 TELL_SECONDS = 0.1
 """How often events are handed on while there is something to tell."""
 PROGRESS_SECONDS = 0.2
+MOST_AT_ONCE = 4
 WAITING_SECONDS = 1.0
 CROWDED = "waiting for other syncs of this process to end"
 UNSTOPPABLE = frozenset({"committing", "recovering"})
@@ -62,7 +63,7 @@ class Coordinator:
     def __init__(self, *, jobs: int | None = None, on_event: Callable[[events.Event], object] | None = None) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError("jobs has to be 1 or more")
-        self._slots = threading.Semaphore(jobs or _processors())
+        self._slots = threading.Semaphore(jobs or min(MOST_AT_ONCE, processes.processors()))
         self._on_event = on_event
         self._told: deque[events.Event] = deque()
         self._flights: dict[tuple[object, ...], _Flight] = {}
@@ -378,10 +379,3 @@ class _Reporter:
 
 def _cancelled(env: str) -> SyncCancelledError:
     return SyncCancelledError(f"the sync of environment `{env}` was cancelled")
-
-
-def _processors() -> int:
-    try:
-        return min(4, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on this system
-        return min(4, os.cpu_count() or 1)

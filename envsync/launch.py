@@ -26,6 +26,8 @@ DEFAULT_PATH = "/bin:/usr/bin"
 """Of processes without PATH, as `os.defpath`."""
 SPOILED = frozenset({errno.EACCES, errno.ELOOP})
 """What exec answers of a command, besides ENOENT, if it or its interpreter is not what was installed."""
+WHO = "ENVSYNC_IN_BY"
+"""The variable that says which process on which host is the command, as in `4711@node07`."""
 FIRST_FREE = 3
 OUT_OF_THE_WAY = 200
 """Shells and daemons use and close low descriptors (`exec 3>&1`); few go above this."""
@@ -86,6 +88,7 @@ def environment_variables(environ: Mapping[str, str], env: str, token: str) -> d
     variables["PATH"] = f"{env}/bin:{path}" if path else f"{env}/bin"
     variables.pop("PYTHONHOME", None)
     variables["ENVSYNC_IN"] = token
+    variables[WHO] = f"{os.getpid()}@{os.uname().nodename}" if sys.platform != "win32" else ""
     return variables
 
 

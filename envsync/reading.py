@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from envsync import progress
 from envsync.cache import record
+from envsync.coordination import processes
 from envsync.environment import Environment
 from envsync.installed import Layout, is_store_link
 
@@ -179,7 +180,7 @@ def examine(
     """
     ordered = sorted(jobs, key=_size, reverse=True)
     pool = _Pool(root, ordered, report)
-    count = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    count = workers or min(MOST_WORKERS, processes.processors())
     threads = [
         threading.Thread(target=pool.work, name=f"envsync-verify-{number}")
         for number in range(min(count, len(ordered)) - 1)

@@ -160,7 +160,7 @@ class _Session:
         self.report = report
         self.total = sum(map(_count, manifests))
         self.done = 0
-        wanted = children or min(MOST_CHILDREN, len(os.sched_getaffinity(0)))
+        wanted = children or min(MOST_CHILDREN, processes.processors())
         self.most = min(wanted, -(-self.total // BATCH_FILES))
         self.batches: deque[Batch] = deque()
         self.begun: list[Work] = []

@@ -22,6 +22,7 @@ from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.cache.wheelfile import check_identity, origin
 from envsync.cache.wheellock import Turn
+from envsync.coordination import processes
 from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
 from envsync.progress import Report, quiet
 from envsync.target import Artifact
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from envsync.cache.download import Downloader
 
+MOST_WORKERS = 4
 REPORT_SECONDS = 0.1
 """Between two reports of bytes."""
 ALIVE_SECONDS = 0.25
@@ -77,7 +79,7 @@ def fetch(
             _check_reachable(artifact, offline, lock_file)
         store.prepare()
         store.sweep()
-        workers = workers or _processors()
+        workers = workers or min(MOST_WORKERS, processes.processors())
         manifests.update(_unpack_local(missing, store, workers, report))
         missing = [artifact for artifact in missing if artifact.name not in manifests]
     if missing:
@@ -180,14 +182,6 @@ def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
     if not lock_file:
         error.message = problem
     raise error
-
-
-def _processors() -> int:
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        available = os.cpu_count() or 1
-    return min(4, available)
 
 
 class _Session:

@@ -11,7 +11,7 @@ is a cycle, and I refuse to wait. It is looked for again and again, since its la
 it at once may both refuse.
 
 Only processes of this host and pid namespace are seen, by /proc; there is none across hosts without a command that
-starts others there, and those inherit no lock.
+starts others there, and those inherit no lock. Without a /proc, only the innermost environment is known.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
                 continue
             if path.endswith(IN_USE):
                 found.add(path.removesuffix(IN_USE))
-    return tuple(sorted(found))
+    if not found and not processes.has_proc() and processes.is_below(launch.variable(launch.WHO)):
+        found.add(launch.variable("VIRTUAL_ENV"))  # the innermost at least, as `run` has said it
+    return tuple(sorted(found - {""}))
 
 
 def find(environment: Environment, held: tuple[str, ...]) -> str | None:

@@ -17,6 +17,16 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+
+def processors() -> int:
+    """Return how many processors this process may use; where nobody says so (macOS), how many there are."""
+    import os  # not posix: macOS has no affinity, and posix no count
+
+    if sys.platform == "linux" and hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 COMMAND_CHARACTERS = 80
 """Of a command line, as it is shown."""
 
@@ -152,6 +162,51 @@ def ancestors() -> set[int]:
         found.add(pid)
         parents = [line.split()[1] for line in read(f"/proc/{pid}/status").splitlines() if line.startswith("PPid:")]
         pid = int(parents[0]) if parents else 0
+    return found
+
+
+def has_proc() -> bool:
+    """Tell whether there is a /proc, so that what is not in it is not there."""
+    return bool(read("/proc/self/stat"))
+
+
+def is_below(who: str) -> bool:
+    """Tell without /proc whether this process descends from another one, as far as a system without one tells.
+
+    Its parent it knows, and so does ps(1) the parents of that one. Where there is no ps either, the session is taken
+    for the family: whoever has left it (a daemon, a terminal multiplexer) is not waited with.
+
+    :param who: pid and host of that other one, as in `4711@node07`
+    """
+    number, _, place = who.partition("@")
+    if place != host() or not number.isdecimal() or len(number) > 9:
+        return False
+    pid = int(number)
+    if pid == os.getppid():
+        return True
+    above = _parents()
+    if above:
+        return pid in above
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return False  # it has ended
+
+
+def _parents() -> set[int]:
+    """Return this process's ancestors by ps(1); empty if it does not say."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=5, check=True)
+        pairs = [line.split() for line in done.stdout.splitlines()]
+        parents = {int(pid): int(parent) for pid, parent in pairs}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return set()
+    found: set[int] = set()
+    pid = os.getpid()
+    while (pid := parents.get(pid, 0)) > 1 and pid not in found:
+        found.add(pid)
     return found
 
 

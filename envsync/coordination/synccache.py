@@ -84,12 +84,16 @@ class SyncCache:
             replace.discard_tree(self._private)
 
 
+_OTHER_PLACES = frozenset({"darwin", "win32"})
+"""Systems with a place of their own for caches."""
+
+
 def cache_directory(request: Request) -> str:
     """Return the cache directory, absolute: as asked for, or the user's own."""
     asked = request.text("cache_dir")
     if asked:
         return os.path.abspath(asked)
-    if os.name != "posix" or sys.platform == "darwin":
+    if sys.platform in _OTHER_PLACES:
         from platformdirs import user_cache_dir
 
         return user_cache_dir("envsync", appauthor=False)

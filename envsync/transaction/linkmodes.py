@@ -171,7 +171,7 @@ def pour(source: int, destination: int, size: int) -> None:
     for move in _MOVES:
         try:
             while done < size:
-                count = move(source, destination, size - done)
+                count = move(source, destination, size - done, done)
                 if not count:
                     break
                 done += count
@@ -187,11 +187,12 @@ _CANNOT_MOVE = _UNKNOWN | {errno.EINVAL, errno.EBADF, errno.ETXTBSY, errno.EACCE
 _CHUNK = 1 << 18
 
 
-def _send(source: int, destination: int, count: int) -> int:
-    return os.sendfile(destination, source, None, count)  # None: from where it is
+def _send(source: int, destination: int, count: int, position: int) -> int:
+    return os.sendfile(destination, source, position, count)  # macOS has it for sockets only: ENOTSOCK
 
 
-def _move(source: int, destination: int, count: int) -> int:
+def _move(source: int, destination: int, count: int, position: int) -> int:
+    os.lseek(source, position, os.SEEK_SET)
     view = memoryview(os.read(source, min(count, _CHUNK)))
     done = 0
     while done < len(view):
@@ -199,7 +200,7 @@ def _move(source: int, destination: int, count: int) -> int:
     return done
 
 
-_MOVES: tuple[Callable[[int, int, int], int], ...] = (
+_MOVES: tuple[Callable[[int, int, int, int], int], ...] = (
     *([os.copy_file_range] if hasattr(os, "copy_file_range") else []),
     *([_send] if hasattr(os, "sendfile") else []),
     _move,

@@ -84,6 +84,7 @@ class TestVariables:
             "HOME": "/h",
             "VIRTUAL_ENV": "/env",
             "ENVSYNC_IN": "12:abc",
+            "ENVSYNC_IN_BY": f"{os.getpid()}@{os.uname().nodename}",
         }
         assert "PYTHONHOME" in environ
 

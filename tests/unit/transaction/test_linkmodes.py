@@ -134,10 +134,10 @@ class TestPouring:
         content = os.urandom(1000)
         (tmp_path / "a").write_bytes(content)
 
-        def part(source: int, destination: int, count: int) -> int:
+        def part(source: int, destination: int, count: int, _position: int) -> int:
             return os.copy_file_range(source, destination, 300) if count == 1000 else 0
 
-        def refusing(source: int, destination: int, count: int) -> int:
+        def refusing(source: int, destination: int, count: int, _position: int) -> int:
             if count == 700:
                 return os.copy_file_range(source, destination, 300)
             raise OSError(errno.EXDEV, "other device")
