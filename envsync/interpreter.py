@@ -1,8 +1,10 @@
 """Find Pythons and gather the facts about them that selecting wheels and laying out files needs.
 
-An interpreter is asked by running it, isolated (`-I`), with a script that borrows our `packaging`: its markers and
-tags have to be its own, not ours. The answer is kept in the cache, keyed by everything that could change it: the
-path, size and mtime of the file behind it, pyvenv.cfg beside it, machine and C library.
+An interpreter is asked by running it, isolated (`-I`), with a script that needs its standard library alone
+(`envsync.interpreter_child`); its markers and tags are worked out here (`envsync.compatibility`). The answer is kept in
+the cache, keyed by everything that could change it: the path, size and mtime of the file behind it, pyvenv.cfg beside
+it, machine and C library, and the `packaging` that makes the tags. What the kernel of a host says of itself is not
+kept: hosts share the cache.
 """
 
 from __future__ import annotations
@@ -19,39 +21,12 @@ from envsync.request import libc_family
 from envsync.stamp import checksum
 from envsync.target import Interpreter
 
-FORMAT = 3
+FORMAT = 4
 OLDEST = (3, 9)
 
-_QUESTION = """\
-import importlib.util, json, os, sys, sysconfig
-sys.path.append(sys.argv[1])
-if sys.version_info < (3, 9):
-    print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3]}))
-    sys.exit()
-from packaging.markers import default_environment
-from packaging.tags import sys_tags
-scheme = "venv" if "venv" in sysconfig.get_scheme_names() else os.name if os.name == "nt" else "posix_prefix"
-root = os.path.join(os.sep, "-")
-bases = dict.fromkeys(("base", "platbase", "installed_base", "installed_platbase"), root)
-paths = sysconfig.get_paths(scheme, vars=bases)
-layout = {name: os.path.relpath(paths[name], root).replace(os.sep, "/") for name in ("purelib", "platlib", "scripts")}
-layout["data"] = "."
-layout["headers"] = "include/site/python%d.%d" % sys.version_info[:2]
-print(json.dumps({
-    "executable": sys.executable,
-    "base_executable": getattr(sys, "_base_executable", sys.executable),
-    "prefix": sys.prefix,
-    "base_prefix": sys.base_prefix,
-    "implementation": sys.implementation.name,
-    "version": "%d.%d.%d" % sys.version_info[:3],
-    "machine": os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", ""),
-    "cache_tag": sys.implementation.cache_tag or "",
-    "magic": importlib.util.MAGIC_NUMBER.hex(),
-    "markers": default_environment(),
-    "tags": [str(tag) for tag in sys_tags()],
-    "layout": layout,
-}))
-"""
+_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreter_child.py")
+_MISLEADING = ("_PYTHON_HOST_PLATFORM", "_PYTHON_PROJECT_BASE", "_PYTHON_SYSCONFIGDATA_NAME", "__PYVENV_LAUNCHER__")
+"""Variables by which a Python that is being built, or cross-compiles, takes itself for another one, `-I` or not."""
 
 
 def find(spec: str) -> str:
@@ -96,11 +71,9 @@ def inspect(executable: str, cache: str) -> Interpreter:
     path = os.path.join(cache, "v1", "interpreters", key + ".json")
     facts = _cached(path)
     if facts is None:
-        facts = _ask(executable)
-        facts["fingerprint"] = checksum(json.dumps([facts.get("markers"), facts.get("tags")], sort_keys=True).encode())
+        facts = _worked_out(_ask(executable))
         sharing.write(cache, path, json.dumps(facts).encode())
-    version = tuple(int(part) for part in facts["version"].split("."))
-    if version < OLDEST:
+    if _version(facts) < OLDEST:
         raise UnsupportedPythonError(
             f"`{executable}` is Python {facts['version']}; environments need Python 3.9 or newer",
             hint="name another with --python",
@@ -114,7 +87,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         machine=facts["machine"],
         libc=libc_family(),
         cache_tag=facts["cache_tag"],
-        markers=facts["markers"],
+        markers={**facts["markers"], **_kernel()},
         tags=tuple(facts["tags"]),
         layout=facts["layout"],
         fingerprint=facts["fingerprint"],
@@ -123,7 +96,30 @@ def inspect(executable: str, cache: str) -> Interpreter:
     )
 
 
+def _version(facts: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in facts["version"].split("."))
+
+
+def _worked_out(facts: dict[str, Any]) -> dict[str, Any]:
+    """Add what the facts mean."""
+    if _version(facts) < OLDEST:
+        return facts
+    from envsync import compatibility
+
+    markers, tags = compatibility.markers(facts), compatibility.tags(facts)
+    fingerprint = checksum(json.dumps([markers, tags], sort_keys=True).encode())
+    return {**facts, "markers": markers, "tags": tags, "fingerprint": fingerprint}
+
+
+def _kernel() -> dict[str, str]:
+    """Return the markers that this host decides, whatever the Python."""
+    system = os.uname()
+    return {"platform_release": system.release, "platform_version": system.version}
+
+
 def _key(executable: str) -> str:
+    import packaging
+
     try:
         status = os.stat(executable)
     except OSError as error:
@@ -144,7 +140,7 @@ def _key(executable: str) -> str:
             parts += [status.st_size, status.st_mtime_ns, status.st_ino]
     system = os.uname()
     libc = os.confstr("CS_GNU_LIBC_VERSION") if libc_family() == "glibc" else "other"
-    parts += [system.sysname, system.machine, libc]
+    parts += [system.sysname, system.machine, libc, packaging.__version__]
     return checksum("\n".join(str(part) for part in parts).encode("utf-8", "surrogateescape"))
 
 
@@ -160,23 +156,24 @@ def _cached(path: str) -> dict[str, Any] | None:
 def _ask(executable: str) -> dict[str, Any]:
     import subprocess
 
-    import packaging
-
-    borrowed = os.path.dirname(os.path.dirname(os.path.abspath(packaging.__file__)))
+    environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    environ["SYSTEM_VERSION_COMPAT"] = "0"  # or macOS calls itself 10.16 to what was built for an old one
     try:
         answer = subprocess.run(
-            [executable, "-I", "-c", _QUESTION, borrowed],
+            [executable, "-I", "-B", _CHILD],
             capture_output=True,
             check=True,
             stdin=subprocess.DEVNULL,
+            env=environ,
         )
-        facts = json.loads(answer.stdout)
+        facts = json.loads(answer.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise InterpreterError(f"Python `{executable}` does not run: {said or error}") from error
     except OSError as error:
         raise InterpreterError(f"cannot run Python `{executable}`: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise InterpreterError(f"`{executable}` does not answer as a Python does") from error
-    assert isinstance(facts, dict)
+    if not isinstance(facts, dict) or "version" not in facts:
+        raise InterpreterError(f"`{executable}` does not answer as a Python does")
     return facts

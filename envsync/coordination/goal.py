@@ -189,7 +189,9 @@ class Seeker:
         return self.request.lock.endswith(".toml") and inputs == Inputs()
 
     def _memory(self, digest: str, python: Python) -> str:
-        key = stamp.checksum(f"target 1 {digest} {python.interpreter.fingerprint}".encode())
+        facts = python.interpreter
+        kernel = [facts.markers[name] for name in ("platform_release", "platform_version")]
+        key = stamp.checksum("\n".join(["target 1", digest, facts.fingerprint, *kernel]).encode())
         return f"{self.store.memory}/v1/targets/{key}.json"
 
     def _remember(self, goal: Goal) -> None:

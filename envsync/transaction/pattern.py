@@ -138,7 +138,7 @@ def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
         return
     import subprocess
 
-    words = [os.path.realpath(executable), "-I", "-m", "venv", "--without-pip", path]
+    words = [os.path.realpath(executable), "-I", "-B", "-m", "venv", "--without-pip", path]
     held = (lock.fd,) if lock.fd >= 0 else ()
     done = subprocess.run(words, capture_output=True, pass_fds=held, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:

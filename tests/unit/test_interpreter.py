@@ -1,0 +1,89 @@
+"""Asking a Python what it is: from its standard library alone, whatever is installed beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from envsync import interpreter
+from envsync.errors import InterpreterError, UnsupportedPythonError
+from tests import pythons
+
+
+@pytest.mark.parametrize("version", pythons.VERSIONS)
+def test_the_standard_library_is_enough(version: str) -> None:
+    """The script runs in every supported Python without `site`, so without any library, ours or theirs."""
+    executable = pythons.need(version)
+    words = [executable, "-I", "-S", "-B", "-W", "error", interpreter._CHILD]
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    assert interpreter.inspect(executable, os.devnull).short_version == version
+
+
+def test_a_library_of_the_target_is_not_asked(tmp_path: Path) -> None:
+    """Broken, odd or old libraries in the target, of names that ours have, change nothing."""
+    venv.create(tmp_path / "env", symlinks=True)
+    site = next((tmp_path / "env/lib").iterdir()) / "site-packages"
+    for name in ("packaging", "envsync", "platformdirs"):
+        (site / name).mkdir()
+        (site / name / "__init__.py").write_text("raise SystemExit('imported')")
+    (site / "talks.pth").write_text('import sys; print(\'{"version": "2.0"}\')\n')
+    found = interpreter.inspect(str(tmp_path / "env/bin/python"), os.devnull)
+    assert found.version == "%d.%d.%d" % sys.version_info[:3]  # noqa: UP031
+    assert found.tags == interpreter.inspect(interpreter.own_base(), os.devnull).tags
+
+
+def test_asking_writes_nothing_beside_the_target(tmp_path: Path) -> None:
+    """A Python that is asked keeps no bytecode: it may be somebody else's."""
+    venv.create(tmp_path / "env", symlinks=True)
+    site = next((tmp_path / "env/lib").iterdir()) / "site-packages"
+    (site / "loud.py").write_text("")
+    (site / "loud.pth").write_text("import loud\n")
+    interpreter.inspect(str(tmp_path / "env/bin/python"), os.devnull)
+    assert not (site / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("name", ["_PYTHON_HOST_PLATFORM", "_PYTHON_SYSCONFIGDATA_NAME", "PYTHONPLATLIBDIR"])
+def test_variables_do_not_change_the_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a variable makes a Python believe of itself is not kept for those who do not have it."""
+    before = interpreter.inspect(sys.executable, os.devnull)
+    monkeypatch.setenv(name, "linux-sparc")
+    assert interpreter.inspect(sys.executable, os.devnull) == before
+
+
+def test_the_kernel_is_that_of_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Release and version of the kernel come from the host that asks, not from the one that filled the cache."""
+    first = interpreter.inspect(sys.executable, str(tmp_path))
+    system = os.uname()
+    other = (system.sysname, system.nodename, "2.6.32", "#1 of another host", system.machine)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(other))
+    monkeypatch.setattr(interpreter, "_ask", lambda executable: pytest.fail("it is cached"))
+    second = interpreter.inspect(sys.executable, str(tmp_path))
+    assert (second.markers["platform_release"], second.markers["platform_version"]) == ("2.6.32", "#1 of another host")
+    assert first.markers["platform_release"] == system.release
+    assert (first.fingerprint, first.key) == (second.fingerprint, second.key)
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.7", "3.6"])
+def test_too_old(version: str) -> None:
+    """A Python that is too old is named with its version, and refused."""
+    with pytest.raises(UnsupportedPythonError, match=rf"is Python {version}\.\d+; environments need Python 3.9"):
+        interpreter.inspect(pythons.need(version), os.devnull)
+
+
+SAYS = ["", "hello", "[]", "{}", "null", '{"versio', "\n\n"]
+
+
+@pytest.mark.parametrize("answer", SAYS)
+def test_what_is_no_python(answer: str, tmp_path: Path) -> None:
+    """A program that answers something else is refused with a sentence."""
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+    fake.chmod(0o755)
+    with pytest.raises(InterpreterError, match="does not answer as a Python does"):
+        interpreter.inspect(str(fake), os.devnull)
