@@ -11,6 +11,7 @@ Benchmarks:
     bytecode   warm, with all modules compiled; and the first time, when the cache has the wheels alone
     burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
     waiting    file operations, locks and CPU time of those who wait; and of 10,000 launches
+    crowd      CPU time and calls of 500 runs of five lock files that wait for one environment (envsync only)
     wake       how late 50 waiters start once the environment is current
     wrong      20 runs at once of a lock file with a wrong hash, cache full and empty
     killed     sync again after a SIGKILL: how long it takes, and what is missing afterwards
@@ -37,6 +38,7 @@ from collections.abc import Callable
 from burst import burst
 from bytecode import bytecode
 from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
+from crowd import crowd
 from digests import digests
 from killed import killed
 from launch import launch, launches
@@ -57,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "bytecode": bytecode,
     "burst": burst,
     "waiting": waiting,
+    "crowd": crowd,
     "wake": wake,
     "wrong": wrong,
     "digests": digests,

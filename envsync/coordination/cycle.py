@@ -27,6 +27,12 @@ from envsync import launch
 from envsync.coordination import processes, queue, statefile
 from envsync.environment import Environment
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from envsync.coordination.queue import Lookout
+
 IN_USE = "/.envsync/in-use"
 EVERY_SECONDS = 1.0
 
@@ -58,15 +64,17 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
     return tuple(sorted(found - {""}))
 
 
-def find(environment: Environment, held: tuple[str, ...]) -> str | None:
+def find(environment: Environment, held: tuple[str, ...], known: dict[str, Lookout] | None = None) -> str | None:
     """Look for a way back to the environment that this process waits for.
 
     :param held: the environments that this process runs within
+    :param known: by environment, what an earlier look has found out of those who wait; is added to
     :returns: the environment by which it closes, or None
     """
     target = _identity(environment)
     if not held or target == (0, 0):
         return None  # no command runs in an environment without an in-use lock
+    known = {} if known is None else known
     seen: set[str] = set()
     open_ways = list(held)
     while open_ways:
@@ -74,8 +82,7 @@ def find(environment: Environment, held: tuple[str, ...]) -> str | None:
         if path in seen:
             continue
         seen.add(path)
-        through = Environment(path)
-        for said in _blocked_by(through):
+        for said in _blocked_by(Environment(path), known):
             for further in statefile.text(said, "holds").split("\n"):
                 if further and _identity(Environment(further)) == target:
                     return path
@@ -84,12 +91,20 @@ def find(environment: Environment, held: tuple[str, ...]) -> str | None:
     return None
 
 
-def _blocked_by(environment: Environment) -> list[dict[str, object]]:
-    """Return what those say who cannot go on before the commands in an environment have ended."""
+def _blocked_by(environment: Environment, known: dict[str, Lookout]) -> Iterator[dict[str, object]]:
+    """Yield what those say who run within environments and cannot go on before the commands in this one have ended.
+
+    Of waiters who run within the same, one speaks for all.
+    """
     said = statefile.load(environment.progress)
     if not statefile.text(said, "phase").startswith("waiting for commands"):
-        return []
-    return [said, *(waiter.said for waiter in queue.waiting(environment))]
+        return
+    yield said
+    lookout = known.setdefault(environment.path, queue.Lookout(environment))
+    for within in set(map(queue.within_of, lookout.names())) - {queue.NOWHERE}:
+        name = lookout.find(lambda name, within=within: queue.within_of(name) == within)  # type: ignore[misc]
+        if name is not None:
+            yield statefile.load(f"{environment.waiting}/{name}")
 
 
 def _identity(environment: Environment) -> tuple[int, int]:

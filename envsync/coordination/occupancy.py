@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from envsync import replace
-from envsync.coordination import cycle, flock, ground, locking, pace, processes, queue, statefile
+from envsync.coordination import cycle, flock, ground, locking, pace, processes, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
@@ -160,6 +160,7 @@ class Occupancy:
     def _wait(self, fd: int) -> None:
         pause = 0.005
         held = cycle.holds(besides=fd)
+        known: dict[str, queue.Lookout] = {}
         phase, look_at = "", 0.0
         while self.lock is None:
             now = time.monotonic()
@@ -173,7 +174,7 @@ class Occupancy:
                 if not Flock(self.environment.in_use, fd, shared=False).is_in_place():
                     raise ReplacedError  # those commands run in what is no more
                 phase, look_at = f"waiting for commands that run in the environment to end{self._who()}", now + 1.0
-                if (through := cycle.find(self.environment, held)) is not None:
+                if (through := cycle.find(self.environment, held, known)) is not None:
                     raise cycle.refusal(self.environment, through)
             self.report(phase, 0, 0)
             time.sleep(pause)
@@ -200,9 +201,8 @@ class Occupancy:
     def _rest_over_a_network(self) -> None:
         """Wait for those who look seldom: as long as there are any, or they must have looked."""
         until = time.monotonic() + pace.Pace(network=True).rest
-        while time.monotonic() < until and any(
-            statefile.text(waiter.said, "key") != self.request.key for waiter in queue.waiting(self.environment)
-        ):
+        lookout = queue.Lookout(self.environment)
+        while time.monotonic() < until and lookout.find(lambda name: queue.key_of(name) != self.request.key):
             time.sleep(pace.NETWORK_LEAST_SECONDS)
 
     def share(self) -> Flock:

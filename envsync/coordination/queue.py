@@ -11,6 +11,11 @@ file names another request, nobody takes the environment lock, newcomers include
 patience of the others is over, or nobody waits for it any more. So everybody who waits is served after at most as many
 syncs as there are other requests that have waited longer, and one that had begun before.
 
+Leaders and `envsync status` read all names; who waits never does, or five hundred of them would read a quarter of a
+million files at each try. A name itself says for what its owner waits and whether it runs within environments, so that
+a listing tells all that waiters compare; and they look only whether one of those that matter is still there, the same
+one as long as it is (`Lookout`). So what a waiter asks of the filesystem does not grow with the number of the others.
+
 Times of files are compared with each other only, and the filesystem gave them all: hosts' clocks are never compared.
 """
 
@@ -24,28 +29,32 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync import stamp
 from envsync.coordination import processes, statefile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from envsync.environment import Environment
     from envsync.request import Request
 
 SUFFIX = ".new"
 """Of a name that is not complete and locked yet."""
+NOWHERE = "-"
+"""In a name: it runs within no environment."""
 PATIENCE_SECONDS = 30.0
 PATIENCE_TRIES = 12
 """For how many tries at the environment lock a turn is left to those whose it is."""
 
 
 class Waiter:
-    """One that waits: what it says of itself, and since when by the filesystem's clock."""
+    """One that waits: its name, what it says of itself, and since when by the filesystem's clock."""
 
-    __slots__ = ("mtime_ns", "said")
+    __slots__ = ("mtime_ns", "name", "said")
 
-    def __init__(self, said: dict[str, object], mtime_ns: int) -> None:
+    def __init__(self, name: str, said: dict[str, object], mtime_ns: int) -> None:
+        self.name = name
         self.said = said
         self.mtime_ns = mtime_ns
 
@@ -77,8 +86,7 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
     """
     import fcntl
 
-    name = f"{processes.host()}.{os.getpid()}.{os.urandom(4).hex()}".replace("/", "_")
-    path = f"{environment.waiting}/{name}"
+    path = f"{environment.waiting}/{_new_name(request.key, holds)}"
     said = statefile.dump(
         {
             "host": processes.host(),
@@ -112,6 +120,23 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
     return Place(path, fd)
 
 
+def _new_name(key: str, holds: Sequence[str]) -> str:
+    """Make a name that nobody has: for what its owner waits and within what it runs, then who that is."""
+    within = stamp.checksum("\n".join(holds).encode("utf-8", "surrogateescape")) if holds else NOWHERE
+    name = f"{key}.{within}.{processes.host()}.{os.getpid()}.{os.urandom(4).hex()}"
+    return name.replace("/", "_")
+
+
+def key_of(name: str) -> str:
+    """Return for which request the owner of a name waits."""
+    return name.partition(".")[0]
+
+
+def within_of(name: str) -> str:
+    """Return what stands for the environments that the owner of a name runs within; `NOWHERE` for none."""
+    return name.partition(".")[2].partition(".")[0]
+
+
 def _create(environment: Environment, path: str) -> int:
     for _ in range(10):
         try:
@@ -130,22 +155,25 @@ def waiting(environment: Environment, *, tidy: bool = False) -> list[Waiter]:
 
     :param tidy: remove the names of those who do not any more; only for whoever holds the environment lock
     """
-    try:
-        names = os.listdir(environment.waiting)
-    except OSError:
-        return []
     found = []
-    for name in names:
+    for name in _names(environment):
         path = f"{environment.waiting}/{name}"
         try:
             mtime_ns = os.stat(path).st_mtime_ns
             if not name.endswith(SUFFIX) and is_held(path):
-                found.append(Waiter(statefile.load(path), mtime_ns))
+                found.append(Waiter(name, statefile.load(path), mtime_ns))
             elif tidy and not is_held(path):
                 os.unlink(path)
         except OSError:
             continue  # it has left just now
     return sorted(found, key=lambda waiter: waiter.mtime_ns)
+
+
+def _names(environment: Environment) -> list[str]:
+    try:
+        return os.listdir(environment.waiting)
+    except OSError:
+        return []
 
 
 def is_held(path: str) -> bool:
@@ -189,9 +217,10 @@ def call_next(environment: Environment, key: str) -> None:
     from envsync.errors import FilesystemError
 
     said = others[0].said
-    turn = {name: statefile.text(said, name) for name in ("key", "host", "command")}
+    turn: dict[str, statefile.Value] = {name: statefile.text(said, name) for name in ("key", "host", "command")}
+    turn |= {"pid": int(statefile.number(said, "pid")), "name": others[0].name}
     try:
-        replace.write(environment.turn, statefile.dump({**turn, "pid": int(statefile.number(said, "pid"))}))
+        replace.write(environment.turn, statefile.dump(turn))
     except FilesystemError:
         pass  # then chance decides, as it does among those who have just come
 
@@ -204,16 +233,56 @@ def end_turn(environment: Environment) -> None:
         pass  # there was none
 
 
+class Lookout:
+    """Finds somebody who waits, again and again, without asking all the others each time.
+
+    Whoever was found is asked first the next time; a name that nobody holds any more is not asked again, since it never
+    comes back.
+    """
+
+    __slots__ = ("environment", "gone", "here")
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.here: list[str] = []
+        self.gone: set[str] = set()
+
+    def names(self) -> list[str]:
+        """Return the names in the list, in no order, without asking whether anybody holds them."""
+        return [name for name in _names(self.environment) if name not in self.gone and not name.endswith(SUFFIX)]
+
+    def find(self, wanted: Callable[[str], bool]) -> str | None:
+        """Return the name of somebody who waits, or None if nobody does.
+
+        :param wanted: tells of a name whether it is one of those that are looked for
+        """
+        found = next((name for name in [*self.here] if wanted(name) and self._waits(name)), None)
+        if found is None:
+            found = next((name for name in self.names() if wanted(name) and self._waits(name)), None)
+            self.here += [found] if found else []
+        return found
+
+    def _waits(self, name: str) -> bool:
+        if is_held(f"{self.environment.waiting}/{name}"):
+            return True
+        self.gone.add(name)
+        self.here = [other for other in self.here if other != name]
+        return False
+
+
 class Turns:
     """One process's view of whose turn it is."""
 
-    __slots__ = ("environment", "key", "seen", "since")
+    __slots__ = ("called", "environment", "key", "lookout", "seen", "since")
 
     def __init__(self, environment: Environment, key: str) -> None:
         self.environment = environment
         self.key = key
+        self.called = ""
+        """The key whose turn it is; empty if it is ours, or counts no more."""
         self.seen = (0, 0)
         self.since = 0.0
+        self.lookout = Lookout(environment)
 
     def is_others(self, between_tries: float) -> bool:
         """Tell whether others are to take the environment lock next.
@@ -229,10 +298,19 @@ class Turns:
         now = time.monotonic()
         if identity != self.seen:
             self.seen, self.since = identity, now
+            self._read()
         if now - self.since >= min(PATIENCE_TRIES * between_tries, PATIENCE_SECONDS):
-            return False
-        key = statefile.text(statefile.load(self.environment.turn), "key")
-        if key in ("", self.key):
-            return False
-        # They may have died, or have given up.
-        return any(statefile.text(waiter.said, "key") == key for waiter in waiting(self.environment))
+            self.called = ""
+        if self.called and self.lookout.find(self._is_called) is None:
+            self.called = ""  # they have died, or have given up
+        return self.called != ""
+
+    def _read(self) -> None:
+        turn = statefile.load(self.environment.turn)
+        key, name = statefile.text(turn, "key"), statefile.text(turn, "name")
+        self.called = "" if key == self.key else key
+        if self.called and key_of(name) == key and "/" not in name:
+            self.lookout.here.insert(0, name)
+
+    def _is_called(self, name: str) -> bool:
+        return key_of(name) == self.called

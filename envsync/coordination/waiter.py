@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from envsync.coordination.failures import Arrival
     from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.narrator import Narrator
-    from envsync.coordination.queue import Place, Turns
+    from envsync.coordination.queue import Lookout, Place, Turns
     from envsync.environment import Environment
     from envsync.fastlane import Entry
     from envsync.request import Request
@@ -97,6 +97,7 @@ class Wait:
         "enlist_at",
         "environment",
         "holds",
+        "known",
         "locks",
         "looks",
         "narrator",
@@ -107,6 +108,7 @@ class Wait:
         "slots",
         "try_at",
         "turns",
+        "unfit",
     )
 
     def __init__(
@@ -141,6 +143,10 @@ class Wait:
         self.doubted: float | None = None
         self.looks = 0
         self.holds: tuple[str, ...] | None = None
+        self.known: dict[str, Lookout] = {}
+        """Of others' environments, who waits for them, as far as `cycle.find` has looked."""
+        self.unfit = (0, 0)
+        """A stamp, by its identity, that is for another request."""
 
     def until_over(self) -> EnvironmentLock | Entry:
         """Wait, sleeping in between.
@@ -197,11 +203,9 @@ class Wait:
         :returns: the held environment lock, a shared hold on the current environment, or None: wait on
         """
         now = time.monotonic()
-        # Looking for the stamp first keeps waiters off the in-use lock, which the leader wants for itself.
-        if failures.identity(self.environment.stamp) != (0, 0):
-            entry = fastlane.enter(self.request, self.environment, accept_racy=True, share=self.locks.in_use)
-            if entry is not None:
-                return entry
+        entry = self._enter(now)
+        if entry is not None:
+            return entry
         self.looks += 1
         if self.looks % FAILURES_APART == 0 or now >= self.try_at:
             failures.check(self.environment, self.request.key, self.arrival, leading=False)
@@ -216,6 +220,20 @@ class Wait:
             self._be_known(now)
             self._narrate().look(now)
         return None
+
+    def _enter(self, now: float) -> Entry | None:
+        """Enter if there is a stamp for us.
+
+        Looking for it first keeps waiters off the in-use lock, which the leader wants for itself. One for another
+        request is looked into again only now and then: a local stamp does not change, but the inputs it names may.
+        """
+        latest = failures.identity(self.environment.stamp)
+        if latest == (0, 0) or (latest == self.unfit and now < self.try_at):
+            return None
+        entry = fastlane.enter(self.request, self.environment, accept_racy=True, share=self.locks.in_use)
+        is_ours = entry is not None or self.pace.network or fastlane.is_named(self.request, self.environment)
+        self.unfit = (0, 0) if is_ours else latest
+        return entry
 
     def pause(self) -> float:
         """Return how many seconds to sleep until the next look."""
@@ -322,7 +340,7 @@ class Wait:
         self.enlist_at = now + (cycle.EVERY_SECONDS if self.holds else ENLIST_AGAIN_SECONDS)
         if self.place is None:
             self.place = queue.enlist(self.environment, self.request, self.holds)
-        through = cycle.find(self.environment, self.holds)
+        through = cycle.find(self.environment, self.holds, self.known)
         if through is not None:
             raise cycle.refusal(self.environment, through)
 

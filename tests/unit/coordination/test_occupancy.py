@@ -12,6 +12,7 @@ from envsync import replace
 from envsync.coordination import cycle, flock, pace, processes, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.occupancy import Occupancy, ReplacedError
+from envsync.coordination.queue import Lookout
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import quiet
@@ -249,7 +250,7 @@ class TestCycle:
         monkeypatch.setattr(cycle, "holds", lambda **_: ("/other",))
         looks: list[float] = []
 
-        def find(_: Environment, held: tuple[str, ...]) -> str | None:
+        def find(_: Environment, held: tuple[str, ...], known: dict[str, Lookout]) -> str | None:
             looks.append(clock.passed)
             return "/other" if clock.passed > 5 else None
 
@@ -275,7 +276,7 @@ from envsync.coordination import cycle, flock, occupancy
 from envsync.environment import Environment
 from envsync.progress import quiet
 from envsync.request import Request
-def find(environment, held):
+def find(environment, held, known):
     print(held, flush=True)
     os._exit(0)
 cycle.find = find

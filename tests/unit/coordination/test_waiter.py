@@ -16,6 +16,7 @@ from envsync import replace
 from envsync.coordination import cycle, failures, flock, narrator, pace, queue, waiter
 from envsync.coordination.failures import Arrival
 from envsync.coordination.flock import Flock
+from envsync.coordination.queue import Lookout
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import (
@@ -229,7 +230,7 @@ class TestWait:
         monkeypatch.setattr(cycle, "holds", lambda: ("/other",))
         looks: list[float] = []
 
-        def find(_: Environment, held: tuple[str, ...]) -> str | None:
+        def find(_: Environment, held: tuple[str, ...], known: dict[str, Lookout]) -> str | None:
             assert held == ("/other",)
             looks.append(clock.passed)
             return "/other" if clock.passed > 5 else None
