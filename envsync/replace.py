@@ -97,7 +97,8 @@ def move_tree(source: str, destination: str, *, last: str = "") -> bool:
     try:
         os.mkdir(destination, stat.S_IMODE(os.lstat(source).st_mode))
     except FileExistsError:
-        pass  # begun before
+        if os.path.islink(destination):
+            return False  # it leads elsewhere
     complete = True
     with os.scandir(source) as entries:
         found = sorted((entry.name == last, entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)

@@ -320,7 +320,9 @@ class Leader:
         """Finish what a dead leader decided; nobody may run in the environment meanwhile."""
         decided = journal.read(self.environment)
         if decided is None:
-            replace.discard(self.environment.journal)  # torn, if it is there: it was never decided
+            # Torn, if it is there: it was never decided. If it makes no sense, nobody knows what became of it.
+            self.reconciler.doubtful |= os.path.lexists(self.environment.journal)
+            replace.discard(self.environment.journal)
             return
         self.progress("recovering", 0, len(decided.steps))
         replace.discard(self.environment.draining)  # it vouches for what is no more

@@ -166,6 +166,7 @@ class Reconciler:
         self.host.check_in_place()
         self.poisoned = None
         for site in layout.sites:
+            self._refuse_to_leave(f"{site}/.envsync")
             os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
         seen = self._look(layout)
         planned, owned = self._plan(goal, layout)
@@ -196,6 +197,16 @@ class Reconciler:
                 replace.discard_tree(f"{self.environment.path}/{workspace}")
         return planned
 
+    def _refuse_to_leave(self, path: str) -> None:
+        """Refuse to follow a symbolic link out of the environment.
+
+        :raises EnvironmentRefusedError: there is one
+        """
+        if not journal.is_within(self.environment.path, path):
+            env = self.environment.path
+            reason = f"a symbolic link leads `{path}` out of it, to `{os.path.realpath(f'{env}/{path}')}`"
+            raise EnvironmentRefusedError(env, reason, hint=f"have it made anew: mv '{env}' '{env}.old'")
+
     def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:
         """Choose the workspace: a dead leader's stage of the very same, or a new one. Sweeps all others away."""
         name = self._stage_name(goal, planned, owned)
@@ -204,7 +215,8 @@ class Reconciler:
         full = f"{self.environment.path}/{workspace}"
         if not os.path.lexists(full):
             return workspace
-        if not os.path.islink(full) and os.listdir(full) == ["new"]:
+        links = any(map(os.path.islink, (full, f"{full}/new")))  # never followed: they may lead out
+        if not links and os.listdir(full) == ["new"]:
             self.resumed = True
             return workspace
         replace.discard_tree(full)  # a commit had begun with it: its trash must not be taken for this one's

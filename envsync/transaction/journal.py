@@ -23,6 +23,10 @@ State after a crash: before the journal's rename, the environment is as it was a
 every entry is wholly old, in the trash, or wholly new, and `apply` leads to the new state; after the journal is
 removed, the environment is new but for the stamp, which the next leader writes.
 
+A journal is believed no further than its environment goes, whoever has written it: one with a path that is absolute,
+has `..` in it or is of the protocol's own files counts as damaged, and so as absent; and a step that a symbolic link
+would lead out of the environment is not taken, as if somebody else's entry were there.
+
 Not covered: somebody who changes the same entries while the steps are taken, without taking the environment lock
 (pip does not). The look before each rename narrows that gap but cannot close it.
 """
@@ -104,24 +108,61 @@ def dump(journal: Journal) -> bytes:
 
 
 def load(data: bytes, path: str) -> Journal | None:
-    """Read a journal. Returns None if it is torn: then it was never decided.
+    """Read a journal. Returns None if it is torn: then it was never decided. Or it makes no sense: nobody decided it.
 
     :raises EnvironmentRefusedError: it was written by a newer envsync, which has to finish it
     """
     body, _, end = data.rpartition(b"end ")
     if end != f"{checksum(body)}\n".encode():
         return None
-    head, *rest = (json.loads(line) for line in body.decode().splitlines())
-    if head["format"] != FORMAT:
-        raise EnvironmentRefusedError(path, f"its journal has format {head['format']}", hint="use a newer envsync")
-    steps: list[Remove | Place] = []
-    for kind, *fields in rest:
-        if kind == "remove":
-            step_path, inode, size, mtime_ns, trash = fields
-            steps.append(Remove(step_path, Identity(inode, size, mtime_ns), trash))
-        else:
-            steps.append(Place(*fields))
-    return Journal(head["workspace"], tuple(steps))
+    try:
+        head, *rest = (json.loads(line) for line in body.decode().splitlines())
+        written = head["format"]
+        if isinstance(written, int) and written > FORMAT:
+            raise EnvironmentRefusedError(path, f"its journal has format {written}", hint="use a newer envsync")
+        return Journal(head["workspace"], tuple(_step(*fields) for fields in rest)) if written == FORMAT else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def _step(kind: object, *fields: object) -> Remove | Place:
+    """Make a step of what is in a journal.
+
+    :raises ValueError: it is none
+    """
+    match kind, fields:
+        case "remove", (str(path), int(inode), int(size), int(mtime_ns), str(trash)):
+            return Remove(path, Identity(inode, size, mtime_ns), trash)
+        case "place", (str(source), str(path)):
+            return Place(source, path)
+    raise ValueError("it is no step")
+
+
+def is_confined(journal: Journal) -> bool:
+    """Tell whether all paths of a journal are within the environment, as they are written, and none is the protocol's.
+
+    What goes and comes is below the workspace, which is below a `.envsync`; nothing else is.
+    """
+    workspace = journal.workspace
+    if not isinstance(workspace, str) or not _is_relative(workspace) or ".envsync" not in workspace.split("/")[:-1]:
+        return False
+    for step in journal.steps:
+        aside = step.trash if isinstance(step, Remove) else step.source
+        if not (aside.startswith(f"{workspace}/") and _is_relative(aside) and _is_relative(step.path)):
+            return False
+        if step.path == ".lock" or ".envsync" in step.path.split("/"):
+            return False
+    return True
+
+
+def _is_relative(path: str) -> bool:
+    return "\0" not in path and {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def is_within(env: str, path: str) -> bool:
+    """Tell whether a path relative to an environment is in it when symbolic links are followed, the last one, too."""
+    root = os.path.realpath(env)
+    return os.path.realpath(f"{env}/{path}").startswith(root.rstrip("/") + "/")
 
 
 def write(environment: Environment, journal: Journal, *, durable: bool = False) -> None:
@@ -137,7 +178,10 @@ def write(environment: Environment, journal: Journal, *, durable: bool = False) 
 def read(environment: Environment) -> Journal | None:
     """Read the journal of an environment; None if there is none that was decided."""
     data = replace.read(environment.journal)
-    return None if data is None else load(data, environment.path)
+    decided = None if data is None else load(data, environment.path)
+    if decided is None or not is_confined(decided) or not is_within(environment.path, decided.workspace):
+        return None
+    return decided
 
 
 def ledger_path(environment: Environment, journal: Journal) -> str:
@@ -179,10 +223,13 @@ def apply(
     """
     left = []
     os.makedirs(f"{environment.path}/{journal.workspace}/old", exist_ok=True)
+    bounds = _Bounds(environment.path)
     for step in journal.steps:
         checkpoint()
         try:
-            if isinstance(step, Remove):
+            if not bounds.hold(step):
+                taken = False
+            elif isinstance(step, Remove):
                 taken = _remove(environment.path, step)
             else:
                 taken = _place(environment.path, journal.workspace, step)
@@ -191,6 +238,28 @@ def apply(
         if not taken:
             left.append(step.path)
     return tuple(left)
+
+
+class _Bounds:
+    """The environment's bounds, which no step passes. Looks at each directory once, until something is moved there."""
+
+    def __init__(self, env: str) -> None:
+        self.env = env
+        self.known: set[str] = set()
+
+    def hold(self, step: Remove | Place) -> bool:
+        """Tell whether no symbolic link leads a step out of the environment. The step is then taken."""
+        paths = (step.path, step.trash if isinstance(step, Remove) else step.source)
+        within = all(map(self._is_within, paths))
+        self.known = {one for one in self.known if not any(f"{one}/".startswith(f"{path}/") for path in paths)}
+        return within
+
+    def _is_within(self, path: str) -> bool:
+        above = path.rpartition("/")[0]
+        if above and above not in self.known and not is_within(self.env, above):
+            return False
+        self.known.add(above)
+        return True
 
 
 def _remove(env: str, step: Remove) -> bool:

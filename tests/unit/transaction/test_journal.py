@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from envsync import replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.stamp import checksum
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove, apply, dump, finish, load
 
@@ -504,3 +505,129 @@ def test_a_dist_info_that_was_made_anew_with_the_inode_of_the_old_one(tmp_path: 
     after = Identity.of(f"{tmp_path}/a-1.0.dist-info")
     assert before.inode == after.inode
     assert before != after
+
+
+class TestConfined:
+    """A journal reaches no further than its environment, whoever has written it."""
+
+    @pytest.fixture
+    def outside(self, site: Site) -> Path:
+        """A directory beside the environment, with a file in it."""
+        directory = site.root.with_name("outside")
+        write(directory, {"a": "precious"})
+        return directory
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            Remove("../outside/a", Identity(1, 1, 1), f"{WORK}/old/0"),
+            Remove("{outside}/a", Identity(1, 1, 1), f"{WORK}/old/0"),
+            Remove("site/mod.py", Identity(1, 1, 1), "../outside/put"),
+            Remove("site/mod.py", Identity(1, 1, 1), f"{WORK}/../../../../outside/put"),
+            Remove("site/mod.py", Identity(1, 1, 1), "site/elsewhere"),
+            Place(f"{WORK}/new/site/mod.py", "../outside/put"),
+            Place(f"{WORK}/new/site/mod.py", "{outside}/put"),
+            Place("../outside/a", "site/stolen"),
+            Place("{outside}/a", "site/stolen"),
+            Place("site/pkg", "site/stolen"),
+            Place(f"{WORK}/new/site/mod.py", ".envsync/in-use"),
+            Place(f"{WORK}/new/site/mod.py", ".lock"),
+            Place(f"{WORK}/new/site/mod.py", "site/a\0b"),
+            Place(f"{WORK}/new/site/mod.py", "./site//mod.py"),
+        ],
+        ids=repr,
+    )
+    def test_a_path_that_leads_out_makes_it_absent(self, site: Site, outside: Path, step: Remove | Place) -> None:
+        """What is absolute, goes up or is the protocol's own was written by nobody that decided a commit."""
+        step = type(step)(*(one.format(outside=outside) if isinstance(one, str) else one for one in step))
+        journal.write(site.environment, Journal(WORK, (*site.journal.steps, step)))
+        assert journal.read(site.environment) is None
+
+    @pytest.mark.parametrize(
+        "workspace", ["", ".", "..", "site", ".envsync", "/tmp/.envsync/1", "../.envsync/1", 7, None]
+    )
+    def test_so_does_a_workspace_that_is_none(self, site: Site, workspace: str) -> None:
+        """It is removed with all that is in it."""
+        journal.write(site.environment, Journal(workspace, ()))
+        assert journal.read(site.environment) is None
+
+    def test_a_workspace_that_is_a_link_is_not_followed(self, site: Site, outside: Path) -> None:
+        """Nor is a directory above it."""
+        shutil.rmtree(site.root / WORK)
+        (site.root / WORK).symlink_to(outside)
+        journal.write(site.environment, site.journal)
+        assert journal.read(site.environment) is None
+
+    @pytest.mark.parametrize("path", ["site/shared", f"{WORK}/new/site/shared", f"{WORK}/old"])
+    def test_a_link_leads_no_step_out(self, site: Site, outside: Path, path: str) -> None:
+        """Of source, destination and trash: such a step is not taken, and named, and nothing outside is touched."""
+        write(outside, {"a.py": "precious", "b.py": "precious"})
+        before = read(outside)
+        shutil.rmtree(site.root / path, ignore_errors=True)
+        (site.root / path).symlink_to(outside)
+        journal.write(site.environment, site.journal)
+        decided = journal.read(site.environment)
+        assert decided is not None
+        assert "site/shared/a.py" in apply(site.environment, decided)
+        assert read(outside) == before
+
+    def test_a_link_that_an_earlier_step_has_placed_leads_none_out(self, site: Site, outside: Path) -> None:
+        """Each directory is looked at again once something was moved to its place or away."""
+        (site.root / WORK / "new/link").symlink_to(outside)
+        steps = (
+            Place(f"{WORK}/new/site/fresh", "site/fresh"),
+            Place(f"{WORK}/new/site/mod.py", "site/fresh/mod.py"),
+            Remove("site/fresh", Identity.of(f"{site.root}/{WORK}/new/site/fresh"), f"{WORK}/old/0"),
+            Place(f"{WORK}/new/link", "site/fresh"),
+            Place(f"{WORK}/new/bin/tool", "site/fresh/tool"),
+        )
+        assert apply(site.environment, Journal(WORK, steps)) == ("site/fresh/tool",)
+        assert read(outside) == {"a": "precious"}
+
+    def test_a_link_within_is_followed(self, site: Site) -> None:
+        """As `lib64` to `lib` is."""
+        os.rename(site.root / "site/shared", site.root / "site/real")
+        (site.root / "site/shared").symlink_to("real")
+        assert apply(site.environment, site.journal) == ()
+
+    def test_a_stage_that_is_moved_file_by_file_goes_through_no_link(self, site: Site, outside: Path) -> None:
+        """A directory of it that is begun may have become one."""
+        write(site.root / WORK / "new", {"site/fresh/deep/b.py": "new"})
+        (site.root / "site/fresh").mkdir()
+        (site.root / "site/fresh/deep").symlink_to(outside)
+        assert not replace.move_tree(f"{site.root}/{WORK}/new/site/fresh", f"{site.root}/site/fresh")
+        assert read(outside) == {"a": "precious"}
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            [],
+            [1],
+            [None],
+            [[]],
+            [{}],
+            [{"format": 1}],
+            [{"format": "1", "workspace": WORK}],
+            [{"format": 1, "workspace": WORK}, 5],
+            [{"format": 1, "workspace": WORK}, []],
+            [{"format": 1, "workspace": WORK}, ["remove"]],
+            [{"format": 1, "workspace": WORK}, ["remove", "a", "b", 1, 1, "c"]],
+            [{"format": 1, "workspace": WORK}, ["remove", "a", 1, 1, 1, None]],
+            [{"format": 1, "workspace": WORK}, ["place", "a"]],
+            [{"format": 1, "workspace": WORK}, ["swap", "a", "b"]],
+        ],
+        ids=json.dumps,
+    )
+    def test_what_makes_no_sense_counts_as_absent(self, lines: list[object]) -> None:
+        """Though its checksum fits."""
+        body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        assert load(body + f"end {checksum(body)}\n".encode(), "env") is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"\n", b"{\n", b"[" * 100_000 + b"\n", b"9" * 5000 + b"\n", b"\xff\n", b'{"format": 1, "workspace": 1}\n'],
+    )
+    def test_what_is_no_json_counts_as_absent(self, body: bytes) -> None:
+        """However deep, long or odd it is."""
+        found = load(body + f"end {checksum(body)}\n".encode(), "env")
+        assert found is None or not journal.is_confined(found)
