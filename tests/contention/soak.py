@@ -5,8 +5,10 @@
 Three sets of distributions, three lock files. At random, `envsync run` is asked for one of them, either in one shared
 environment or in `--env '<dir>/{digest}'`, and each command looks from inside whether it sees exactly its target, at
 its start and at its end (verify.py). Some fork, some leave a child behind, some start a nested `run`, some give up
-after 0.2 s, some are plain `envsync sync`. Leaders, waiters and commands are killed; a leader preferably while its
-journal is in place. Now and then uv changes the shared environment. In the end all is quiet,
+after 0.2 s, some are plain `envsync sync`, some sync in a thread and fork meanwhile (forker.py). Leaders, waiters and
+commands are killed; a leader preferably while its journal is in place. They are stopped, too, and go on seconds later.
+Entries of the cache are removed beneath them, and now and then the whole cache. Now and then uv changes the shared
+environment. In the end all is quiet,
 every environment is made current for each lock file once more, looked at, and searched for leftovers.
 
 A violation is: whatever a command sees that is not its target; an exit status that is neither 0, nor by a signal of
@@ -77,8 +79,21 @@ SETS = {
     "c": {"soak-core": "3.0", "soak-data": "1.0", "soak-tools": "2.0", "soak-nest-beta": "2.0", "soak-common": "1.0"}
     | {"soak-only": "1.0", "soak-nest-alpha": "1.0"},
 }
-KINDS = {"plain": 40, "fork": 8, "leave": 6, "same": 10, "other": 8, "shell": 8, "impatient": 8, "sync": 12}
+KINDS = {
+    "plain": 40,
+    "fork": 8,
+    "leave": 6,
+    "same": 10,
+    "other": 8,
+    "shell": 8,
+    "impatient": 8,
+    "sync": 12,
+    "library": 6,
+}
 SIGNALS = (signal.SIGKILL,) * 7 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
+FORKER = str(Path(__file__).with_name("forker.py"))
+STOPPED_SECONDS = (0.05, 0.5, 3.0)
+"""How long somebody is stopped: less than a look at the stamp takes, less than it takes to be known, and more."""
 QUIET_SECONDS = 120.0
 """How long the last processes may take to end before they are taken to wait for ever."""
 LEFTOVERS = re.compile(r"progress\.json|journal|stamp\.draining|making|clock.*|.*\.(new|tmp)")
@@ -270,7 +285,9 @@ class Soak:
         self.watch = Watch()
         self.tally: Counter[str] = Counter()
         self.violations: list[str] = []
-        self.next_kill = self.next_uv = 0.0
+        self.next_kill = self.next_uv = self.next_stop = self.next_removal = 0.0
+        self.stopped: list[tuple[float, int]] = []
+        """When who is to go on, by pidfd."""
         build(directory, options.envsync)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ENVSYNC_", "PYTHON", "UV_"))}
         kept |= {"HOME": directory, "XDG_CACHE_HOME": f"{directory}/xdg", "ENVSYNC_CACHE_DIR": f"{directory}/cache"}
@@ -290,6 +307,8 @@ class Soak:
             while len(self.children) < self.options.processes:
                 self.start()
             self.start_uv()
+            self.stop_and_continue()
+            self.remove_from_cache()
             self.kill()
             self.reap()
         self.wait_for_quiet()
@@ -305,7 +324,7 @@ class Soak:
         kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
         shared = self.random.random() < 0.65
         env = f"{self.directory}/shared" if shared else f"{self.directory}/many/{self.round()}/{{digest}}"
-        inside = "plain" if kind in ("shell", "impatient", "sync") else kind
+        inside = "plain" if kind in ("shell", "impatient", "sync", "library") else kind
         seconds = self.random.choice((0.0, self.random.uniform(0, 0.5)))
         epoch = self.epoch() if shared else -1
         want = self.random.choice(self.wanted())
@@ -329,11 +348,14 @@ class Soak:
     def launch(self, kind: str, order: Order) -> Child:
         request = ["--lock", f"{self.directory}/pylock.{order.want}.toml", "--env", order.env]
         words = [*self.options.envsync, "sync" if kind == "sync" else "run", *request]
-        allowed = {0} if order.epoch < 0 or kind == "sync" else {0, AGAIN}
+        allowed = {0} if order.epoch < 0 or kind in ("sync", "library") else {0, AGAIN}
         if kind == "impatient":
             words += ["--timeout", "0.2"]
             allowed.add(124)
-        if kind == "shell":
+        if kind == "library":
+            seconds = str(self.random.uniform(0.5, 4.0))
+            words = [sys.executable, FORKER, f"{self.directory}/pylock.{order.want}.toml", order.env, seconds]
+        elif kind == "shell":
             words += ["--", "sh", "-c", '"$@"; exit $?', "sh", *order.words()]
         elif kind != "sync":
             words += ["--", *order.words()]
@@ -472,6 +494,47 @@ class Soak:
         self.struck.setdefault(pid, set()).add(sent)
         self.ever_struck[pid] = sent
 
+    # Stopping, and removing beneath them
+
+    def stop_and_continue(self) -> None:
+        """Let go on whoever was stopped for long enough, and stop another one: who leads, or anybody."""
+        for when, handle in [each for each in self.stopped if each[0] <= self.elapsed]:
+            self.stopped.remove((when, handle))
+            self.go_on(handle)
+        if self.elapsed < self.next_stop or not self.children:
+            return
+        self.next_stop = self.elapsed + self.random.uniform(0.2, 1.5)
+        pid = self.random.choice(list(self.children))
+        if self.random.random() < 0.5:
+            pid = self.leader_of(self.children[pid].order.env) or pid
+        if pid not in self.children:
+            return
+        handle = os.pidfd_open(pid)
+        signal.pidfd_send_signal(handle, signal.SIGSTOP)
+        self.stopped.append((self.elapsed + self.random.choice(STOPPED_SECONDS), handle))
+        self.tally["stopped"] += 1
+
+    def go_on(self, handle: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGCONT)
+        os.close(handle)
+
+    def remove_from_cache(self) -> None:
+        """Remove one entry of the cache without asking anybody, as people and purges do; seldom the whole cache."""
+        if self.elapsed < self.next_removal:
+            return
+        self.next_removal = self.elapsed + self.random.uniform(0.3, 3.0)
+        cache = Path(self.directory) / "cache"
+        victim = cache
+        if self.random.random() < 0.9:
+            entries = sorted(cache.glob("v1/wheels/*"))
+            if not entries:
+                return
+            victim = self.random.choice(entries)
+        make_removable(victim)
+        shutil.rmtree(victim, ignore_errors=True)
+        self.tally["removed cache" if victim == cache else "removed entry"] += 1
+
     # Ending
 
     def reap(self) -> bool:
@@ -519,6 +582,9 @@ class Soak:
 
     def wait_for_quiet(self) -> None:
         """Wait until everybody has ended, orphans included."""
+        for _, handle in self.stopped:
+            self.go_on(handle)
+        self.stopped.clear()
         deadline = time.monotonic() + QUIET_SECONDS
         while self.reap():
             if time.monotonic() > deadline:
@@ -577,6 +643,13 @@ class Soak:
             print(f"{number:7} {name}")
 
 
+def make_removable(directory: Path) -> None:
+    """Let what lies below be removed: entries of the store are read-only."""
+    for place, _, _ in os.walk(directory):
+        with contextlib.suppress(OSError):
+            os.chmod(place, 0o700)
+
+
 def by_signal(code: int, struck: set[int], text: str) -> bool:
     """Tell whether a process ended by a signal of ours.
 
@@ -590,7 +663,8 @@ def is_envsync(pid: int) -> bool:
     """Tell whether a process is (still) envsync, and not the command that it became."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return b"--lock" in file.read().split(b"\0")
+            words = file.read().split(b"\0")
+            return b"--lock" in words or FORKER.encode() in words
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""The soak as a test: a short one always, five minutes of it under `slow`. What it does and cannot see: soak.py."""
+"""The soak as a test: a short one always, ten minutes of it under `slow`. What it does and cannot see: soak.py."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def assert_eventful(tally: dict[str, int], *, leaders: int) -> None:
     assert tally["event waited"] >= leaders
     assert tally["event synced"] >= leaders // 2
     assert tally["event launched"] >= 2 * leaders
+    assert tally["stopped"] >= 3
+    assert tally["removed entry"] >= 1
     assert tally.get("event recovered", 0) + tally.get("event took_over", 0) >= 1
     if UV:
         assert tally["uv done"] + tally.get("uv killed", 0) >= 1
@@ -56,8 +58,8 @@ def test_a_short_soak() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_long_soak() -> None:
-    """The same for five minutes, with more processes and another seed each time."""
-    tally = soak("--seconds", "300", "--processes", "24", "--leader-kills", "100")
+    """The same for ten minutes, with more processes and another seed each time."""
+    tally = soak("--seconds", "600", "--processes", "24", "--leader-kills", "100")
     assert_eventful(tally, leaders=100)
