@@ -2,6 +2,7 @@
 
     python -m tests.crash.table                                  # all of it, by as many processes as there are cores
     python -m tests.crash.table --scenario upgrade --kind EIO    # part of it
+    python -m tests.crash.table --sparse 5                       # every change, in every fifth way, by turns
     python -m tests.crash.table --scenario upgrade --kind EIO --at 17 -v
     python -m tests.crash.table --record FILE --markdown         # with all else that is damaged: the table of the docs
 
@@ -123,7 +124,7 @@ def strike_scenario(scenario: Scenario, root: Path, asked: argparse.Namespace) -
     row = Row(scenario.name)
 
     def kinds(nth: int) -> Sequence[Kind]:
-        return chosen if asked.at in (None, nth) else ()
+        return chosen[nth % asked.sparse :: asked.sparse] if asked.at in (None, nth) else ()
 
     workers = 1 if asked.at else asked.workers
     for point in strike_all(scenario, kinds, root, workers=workers, first=asked.at or 1):
@@ -140,6 +141,7 @@ def main() -> int:
     parser.add_argument("--scenario", action="append", choices=list(BY_NAME), help="default: all")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="default: all")
     parser.add_argument("--at", type=int, help="strike at this change only")
+    parser.add_argument("--sparse", type=int, default=1, help="strike each change in every N-th way only, by turns")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--root", type=Path, help="where to work; default: a temporary directory")
     parser.add_argument("--record", type=Path, help="keep in this file what was tried, and go on with it")
