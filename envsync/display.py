@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from envsync import hearing
 from envsync.coordination.messages import say
 from envsync.coordination.narrator import SILENCE_SECONDS
 
@@ -34,6 +35,7 @@ class Display:
     """Shows the phases of one sync; a `Report`. Silent with `--quiet`."""
 
     def __init__(self, request: Request) -> None:
+        hearing.listen()
         self.quiet = request.flag("quiet")
         self.verbose = request.flag("verbose")
         self.terminal = os.isatty(2)

@@ -18,6 +18,7 @@ from envsync.errors import EnvsyncError, UsageError
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
 COMMAND = "name it behind the options: `envsync run -- python --version`"
+VARIABLES = "look at the proxy and certificate variables: `env | grep -iE 'proxy|ssl_cert'`"
 
 _TABLES = {
     "run": options.RUN,

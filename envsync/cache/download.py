@@ -29,11 +29,12 @@ import anyio.to_thread
 import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
-from envsync import __version__
+from envsync import __version__, hearing
 from envsync.cache import sharing
 from envsync.cache.store import Store, is_sha256
 from envsync.cache.wheelfile import hash_mismatch, origin
 from envsync.errors import FetchError, FilesystemError, WheelError
+from envsync.hints import VARIABLES
 from envsync.target import Artifact
 
 try:
@@ -67,6 +68,7 @@ class Downloader:
         self._store = store
         self._limiter = anyio.CapacityLimiter(CONNECTIONS)
         self._stack = AsyncExitStack()
+        hearing.attach()
         try:
             self._client = httpx2.AsyncClient(
                 auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
@@ -76,9 +78,7 @@ class Downloader:
                 transport=transport,
             )
         except (ImportError, ValueError, OSError) as error:
-            raise FetchError(
-                f"cannot set up connections: {error}", hint="look at the proxy and certificate variables"
-            ) from error
+            raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES) from error
 
     async def __aenter__(self) -> Downloader:
         await self._stack.enter_async_context(self._client)

@@ -12,12 +12,6 @@ from envsync.lockfile.sources import Sources
 from envsync.target import Interpreter, Target
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
-_EXPORTS = {
-    "uv.lock": "uv export --format pylock.toml --output-file pylock.toml",
-    "pdm.lock": "pdm export --format pylock --output pylock.toml",
-    "poetry.lock": "poetry export --output requirements.txt",
-    "pipfile.lock": "pipenv requirements --hash > requirements.txt",
-}
 
 
 def known_to_nobody(sha256: str) -> None:
@@ -74,21 +68,20 @@ def read(path: str) -> LockFile:
     :raises LockFileError: it cannot be read, is malformed, or asks for what envsync does not do
     """
     name = os.path.basename(path)
-    if name.lower() in _EXPORTS:
-        raise LockFileError(path, "this format is not read yet", hint=_EXPORTS[name.lower()])
     if _PYLOCK.fullmatch(name):
         from envsync.lockfile import pylock
 
         return pylock.read(path)
-    if name.lower().endswith(".toml"):
-        raise LockFileError(
-            path,
-            "a lock file in TOML is named pylock.toml or pylock.NAME.toml, where NAME has no dots (PEP 751)",
-            hint=f"mv {path} {os.path.join(os.path.dirname(path), 'pylock.toml')}",
-        )
+    from envsync.lockfile import foreign
+
+    foreign.refuse_name(path)
     from envsync.lockfile import requirements
 
-    return requirements.read(path)
+    try:
+        return requirements.read(path)
+    except LockFileError:
+        foreign.refuse_content(path)
+        raise
 
 
 def read_input(path: str, lock_file: str, origin: str = "") -> bytes:

@@ -50,12 +50,20 @@ _REFUSED = {
 
 
 class GrammarError(ValueError):
-    """A line that cannot be used. The text never holds what a variable stands for, nor credentials."""
+    """A line that cannot be used. The text never holds what a variable stands for, nor credentials.
 
-    def __init__(self, problem: str, hint: str | None = None) -> None:
+    :ivar build: what pip would build a wheel of, if that helps
+    """
+
+    def __init__(self, problem: str, hint: str | None = None, build: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+        self.build = build
+
+
+class UnpinnedError(GrammarError):
+    """A line that leaves open which version is meant."""
 
 
 @dataclass(frozen=True, slots=True)

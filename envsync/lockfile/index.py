@@ -11,6 +11,7 @@ Importing this module imports an HTTP client, so only do so when one is needed.
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,9 +27,11 @@ from unearth.fetchers.sync import PyPIClient
 from unearth.finder import PackageFinder
 from unearth.link import Link
 
+from envsync import hearing
 from envsync.errors import FetchError
+from envsync.hints import VARIABLES
 from envsync.lockfile.hashes import strong
-from envsync.lockfile.sources import Sources, host_of, is_file_url, redacted, with_credentials
+from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, redacted, with_credentials
 from envsync.lockfile.wheels import Offer, offer_of
 
 WORKERS = 8
@@ -39,6 +42,8 @@ _ABSENT = frozenset({404, 410})
 
 # Without a handler, Python prints to stderr what unearth logs for each package that an index does not have.
 logging.getLogger("unearth").addHandler(logging.NullHandler())
+
+ADDRESS = f"an index is given as in `envsync sync --index-url {PackageFinder().sources[0]['url']}`"
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -77,6 +82,13 @@ class _Session(PyPIClient):
                 if not passing or seconds is None or self.closing.wait(seconds):
                     return _checked(response)
 
+    def is_absent(self, url: str) -> bool:
+        """Tell whether there is no such page. One that cannot be asked may be there."""
+        try:
+            return super().head(url).status_code in _ABSENT
+        except httpx2.HTTPError:
+            return False
+
 
 def _checked(response: httpx2.Response) -> httpx2.Response:
     status = f"{response.status_code} {response.reason_phrase}"
@@ -98,13 +110,16 @@ class Index:
     def __init__(self, sources: Sources) -> None:
         """:raises FetchError: the settings of proxies or certificates cannot be used"""
         default = [source["url"] for source in PackageFinder().sources] if sources.default_index else []
+        self.doubts: list[str] = []
+        """What seems to be wrong with the addresses, if nothing at all was found."""
+        hearing.attach()
         self._indexes = (*default, *sources.indexes)
         self._pages = sources.pages
         try:
             self._session = _Session(sources.trusted_hosts, (*self._indexes, *self._pages))
         except (ImportError, ValueError, OSError) as error:
             problem = f"cannot set up connections: {redacted(str(error))}"
-            raise FetchError(problem, hint="look at the proxy and certificate variables") from None
+            raise FetchError(problem, hint=VARIABLES) from None
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +143,22 @@ class Index:
                     found[offer.name].append(offer)
         for name, offers in zip(found, self._each(self._project, list(found)), strict=True):
             found[name] += offers
+        if names and not any(found.values()):
+            self._blame()
         return found
+
+    def _blame(self) -> None:
+        """Look whether the addresses are right, where nothing at all was found.
+
+        :raises FetchError: there is nothing at a path that is given for an index
+        """
+        for url in (*(posixpath.join(index, "") for index in self._indexes), *self._pages):
+            if is_file_url(url):
+                path = path_of_url(url).rstrip("/")
+                if not os.path.exists(path):
+                    raise FetchError(f"there is no index `{path}`: it is neither a URL nor a directory", hint=ADDRESS)
+            elif self._session.is_absent(url):
+                self.doubts.append(f"`{redacted(url)}` itself answers that there is no such page; {ADDRESS}")
 
     def _each(self, work: Callable[[U], T], items: Sequence[U]) -> list[T]:
         """Do the same for all items side by side; the first failure ends it.
@@ -186,15 +216,19 @@ class Index:
 
         :param whole: a find-links page rather than one of an index
         """
-        hint = "name a directory that has the wheels with --find-links, or use --offline if the cache has them"
+        hint = "name a directory of wheels with --find-links, or use what the cache has: `envsync sync --offline`"
         location = Link(url)
         failure: Exception
         try:
             if location.parsed.scheme not in ("http", "https", "file"):
+                hint = ADDRESS
                 raise _AnswerError("its URL begins with neither https: nor http: nor file:")
             fetcher = cast("Fetcher", self._session)
             if not is_secure_origin(fetcher, location):
-                hint = f"use https, or put --trusted-host {location.parsed.hostname} into a requirements file"
+                host = location.parsed.hostname
+                hint = (
+                    f"use https, or trust it in a requirements file: `echo --trusted-host {host} >> requirements.txt`"
+                )
                 raise _AnswerError("it is neither encrypted nor trusted")
             links = collect_links_from_location(fetcher, location, expand=whole)
             # A page on the network has no business with local files.

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from packaging.pylock import Package, PackageArchive, PackageWheel
 
-from envsync.errors import LockFileError, NoWheelError
-from envsync.lockfile import hashes, wheels
+from envsync.errors import LockFileError
+from envsync.lockfile import hashes, remedies, wheels
+from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.sources import (
     Sources,
     direct_url_text,
@@ -22,6 +23,7 @@ from envsync.lockfile.sources import (
     host_of,
     is_file_url,
     path_of_url,
+    redacted,
     well_formed,
     with_credentials,
 )
@@ -30,7 +32,6 @@ from envsync.target import Artifact
 
 NOWHERE = "nowhere:"
 """The URL of a file that has neither URL nor path, which packaging does not let pass."""
-_RELOCK = "lock again: uv export --format pylock.toml --output-file pylock.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Places:
 
     def __init__(self, path: str, sources: Sources, fit: wheels.Fit) -> None:
         self._path = path
+        self._relock = remedies.relock(path)
         self._directory = os.path.dirname(os.path.abspath(path))
         self._sources = sources
         self._fit = fit
@@ -57,12 +59,11 @@ class Places:
     def of(self, package: Package, file: PackageWheel | PackageArchive) -> Placed:
         """Make the artifact of a selected file.
 
-        :raises NoWheelError: an archive is no wheel, or one that does not fit
-        :raises LockFileError: its name or hashes make no sense
+        :raises BlockedError: an archive is no wheel, or one that does not fit; its name or hashes make no sense
         """
         url = None if file.url == NOWHERE else file.url
         if url is not None and not well_formed(url):
-            raise LockFileError(self._path, f"package `{package.name}`: its URL is malformed", hint=_RELOCK)
+            raise self._senseless(f"package `{package.name}`: its URL is malformed")
         name = self._name(package, file)
         path = self._local(package, file.path, url)
         checked = self._checked(package, file.hashes)
@@ -80,20 +81,29 @@ class Places:
     def _name(self, package: Package, file: PackageWheel | PackageArchive) -> wheels.WheelName:
         about = f"package `{package.name}`: "
         filename = file.filename if isinstance(file, PackageWheel) else filename_of(file.path or file.url or "")
-        build = wheels.how_to_build(package.name, package.version)
         if not filename.endswith(".whl"):
-            raise NoWheelError(self._path, about + wheels.only_source(filename), hint=build)
+            raise BlockedError(Blocker(about + wheels.only_source(filename), build=self._place(file)))
         try:
             name = wheels.WheelName(filename)
         except ValueError as error:
             problem = f"{about}`{filename}` is not a wheel's file name"
-            raise LockFileError(self._path, problem, hint=_RELOCK) from error
+            raise self._senseless(problem) from error
         if name.name != package.name or package.version not in (None, name.version):
             problem = f"{about}`{filename}` is a wheel of something else"
-            raise LockFileError(self._path, problem, hint=_RELOCK)
+            raise self._senseless(problem)
         if isinstance(file, PackageArchive) and not self._fit.fits(name.tags):
-            raise NoWheelError(self._path, about + wheels.no_fit([filename], self._fit), hint=build)
+            instead = wheels.instead(package.name, package.version, [filename], self._fit)
+            raise BlockedError(Blocker(about + wheels.no_fit([filename], self._fit), *instead))
         return name
+
+    def _senseless(self, problem: str) -> BlockedError:
+        return BlockedError(Blocker(problem, self._relock, kind=LockFileError))
+
+    def _place(self, file: PackageWheel | PackageArchive) -> str:
+        """Say where a file is, as pip takes it."""
+        if file.path is not None:
+            return os.path.join(os.path.dirname(self._path) or ".", file.path)
+        return redacted(file.url or "")
 
     def _local(self, package: Package, path: str | None, url: str | None) -> str | None:
         """Give the absolute path of an entry; none if there is no such file but a URL as well."""
@@ -105,13 +115,13 @@ class Places:
         try:
             return os.path.abspath(os.path.join(self._directory, path_of_url(url)))
         except ValueError as error:
-            raise LockFileError(self._path, f"package `{package.name}`: {error}", hint=_RELOCK) from error
+            raise self._senseless(f"package `{package.name}`: {error}") from error
 
     def _checked(self, package: Package, given: Mapping[str, str]) -> dict[str, str]:
         try:
             return dict(hashes.check(given.items()))
         except hashes.HashError as error:
-            raise LockFileError(self._path, f"package `{package.name}`: {error}", hint=_RELOCK) from error
+            raise self._senseless(f"package `{package.name}`: {error}") from error
 
 
 def _missing(artifact: Artifact, url: str | None, sources: Sources) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.pylock import (
     Package,
     PackageArchive,
-    PackageSdist,
     PackageWheel,
     Pylock,
     PylockSelectError,
@@ -19,18 +20,17 @@ from packaging.pylock import (
 )
 from packaging.utils import canonicalize_name
 
-from envsync.errors import LockFileError, NoWheelError
-from envsync.lockfile import wheels
+from envsync import hearing
+from envsync.errors import LockFileError
+from envsync.lockfile import remedies, wheels
+from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input
-from envsync.lockfile.places import NOWHERE, Places, search
-from envsync.lockfile.sources import Sources
+from envsync.lockfile.places import NOWHERE, Placed, Places, search
+from envsync.lockfile.sources import Sources, redacted
 from envsync.target import Interpreter, Target
 
 if TYPE_CHECKING:
     from packaging.markers import Environment
-
-_RELOCK = "lock again: uv export --format pylock.toml --output-file pylock.toml"
-_OTHER_PYTHON = "choose another Python with --python, or lock again for this one"
 
 
 def read(path: str) -> PylockFile:
@@ -39,21 +39,23 @@ def read(path: str) -> PylockFile:
     :raises LockFileError: it cannot be read, or is not a valid one
     """
     content = read_input(path, path)
+    relock = remedies.relock(path)
     try:
         table = tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
-        raise LockFileError(path, f"it is not UTF-8 (byte {error.start})", hint=_RELOCK) from error
+        raise LockFileError(path, f"it is not UTF-8 (byte {error.start})", hint=relock) from error
     except tomllib.TOMLDecodeError as error:
-        raise LockFileError(path, f"it is not TOML: {error}", hint=_RELOCK) from error
+        raise LockFileError(path, f"it is not TOML: {error}", hint=relock) from error
     version = table.get("lock-version")
     if isinstance(version, str) and not re.fullmatch(r"1(\.\d+)?", version):
         problem = f"its lock-version {version} is not supported, envsync reads 1.0"
-        raise LockFileError(path, problem, hint=_RELOCK)
+        raise LockFileError(path, problem, hint=relock)
     _place_nowhere(table)
     try:
-        return PylockFile(path, content, Pylock.from_dict(table))
+        with hearing.about(path):
+            return PylockFile(path, content, Pylock.from_dict(table))
     except PylockValidationError as error:
-        raise LockFileError(path, _described(error, table), hint=_RELOCK) from error
+        raise LockFileError(path, _described(error, table), hint=relock) from error
 
 
 def _place_nowhere(table: Mapping[str, Any]) -> None:
@@ -102,8 +104,16 @@ class PylockFile:
         selection = _Selection(self.path, self._lock, interpreter, fit)
         selection.check_python()
         places = Places(self.path, sources, fit)
-        selected = selection.files(self._extras(extras), self._groups(groups))
-        placed = search([places.of(package, file) for package, file in selected], sources, known)
+        placed: list[Placed] = []
+        blockers: list[Blocker] = []
+        for package, file in selection.files(self._extras(extras), self._groups(groups)):
+            try:
+                placed.append(places.of(package, file))
+            except BlockedError as error:
+                blockers.append(error.blocker)
+        if blockers:
+            raise refusal(self.path, blockers)
+        placed = search(placed, sources, known)
         return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
 
     def _extras(self, asked: tuple[str, ...]) -> list[str]:
@@ -122,9 +132,15 @@ class PylockFile:
         if unknown:
             there_are = ", ".join(sorted(spelled.values())) or "none"
             problem = f"it does not define the {kind} `{unknown[0]}`; the {kind}s that it defines: {there_are}"
-            hint = f"leave out --{kind} {unknown[0]}, or lock again with it"
-            raise LockFileError(self.path, problem, hint=hint)
+            raise LockFileError(self.path, problem, hint=self._lock_with(kind, unknown, asked))
         return [spelled[canonicalize_name(name)] for name in asked]
+
+    def _lock_with(self, kind: str, unknown: list[str], asked: tuple[str, ...]) -> str:
+        """Say how to get into the file what it does not define, by the tool that made it."""
+        directory, name = os.path.split(self.path)
+        command = remedies.export(directory, self._lock.created_by, name=name, kind=kind, chosen=asked)
+        leave = " ".join(f"--{kind} {each}" for each in unknown)
+        return f"{command} makes a lock file that always has them; then leave out {leave}"
 
 
 class _Selection:
@@ -135,6 +151,7 @@ class _Selection:
         self._lock = lock
         self._fit = fit
         self._markers = dict(interpreter.markers)
+        self._relock = remedies.relock(path, lock.created_by)
 
     def check_python(self) -> None:
         """Check that the lock file was made for such a Python.
@@ -144,7 +161,7 @@ class _Selection:
         needed = self._lock.requires_python
         if needed is not None and not self._fit.runs(str(needed)):
             problem = f"it needs Python {needed}, and the target is {self._fit.python}"
-            raise LockFileError(self._path, problem, hint=_OTHER_PYTHON)
+            raise LockFileError(self._path, problem, hint=remedies.other_python(str(needed)))
         markers = self._lock.environments
         try:
             fits = not markers or any(marker.evaluate(self._markers, context="requirement") for marker in markers)
@@ -153,61 +170,82 @@ class _Selection:
         if not fits:
             listed = "; ".join(str(marker) for marker in markers or ())
             problem = f"it was not made for {self._fit.description}; its environments are: {listed}"
-            raise LockFileError(self._path, problem, hint=_OTHER_PYTHON)
+            raise LockFileError(self._path, problem, hint=self._relock)
 
-    def files(self, extras: list[str], groups: list[str]) -> Iterator[tuple[Package, PackageWheel | PackageArchive]]:
-        """Yield each package and the file to install.
+    def files(self, extras: list[str], groups: list[str]) -> Sequence[tuple[Package, PackageWheel | PackageArchive]]:
+        """Give each package and the file to install.
 
         :raises LockFileError: the lock file does not fit the interpreter
-        :raises NoWheelError: what it has for a package is no wheel, or none that fits
+        :raises NoWheelError: what it has for some packages is no wheel, or none that fits; all of them are named
         """
         environment = cast("Environment", self._markers)
+        chosen: list[tuple[Package, PackageWheel | PackageArchive]] = []
+        blocked = False
         try:
             for package, file in self._lock.select(
                 environment=environment, tags=self._fit.tags, extras=extras, dependency_groups=groups
             ):
-                if not isinstance(file, (PackageWheel, PackageArchive)):
-                    raise self._no_wheel(package, is_sdist=isinstance(file, PackageSdist))
-                yield package, file
+                if isinstance(file, (PackageWheel, PackageArchive)):
+                    chosen.append((package, file))
+                else:
+                    blocked = True
         except PylockSelectError as error:
-            raise self._explained(error, extras, groups) from error
+            raise self._explained(str(error), extras, groups) from error
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
             raise self._unevaluated(error) from error
+        if blocked:
+            raise self._explained("", extras, groups)
+        return chosen
 
     def _unevaluated(self, error: Exception) -> LockFileError:
-        return LockFileError(self._path, f"a marker cannot be evaluated: {error}", hint=_RELOCK)
+        return LockFileError(self._path, f"a marker cannot be evaluated: {error}", hint=self._relock)
 
-    def _no_wheel(self, package: Package, *, is_sdist: bool) -> NoWheelError:
-        about = f"package `{package.name}`: "
-        if is_sdist and package.wheels:
-            return self._no_fit(package)
-        if package.sdist is not None:
-            hint = wheels.how_to_build(package.name, package.version)
-            return NoWheelError(self._path, about + wheels.only_source(package.sdist.filename), hint=hint)
-        kind = "a version control repository" if package.vcs else "a directory"
-        hint = "build a wheel of it with `pip wheel --no-deps --wheel-dir wheels`, and lock that wheel"
-        return NoWheelError(self._path, f"{about}it comes from {kind}, and envsync installs wheels", hint=hint)
-
-    def _no_fit(self, package: Package) -> NoWheelError:
-        problem = wheels.no_fit([wheel.filename for wheel in package.wheels or ()], self._fit)
-        if package.sdist is not None:
-            problem += f", only the source distribution `{package.sdist.filename}`, and envsync installs wheels"
-        hint = wheels.how_to_build(package.name, package.version)
-        return NoWheelError(self._path, f"package `{package.name}`: {problem}", hint=hint)
-
-    def _explained(self, error: PylockSelectError, extras: list[str], groups: list[str]) -> LockFileError:
-        """Find the package that made the selection fail, which the error says only in its text."""
+    def _explained(self, reason: str, extras: list[str], groups: list[str]) -> LockFileError:
+        """Find the packages that made the selection fail, which the error says of the first, and only in its text."""
         environment: dict[str, str | frozenset[str]] = {**self._markers}
         environment |= {"extras": frozenset(extras), "dependency_groups": frozenset(groups)}
-        for package in self._lock.packages:
-            if package.marker and not package.marker.evaluate(environment, context="lock_file"):
-                continue
-            needed = package.requires_python
-            if needed is not None and not self._fit.runs(str(needed)):
-                problem = f"it needs Python {needed}, and the target is {self._fit.python}"
-                return LockFileError(self._path, f"package `{package.name}`: {problem}", hint=_OTHER_PYTHON)
-            tags = [wheels.WheelName(wheel.filename).tags for wheel in package.wheels or ()]
-            if tags and package.sdist is None and not any(map(self._fit.fits, tags)):
-                return self._no_fit(package)
-        hint = "extras or groups may exclude each other: ask for fewer of them, or lock again"
-        return LockFileError(self._path, str(error), hint=hint)
+        applying = [
+            package
+            for package in self._lock.packages
+            if not package.marker or package.marker.evaluate(environment, context="lock_file")
+        ]
+        blockers = [blocker for package in applying if (blocker := self._blocker(package)) is not None]
+        if blockers:
+            return refusal(self._path, blockers)
+        hint = f"extras or groups may exclude each other: ask for fewer of them, or {self._relock}"
+        return LockFileError(self._path, reason, hint=hint)
+
+    def _blocker(self, package: Package) -> Blocker | None:
+        """Tell why nothing of a package can be installed; None if something can, or nothing is known."""
+        about = f"package `{package.name}`: "
+        needed = package.requires_python
+        if needed is not None and not self._fit.runs(str(needed)):
+            problem = f"{about}it needs Python {needed}, and the target is {self._fit.python}"
+            return Blocker(problem, remedies.other_python(str(needed)), kind=LockFileError)
+        if package.archive is not None:
+            return None
+        names = [wheel.filename for wheel in package.wheels or ()]
+        if names:
+            fitting = any(self._fit.fits(wheels.WheelName(name).tags) for name in names)
+            return None if fitting else self._no_fit(package, names)
+        build = f"{package.name}=={package.version}" if package.version else package.name
+        if package.sdist is not None:
+            return Blocker(about + wheels.only_source(package.sdist.filename), build=build)
+        kind = "a version control repository" if package.vcs else "a directory"
+        return Blocker(f"{about}it comes from {kind}, and envsync installs wheels", build=self._place(package))
+
+    def _no_fit(self, package: Package, names: list[str]) -> Blocker:
+        problem = f"package `{package.name}`: {wheels.no_fit(names, self._fit)}"
+        if package.sdist is not None:
+            problem += f", only the source distribution `{package.sdist.filename}`, and envsync installs wheels"
+        return Blocker(problem, *wheels.instead(package.name, package.version, names, self._fit))
+
+    def _place(self, package: Package) -> str:
+        """Say where a repository or directory is, as pip takes it."""
+        directory = os.path.dirname(self._path)
+        if package.directory is not None:
+            return os.path.join(directory or ".", package.directory.path)
+        assert package.vcs is not None
+        url = package.vcs.url or "file://" + quote(os.path.abspath(os.path.join(directory, package.vcs.path or "")))
+        below = f"#subdirectory={package.vcs.subdirectory}" if package.vcs.subdirectory else ""
+        return f"{package.vcs.type}+{redacted(url)}@{package.vcs.commit_id}{below}"

@@ -14,8 +14,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from envsync.lockfile import hashes
-from envsync.lockfile.grammar import GrammarError, Line
-from envsync.lockfile.sources import MALFORMED_HINT, filename_of, is_file_url, is_url, path_of_url, well_formed
+from envsync.lockfile.grammar import GrammarError, Line, UnpinnedError
+from envsync.lockfile.sources import (
+    MALFORMED_HINT,
+    filename_of,
+    is_file_url,
+    is_url,
+    path_of_url,
+    redacted,
+    well_formed,
+)
 from envsync.lockfile.wheels import Pin, WheelName
 
 _NAMED = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@")
@@ -124,15 +132,14 @@ def _unnamed(text: str, directory: str, where: str, strong: tuple[tuple[str, str
 def _at(place: str, directory: str, where: str, strong: tuple[tuple[str, str], ...]) -> Reference:
     """Make a reference to the wheel at a URL or path."""
     if _VCS.match(place):
-        hint = "build a wheel of it with `pip wheel --no-deps --wheel-dir wheels`, and refer to that"
-        raise GrammarError("it is a version control URL, and envsync installs wheels", hint)
+        raise GrammarError("it is a version control URL, and envsync installs wheels", build=redacted(place))
     if not well_formed(place):
         raise GrammarError("its URL is malformed", MALFORMED_HINT)
     place, _, fragment = place.partition("#") if is_url(place) else (place, "", "")
     path = _path(place, directory) if is_file_url(place) or not is_url(place) else None
     filename = filename_of(path or place)
     if not filename.endswith(".whl"):
-        raise GrammarError(*_not_a_wheel(filename, path))
+        raise GrammarError(_not_a_wheel(filename, path), build=path or redacted(place))
     try:
         name = WheelName(filename)
     except ValueError as error:
@@ -155,13 +162,12 @@ def _path(place: str, directory: str) -> str:
     return os.path.abspath(os.path.join(directory, local))
 
 
-def _not_a_wheel(filename: str, path: str | None) -> tuple[str, str]:
-    build = "build a wheel of it with `pip wheel --no-deps --wheel-dir wheels`, and refer to that"
+def _not_a_wheel(filename: str, path: str | None) -> str:
     if filename.lower().endswith(_SDIST):
-        return f"`{filename}` is a source distribution, and envsync installs wheels", build
+        return f"`{filename}` is a source distribution, and envsync installs wheels"
     if path is not None and not path.endswith(".egg"):
-        return f"`{filename}` is a directory or no wheel, and envsync installs wheels", build
-    return f"`{filename}` does not end in .whl, so it is not a wheel", build
+        return f"`{filename}` is a directory or no wheel, and envsync installs wheels"
+    return f"`{filename}` does not end in .whl, so it is not a wheel"
 
 
 def _of_fragment(fragment: str) -> tuple[tuple[str, str], ...]:
@@ -185,8 +191,7 @@ def constrained(reference: Reference, constraints: Iterable[Reference]) -> Refer
             raise GrammarError(f"`{_shown(reference)}` contradicts {against}", "lock again, so that both agree")
         reference = combined
     if reference.pinned is None:
-        hint = "pin it as in `name==1.0`; `uv pip compile --generate-hashes` or pip-compile pin all of a file"
-        raise GrammarError(f"`{_shown(reference)}` is not pinned to one version", hint)
+        raise UnpinnedError(f"`{_shown(reference)}` is not pinned to one version")
     if not reference.specifier.contains(reference.pinned, prereleases=True):
         raise GrammarError(f"`{_shown(reference)}` contradicts itself")
     return reference

@@ -7,15 +7,17 @@ that a file means the same wherever envsync is started.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 
-from envsync.errors import LockFileError, NoWheelError
-from envsync.lockfile import wheels
+from envsync.errors import LockFileError
+from envsync.lockfile import remedies, wheels
+from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input
-from envsync.lockfile.grammar import GrammarError, expand, logical_lines, parse
+from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
 from envsync.lockfile.reference import Reference, constrained
 from envsync.lockfile.reference import parse as parse_reference
 from envsync.lockfile.resolve import in_store, resolve
@@ -38,7 +40,29 @@ def read(path: str) -> RequirementsFile:
     """
     reader = _Reader(path)
     reader.read(path, "", constraints=False, including=())
+    if reader.blockers:
+        raise refusal(path, [*reader.blockers, *_unpinned(reader)])
     return RequirementsFile(path, reader)
+
+
+def _unpinned(reader: _Reader) -> Iterator[Blocker]:
+    """Find what is not pinned, or contradicts itself, whatever the interpreter: it is said with what else is wrong."""
+    for each in reader.requirements:
+        if each.marker is None:
+            try:
+                constrained(each, (c for c in reader.constraints if c.name == each.name and c.marker is None))
+            except GrammarError as error:
+                yield _blocker(reader.lock_file, each.where, error)
+
+
+def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
+    if isinstance(error, UnpinnedError):
+        hint = remedies.pin(path)
+    elif error.build:
+        hint = ""
+    else:
+        hint = f"{error.hint or 'correct the line'}; {remedies.show_line(where, path)}"
+    return Blocker(f"{where}: {error.problem}", hint, error.build, LockFileError)
 
 
 class _Reader:
@@ -51,25 +75,32 @@ class _Reader:
         self.constraints: list[Reference] = []
         self.sources = Sources()
         self.require_hashes = False
+        self.blockers: list[Blocker] = []
+        """Lines that cannot be used."""
 
     def read(self, path: str, origin: str, *, constraints: bool, including: tuple[str, ...]) -> None:
         absolute = os.path.abspath(path)
         if absolute in including:
             chain = " includes ".join(f"`{os.path.basename(each)}`" for each in (*including, absolute))
-            raise LockFileError(self.lock_file, f"{origin}it includes itself: {chain}", hint="remove one of the lines")
+            raise LockFileError(self.lock_file, f"{origin}it includes itself: {chain}", hint=self._remove(origin))
         content = read_input(path, self.lock_file, origin)
         self.contents.setdefault(path, content)
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             problem = f"{origin}`{path}` is not UTF-8 (byte {error.start})"
-            raise LockFileError(self.lock_file, problem, hint=f"iconv -t UTF-8 {path} > {path}.new") from error
+            written = shlex.join(["iconv", "-f", "LATIN1", "-t", "UTF-8", path])
+            hint = f"`{written} > {shlex.quote(path + '.utf-8.txt')}` writes it anew; look whether it is right"
+            raise LockFileError(self.lock_file, problem, hint=hint) from error
         for number, line in logical_lines(text):
             where = f"line {number}" if path == self.lock_file else f"line {number} of `{path}`"
             try:
                 self._line(line, path, where, constraints=constraints, including=(*including, absolute))
             except GrammarError as error:
-                raise LockFileError(self.lock_file, f"{where}: {error.problem}", hint=error.hint) from error
+                self.blockers.append(_blocker(self.lock_file, where, error))
+
+    def _remove(self, origin: str) -> str:
+        return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
 
     def _line(self, line: str, path: str, where: str, *, constraints: bool, including: tuple[str, ...]) -> None:
         parsed = parse(expand(line, os.environ))
@@ -143,14 +174,22 @@ class RequirementsFile:
         for kind, names in (("extra", extras), ("group", groups or ())):
             if names:
                 problem = f"it does not define the {kind} `{names[0]}`; requirements files define no {kind}s"
-                raise LockFileError(
-                    self.path, problem, hint=f"lock into a pylock.toml with that {kind}, or leave it out"
-                )
+                directory = os.path.dirname(self.path)
+                command = remedies.export(directory, "uv", kind=kind, chosen=names)
+                hint = f"{command} makes a lock file with it; or leave out --{kind} {names[0]}"
+                raise LockFileError(self.path, problem, hint=hint)
         fit = wheels.Fit(interpreter)
         combined = sources.over(self._sources)
         references = self._applicable(interpreter)
-        artifacts = [self._direct(each, fit, combined, known) for each in references if each.direct]
-        artifacts += resolve(self.path, [each for each in references if not each.direct], fit, combined, known)
+        artifacts: list[Artifact] = []
+        blockers: list[Blocker] = []
+        for each in references:
+            try:
+                artifacts += [self._direct(each, fit, combined, known)] if each.direct else []
+            except BlockedError as error:
+                blockers.append(error.blocker)
+        pinned = [each for each in references if not each.direct]
+        artifacts += resolve(self.path, pinned, fit, combined, known, blockers=blockers)
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
         return Target(tuple(sorted(artifacts, key=lambda artifact: artifact.name)), local)
 
@@ -162,15 +201,19 @@ class RequirementsFile:
         requirements = [each for each in self._requirements if self._applies(each, interpreter)]
         constraints = [each for each in self._constraints if self._applies(each, interpreter)]
         chosen: dict[str, Reference] = {}
+        blockers: list[Blocker] = []
         for requirement in requirements:
             try:
                 pinned = constrained(requirement, (c for c in constraints if c.name == requirement.name))
             except GrammarError as error:
-                raise LockFileError(self.path, f"{requirement.where}: {error.problem}", hint=error.hint) from error
+                blockers.append(_blocker(self.path, requirement.where, error))
+                continue
             earlier = chosen.setdefault(pinned.name, pinned)
             if earlier.identity != pinned.identity:
-                self._refuse_twice(earlier, pinned)
-        self._check_hashes(chosen.values())
+                blockers.append(self._twice(earlier, pinned))
+        blockers += self._without_hash(chosen.values())
+        if blockers:
+            raise refusal(self.path, blockers)
         return list(chosen.values())
 
     def _applies(self, reference: Reference, interpreter: Interpreter) -> bool:
@@ -178,35 +221,34 @@ class RequirementsFile:
             return reference.marker is None or reference.marker.evaluate(dict(interpreter.markers))
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
             problem = f"{reference.where}: the marker of `{reference.name}` cannot be evaluated: {error}"
-            raise LockFileError(self.path, problem, hint="correct the marker") from error
+            hint = f"correct the marker; {remedies.show_line(reference.where, self.path)}"
+            raise LockFileError(self.path, problem, hint=hint) from error
 
-    def _refuse_twice(self, one: Reference, other: Reference) -> None:
+    def _twice(self, one: Reference, other: Reference) -> Blocker:
         what = [each.filename if each.direct else f"=={each.pinned}" for each in (one, other)]
         if what[0] == what[1]:
             what = [f"{text} from elsewhere or with other hashes" for text in what]
         problem = f"`{one.name}` is pinned twice, to {what[0]} ({one.where}) and to {what[1]} ({other.where})"
-        raise LockFileError(self.path, problem, hint="remove one of them, or tell them apart by markers")
+        hint = f"remove one of them, or tell them apart by markers; {remedies.show_line(other.where, self.path)}"
+        return Blocker(problem, hint, kind=LockFileError)
 
-    def _check_hashes(self, references: Iterable[Reference]) -> None:
-        if not self._require_hashes:
-            return
-        for reference in references:
+    def _without_hash(self, references: Iterable[Reference]) -> Iterator[Blocker]:
+        for reference in references if self._require_hashes else ():
             if not reference.hashes:
                 problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
-                hint = "lock again with `uv pip compile --generate-hashes`, or add --hash=sha256:DIGEST"
-                raise LockFileError(self.path, problem, hint=hint)
+                yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
 
     def _direct(
         self, reference: Reference, fit: wheels.Fit, sources: Sources, known: Callable[[str], str | None]
     ) -> Artifact:
         """Make the artifact of a reference to a URL or path.
 
-        :raises NoWheelError: the wheel does not fit, or is a path that does not exist
+        :raises BlockedError: the wheel does not fit, or is a path that does not exist
         """
         name = wheels.WheelName(reference.filename)
         if not fit.fits(name.tags):
             problem = f"{reference.where}: `{reference.name}`: {wheels.no_fit([name.filename], fit)}"
-            raise NoWheelError(self.path, problem, hint=wheels.how_to_build(name.name, name.version))
+            raise BlockedError(Blocker(problem, *wheels.instead(name.name, name.version, [name.filename], fit)))
         offer = wheels.Offer(
             name.name,
             name.version,
@@ -220,7 +262,8 @@ class RequirementsFile:
         if reference.path is not None:
             if not artifact.hashes and not os.path.isfile(reference.path):
                 problem = f"{reference.where}: there is no file `{reference.path}`"
-                raise NoWheelError(self.path, problem, hint="put the wheel there, or correct the path")
+                hint = f"put the wheel there, or correct the path; {remedies.show_line(reference.where, self.path)}"
+                raise BlockedError(Blocker(problem, hint))
             return artifact
         assert reference.url is not None
         if sources.offline:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from envsync.errors import NoWheelError
+from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.reference import Reference
 from envsync.lockfile.sources import Sources
 from envsync.lockfile.wheelhouse import Wheelhouse, hashed
@@ -17,24 +17,39 @@ from envsync.target import Artifact
 Known = Callable[[str], str | None]
 
 
-def resolve(path: str, references: Sequence[Reference], fit: Fit, sources: Sources, known: Known) -> list[Artifact]:
+def resolve(
+    path: str,
+    references: Sequence[Reference],
+    fit: Fit,
+    sources: Sources,
+    known: Known,
+    *,
+    blockers: Sequence[Blocker] = (),
+) -> list[Artifact]:
     """Find a wheel for each pinned reference.
 
     :param path: the lock file, for messages
-    :raises NoWheelError: there is none that fits
+    :param blockers: what is known to be wrong with others of the lock file
+    :raises NoWheelError: there is none that fits; all that lack one are named
     :raises FetchError: an index does not answer
     :raises FilesystemError: a find-links directory cannot be read
     """
     wheelhouse = Wheelhouse(sources.directories)
     local = {each.name: _at_hand(each.pin, wheelhouse, known, fit) for each in references}
     chosen = {each.name: choose(local[each.name], each.pin, fit) for each in references}
+    doubts: list[str] = []
     absent = [each for each in references if isinstance(chosen[each.name], Refusal)]
     if absent and sources.searchable:
-        remote = _remote([each.name for each in absent], sources)
+        remote, doubts = _remote([each.name for each in absent], sources)
         for each in absent:
             local[each.name] += remote[each.name]
             chosen[each.name] = choose(local[each.name], each.pin, fit)
-    return [_artifact(path, each, chosen[each.name], sources) for each in references]
+    found = [
+        _blocker(each, why, sources, doubts) for each in references if isinstance(why := chosen[each.name], Refusal)
+    ]
+    if blockers or found:
+        raise refusal(path, [*blockers, *found])
+    return [artifact_of(offer, each.pin) for each in references if isinstance(offer := chosen[each.name], Offer)]
 
 
 def _at_hand(pin: Pin, wheelhouse: Wheelhouse, known: Known, fit: Fit) -> list[Offer]:
@@ -55,20 +70,22 @@ def _at_hand(pin: Pin, wheelhouse: Wheelhouse, known: Known, fit: Fit) -> list[O
     return offers
 
 
-def _remote(names: Sequence[str], sources: Sources) -> Mapping[str, list[Offer]]:
+def _remote(names: Sequence[str], sources: Sources) -> tuple[Mapping[str, list[Offer]], list[str]]:
+    """Ask pages and indexes.
+
+    :returns: what they have, and what seems to be wrong with their addresses
+    """
     from envsync.lockfile.index import Index
 
     with Index(sources) as index:
-        return index.offers(names)
+        return index.offers(names), index.doubts
 
 
-def _artifact(path: str, reference: Reference, chosen: Offer | Refusal, sources: Sources) -> Artifact:
-    if isinstance(chosen, Refusal):
-        problem = f"{reference.where}: `{reference.name}{reference.specifier}`: {chosen.problem}"
-        if sources.prohibition:
-            problem += f" (with {sources.prohibition} no index was asked)"
-        raise NoWheelError(path, problem, hint=chosen.hint)
-    return artifact_of(chosen, reference.pin)
+def _blocker(reference: Reference, why: Refusal, sources: Sources, doubts: Sequence[str]) -> Blocker:
+    problem = f"{reference.where}: `{reference.name}{reference.specifier}`: {why.problem}"
+    if sources.prohibition:
+        problem += f" (with {sources.prohibition} no index was asked)"
+    return Blocker(problem, "; ".join([why.hint, *doubts]), why.build)
 
 
 def in_store(pin: Pin, known: Known) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from shlex import quote
 
 from envsync.errors import FilesystemError
 from envsync.lockfile.wheels import Offer, offer_of
@@ -55,7 +56,8 @@ def _listed(places: tuple[str, ...]) -> dict[str, str]:
                 path = os.path.join(place, filename) if filename else place
                 paths.setdefault(os.path.basename(path), path)
         except OSError as error:
-            hint = "--find-links takes a directory of wheels, a wheel, or a page with links"
+            shown = f"`ls -la {quote(os.path.dirname(place))}` shows what is there"
+            hint = f"--find-links takes a directory of wheels, a wheel, or a page with links; {shown}"
             raise FilesystemError("list find-links directory", place, error, hint=hint) from error
     return paths
 

@@ -21,6 +21,7 @@ from packaging.utils import (
 )
 from packaging.version import InvalidVersion, Version
 
+from envsync.lockfile import remedies
 from envsync.lockfile.hashes import strong
 from envsync.target import Artifact, Interpreter
 
@@ -68,7 +69,9 @@ class Refusal:
     """Why no wheel could be chosen, and what can be done about it."""
 
     problem: str
-    hint: str
+    hint: str = ""
+    build: str = ""
+    """What pip would build a wheel of, if that helps."""
 
 
 class WheelName:
@@ -97,6 +100,13 @@ class Fit:
 
     def fits(self, tags: frozenset[Tag]) -> bool:
         return not self._supported.isdisjoint(tags)
+
+    def other_python(self, filenames: Iterable[str]) -> str:
+        """Return the latest CPython for which there is a wheel on such a machine, as in `3.12`; empty if none is."""
+        platforms = {tag.platform for tag in self.tags}
+        tags = {tag for name in map(_wheel_name, filenames) if name is not None for tag in name.tags}
+        minors = [tag.interpreter[3:] for tag in tags if tag.platform in platforms and tag.interpreter[:3] == "cp3"]
+        return f"3.{max(map(int, minors))}" if minors and all(map(str.isdigit, minors)) else ""
 
     def runs(self, requires_python: str | None) -> bool:
         """Whether this Python is one that a file needs; yes if it says so unintelligibly, as pip does."""
@@ -181,26 +191,30 @@ def choose(offers: Sequence[Offer], pin: Pin, fit: Fit) -> Offer | Refusal:
 
 
 def _refuse(offers: Sequence[Offer], of_version: list[Offer], fitting: list[Offer], pin: Pin, fit: Fit) -> Refusal:
-    relock = "lock again, so that the lock file names a version that exists"
+    relock = f"see which there are with `pip index versions {pin.name}`, and lock again"
     if not offers:
-        return Refusal("no file of that name was found", "check the name, or say with --find-links where its wheel is")
+        hint = f"say with --find-links where its wheel is, or check the name with `pip download --no-deps {pin.name}`"
+        return Refusal("no file of that name was found", hint)
     if not of_version:
         versions = sorted({offer.version for offer in offers}, reverse=True)
         return Refusal(f"there is no such version; there are {_shown(versions)}", relock)
     wheels = [offer for offer in of_version if offer.is_wheel]
     if not wheels:
-        return Refusal(only_source(of_version[0].filename), how_to_build(pin.name, of_version[0].version))
+        return Refusal(only_source(of_version[0].filename), build=f"{pin.name}=={of_version[0].version}")
     if fitting:
         names = _shown(offer.filename for offer in fitting)
         problem = f"none of its wheels that fit has a hash that the lock file allows: {names}"
-        return Refusal(problem, "lock again, or find out who changed the files")
+        pinned = f"{pin.name}=={of_version[0].version}"
+        hint = f"`pip download --no-deps {pinned}` gets what the index has, to compare; lock again if it was meant"
+        return Refusal(problem, hint)
     if any(fit.best_first([wheel]) for wheel in wheels):
         needed = sorted({wheel.requires_python or "" for wheel in wheels} - {""})
         return Refusal(
             f"it needs Python {' or '.join(needed)}, and the target is {fit.python}",
-            "choose another with --python",
+            remedies.other_python(needed[0]),
         )
-    return Refusal(no_fit([wheel.filename for wheel in wheels], fit), how_to_build(pin.name, wheels[0].version))
+    filenames = [wheel.filename for wheel in wheels]
+    return Refusal(no_fit(filenames, fit), *instead(pin.name, wheels[0].version, filenames, fit))
 
 
 def artifact_of(offer: Offer, pin: Pin) -> Artifact:
@@ -237,12 +251,10 @@ def no_fit(filenames: Iterable[str], fit: Fit) -> str:
     return f"no wheel fits {fit.description} (tags available: {_shown(tags)})"
 
 
-def how_to_build(name: str, version: Version | None) -> str:
-    pinned = f"{name}=={version}" if version else name
-    return (
-        f"choose another Python with --python, or build a wheel with "
-        f"`pip wheel --no-deps {pinned} --wheel-dir wheels` and lock that one"
-    )
+def instead(name: str, version: Version | None, filenames: Iterable[str], fit: Fit) -> tuple[str, str]:
+    """Say what helps where no wheel fits: another Python, if one of them is for this machine, and what to build."""
+    python = fit.other_python(filenames)
+    return remedies.other_python(python) if python else "", f"{name}=={version}" if version else name
 
 
 def _shown(items: Iterable[object]) -> str:

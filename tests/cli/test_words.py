@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from envsync import hints
+from envsync import hints, lockfile
 from tests.environments import FIXTURES, site_packages
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -162,3 +164,35 @@ def test_the_json_of_a_command_is_its_own(run_envsync: Run) -> None:
 def test_hints_repeat_the_options_that_matter(hint: str, words: list[str], completed: str) -> None:
     """Those that the hinted command knows and does not have, quoted for a shell, and without passwords."""
     assert hints.completed(hint, words) == completed
+
+
+def test_what_libraries_say_looks_like_all_else(run_envsync: Run, tmp_path: Path) -> None:
+    """A lock file of a later minor version is used, and it is said whose words these are about, once."""
+    shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    text = (FIXTURES / "pylock.toml").read_text()
+    (tmp_path / "pylock.toml").write_text(re.sub("^lock-version.*", 'lock-version = "1.1"', text, flags=re.MULTILINE))
+    done = run_envsync("sync", check=True)
+    assert all(line.startswith("envsync: ") for line in done.stderr.splitlines())
+    assert len([line for line in done.stderr.splitlines() if "`pylock.toml`" in line and "1.1" in line]) == 1
+
+
+def test_a_program_that_uses_the_library_keeps_its_logging(tmp_path: Path) -> None:
+    """Only the command line says what libraries say; a program decides for itself."""
+    lock = tmp_path / "pylock.toml"
+    lock.write_text('lock-version = "1.1"\ncreated-by = "test"\npackages = []\n')
+    before = logging.lastResort, warnings.showwarning
+    lockfile.read(str(lock))
+    assert (logging.lastResort, warnings.showwarning) == before
+
+
+def test_all_blockers_are_one_message(run_envsync: Run, tmp_path: Path) -> None:
+    """A line for each, and the hint is the last one."""
+    (tmp_path / "requirements.txt").write_text("alpha\nbeta\n")
+    done = run_envsync("sync")
+    assert done.stderr.splitlines() == [
+        "envsync: error: cannot use lock file `requirements.txt`: 2 of its packages cannot be installed:",
+        "  line 1: `alpha` is not pinned to one version",
+        "  line 2: `beta` is not pinned to one version",
+        "hint: pin all of it with `uv pip compile --generate-hashes --output-file requirements.lock.txt "
+        "requirements.txt`, and name `requirements.lock.txt` with --lock",
+    ]

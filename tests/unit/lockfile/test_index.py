@@ -312,7 +312,7 @@ def test_an_index_that_is_neither_encrypted_nor_trusted_is_refused(select: Selec
     insecure = server.index.replace("127.0.0.1", "0.0.0.0")
     with pytest.raises(FetchError, match="it is neither encrypted nor trusted") as caught:
         select(f"-i {insecure}\nfoo==1.0", sources=Sources())
-    assert caught.value.hint == "use https, or put --trusted-host 0.0.0.0 into a requirements file"
+    assert "`echo --trusted-host 0.0.0.0 >> requirements.txt`" in str(caught.value.hint)
     assert server.asked == []
     assert one(select(f"-i {insecure}\n--trusted-host 0.0.0.0\nfoo==1.0", sources=Sources())).filename == FOO
 
@@ -323,6 +323,26 @@ def test_an_index_of_another_scheme_is_refused(select: Select) -> None:
         select("foo==1.0", sources=Sources(index_urls=("ftp://host.invalid/simple",)))
 
 
+def test_an_index_that_is_not_there_is_blamed_itself(tmp_path: Path, select: Select, server: Any) -> None:
+    """What is no URL is a directory; an address without a page says 404 of itself. One that has anything is right."""
+    for address in ("notaurl", "http/host.invalid"):
+        with pytest.raises(
+            FetchError, match=rf"no index `.*/{address}`: it is neither a URL nor a directory$"
+        ) as caught:
+            select("foo==1.0", sources=Sources(index_urls=(address,)))
+        assert "`envsync sync --index-url http" in str(caught.value.hint)
+    wrong = f"{server.url}/simpel"
+    with pytest.raises(NoWheelError, match="no file of that name was found") as absent:
+        select("foo==1.0\nbar==1.0", sources=Sources(index_urls=(wrong,)))
+    assert f"`{wrong}/` itself answers that there is no such page" in str(absent.value.hint)
+    server.page("/simple/", "<p>all of it</p>")
+    with pytest.raises(NoWheelError, match="no file of that name was found") as absent:
+        select("foo==1.0")
+    assert "itself" not in str(absent.value.hint)
+    server.project("foo", FOO)
+    assert one(select("foo==1.0", sources=Sources(index_urls=(wrong, server.index)))).filename == FOO
+
+
 def test_unusable_certificate_settings_are_reported(
     tmp_path: Path, select: Select, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +350,7 @@ def test_unusable_certificate_settings_are_reported(
     monkeypatch.setenv("HTTPS_PROXY", "nonsense://proxy.invalid")
     with pytest.raises(FetchError, match="cannot set up connections: ") as caught:
         select("foo==1.0")
-    assert caught.value.hint == "look at the proxy and certificate variables"
+    assert str(caught.value.hint).startswith("look at the proxy and certificate variables: `env ")
 
 
 def test_a_page_on_the_network_cannot_refer_to_local_files(select: Select, server: Any) -> None:
@@ -363,13 +383,13 @@ def test_a_page_on_the_network_cannot_refer_to_local_files(select: Select, serve
             ("foo-1.0.tar.gz", "foo-2.0-py3-none-any.whl"),
             "foo==1.0",
             "there is only a source distribution (`foo-1.0.tar.gz`), and envsync installs wheels",
-            "pip wheel --no-deps foo==1.0",
+            "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
         ),
         (
             ("foo-1.0-cp311-cp311-win_amd64.whl", "foo-1.0-cp39-cp39-linux_x86_64.whl", "foo-1.0.tar.gz"),
             "foo==1.0",
             "(tags available: cp311-cp311-win_amd64, cp39-cp39-linux_x86_64)",
-            "choose another Python with --python",
+            "choose another Python with `envsync sync --python 3.9`, or build",
         ),
         (
             (f'{FOO} data-requires-python="&gt;=3.12"',),

@@ -135,20 +135,20 @@ def test_extras_and_groups_select_packages(select: Select, options: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "lock_with"),
     [
-        ({"extras": ("plots",)}, "it does not define the extra `plots`; the extras that it defines: plot"),
-        ({"groups": ("test",)}, "it does not define the group `test`; the groups that it defines: Docs, dev, main"),
+        ({"extras": ("plots",)}, "extra `plots`; the extras that it defines: plot", " --extra plots"),
+        ({"groups": ("test",)}, "group `test`; the groups that it defines: Docs, dev, main", " --group test"),
     ],
 )
 def test_an_unknown_extra_or_group_is_refused_with_those_that_exist(
-    select: Select, options: dict[str, Any], message: str
+    select: Select, options: dict[str, Any], message: str, lock_with: str
 ) -> None:
     """A misspelt --extra or --group does not silently install less."""
     with pytest.raises(LockFileError, match=r"pylock\.toml`: ") as caught:
         select(*GROUPED[1:], head=GROUPED[0], **options)
-    assert caught.value.problem == message
-    assert "lock again" in str(caught.value.hint)
+    assert caught.value.problem == f"it does not define the {message}"
+    assert f"uv export --format pylock.toml{lock_with} --output-file pylock.toml`" in str(caught.value.hint)
 
 
 def test_what_was_read_is_told(tmp_path: Path) -> None:
@@ -314,23 +314,36 @@ def test_a_wheel_without_url_is_not_looked_for_offline(select: Select, server: A
 
 SDIST = f'{{ name = "foo-1.0.tar.gz", url = "{FILES}/foo-1.0.tar.gz", hashes = {{ sha256 = "{A}" }} }}'
 PURE = at_url("foo-1.0-py3-none-any.whl")
+PURE_PACKAGE = package("foo", PURE)
 REFUSED: dict[str, tuple[type[LockFileError], str, str, str, str]] = {
     "newer format": (
         LockFileError,
         HEAD.replace("1.0", "2.0"),
         package("foo", PURE),
         "its lock-version 2.0 is not supported, envsync reads 1.0",
-        "lock again: uv export",
+        "uv export --format pylock.toml --output-file pylock.toml`",
     ),
-    "not TOML": (LockFileError, HEAD + "packages = [\n!", "", "(at line 4, column 1)", "lock again: uv export"),
+    "not TOML": (
+        LockFileError,
+        HEAD + "packages = [\n!",
+        "",
+        "(at line 4, column 1)",
+        "uv export --format pylock.toml --output-file pylock.toml`",
+    ),
     "not valid": (
         LockFileError,
         HEAD,
         package("foo", PURE) + package("bar", f'{{ hashes = {{ sha256 = "{A}" }} }}'),
         "package `bar`: path or url must be provided in `packages[1].wheels[0]`",
-        "lock again: uv export",
+        "uv export --format pylock.toml --output-file pylock.toml`",
     ),
-    "not a table": (LockFileError, HEAD, 'packages = ["foo"]', "unexpected type str", "lock again: uv export"),
+    "not a table": (
+        LockFileError,
+        HEAD,
+        'packages = ["foo"]',
+        "unexpected type str",
+        "uv export --format pylock.toml --output-file pylock.toml`",
+    ),
     "other Python": (
         LockFileError,
         HEAD + 'requires-python = ">=3.12"\n',
@@ -343,7 +356,7 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str, str]] = {
         HEAD + "environments = [\"sys_platform == 'win32'\"]\n",
         package("foo", PURE),
         'its environments are: sys_platform == "win32"',
-        "lock again for this one",
+        "lock again: ",
     ),
     "package for another Python": (
         LockFileError,
@@ -359,35 +372,35 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str, str]] = {
         package("foo", at_url("foo-1.0-cp312-cp312-win_amd64.whl"), at_url("foo-1.0-cp313-cp313-win_amd64.whl")),
         "package `foo`: no wheel fits cpython 3.11 on x86_64; its best tag is cp311-cp311-manylinux_2_28_x86_64 "
         "(tags available: cp312-cp312-win_amd64, cp313-cp313-win_amd64)",
-        "choose another Python with --python, or build a wheel with `pip wheel --no-deps foo==1.0",
+        "build wheels with `pip wheel --no-deps --wheel-dir wheels foo==1.0`",
     ),
     "no wheel fits, but an sdist": (
         NoWheelError,
         HEAD,
         package("foo", at_url("foo-1.0-cp312-cp312-win_amd64.whl"), sdist=SDIST),
         "(tags available: cp312-cp312-win_amd64), only the source distribution `foo-1.0.tar.gz`",
-        "pip wheel --no-deps foo==1.0",
+        "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
     ),
     "only an sdist": (
         NoWheelError,
         HEAD,
         package("foo", sdist=SDIST),
         "package `foo`: there is only a source distribution (`foo-1.0.tar.gz`), and envsync installs wheels",
-        "pip wheel --no-deps foo==1.0",
+        "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
     ),
     "archive of sources": (
         NoWheelError,
         HEAD,
         package("foo", archive=f'{{ url = "{FILES}/foo-1.0.zip", hashes = {{ sha256 = "{A}" }} }}'),
         "package `foo`: there is only a source distribution (`foo-1.0.zip`)",
-        "pip wheel --no-deps foo==1.0",
+        f"`pip wheel --no-deps --wheel-dir wheels {FILES}/foo-1.0.zip`",
     ),
     "archive that does not fit": (
         NoWheelError,
         HEAD,
         package("foo", archive=f'{{ path = "foo-1.0-cp39-cp39-win32.whl", hashes = {{ sha256 = "{A}" }} }}'),
         "(tags available: cp39-cp39-win32)",
-        "--python",
+        "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
     ),
     "archive of something else": (
         LockFileError,
@@ -492,11 +505,18 @@ def test_a_prerelease_python_is_a_python(select: Select, interpreter_of: Callabl
 @pytest.mark.parametrize(
     ("name", "problem", "hint"),
     [
-        ("uv.lock", "this format is not read yet", "uv export --format pylock.toml --output-file pylock.toml"),
-        ("poetry.lock", "this format is not read yet", "poetry export"),
-        ("Pipfile.lock", "this format is not read yet", "pipenv requirements"),
-        ("pylock.a.b.toml", "a lock file in TOML is named pylock.toml or pylock.NAME.toml", "mv "),
-        ("pyproject.toml", "a lock file in TOML is named pylock.toml or pylock.NAME.toml", "mv "),
+        ("uv.lock", "a lock file of uv, which is", "`uv export --format pylock.toml --output-file pylock.toml`"),
+        ("poetry.lock", "a lock file of poetry, which is", "`poetry export --output requirements.txt`"),
+        ("pdm.lock", "a lock file of pdm, which is", "`pdm export --format pylock --output pylock.toml`"),
+        ("Pipfile.lock", "a lock file of pipenv, which is", "`pipenv requirements --hash > requirements.txt`"),
+        ("poetry.toml", "it is no lock file", "`uv export --format pylock.toml --output-file pylock.toml`"),
+        ("environment.yml", "a file of conda,", "list the Python packages that are meant in `requirements.in`"),
+        ("environment-gpu.yaml", "a file of conda,", "list"),
+        ("conda-lock.yml", "a file of conda-lock,", "list"),
+        ("cpu.conda-lock.yml", "a file of conda-lock,", "list"),
+        ("pixi.lock", "a file of pixi,", "list"),
+        ("pixi.toml", "a file of pixi,", "list"),
+        ("pyproject.toml", "a project, not its lock", "`uv export --format pylock.toml --output-file pylock.toml`"),
     ],
 )
 def test_other_formats_are_told_by_their_names(name: str, problem: str, hint: str) -> None:
@@ -505,6 +525,121 @@ def test_other_formats_are_told_by_their_names(name: str, problem: str, hint: st
         read(name)
     assert problem in caught.value.problem
     assert str(caught.value.hint).startswith(hint)
+
+
+FOREIGN = {
+    "conda": "channels:\n  - conda-forge\ndependencies:\n  - numpy\n",
+    "conda, exported": "name: job\nprefix: /opt/job\ndependencies:\n  - numpy=1.0\n",
+    "conda, explicit": "# platform: linux-64\n@EXPLICIT\nhttps://host.invalid/noarch/x-1.0-0.tar.bz2\n",
+    "conda-lock": "version: 1\nmetadata:\n  content_hash:\n    linux-64: 00\npackage: []\n",
+    "pixi": "version: 6\nenvironments:\n  default: {}\n",
+    "uv": 'version = 1\nrevision = 3\n\n[[package]]\nname = "foo"\n',
+    "poetry": "# This file is automatically @generated by Poetry 2.1.1.\n\n[[package]]\n",
+    "pdm": "# This file is @generated by PDM.\n[metadata]\n",
+    "pipenv": '{\n    "_meta": {\n        "hash": {}\n    }\n}\n',
+}
+
+
+@pytest.mark.parametrize(("tool", "text"), FOREIGN.items(), ids=FOREIGN)
+def test_other_formats_are_told_by_what_is_in_them(tmp_path: Path, tool: str, text: str) -> None:
+    """Whatever their name, it is not said that some line of theirs is no requirement."""
+    lock = tmp_path / "job.lock"
+    lock.write_text(text)
+    with pytest.raises(LockFileError, match=f"file of {tool.partition(',')[0]}, wh") as caught:
+        read(str(lock))
+    assert "`" in str(caught.value.hint)
+
+
+def test_a_lock_file_whose_name_is_wrong_gets_one_more_name(tmp_path: Path) -> None:
+    """The hint makes a link of such a name, and moves nobody's file."""
+    lock = tmp_path / "a b" / "my.lock.toml"
+    lock.parent.mkdir()
+    lock.write_text(HEAD + PURE_PACKAGE)
+    with pytest.raises(LockFileError, match=r"pylock\.NAME\.toml") as caught:
+        read(str(lock))
+    subprocess.run(["sh", "-c", str(caught.value.hint).split("`")[1]], check=True)
+    assert read(str(lock.parent / "pylock.my-lock.toml")).unhashed is False
+    assert lock.is_file()
+
+
+@pytest.mark.parametrize(
+    ("lock", "command"),
+    [
+        ("poetry.lock", "poetry export --output requirements.txt"),
+        ("pdm.lock", "pdm export --format pylock --output pylock.toml"),
+        ("Pipfile.lock", "pipenv requirements --hash > requirements.txt"),
+        ("uv.lock", "uv export --format pylock.toml --output-file pylock.toml"),
+        ("README.md", "uv export --format pylock.toml --output-file pylock.toml"),
+    ],
+)
+def test_a_project_gets_a_lock_file_by_the_tool_that_it_uses(tmp_path: Path, lock: str, command: str) -> None:
+    """Which that is, is told by what lies beside its pyproject.toml."""
+    (tmp_path / lock).touch()
+    with pytest.raises(LockFileError, match="it is a project, not its lock file") as caught:
+        read(str(tmp_path / "pyproject.toml"))
+    assert f"`cd {tmp_path} && {command}`" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("tool", "extra", "group"),
+    [
+        (
+            "uv",
+            "uv export --format pylock.toml --extra a --extra b",
+            "uv export --format pylock.toml --group a --group b",
+        ),
+        ("pdm", "pdm export --format pylock --group a --group b", "pdm export --format pylock --group a --group b"),
+        ("poetry-plugin-export", "poetry export --extras a --extras b", "poetry export --with a --with b"),
+        ("pip", "pip lock --output pylock.toml '.[a,b]'", "pip lock --group a --group b"),
+        ("somebody", "uv export --format pylock.toml --extra a --extra b", "uv export"),
+    ],
+)
+def test_extras_get_into_a_lock_file_by_the_tool_that_made_it(
+    select: Select, tool: str, extra: str, group: str
+) -> None:
+    """Locking again as before would make the same file without any."""
+    for options, command in (({"extras": ("a", "b")}, extra), ({"groups": ("a", "b")}, group)):
+        with pytest.raises(LockFileError, match="it does not define the") as caught:
+            select(PURE_PACKAGE, head=HEAD.replace("test", tool), **options)
+        assert f"&& {command}" in str(caught.value.hint)
+        assert "leave out --" in str(caught.value.hint)
+
+
+def test_all_that_cannot_be_installed_is_named_at_once(select: Select) -> None:
+    """Each has a line, up to twenty, and one command builds wheels of all that it can build."""
+    packages = [
+        package("alpha", directory='{ path = "alpha" }'),
+        package("beta", vcs='{ type = "git", url = "https://name:secret@host.invalid/b", commit-id = "abc" }'),
+        package("gamma", sdist=SDIST.replace("foo", "gamma")),
+        package("delta", PURE.replace("foo", "delta"), requires_python='">=3.99"'),
+        package("epsilon", at_url("epsilon-1.0-cp311-cp311-win32.whl")),
+        PURE_PACKAGE,
+        package("never", directory='{ path = "never" }', marker="\"sys_platform == 'win32'\""),
+    ]
+    with pytest.raises(LockFileError) as caught:
+        select(*packages)
+    problem, hint = caught.value.problem, str(caught.value.hint)
+    assert problem.startswith("5 of its packages cannot be installed:\n  package `alpha`: ")
+    assert [line.split("`")[1] for line in problem.splitlines()[1:]] == ["alpha", "beta", "gamma", "delta", "epsilon"]
+    assert "`envsync sync --python '>=3.99'`" in hint
+    assert "/alpha git+https://host.invalid/b@abc gamma==1.0 epsilon==1.0`" in hint
+    assert "secret" not in problem + hint
+
+
+def test_very_many_that_cannot_be_installed_are_counted(select: Select) -> None:
+    """What is more than twenty lines is a number."""
+    with pytest.raises(NoWheelError, match="23 of its packages cannot be installed:") as caught:
+        select(*(package(f"p{number:02}", directory='{ path = "x" }') for number in range(23)))
+    assert len(caught.value.problem.splitlines()) == 22
+    assert caught.value.problem.endswith("\n  and 3 more")
+
+
+def test_archives_that_cannot_be_installed_are_named_at_once(select: Select) -> None:
+    """They are found when their places are looked for, all of them."""
+    archive = '{{ url = "{}/{}.zip", hashes = {{ sha256 = "{}" }} }}'
+    with pytest.raises(NoWheelError, match="2 of its packages cannot be installed:") as caught:
+        select(*(package(name, archive=archive.format(FILES, name, A)) for name in ("foo", "bar")))
+    assert f"{FILES}/foo.zip {FILES}/bar.zip`" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["pylock.toml", "requirements.txt"])

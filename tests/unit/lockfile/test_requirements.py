@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -342,10 +343,25 @@ def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[type[LockFileError], str, str, str]] = {
     "not pinned": (LockFileError, "\nfoo>=1.0", "line 2: `foo>=1.0` is not pinned to one version", "--generate-hashes"),
-    "no version": (LockFileError, "foo", "line 1: `foo` is not pinned to one version", "`name==1.0`"),
-    "wildcard": (LockFileError, "foo==1.*", "line 1: `foo==1.*` is not pinned to one version", "`name==1.0`"),
+    "no version": (
+        LockFileError,
+        "foo",
+        "line 1: `foo` is not pinned to one version",
+        "uv pip compile --generate-hashes --output-file requirements.lock.txt requirements.txt`",
+    ),
+    "wildcard": (
+        LockFileError,
+        "foo==1.*",
+        "line 1: `foo==1.*` is not pinned to one version",
+        "uv pip compile --generate-hashes --output-file requirements.lock.txt requirements.txt`",
+    ),
     "contradiction": (LockFileError, "foo==1.0,>2", "line 1: `foo==1.0,>2` contradicts itself", ""),
-    "malformed": (LockFileError, "foo bar", "line 1: it is not a requirement: expected", "`name==1.0`"),
+    "malformed": (
+        LockFileError,
+        "foo bar",
+        "line 1: it is not a requirement: expected",
+        "`name==1.0`",
+    ),
     "editable": (LockFileError, "-e .", "line 1: an editable install follows its sources", "refer to a wheel"),
     "long editable": (LockFileError, "--editable=./x", "line 1: an editable install", "refer to a wheel"),
     "no-binary": (LockFileError, "--no-binary :all:", "line 1: envsync installs wheels, so --no-binary", "remove it"),
@@ -398,7 +414,7 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str]] = {
         "./foo-1.0-cp311-cp311-win_amd64.whl",
         "line 1: `foo`: no wheel fits cpython 3.11 on x86_64; its best tag is cp311-cp311-manylinux_2_28_x86_64 "
         "(tags available: cp311-cp311-win_amd64)",
-        "--python",
+        "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
     ),
     "unknown option": (
         LockFileError,
@@ -527,3 +543,48 @@ def test_a_single_wheel_may_be_named_as_find_links(tmp_path: Path, select: Selec
     wheels(FOO)
     for place in (str(tmp_path / FOO), (tmp_path / FOO).as_uri()):
         assert one(select("foo==1.0", sources=Sources(find_links=(place,), offline=True))).path == str(tmp_path / FOO)
+
+
+def test_all_lines_that_cannot_be_used_are_named_at_once(tmp_path: Path, select: Select) -> None:
+    """Lines that are no requirements, and those that are not pinned, and one command for each kind of them."""
+    (tmp_path / "more.txt").write_text("delta\n--unheard-of\n")
+    with pytest.raises(LockFileError) as caught:
+        select("alpha\n./beta\ngamma @ git+https://name:secret@host.invalid/g\n-r more.txt\nfine==1.0\n")
+    problem, hint = caught.value.problem, str(caught.value.hint)
+    assert problem.startswith("5 of its packages cannot be installed:\n")
+    for part in (
+        "line 2: `beta`",
+        "line 3: it is",
+        f"line 2 of `{tmp_path / 'more.txt'}`",
+        "line 1: `alpha`",
+        "`delta`",
+    ):
+        assert part in problem
+    assert f"`pip wheel --no-deps --wheel-dir wheels {tmp_path}/beta git+https://host.invalid/g`" in hint
+    assert "secret" not in problem + hint
+
+
+def test_all_unpinned_lines_are_named_at_once(select: Select) -> None:
+    """Those that contradict a constraint, too."""
+    with pytest.raises(LockFileError) as caught:
+        select("alpha\nbeta>=1\ngamma==2.*\ndelta==1,==2\n")
+    for name in ("alpha", "beta", "gamma", "delta"):
+        assert f"`{name}" in caught.value.problem
+
+
+def test_all_that_have_no_wheel_are_named_at_once(tmp_path: Path, select: Select) -> None:
+    """Whether a wheel is referred to, or has to be looked for."""
+    with pytest.raises(NoWheelError, match="3 of its packages cannot be installed:") as caught:
+        select("foo==1.0\nbar==1.0\n./wheels/none-1.0-py3-none-any.whl\n")
+    assert f"there is no file `{tmp_path / 'wheels' / 'none-1.0-py3-none-any.whl'}`" in caught.value.problem
+    assert "`pip download --no-deps foo`" in str(caught.value.hint)
+
+
+def test_the_line_that_is_wrong_is_shown_by_the_hint(tmp_path: Path, select: Select) -> None:
+    """The command prints it, whichever file it is in."""
+    (tmp_path / "m ore.txt").write_text("fine==1.0\nfoo==1.0 --hash=nonsense\n")
+    with pytest.raises(LockFileError) as caught:
+        select("fine==1.0\n-r 'm ore.txt'\n")
+    (command,) = [part for part in str(caught.value.hint).split("`") if part.startswith("sed ")]
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+    assert done.stdout == "foo==1.0 --hash=nonsense\n"
