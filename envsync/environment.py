@@ -82,6 +82,16 @@ class Environment:
         return self.state + "/making"
 
     @property
+    def bare(self) -> str:
+        """Present until the first sync of the environment has been completed: nobody has been served in it yet."""
+        return self.state + "/bare"
+
+    @property
+    def wanted(self) -> str:
+        """Locked shared by everybody who waits for an environment that was never synced, or is about to lead there."""
+        return self.state + "/wanted"
+
+    @property
     def config(self) -> str:
         return self.path + "/pyvenv.cfg"
 

@@ -6,6 +6,8 @@ Each entry is for one request (its `key`) and says who failed, when and how. Wha
   that attempt fails at once, with the same words and the same exit status.
 - `passing`: it may succeed for the next (the network, or limits of one process). A waiter tries again, until
   `PASSING_TIMES` attempts have failed.
+- `interrupted`: a signal ended the leader (Ctrl-C, scancel), and it could still say so. That says nothing about the
+  next: whoever waited takes over, and says from whom.
 - `died`: a leader that ended without a word, written down by whoever took over. After `DEAD_LEADERS` of them, it is
   the sync that kills its leaders: the rest fail, and name them.
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     Failure = Mapping[str, object]
 
-FATAL, PASSING, DIED = "fatal", "passing", "died"
+FATAL, PASSING, INTERRUPTED, DIED = "fatal", "passing", "interrupted", "died"
 PASSING_TIMES = 3
 DEAD_LEADERS = 3
 KEPT_SECONDS = 3600.0
@@ -179,6 +181,21 @@ def tell(environment: Environment, key: str, error: EnvsyncError, *, digest: str
         "pid": os.getpid(),
     }
     record(environment, key, PASSING if is_passing(error) else FATAL, details)
+
+
+def tell_interruption(environment: Environment, key: str, phase: str) -> None:
+    """Leave word that a signal has ended the leader. The caller holds the environment lock."""
+    record(environment, key, INTERRUPTED, {"host": processes.host(), "pid": os.getpid(), "phase": phase})
+
+
+def interrupted(environment: Environment, key: str, arrival: Arrival) -> dict[str, object]:
+    """Return what the leader said that we waited for, if it was the last one and was interrupted; else nothing."""
+    if identity(environment.failure) == (0, 0):
+        return {}
+    ours = [each for each in load(environment) if each.get("key") == key]
+    if ours and ours[-1].get("kind") == INTERRUPTED and arrival.concerns(ours[-1], processes.boot()):
+        return dict(ours[-1])
+    return {}
 
 
 def record(environment: Environment, key: str, kind: str, details: Mapping[str, object]) -> None:

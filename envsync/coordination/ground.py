@@ -13,7 +13,7 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import processes
+from envsync.coordination import bare, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,10 +56,23 @@ def _make(environment: Environment) -> None:
             "the directory is not empty and not a virtual environment",
             hint="choose another directory with --env DIR",
         )
+    missing = _missing(environment.path)
     try:
         os.makedirs(environment.state, exist_ok=True)
     except OSError as error:
+        bare.remove_directories(environment.path, environment.state, missing)
         raise FilesystemError("make directory", environment.state, error) from error
+    if names <= OUR_OWN:
+        bare.mark(environment, missing, names)
+
+
+def _missing(path: str) -> int:
+    """Count the directories that are missing, a directory's own and those above it."""
+    missing = 0
+    while path and not os.access(path, os.F_OK):
+        missing += 1
+        path = path.rpartition("/")[0]
+    return missing
 
 
 def was_environment(environment: Environment) -> bool:

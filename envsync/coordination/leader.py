@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
-from envsync.coordination import failures, flock, ground, leftovers, lockrecord, queue, statefile
+from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, queue, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -113,10 +113,13 @@ def lead_with(leader: Leader, predecessor: dict[str, object]) -> Outcome | None:
             leader.record_failure(wrapped)
             raise wrapped from error
         except KeyboardInterrupt:
-            leader.interrupted = not leader.occupancy.waits
+            leader.record_interruption()
             raise
         finally:
             leader.close()
+    except BaseException:
+        bare.leave(environment, lock)
+        raise
     finally:
         lock.release()
 
@@ -167,8 +170,6 @@ class Leader:
         self.listener: Listener | None = None
         self.env = os.path.abspath(environment.path)
         self.digest = ""
-        self.interrupted = False
-        """A signal ended it in the midst of its work: its waiters are told as if it had died."""
         self.reconciler = Reconciler(
             request,
             environment,
@@ -185,6 +186,7 @@ class Leader:
         :param predecessor: what the leader said that died before us
         """
         ground.prepare(self.environment)  # the directory may be a new one by now
+        bare.mark_again(self.environment)
         self._be_seen()
         self.progress("looking", 0, 0)
         self._succeed(predecessor)
@@ -252,6 +254,11 @@ class Leader:
         self._tell("failed", message=error.message)
         failures.tell(self.environment, self.request.key, error, digest=self.digest)
 
+    def record_interruption(self) -> None:
+        """Leave word that a signal ended it in the midst of its work: whoever waited goes on with it."""
+        if not self.occupancy.waits and self.is_held():
+            failures.tell_interruption(self.environment, self.request.key, str(self.progress.value.get("phase", "")))
+
     def close(self) -> None:
         """Release what is held besides the environment lock."""
         self.cache.close()
@@ -260,8 +267,7 @@ class Leader:
                 self.occupancy.close()
                 queue.call_next(self.environment, self.request.key)
                 replace.discard(self.environment.leading)
-                if not self.interrupted:
-                    self.progress.remove()  # last: whoever finds it knows that there may be more
+                self.progress.remove()  # last: whoever finds it knows that there may be more
             else:
                 self.occupancy.release()
         finally:
@@ -290,7 +296,8 @@ class Leader:
         if statefile.text(predecessor, "key") != self.request.key:
             return
         host, pid, phase = (predecessor.get(name) for name in ("host", "pid", "phase"))
-        self.reconciler.notes.append(f"took over from pid {pid} on {host}, which ended while {phase}")
+        ended = "was interrupted" if predecessor.get("kind") == failures.INTERRUPTED else "ended"
+        self.reconciler.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
         self._tell("took_over", from_host=host, from_pid=pid)
 
     def _look_again(self) -> Outcome | None:
@@ -351,6 +358,7 @@ class Leader:
             self._check_in_place()
             workspace = f".envsync/work/{_unique()}"
             skeleton.take_away(self.environment, workspace, durable=durable, checkpoint=self._check_held)
+        bare.announce_skeleton(self.environment)
         skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.memory, durable=durable)
 
     def _refuse_own(self) -> None:
@@ -409,6 +417,7 @@ class Leader:
         return vouched
 
     def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:
+        bare.serve(self.environment)
         stamping.write(vouched, self.environment, durable=self.request.flag("durable"))
 
     def _relative(self, path: str) -> str:

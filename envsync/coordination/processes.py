@@ -128,6 +128,18 @@ def holders(path: str) -> list[int]:
     return sorted(found)
 
 
+def is_waited_for(path: str) -> bool:
+    """Tell whether a process here is blocked because somebody holds a file's flock."""
+    try:
+        inode = os.stat(path).st_ino
+    except OSError:
+        return False
+    for fields in map(str.split, read("/proc/locks").splitlines()):
+        if fields[1:3] == ["->", "FLOCK"] and fields[6:] and fields[6].rpartition(":")[2] == str(inode):
+            return True
+    return False
+
+
 def _everybody() -> list[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -111,6 +111,24 @@ def _lead(
     *,
     launching: bool,
 ) -> Outcome | None:
+    try:
+        return _lead_at_once(request, environment, held, wait, report, launching=launching)
+    except BaseException:  # an interrupt, say, before the leader could do it
+        from envsync.coordination import bare
+
+        bare.leave(environment, held)
+        raise
+
+
+def _lead_at_once(
+    request: Request,
+    environment: Environment,
+    held: EnvironmentLock,
+    wait: Wait,
+    report: Report | None,
+    *,
+    launching: bool,
+) -> Outcome | None:
     load_site()
     from envsync.coordination.leader import lead
 

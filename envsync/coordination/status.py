@@ -59,7 +59,7 @@ class Failure(NamedTuple):
     """How an attempt at a sync ended."""
 
     kind: str
-    """"fatal", "passing" or "died"."""
+    """"fatal", "passing", "interrupted" or "died"."""
     pid: int
     host: str
     time: float
@@ -177,13 +177,14 @@ def _failure(environment: Environment) -> Failure | None:
         return None
     last = dict(known[-1])
     kind = statefile.text(last, "kind")
+    spoken = statefile.text(last, "message") or f"was interrupted while {last.get('phase')}"
     died = f"ended without a word while {last.get('phase')}"
     return Failure(
         kind=kind,
         pid=int(statefile.number(last, "pid")),
         host=statefile.text(last, "host"),
         time=statefile.number(last, "time"),
-        message=died if kind == failures.DIED else statefile.text(last, "message"),
+        message=died if kind == failures.DIED else spoken,
     )
 
 

@@ -32,7 +32,7 @@ else:
     import posix as os
 
 from envsync import fastlane
-from envsync.coordination import failures, ground, pace
+from envsync.coordination import bare, failures, ground, pace
 from envsync.coordination.locking import Locks
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from envsync.coordination.failures import Arrival
+    from envsync.coordination.flock import Flock
     from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.narrator import Narrator
     from envsync.coordination.queue import Lookout, Place, Turns
@@ -98,6 +99,7 @@ class Wait:
         "environment",
         "holds",
         "known",
+        "leads",
         "locks",
         "looks",
         "narrator",
@@ -109,6 +111,7 @@ class Wait:
         "try_at",
         "turns",
         "unfit",
+        "wanted",
     )
 
     def __init__(
@@ -147,6 +150,10 @@ class Wait:
         """Of others' environments, who waits for them, as far as `cycle.find` has looked."""
         self.unfit = (0, 0)
         """A stamp, by its identity, that is for another request."""
+        self.wanted: Flock | None = None
+        """Keeps others from removing an environment that was never synced."""
+        self.leads = False
+        """The environment lock was taken, and handed out."""
 
     def until_over(self) -> EnvironmentLock | Entry:
         """Wait, sleeping in between.
@@ -171,7 +178,7 @@ class Wait:
             if entry is not None:
                 self.at_once = True
                 return entry
-        held = self._try_to_lead()
+        held = self._try_again()
         if held is not None:
             return held
         if ground.is_inside(self.environment):
@@ -254,6 +261,10 @@ class Wait:
         if self.place is not None:
             self.place.leave()
             self.place = None
+        if self.wanted is not None:
+            self.wanted.release()
+        if not self.leads:
+            bare.leave(self.environment)
 
     def _try_again(self) -> EnvironmentLock | None:
         try:
@@ -264,8 +275,29 @@ class Wait:
             ground.prepare(self.environment)  # somebody has removed it altogether
             return None
 
+    def _want(self) -> bool:
+        """Keep others from removing the environment meanwhile. False: somebody is at it; it will have to be made anew.
+
+        What is there for other reasons is never removed, and where nothing can be made in it or there are no shared
+        locks, nobody does so by this lock.
+        """
+        if self.wanted is not None and self.wanted.is_in_place():
+            return True
+        if self.wanted is not None:
+            self.wanted.release()
+        ground.prepare(self.environment)
+        if not bare.may_go(self.environment):
+            return True
+        try:
+            self.wanted = bare.want_nowait(self.environment)
+        except Exception as error:
+            if getattr(error, "errno", errno.ENOLCK) == errno.ENOENT:
+                raise
+            return True
+        return self.wanted is not None or (self.locks.look() is not None and not self.locks.in_use)
+
     def _try_to_lead(self) -> EnvironmentLock | None:
-        if self._is_turn_of_others():
+        if not self._want() or self._is_turn_of_others():
             return None
         self.crowded = self.slots is not None and not self.slots.acquire(blocking=False)
         if self.crowded:
@@ -280,13 +312,16 @@ class Wait:
             return None
         try:
             if not lock.is_in_place():
+                self.leads = True
                 return lock  # of an environment that was replaced: what is there now is not ours to judge
             if self._is_turn_of_others():  # the leader before us has said so at its end, after our first look
                 lock.release()
                 if self.slots is not None:
                     self.slots.release()
                 return None
-            self.predecessor = failures.bury(self.environment)
+            self.predecessor = failures.bury(self.environment) or failures.interrupted(
+                self.environment, self.request.key, self.arrival
+            )
             failures.check(self.environment, self.request.key, self.arrival, leading=True)
         except BaseException as error:
             self._pass_on(error)
@@ -298,6 +333,7 @@ class Wait:
             from envsync.coordination.queue import end_turn
 
             end_turn(self.environment)
+        self.leads = True
         return lock
 
     def _is_turn_of_others(self) -> bool:

@@ -98,11 +98,11 @@ class TestLead:
         held.release()
 
     def test_a_place_is_made(self, tmp_path: Path, request_: Request) -> None:
-        """Where nothing is, the environment's directory and `.envsync` are made, and nothing else but the lock file."""
+        """Where nothing is, the environment's directory and `.envsync` are made, and nothing but locks and the mark."""
         environment = Environment(str(tmp_path / "deep" / "env"))
         leave(lead_or_wait(request_, environment))
         assert sorted(os.listdir(environment.path)) == [".envsync", ".lock"]
-        assert os.listdir(environment.state) == ["locking"]
+        assert sorted(os.listdir(environment.state)) == ["bare", "locking", "wanted"]
 
     def test_what_a_dead_leader_said_is_handed_on(self, environment: Environment, request_: Request) -> None:
         """Who succeeds a dead leader knows what that one was doing, writes down its death, and is the only one."""

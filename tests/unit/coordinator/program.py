@@ -212,6 +212,8 @@ def snapshot(env: Path) -> dict[str, object]:
 
 def left_over(env: Path) -> list[str]:
     """Name what should have been cleared away, those who wait included; also of an environment that is not made yet."""
+    if not env.exists():
+        return []
     waiting = env / ".envsync" / "waiting"
     made = next(env.glob("lib/python*/site-packages"), None) is not None
     names = leftovers(env) if made else [path.name for path in (env / ".envsync").iterdir() if path.name != "locking"]

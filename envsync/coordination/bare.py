@@ -1,0 +1,305 @@
+"""An environment in which nobody has been served yet goes again, if its first sync comes to nothing.
+
+A request may be refused when its environment has a lock and nothing else: what is in the lock file is found out by the
+leader, once for all who wait. A directory with `.lock` and `.envsync` in it is no environment for anybody, and in its
+way of other tools: uv refuses to work where it is. So what was made for a sync that ends with an error, or is
+interrupted, is removed by the last one who wanted it.
+
+What may be removed. `<env>/.envsync/bare` is there from the making of `.envsync`, in a directory that has no more than
+that, until just before the first stamp. It says how many directories were missing then: the environment's own and
+those above it. An environment is bare if it has this mark and neither stamp, journal nor entries in `installed.json`,
+if nobody holds its in-use lock, and if nothing is in it but what a leader makes before the first package: the skeleton
+of a virtual environment, all or part of it, and our own files. What is there besides is somebody's, and everything
+stays. So does a directory that was there before, empty as it was (uv fills an empty one).
+
+Who removes it. Everybody who waits, or is about to lead, holds `<env>/.envsync/wanted` shared until it leads or is
+served or leaves; a virtual environment without the mark needs none of this. Whoever leaves in vain
+(the leader with its error while it holds the environment lock; a waiter that got the same error, that gave up, or was
+interrupted, after it has let `wanted` go) tries this, and waits nowhere:
+
+1. take the environment lock, or leave: who holds it leaves after us, or serves;
+2. take `wanted` exclusively. If somebody holds it, let the environment lock go and look once more: if it is still
+   held, leave, for whoever holds it comes after us and finds the environment lock free; if not, begin at 1;
+3. look whether the environment is bare, and remove it.
+
+So as long as anybody who wanted it has not heard how it ended, `failure.json` is there to be read: fifty at once are
+one attempt and fifty equal errors, and the fiftieth takes the directory along. The last one cannot be missed: it lets
+`wanted` go before it tries, so if somebody else holds the environment lock just then, that one, having been kept out
+of `wanted` by it, looks once more after it has let the environment lock go.
+
+In which order. The skeleton, pyvenv.cfg first; our state; `.lock`; then `wanted`, `bare`, and the directories, each
+only if it is empty. Both locks are held throughout.
+
+- Two leaders there cannot be: the environment lock is unlinked by its holder, and whoever takes it looks whether
+  its path still names it (`Flock.is_in_place`), and begins again if it does not.
+- A newcomer finds the old `wanted`, which is locked, or is unlinked when it gets it, and tries again; or no directory,
+  and makes it; or, between two unlinks, what is left of the directory: it makes its own `wanted` in it, and the
+  directory is not empty any more and stays, with a new mark.
+- SIGKILL in between leaves the mark and part of the skeleton, which the next command fills, or removes as it would
+  have been; or an empty `.envsync`, or an empty directory. The kernel frees the locks.
+- uv waits for `.lock` only where there is a whole virtual environment: if somebody is blocked on it (proc(5),
+  /proc/locks), the environment stays, and is served to them.
+
+Not covered: locks that are leases, or where shared locks do not work. There, what was made stays, for nobody could tell
+who wants it. A uv of another host that waits for the lock finds the environment gone. Whoever was started before an
+attempt failed, but comes when the last who waited for it has left, tries once more.
+
+Only what a waiter may import is imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os
+
+from envsync.coordination import flock, lockrecord, processes, statefile
+from envsync.coordination.flock import Flock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from envsync.coordination.locking import EnvironmentLock
+    from envsync.environment import Environment
+
+SKELETON = ("pyvenv.cfg", "bin", "include", "lib", "lib64")
+"""What a leader makes before the first package, the first thing to go first."""
+TAGS = (".gitignore", "CACHEDIR.TAG")
+PROGRAMS = ("activate", "python", "pypy", "\N{MATHEMATICAL ITALIC SMALL PI}thon")
+"""How the names begin of what `venv` puts into bin."""
+SPARE_ME = "spared"
+
+
+def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> None:
+    """Say that an environment is bare. Never fails: then it stays as it is.
+
+    :param missing: how many directories were missing, the environment's own and those above it
+    :param there: the names that were in it
+    """
+    said = statefile.load(environment.bare)
+    if said and statefile.number(said, "missing") >= missing:
+        return  # so others have said
+    spared = [name for name in TAGS if name in set(there)]
+    _write(environment, {"missing": missing, SPARE_ME: "\n".join(spared), "skeleton": False})
+
+
+def mark_again(environment: Environment) -> None:
+    """Say it of a directory that was left with nothing but our own in it, and without a mark. The lock is held."""
+    if is_marked(environment) or _is_there(environment.config):
+        return
+    try:
+        names = os.listdir(environment.path)
+    except OSError:
+        return
+    if set(names) <= {".lock", ".envsync", *TAGS} and not _has_been_synced(environment):
+        mark(environment, 0, names)
+
+
+def announce_skeleton(environment: Environment) -> None:
+    """Say that whatever skeleton there is from now on is the leader's. The lock is held."""
+    said = statefile.load(environment.bare)
+    if said:
+        missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME)
+        _write(environment, {"missing": missing, SPARE_ME: spared, "skeleton": True})
+
+
+def serve(environment: Environment) -> None:
+    """Keep an environment for good: it has been synced, and is about to get its stamp. The lock is held."""
+    for path in (environment.bare, environment.wanted):
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # it has been there for long
+
+
+def is_marked(environment: Environment) -> bool:
+    """Tell whether an environment may be bare."""
+    return _is_there(environment.bare)
+
+
+def may_go(environment: Environment) -> bool:
+    """Tell whether an environment may be removed if nobody wants it: it is not one, or has the mark."""
+    return is_marked(environment) or not _is_there(environment.config)
+
+
+def want_nowait(environment: Environment) -> Flock | None:
+    """Keep others from removing an environment. Returns None if somebody is about to: look again soon.
+
+    :raises LockingError: there are no shared locks here, and so nothing is removed
+    :raises FilesystemError: there is no such directory, or nothing can be made in it
+    """
+    lock = flock.acquire_nowait(environment.wanted, shared=True)
+    if lock is not None and not lock.is_in_place():
+        lock.release()
+        return None
+    return lock
+
+
+def leave(environment: Environment, lock: EnvironmentLock | None = None) -> None:
+    """Remove an environment that is bare and that nobody wants any more. Waits for nobody, never fails.
+
+    :param lock: the environment lock, if the caller holds it; it is released in any case
+    """
+    try:
+        while is_marked(environment):
+            lock = lock if lock is not None and lock.fd >= 0 else _lock_nowait(environment)
+            if not isinstance(lock, Flock) or _is_over(environment, lock):
+                return
+            lock.release()
+            if _is_wanted(environment):
+                return  # who wants it leaves after us
+    except Exception as error:
+        from envsync.errors import EnvsyncError
+
+        if not isinstance(error, (OSError, EnvsyncError)):
+            raise
+        # What cannot be removed stays: the error to tell is the one that we leave with.
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _lock_nowait(environment: Environment) -> Flock | None:
+    """Take the environment lock, if it is one that excludes."""
+    recorded = lockrecord.read(environment)
+    if recorded is None:
+        from envsync.coordination import mount
+
+        if mount.mount_of(environment.state).local_flock:
+            return None
+    elif recorded.kind != lockrecord.FLOCK or not recorded.in_use:
+        return None
+    return flock.acquire_nowait(environment.lock, shared=False)
+
+
+def _is_over(environment: Environment, lock: Flock) -> bool:
+    """Remove the environment if it is bare. False: somebody else wants it."""
+    recorded = lockrecord.read(environment)
+    if not lock.is_in_place() or (recorded is not None and not recorded.in_use):
+        return True
+    alone = flock.acquire_nowait(environment.wanted, shared=False)
+    if alone is None:
+        return False
+    try:
+        if alone.is_in_place() and _is_bare(environment) and not processes.is_waited_for(environment.lock):
+            _remove(environment, lock)
+        return True
+    finally:
+        alone.release()
+
+
+def _is_wanted(environment: Environment) -> bool:
+    lock = flock.acquire_nowait(environment.wanted, shared=False, create=False)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def _is_bare(environment: Environment) -> bool:
+    """Tell whether nobody has been served in an environment, and nothing in it is anybody's."""
+    said = statefile.load(environment.bare)
+    if not said or _has_been_synced(environment) or _is_in_use(environment):
+        return False
+    names = set(os.listdir(environment.path)) - {".lock", ".envsync", *TAGS}
+    if not names:
+        return True
+    return said.get("skeleton") is True and names <= set(SKELETON) and _is_plain_skeleton(environment)
+
+
+def _has_been_synced(environment: Environment) -> bool:
+    if any(map(_is_there, (environment.stamp, environment.draining, environment.journal))):
+        return True
+    if not _is_there(environment.installed):
+        return False
+    from envsync.installed import load_ledger
+
+    return bool(load_ledger(environment).entries)
+
+
+def _is_in_use(environment: Environment) -> bool:
+    if not _is_there(environment.in_use):
+        return False
+    lock = flock.acquire_nowait(environment.in_use, shared=False, create=False)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def _is_plain_skeleton(environment: Environment) -> bool:
+    """Tell whether there is nothing in a skeleton but what `venv` makes without pip, and stages of ours."""
+    import os
+
+    if any(not name.lower().startswith(PROGRAMS) for name in _names(environment.bin)):
+        return False
+    for top in ("include", "lib"):
+        for directory, names, files in os.walk(f"{environment.path}/{top}"):
+            if files or any(os.path.islink(f"{directory}/{name}") for name in names):
+                return False
+            if ".envsync" in names:
+                names.remove(".envsync")
+    return True
+
+
+def _remove(environment: Environment, lock: Flock) -> None:
+    """Remove a bare environment. Both locks are held."""
+    from envsync import replace
+
+    said = statefile.load(environment.bare)
+    missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME).split("\n")
+    for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
+        replace.discard_tree(f"{environment.path}/{name}")
+    for name in set(os.listdir(environment.state)) - {"bare", "wanted"}:
+        replace.discard_tree(f"{environment.state}/{name}")
+    left = set(os.listdir(environment.path)) - {".lock", ".envsync", *spared}
+    if left or not lock.is_in_place():
+        return  # something resisted, or the environment was replaced
+    for path in (environment.lock, environment.wanted, environment.bare):
+        replace.discard(path)
+    remove_directories(environment.path, environment.state, missing)
+    if _is_there(environment.state):  # somebody has come in between: what was made for us was made for them
+        mark(environment, missing, spared)
+
+
+def remove_directories(path: str, state: str, missing: int) -> None:
+    """Remove directories that were made for nothing, if they are empty.
+
+    :param missing: how many were missing, of the environment's own and those above it
+    """
+    try:
+        os.rmdir(state)
+        for _ in range(missing):
+            os.rmdir(path)
+            path = path.rpartition("/")[0]
+    except OSError:
+        pass  # it is not empty: somebody uses it
+
+
+def _write(environment: Environment, said: dict[str, statefile.Value]) -> None:
+    from envsync import replace
+    from envsync.errors import FilesystemError
+
+    try:
+        replace.write(environment.bare, statefile.dump(said))
+    except FilesystemError:
+        pass  # then the environment stays
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True

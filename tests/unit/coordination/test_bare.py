@@ -1,0 +1,297 @@
+"""An environment in which nobody has been served goes again: what may be removed, and by whom."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from envsync import replace
+from envsync.coordination import bare, flock, ground, processes
+from envsync.coordination.flock import Flock
+from envsync.coordination.waiter import Wait
+from envsync.environment import Environment
+from envsync.installed import Entry, Ledger, dump_ledger
+from envsync.plan import Origin
+from envsync.request import Request
+from tests.unit.coordination.scene import Clock, helper, holder, make_environment, make_request
+
+FIRST = Entry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Environment:
+    """An environment's directory, just made for a first sync, with two above it."""
+    environment = Environment(str(tmp_path / "a" / "b" / "env"))
+    ground.prepare(environment)
+    return environment
+
+
+def take(environment: Environment) -> Flock:
+    """Take the environment lock, as a leader does."""
+    lock = flock.acquire_nowait(environment.lock, shared=False)
+    assert lock is not None
+    return lock
+
+
+def make_skeleton(environment: Environment) -> None:
+    """Make what `venv` makes."""
+    env = Path(environment.path)
+    bare.announce_skeleton(environment)
+    for below in ("bin", "include", "lib/python3.11/site-packages/.envsync/0123"):
+        (env / below).mkdir(parents=True)
+    (env / "pyvenv.cfg").touch()
+    (env / "lib64").symlink_to("lib")
+    for name in ("activate", "Activate.ps1", "python", "python3.11"):
+        (env / "bin" / name).touch()
+    (env / "lib/python3.11/site-packages/.envsync/0123/x.py").touch()
+    (env / "CACHEDIR.TAG").touch()
+
+
+class TestWhatGoes:
+    """What may be removed, and what stays."""
+
+    def test_what_was_made_goes(self, made: Environment, tmp_path: Path) -> None:
+        """The directory, and those above it that were missing, too."""
+        bare.leave(made, take(made))
+        assert os.listdir(tmp_path) == []
+
+    def test_a_directory_above_that_others_use_stays(self, made: Environment, tmp_path: Path) -> None:
+        """Only empty ones go."""
+        (tmp_path / "a" / "other").touch()
+        bare.leave(made)
+        assert os.listdir(tmp_path / "a") == ["other"]
+
+    @pytest.mark.parametrize("names", [(), (".gitignore",)])
+    def test_a_directory_that_was_there_stays(self, tmp_path: Path, names: tuple[str, ...]) -> None:
+        """It is somebody's; it is as it was."""
+        environment = Environment(str(tmp_path / "env"))
+        os.mkdir(environment.path)
+        for name in names:
+            (tmp_path / "env" / name).touch()
+        ground.prepare(environment)
+        bare.leave(environment)
+        assert tuple(os.listdir(environment.path)) == names
+
+    def test_a_skeleton_of_ours_goes(self, made: Environment, tmp_path: Path) -> None:
+        """All of it or half of it, with a stage in it."""
+        make_skeleton(made)
+        os.unlink(made.python)
+        bare.leave(made)
+        assert os.listdir(tmp_path) == []
+
+    def test_a_skeleton_of_others_stays(self, made: Environment) -> None:
+        """Somebody has made a virtual environment where a leader was killed before it could."""
+        make_skeleton(made)
+        bare.mark(made, 9)  # as it was before the leader said that there would be one
+        bare.leave(made)
+        assert os.path.lexists(made.config)
+
+    @pytest.mark.parametrize(
+        "name", ["notes.txt", "bin/tool", "lib/python3.11/site-packages/x.py", "include/x.h", "share", "lib/link"]
+    )
+    def test_a_file_of_somebody_stays(self, made: Environment, name: str) -> None:
+        """With one, the environment is not bare, and all of it stays."""
+        make_skeleton(made)
+        (Path(made.path) / name).symlink_to("/usr")
+        before = sorted(Path(made.path).rglob("*"))
+        bare.leave(made)
+        assert set(before) <= set(Path(made.path).rglob("*"))
+
+    @pytest.mark.parametrize("name", ["stamp", "draining", "journal"])
+    def test_what_was_synced_stays(self, made: Environment, name: str) -> None:
+        """Whatever says that somebody was or will be served there keeps it, though the mark is there."""
+        Path(getattr(made, name)).touch()
+        bare.leave(made)
+        assert os.path.lexists(made.bare)
+
+    def test_an_environment_with_packages_stays(self, made: Environment) -> None:
+        """Those that we know of, even if they cannot be seen."""
+        replace.write(made.installed, dump_ledger(Ledger("", "", {"x": FIRST})))
+        bare.leave(made)
+        assert os.path.lexists(made.bare)
+
+    def test_an_environment_without_a_mark_stays(self, tmp_path: Path) -> None:
+        """That of somebody else, or one that was synced before."""
+        environment = make_environment(tmp_path / "env")
+        bare.leave(environment, take(environment))
+        assert os.path.isdir(environment.state)
+
+    def test_one_that_was_served_stays(self, made: Environment) -> None:
+        """The mark goes before the stamp comes."""
+        bare.serve(made)
+        bare.leave(made)
+        assert os.path.isdir(made.state)
+
+    def test_what_is_in_use_stays(self, made: Environment) -> None:
+        """Nobody can be in it; but if anybody holds that lock, it is not ours to remove."""
+        Path(made.in_use).touch()
+        with holder(made.in_use, "shared"):
+            bare.leave(made)
+            assert os.path.isdir(made.state)
+
+    def test_what_a_killed_remover_has_left_goes(self, made: Environment, tmp_path: Path) -> None:
+        """An empty `.envsync` gets a new mark from the next leader, and its directory stays, empty."""
+        for path in (made.bare,):
+            os.unlink(path)
+        lock = take(made)
+        bare.mark_again(made)
+        bare.leave(made, lock)
+        assert os.listdir(tmp_path / "a" / "b" / "env") == []
+
+
+class TestWhoRemoves:
+    """The last one who wanted it."""
+
+    def test_not_while_somebody_wants_it(self, made: Environment) -> None:
+        """Who waits has to hear how it ended; then that one removes it."""
+        wanted = bare.want_nowait(made)
+        assert wanted is not None
+        bare.leave(made, take(made))
+        assert os.path.lexists(made.bare)
+        wanted.release()
+        bare.leave(made)
+        assert not os.path.lexists(made.path)
+
+    def test_not_while_somebody_holds_the_lock(self, made: Environment) -> None:
+        """A leader leaves after us; uv is served."""
+        with holder(made.lock):
+            bare.leave(made)
+            assert os.path.lexists(made.bare)
+
+    def test_not_while_somebody_is_blocked_on_the_lock(self, made: Environment) -> None:
+        """uv waits for the lock itself: the environment that it waits for stays."""
+        blocked = (
+            "import fcntl, os; fd = os.open(sys.argv[1], os.O_RDWR); print('here', flush=True);"
+            "fcntl.flock(fd, fcntl.LOCK_EX); print('served', os.path.exists(sys.argv[1]), flush=True)"
+        )
+        lock = take(made)
+        with helper(blocked, made.lock) as other:
+            assert other.hear() == "here"
+            while not processes.is_waited_for(made.lock):
+                os.sched_yield()
+            bare.leave(made, lock)
+            assert other.hear() == "served True"
+
+    def test_the_lock_is_released(self, made: Environment) -> None:
+        """Whatever comes of it."""
+        wanted = bare.want_nowait(made)
+        lock = take(made)
+        bare.leave(made, lock)
+        assert lock.fd == -1
+        take(made).release()
+        assert wanted is not None
+        wanted.release()
+
+    def test_the_last_one_is_not_missed(self, made: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that lets go while we find it wanted, and then finds the lock taken by us: we look once more."""
+        wanted = bare.want_nowait(made)
+        assert wanted is not None
+        is_over = bare._is_over
+
+        def and_then_the_other_leaves(environment: Environment, lock: Flock) -> bool:
+            over = is_over(environment, lock)
+            if wanted.fd >= 0:
+                wanted.release()
+                bare.leave(environment)  # in vain: the lock is taken
+                assert not over
+                assert os.path.lexists(made.bare)
+            return over
+
+        monkeypatch.setattr(bare, "_is_over", and_then_the_other_leaves)
+        bare.leave(made)
+        assert not os.path.lexists(made.path)
+
+    def test_the_lock_that_was_replaced_removes_nothing(self, made: Environment) -> None:
+        """`rm` and another leader: what is there now is that one's."""
+        lock = take(made)
+        os.unlink(made.lock)
+        other = take(made)
+        bare.leave(made, lock)
+        assert other.is_in_place()
+        other.release()
+
+    def test_a_newcomer_in_the_midst_keeps_the_directory(
+        self, made: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who comes between two unlinks has made its own `wanted`; it passes the directory on with a mark."""
+        discard = replace.discard
+        taken: list[Flock | None] = []
+
+        def and_somebody_comes(path: str) -> None:
+            discard(path)
+            if path == made.bare:
+                taken.append(bare.want_nowait(made))
+
+        monkeypatch.setattr(replace, "discard", and_somebody_comes)
+        bare.leave(made)
+        monkeypatch.undo()
+        (newcomer,) = taken
+        assert newcomer is not None
+        assert newcomer.is_in_place()
+        newcomer.release()
+        bare.leave(made)
+        assert os.listdir(tmp_path) == []
+
+    def test_where_locks_are_leases_all_stays(self, made: Environment) -> None:
+        """Nobody could tell who wants it."""
+        replace.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
+        bare.leave(made)
+        assert os.path.lexists(made.bare)
+
+
+class TestWait:
+    """What a waiter does about it."""
+
+    def test_a_wait_in_vain_leaves_nothing(self, tmp_path: Path, clock: Clock) -> None:
+        """A waiter that gives up is the last one when the leader has failed meanwhile."""
+        request = make_request(tmp_path, timeout=1.0)
+        environment = Environment(str(tmp_path / "env"))
+        ground.prepare(environment)
+        leader = take(environment)
+        clock.after(0.9, lambda: bare.leave(environment, leader))
+        clock.after(0.95, lambda: take(environment).release())
+        wait = Wait(request, environment)
+        assert wait.begin() is None
+        bare.leave(environment, leader)
+        assert os.path.lexists(environment.bare)
+        wait.end()
+        assert not os.path.lexists(environment.path)
+
+    def test_who_leads_keeps_it(self, tmp_path: Path) -> None:
+        """The end of the wait is not the end of what it was for."""
+        request = make_request(tmp_path)
+        environment = Environment(str(tmp_path / "env"))
+        wait = Wait(request, environment)
+        held = wait.begin()
+        wait.end()
+        assert isinstance(held, Flock)
+        assert held.is_in_place()
+        bare.leave(environment, held)
+        assert not os.path.lexists(environment.path)
+
+    def test_who_finds_it_being_removed_begins_again(self, made: Environment, request_: Request) -> None:
+        """While it is locked by who removes it, one waits; then it is made anew."""
+        wait = Wait(request_, made)
+        with open(made.wanted, "w", encoding="utf-8") as remover:
+            fcntl.flock(remover, fcntl.LOCK_EX)
+            assert wait._try_to_lead() is None
+            os.unlink(made.wanted)
+            os.unlink(made.bare)
+            os.rmdir(made.state)
+        held = wait._try_to_lead()
+        assert isinstance(held, Flock)
+        wait.end()
+        held.release()
+
+    def test_an_environment_of_others_is_not_locked_by_this(self, tmp_path: Path, request_: Request) -> None:
+        """Nobody removes it, so there is nothing to keep others from."""
+        environment = make_environment(tmp_path / "env")
+        wait = Wait(request_, environment)
+        held = wait.begin()
+        assert wait.wanted is None
+        wait.end()
+        assert isinstance(held, Flock)
+        held.release()
