@@ -271,13 +271,17 @@ def remove_directories(path: str, state: str, missing: int) -> None:
 
     :param missing: how many were missing, of the environment's own and those above it
     """
-    try:
-        os.rmdir(state)
-        for _ in range(missing):
-            os.rmdir(path)
-            path = path.rpartition("/")[0]
-    except OSError:
-        pass  # it is not empty: somebody uses it
+    below = [state]
+    for _ in range(missing):
+        below.append(path)
+        path = path.rpartition("/")[0]
+    for directory in below:
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            continue  # it was never made
+        except OSError:
+            return  # it is not empty: somebody uses it
 
 
 def _write(environment: Environment, said: dict[str, statefile.Value]) -> None:

@@ -103,6 +103,19 @@ class TestPrepare:
             prepare(Environment(str(tmp_path / "env")))
         assert caught.value.is_refusal
 
+    def test_what_was_made_in_vain_goes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the disk is full after two of three directories, those two go again."""
+        makedirs = os.makedirs
+
+        def full(path: str, *_: object, **__: object) -> None:
+            makedirs(os.path.dirname(os.path.dirname(path)))
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "makedirs", full)
+        with pytest.raises(FilesystemError):
+            prepare(Environment(str(tmp_path / "a" / "b" / "env")))
+        assert os.listdir(tmp_path) == []
+
 
 class TestInside:
     """Who descends from a command of the environment, and would wait for itself."""
