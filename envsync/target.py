@@ -72,6 +72,8 @@ class Artifact(NamedTuple):
     """A local file, absolute."""
     url: str | None = None
     """May hold credentials; never to be printed as it is."""
+    locked: tuple[tuple[str, str], ...] = ()
+    """(algorithm, hex digest) pairs of the lock file itself; what an index says, or is broken, does not count."""
     missing: str | None = None
     direct_url: str | None = None
     """The text of direct_url.json (PEP 610), for what was asked for by URL or path."""

@@ -134,6 +134,7 @@ def artifact(path: str | os.PathLike[str], /, **changes: Any) -> Artifact:
         filename=filename,
         hashes={"sha256": sha256_of(path)},
         path=os.path.abspath(os.fspath(path)),
+        locked=(("sha256", sha256_of(path)),),
     )
     return plain._replace(**changes)
 

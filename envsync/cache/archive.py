@@ -4,9 +4,10 @@ The central directory is read by `zipfile`; everything else is ours, because the
 here. All checks of names and structure are made before the first byte is inflated:
 
 - names: relative, forward slashes, no `..`, no empty or overlong components, not nested too deeply, UTF-8, no
-  control characters, nothing that Windows reads otherwise; no two alike, not even after case folding and NFC; no
-  file where another needs a directory
-- structure: plain files and directories only, not encrypted, stored or deflated, members that do not overlap
+  control characters, nothing that Windows reads otherwise; no file where another needs a directory; none twice,
+  unless with one content
+- structure: plain files, directories and symbolic links only, not encrypted, stored or deflated, members that do not
+  overlap. A link is a plain file to all that follows, with the path where it leads for content, as to pip and uv
 - sizes: not more in all than a wheel of this size may hold (`UNSUSPECTED`, `RATIO`)
 - each local header, when its member is read: the same name and method as the central directory
 
@@ -22,7 +23,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from envsync.cache.deflate import RAW, DeflateErrors, crc32, decompressobj
@@ -89,19 +90,32 @@ class Archive:
         names = [info.orig_filename for info in infos]
         self.directories = frozenset(name for name in names if name.endswith("/"))
         """Directories that have a member of their own; each ends in a slash."""
-        problem = find_collision((name for name in names if name[-1] != "/"), self.directories)
+        self.links = tuple(info.orig_filename for info in infos if stat.S_ISLNK(info.external_attr >> 16))
+        """Files that are symbolic links, as far as the archive is concerned."""
+        members = [_member(info, limit) for info, limit in self._limits(infos, end)]
+        self.members = {member.name: member for member in members}
+        """Files by name, in the order of the archive."""
+        self.repeated = self._repeated(members)
+        """Further members of the same names, of the same size and CRC: whoever reads a file compares their contents."""
+        problem = find_collision(self.members, self.directories)
         if problem is not None:
             self.refuse(problem)
-        limited = self._limits(infos, end)
-        self.members = {info.orig_filename: _member(info, limit) for info, limit in limited}
-        """Files by name, in the order of the archive."""
 
-    def refuse(self, problem: str) -> NoReturn:
+    def refuse(self, problem: str, hint: str | None = None) -> NoReturn:
         """Refuse the wheel.
 
         :raises WheelError: always
         """
-        raise WheelError(self.wheel, printable(problem))
+        raise WheelError(self.wheel, printable(problem), hint=hint)
+
+    def _repeated(self, members: Sequence[Member]) -> tuple[Member, ...]:
+        """Return all but the last member of each name, which is the one that pip and uv install."""
+        repeated = tuple(member for member in members if self.members[member.name] is not member)
+        for member in repeated:
+            last = self.members[member.name]
+            if (member.size, member.crc) != (last.size, last.crc):
+                self.refuse(f"it has `{member.name}` twice, with different contents")
+        return repeated
 
     def read(self, member: Member) -> bytes:
         """Read one member whole and check its CRC; for the few that are not in RECORD or are needed before."""
@@ -213,7 +227,7 @@ class Archive:
         if info.extra and not _agrees(info.extra, name):
             self.refuse(f"`{name}` has another name in an extra field")
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG) and not (is_directory and kind == stat.S_IFDIR):
+        if kind not in ((0, stat.S_IFREG, stat.S_IFDIR) if is_directory else (0, stat.S_IFREG, stat.S_IFLNK)):
             self.refuse(f"`{name}` is a {_kind(kind)}; only plain files are allowed")
         if info.flag_bits & _ENCRYPTED:
             self.refuse(f"`{name}` is encrypted")
@@ -314,32 +328,31 @@ def _is_odd_on_windows(part: str) -> bool:
 
 
 def find_collision(files: Iterable[str], directories: Iterable[str] = ()) -> str | None:
-    """Say which two of these paths cannot be unpacked side by side on every filesystem, if any.
+    """Say which two of these paths cannot be unpacked side by side on any filesystem, if any.
 
     :param directories: those that exist even if empty, each ending in a slash
     """
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for file in files:
-        key = fold(file)
-        if key in seen:
-            if seen[key] == file:
-                return f"it has `{file}` twice"
-            return f"`{seen[key]}` and `{file}` are one file where case or Unicode form does not count"
-        seen[key] = file
+        if file in seen:
+            return f"it has `{file}` twice"
+        seen.add(file)
     parents: set[str] = set()
-    for key in (*seen, *map(fold, directories)):
-        parent = key.rpartition("/")[0]
+    for path in (*seen, *directories):
+        parent = path.rpartition("/")[0]
         while parent and parent not in parents:
+            if parent in seen:
+                return f"`{parent}` is both a file and a directory"
             parents.add(parent)
             parent = parent.rpartition("/")[0]
-    for parent in parents:
-        if parent in seen:
-            return f"`{seen[parent]}` is both a file and a directory"
     return None
 
 
 def fold(path: str) -> str:
-    """Return what two paths have in common if a filesystem that ignores case or Unicode form takes them for one."""
+    """Return what two paths have in common if a filesystem that ignores case or Unicode form takes them for one.
+
+    Which of them does is another question (`envsync.cache.twins`).
+    """
     if path.isascii():
         return path.lower()
     import unicodedata

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from envsync import forking
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
-from envsync.cache.wheelfile import check_identity, origin
+from envsync.cache.wheelfile import check_identity, check_vouched, origin, vouches
 from envsync.cache.wheellock import Turn
 from envsync.coordination import processes
 from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
@@ -155,18 +155,29 @@ def _nothing() -> None:
 def _find(artifact: Artifact, store: Store) -> Manifest | None:
     """Look for an artifact in the store, if its key is known."""
     if artifact.sha256 is not None:
-        manifest = store.get(artifact.sha256)
-        if manifest is not None:
-            check_identity(manifest, artifact)
-        return manifest
+        return _fitting(store.get(artifact.sha256), artifact)
     if artifact.hashes:
         return None
     for algorithm, digest in artifact.alternatives:
         # The hashes of other files of this version (for another platform, say) are among the alternatives
         if algorithm == "sha256" and (manifest := store.get(digest)) and manifest.filename == artifact.filename:
-            check_identity(manifest, artifact)
-            return manifest
+            return _fitting(manifest, artifact)
     return None
+
+
+def _fitting(manifest: Manifest | None, artifact: Artifact) -> Manifest | None:
+    """Return an entry of the store if it will do; None if that takes a hash that only the whole wheel can be asked for.
+
+    :raises WheelError: it never will
+    """
+    if manifest is None:
+        return None
+    check_identity(manifest, artifact)
+    hashes = {"sha256": manifest.sha256}
+    if any(algorithm != "sha256" for algorithm, _ in artifact.locked) and not vouches(artifact, hashes):
+        return None if manifest.unrecorded else manifest
+    check_vouched(manifest, artifact, hashes)
+    return manifest
 
 
 def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:

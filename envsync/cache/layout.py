@@ -8,11 +8,13 @@ is refused or left out before it sees it:
 - bundled `__pycache__` is left out: bytecode that nobody has checked against its source
 - INSTALLER and REQUESTED are ours; a direct_url.json that came with a wheel says nothing true about this
   environment
-- RECORD and its signatures are left out: it is written anew
+- RECORD is left out: it is written anew; its signatures are kept, as by pip, for whoever wants to look at them
+- a name that is both a console script and a gui script is the latter, as by pip: on Linux the two are alike
 - a file in the scripts scheme that has the name of an entry point is left out, as by pip: the entry point
   replaces it
 - the data scheme is the environment itself, so that it reaches into all others: what it puts there is judged, and
   compared with the rest of the wheel, by where it ends up; `lib64` is a link to `lib` in every environment
+- names that differ by case or Unicode form only are taken down: some filesystems do not tell them apart
 - what belongs to the environment (its configuration, its Python, the scripts that activate it) and to envsync is
   refused by any way
 """
@@ -31,7 +33,7 @@ from installer.exceptions import InstallerError
 from installer.records import RecordEntry
 from installer.sources import WheelSource
 
-from envsync.cache import record
+from envsync.cache import record, twins
 from envsync.cache.archive import Member, check_path, find_collision, fold, printable
 from envsync.cache.manifest import Script
 from envsync.errors import WheelError
@@ -40,10 +42,11 @@ OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
 """Files that every installed distribution gets in its .dist-info."""
 
 _SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
-_DROPPED = frozenset({record.NAME, *record.SIGNATURES, *OURS, "direct_url.json"})
+_DROPPED = frozenset({record.NAME, *OURS, "direct_url.json"})
 _CALLABLE = re.compile(r"[\w.]++\s*+:\s*+[\w.]++\s*+(?:\[[^][%]*+\]\s*+)?")  # never looks at a character twice
-_DEEP = re.compile(r"(bin|lib/python[\d.]+/site-packages)/(.+)")
-"""Where the data scheme reaches into scripts and site-packages, in an environment of any version."""
+_DEEP = re.compile(r"(bin|lib(64)?/python[\d.]+/site-packages)/.+", re.DOTALL)
+"""Where the data scheme reaches into scripts and site-packages, in an environment of any version. It is compared with
+folded paths: `BIN` is `bin` on some filesystems."""
 _OURS = ".envsync"
 _ENVIRONMENT = frozenset({".lock", "pyvenv.cfg", ".gitignore", "cachedir.tag"})
 _DIRECTORIES = re.compile(r"bin|include|lib|lib64|lib/python[\d.]+(/site-packages)?")
@@ -66,11 +69,13 @@ class Layout:
     """Where everything goes.
 
     :param root: the scheme of the archive's root: `purelib` or `platlib`
+    :param twins: files and directories that are one where case or Unicode form does not count
     """
 
     root: str
     places: tuple[Place, ...]
     scripts: tuple[Script, ...]
+    twins: tuple[twins.Pair, ...] = ()
 
 
 def lay_out(
@@ -95,10 +100,19 @@ def lay_out(
         install(_Source(members, dist_info, data, texts), notes, dict(OURS))
     except (InstallerError, ValueError, TypeError, AssertionError, configparser.Error) as error:
         _refuse(wheel, f"it cannot be laid out: {error}")
-    taken = {script.name for script in notes.scripts}
+    scripts = _once(notes.scripts)
+    taken = {script.name for script in scripts}
     places = tuple(place for place in notes.places if not (place.scheme == "scripts" and place.path in taken))
-    _check_places(wheel, places, notes.scripts, dist_info)
-    return Layout(notes.root, places, tuple(notes.scripts))
+    return Layout(notes.root, places, scripts, _check_places(wheel, places, scripts, dist_info))
+
+
+def _once(scripts: Iterable[Script]) -> tuple[Script, ...]:
+    """Keep one script of each name: of a console and a gui script the latter, which pip writes last."""
+    kept: dict[str, Script] = {}
+    for script in scripts:
+        if kept.setdefault(script.name, script).section != "gui":
+            kept[script.name] = script
+    return tuple(kept.values())
 
 
 class _Source(WheelSource):
@@ -173,8 +187,13 @@ def _check_data(wheel: str, name: str, data: str | None) -> None:
         _refuse(wheel, f"`{name}` belongs to a scheme that does not exist")
 
 
-def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str) -> None:
-    """Refuse what would collide in an environment, where purelib and platlib are one directory, or do harm there."""
+def _check_places(
+    wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str
+) -> tuple[twins.Pair, ...]:
+    """Refuse what would collide in an environment, where purelib and platlib are one directory, or do harm there.
+
+    :returns: what is one on some filesystems only
+    """
     final = [("scripts", script.name) for script in scripts]
     final += [_final(place) for place in places]
     for root, path in final:
@@ -184,18 +203,21 @@ def _check_places(wheel: str, places: Iterable[Place], scripts: Iterable[Script]
         if root == "library" and fold(top).endswith(".dist-info") and top != dist_info:
             _refuse(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
     final += [("library", f"{dist_info}/{name}") for name in (record.NAME, "direct_url.json")]  # will be written
-    problem = find_collision(f"{root}/{path}" for root, path in final)
+    paths = [f"{root}/{path}" for root, path in final]
+    problem = find_collision(paths)
     if problem is not None:
         _refuse(wheel, f"once installed, {problem}")
+    return twins.find(paths)
 
 
 def _final(place: Place) -> tuple[str, str]:
     """Return the directory of the environment in which a file ends up, and its path there."""
     if place.scheme in ("purelib", "platlib"):
         return "library", place.path
-    deep = _DEEP.fullmatch(place.path) if place.scheme == "data" else None
+    deep = _DEEP.fullmatch(fold(place.path)) if place.scheme == "data" else None
     if deep is not None:
-        return "scripts" if deep[1] == "bin" else "library", deep[2]
+        above = deep[1].count("/") + 1
+        return "scripts" if deep[1] == "bin" else "library", place.path.split("/", above)[above]
     return place.scheme, place.path
 
 

@@ -12,6 +12,9 @@ rest. What depends on the environment is not in the entry but described: entry p
 whose `#!python` line is to be rewritten (`rewrite`), and the RECORD of a wheel that has either of them or
 files outside its root scheme (`complete` is false; then the entry has no RECORD, and `record` has its lines).
 
+A wheel whose own RECORD did not vouch for all its files is of use only to those whose lock file has the hash of the
+whole (`unrecorded`). One that has names which some filesystems do not tell apart says so (`twins`).
+
 The file has three lines: all of that but the RECORD lines, which few syncs need and which are most of it; a checksum
 of the first line, which has one of the third; and those RECORD lines.
 
@@ -27,7 +30,7 @@ from typing import Any, NamedTuple
 
 from envsync.stamp import checksum
 
-FORMAT = 2
+FORMAT = 3
 NAME = "manifest.json"
 
 
@@ -118,6 +121,12 @@ class Manifest(NamedTuple):
     """The entry's RECORD can be used as it is."""
     record: Rows
     """Without RECORD's own line and without the files in `rewrite`."""
+    unrecorded: tuple[str, ...] = ()
+    """For which of its files, and why, the wheel's RECORD did not vouch: a sentence each, not all of them if many."""
+    remarks: tuple[str, ...] = ()
+    """What else was odd about the wheel."""
+    twins: tuple[tuple[str, str], ...] = ()
+    """Files or directories, by final scheme and path, that are one where case or Unicode form does not count."""
 
 
 def mtime_of(sha256: str) -> int:
@@ -151,6 +160,9 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
             rewrite=tuple(value["rewrite"]),
             complete=value["complete"],
             record=record,
+            unrecorded=tuple(value["unrecorded"]),
+            remarks=tuple(value["remarks"]),
+            twins=tuple((one, other) for one, other in value["twins"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"damaged manifest: {error}") from None

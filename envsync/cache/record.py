@@ -1,43 +1,69 @@
-"""RECORD: the list of a wheel's files with their hashes (PEP 376, PEP 627). Read without trust, written exactly."""
+"""RECORD: the list of a wheel's files with their hashes (PEP 376, PEP 627). Read without trust, written exactly.
+
+What tools have written over the years is read for what it means, as long as each hash is still compared: a byte order
+mark, `./` and backslashes in paths, directories, digests in hexadecimal, in standard base64 or padded, and a .dist-info
+that is named with the build tag. What it does not say at all, the hash of the whole wheel may say (`vouching` in
+docs/wheels.md): that is up to the reader.
+"""
 
 from __future__ import annotations
 
 import binascii
 import csv
 import io
+import re
 from typing import NamedTuple
 
 NAME = "RECORD"
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
-"""Signatures of RECORD: not listed in it, and of no use once it is written anew."""
+"""Signatures of RECORD: not listed in the RECORD that they sign."""
 
-_STRONG = frozenset({"sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b"})
+_BYTES = {
+    "sha256": 32,
+    "sha384": 48,
+    "sha512": 64,
+    "sha3_256": 32,
+    "sha3_384": 48,
+    "sha3_512": 64,
+    "blake2b": 64,
+}
+"""How long the digests are of the algorithms that vouch for anything."""
 
 
 class Expected(NamedTuple):
     """What RECORD says of one file."""
 
     algorithm: str
+    """Empty if there is no hash."""
     digest: str
     """URL-safe base64 without padding."""
     size: int | None
 
+    @property
+    def weakness(self) -> str | None:
+        """Say why this vouches for nothing, if that is so; to follow "it has"."""
+        if not self.algorithm:
+            return "no hash"
+        return None if self.algorithm in _BYTES else f"a {self.algorithm} hash"
+
 
 def parse(text: str, own: str) -> dict[str, Expected]:
-    """Read a wheel's RECORD.
+    """Read a wheel's RECORD. Directories are left out.
 
     :param own: the path of RECORD itself, which has neither hash nor size
     :raises ValueError: what is wrong with it, for people to read
     """
     entries: dict[str, Expected] = {}
+    stem = own.rpartition("/")[0].removesuffix(".dist-info")
+    tagged = re.compile(r"\A" + re.escape(stem) + r"-\d[^/]*\.dist-info/")
     try:
-        for number, row in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
+        for number, row in enumerate(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True), 1):
             if not row:
                 continue
             if len(row) != 3:
                 raise ValueError(f"line {number} has {len(row)} fields, not 3")
-            path = row[0].replace("\\", "/")
-            if path == own:
+            path = tagged.sub(f"{stem}.dist-info/", _plain(row[0]))
+            if path == own or not path or path.endswith("/"):
                 continue
             entry = _entry(path, row[1], row[2])
             if entries.setdefault(path, entry) != entry:
@@ -47,15 +73,29 @@ def parse(text: str, own: str) -> dict[str, Expected]:
     return entries
 
 
+def _plain(path: str) -> str:
+    """Return a path as the archive has it: some tools write backslashes, some begin with `./`."""
+    path = path.replace("\\", "/")
+    return "/".join(part for part in path.split("/") if part != ".") if "./" in path else path
+
+
 def _entry(path: str, hashed: str, size: str) -> Expected:
     algorithm, equals, digest = hashed.partition("=")
-    if not equals:
-        raise ValueError(f"it has no hash for `{path}`")
-    if algorithm not in _STRONG:
-        raise ValueError(f"it has a {algorithm} hash for `{path}`; sha256 or better is required")
     if size and not (size.isascii() and size.isdigit()):
         raise ValueError(f"it says `{path}` has size {size!r}")
-    return Expected(algorithm, digest.rstrip("="), int(size) if size else None)
+    algorithm = algorithm.lower() if equals else ""
+    return Expected(algorithm, _digest(digest, _BYTES.get(algorithm, 0)), int(size) if size else None)
+
+
+def _digest(text: str, length: int) -> str:
+    """Return a digest as `encode` writes it. Of so many bytes, hexadecimal is longer than base64."""
+    text = text.rstrip("=")
+    if len(text) != 2 * length:
+        return text.replace("+", "-").replace("/", "_")
+    try:
+        return encode(bytes.fromhex(text))
+    except ValueError:
+        return text
 
 
 def encode(digest: bytes) -> str:

@@ -255,15 +255,18 @@ class Store:
 
         with wheelfile.opened(wheel) as descriptor:
             before = wheelfile.status_of(descriptor, wheel)
-            sha256 = wheelfile.verify(descriptor, before, wheel, artifact, checkpoint)
+            hashes = wheelfile.verify(descriptor, before, wheel, artifact, checkpoint)
+            sha256 = hashes["sha256"]
             manifest = self.get(sha256)
             if manifest is not None:
                 wheelfile.check_identity(manifest, artifact)
+                wheelfile.check_vouched(manifest, artifact, hashes)
                 return manifest
             with self._staged() as directory:
                 from envsync.cache.unpack import unpack
 
-                manifest = unpack(descriptor, artifact.filename, sha256, directory, checkpoint=checkpoint)
+                hint = None if wheelfile.vouches(artifact, hashes) else wheelfile.how_to_vouch(artifact)
+                manifest = unpack(descriptor, artifact.filename, sha256, directory, hint, checkpoint=checkpoint)
                 wheelfile.check_identity(manifest, artifact)
                 if wheelfile.state(wheelfile.status_of(descriptor, wheel)) != wheelfile.state(before):
                     raise WheelError(artifact.filename, f"`{wheel}` changed while it was read")

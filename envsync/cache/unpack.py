@@ -2,8 +2,12 @@
 
 Nothing of a wheel is believed before it is checked: the archive's structure (`archive`), the identity of its
 .dist-info, RECORD against the list of members, every file against RECORD and its CRC while it is written, the final
-layout (`layout`). Whatever fails raises a `WheelError` that names the file and the reason, and the caller
+layout (`layout`). Whatever fails raises a `WheelError` that names the file, the reason and a way on, and the caller
 throws the directory away.
+
+What RECORD omits, or has no good hash for, is taken only where the lock file has the hash of the whole wheel, which
+vouches for every byte of it; the manifest says so. What pip and uv take besides, and what is taken here, is in
+docs/wheels.md.
 
 Each file costs four system calls besides the reading: open, write, utimensat, close. Inflating, hashing and
 writing release the interpreter's lock, so that two wheels are unpacked at once by two threads.
@@ -14,19 +18,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from envsync.cache import record
-from envsync.cache.archive import Archive, Member
+from envsync.cache import record, twins
+from envsync.cache.archive import Archive, Member, printable
 from envsync.cache.deflate import crc32
 from envsync.cache.layout import Layout, Place, lay_out
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load, mtime_of
-from envsync.errors import FilesystemError
+from envsync.errors import FilesystemError, WheelError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHEBANG = b"#!python"
@@ -35,6 +40,8 @@ _HEAD_LIMIT = 4 * 1024 * 1024
 """The headers of METADATA, WHEEL and entry_points.txt: more would keep their parsers busy for minutes."""
 _LINE_LIMIT = 1024
 """What a line of RECORD takes besides the path, generously."""
+_SHOWN = 5
+"""So many sentences about a wheel are kept; the rest is counted."""
 
 
 def unpack(
@@ -42,6 +49,7 @@ def unpack(
     wheel: str,
     sha256: str,
     directory: str,
+    how_to_vouch: str | None = "",
     *,
     checkpoint: Callable[[], object] = lambda: None,
 ) -> Manifest:
@@ -51,20 +59,76 @@ def unpack(
     :param wheel: its file name
     :param sha256: the hash of all its bytes, already checked
     :param directory: where to; what is in it after an error is of no use
+    :param how_to_vouch: the hint for a wheel whose RECORD does not vouch for all its files; None if the lock file does
     :param checkpoint: called between files; whatever it raises ends the work
     :raises WheelError: the wheel is not what it says it is, or says what must not be
     :raises FilesystemError: it cannot be read, or the directory cannot be written
     """
+    try:
+        return _unpack(descriptor, wheel, sha256, directory, how_to_vouch, checkpoint)
+    except WheelError as error:
+        error.hint = error.hint or how_to_replace(wheel)
+        raise
+
+
+def how_to_replace(wheel: str) -> str:
+    """Say what to do about a wheel that cannot be installed, by its file name."""
+    try:
+        name, version, _, _ = parse_wheel_filename(wheel)
+    except InvalidWheelFilename:
+        return f"tell who publishes it; `python -m zipfile --list {shlex.quote(wheel)}` shows what is in it"
+    build = f"pip wheel --no-deps --no-binary {name} {name}=={version} --wheel-dir wheels"
+    return f"tell who publishes it, and lock another version, or a wheel that you build: `{build}`"
+
+
+def _unpack(  # noqa: PLR0917
+    descriptor: int,
+    wheel: str,
+    sha256: str,
+    directory: str,
+    how_to_vouch: str | None,
+    checkpoint: Callable[[], object],
+) -> Manifest:
     archive = Archive(descriptor, wheel)
     identity = _identify(archive)
     expected = _expectations(archive, identity.dist_info)
+    unrecorded = _unrecorded(archive, expected, identity.dist_info)
+    if unrecorded and how_to_vouch is not None:
+        archive.refuse(unrecorded[0], how_to_vouch)
+    expected = {name: entry for name, entry in expected.items() if entry.weakness is None}
     texts = _metadata(archive, identity, expected)
     layout = lay_out(wheel, archive.members.values(), identity.dist_info, identity.data, texts)
+    twins.refuse(wheel, layout.twins, directory, "name a cache directory on another filesystem with --cache-dir DIR")
     writer = _Writer(archive, expected, directory, mtime_of(sha256))
     writer.make_directories(layout.places)
     written = [writer.write(place, checkpoint) for place in layout.places]
     writer.check_unused(layout.places, checkpoint)
-    return _conclude(writer, layout, identity, written, sha256)
+    writer.check_repeated(checkpoint)
+    said = _Said(_some(unrecorded), _some(_remarks(archive)), layout.twins)
+    return _conclude(writer, layout, identity, written, sha256, said)
+
+
+class _Said(NamedTuple):
+    """What the manifest says of the wheel besides its layout; see there."""
+
+    unrecorded: tuple[str, ...]
+    remarks: tuple[str, ...]
+    twins: tuple[twins.Pair, ...]
+
+
+def _some(sentences: Sequence[str]) -> tuple[str, ...]:
+    """Keep a few."""
+    kept = tuple(printable(sentence) for sentence in sentences[:_SHOWN])
+    more = len(sentences) - len(kept)
+    return (*kept, f"{more} more of this kind") if more > 0 else kept
+
+
+def _remarks(archive: Archive) -> list[str]:
+    """Say what is odd about a wheel, and taken as pip and uv take it."""
+    links = [
+        f"`{name}` is a symbolic link, and came as a plain file with the path where it leads" for name in archive.links
+    ]
+    return links + [f"it has `{member.name}` twice, with one content" for member in archive.repeated]
 
 
 class _Identity(NamedTuple):
@@ -130,18 +194,40 @@ def _expectations(archive: Archive, dist_info: str) -> Mapping[str, record.Expec
         expected = record.parse(archive.read(member).decode("utf-8"), own)
     except ValueError as error:
         archive.refuse(f"its RECORD cannot be used: {error}")
-    excepted = {own, *(f"{dist_info}/{name}" for name in record.SIGNATURES)}
     for name, member in archive.members.items():
+        size = expected[name].size if name in expected else None
+        if size is not None and size != member.size:
+            archive.refuse(f"`{name}` has {member.size} bytes, but its RECORD says {size}")
+    return expected
+
+
+def _unrecorded(archive: Archive, expected: Mapping[str, record.Expected], dist_info: str) -> list[str]:
+    """Say where RECORD does not vouch for the archive's files, or names others."""
+    problems = []
+    excepted = {f"{dist_info}/{name}" for name in (record.NAME, *record.SIGNATURES)}
+    for name in archive.members:
         entry = expected.get(name)
         if entry is None:
             if name not in excepted:
-                archive.refuse(f"`{name}` is not in its RECORD")
-        elif entry.size is not None and entry.size != member.size:
-            archive.refuse(f"`{name}` has {member.size} bytes, but its RECORD says {entry.size}")
-    for name in expected:
-        if name not in archive.members and name not in archive.directories:
-            archive.refuse(f"its RECORD lists `{name}`, which it does not have")
-    return expected
+                problems.append(f"`{name}` is not in its RECORD")
+        elif entry.weakness is not None:
+            problems.append(f"its RECORD has {entry.weakness} for `{name}`; sha256 or better is required")
+    absent = [name for name in expected if name not in archive.members]
+    if absent:
+        directories = _directories(archive)
+        problems += [f"its RECORD lists `{name}`, which it does not have" for name in absent if name not in directories]
+    return problems
+
+
+def _directories(archive: Archive) -> set[str]:
+    """Name all directories of an archive, with or without a member of their own."""
+    directories: set[str] = set()
+    for name in (*archive.members, *archive.directories):
+        parent = name.rpartition("/")[0]
+        while parent and parent not in directories:
+            directories.add(parent)
+            parent = parent.rpartition("/")[0]
+    return directories
 
 
 def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, record.Expected]) -> dict[str, str]:
@@ -157,25 +243,28 @@ def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, reco
         if name != "METADATA" and member.size > _HEAD_LIMIT:
             archive.refuse(f"its {name} has {member.size} bytes, more than makes sense")
         data = archive.read(member)
-        hasher = hashlib.new(expected[path].algorithm, data)
-        if record.encode(hasher.digest()) != expected[path].digest:
+        entry = expected.get(path)
+        if entry is not None and record.encode(hashlib.new(entry.algorithm, data).digest()) != entry.digest:
             _refuse_hash(archive, path)
         try:
             texts[name] = data.decode("utf-8", "replace" if name == "METADATA" else "strict")
         except UnicodeDecodeError:
             archive.refuse(f"its {name} is not UTF-8")
-    _check_wheel_version(archive, texts["WHEEL"])
+    if _check_wheel_version(archive, texts["WHEEL"]) < 1:
+        texts["WHEEL"] = "Wheel-Version: 1.0\n" + texts["WHEEL"]  # what `installer` knows; the first such line counts
     _check_metadata(archive, identity, texts.pop("METADATA"))
     return texts
 
 
-def _check_wheel_version(archive: Archive, text: str) -> None:
+def _check_wheel_version(archive: Archive, text: str) -> int:
+    """Return the major version of the wheel's format, which is 0 or 1: older wheels differ in nothing that counts."""
     (version,) = _fields(archive, "WHEEL", text, "Wheel-Version")
     major = (version or "").partition(".")[0]
     if not (major.isascii() and major.isdigit()):
         archive.refuse("its WHEEL does not say which version of the wheel format it has")
-    if major != "1":
-        archive.refuse(f"it has version {version} of the wheel format; only version 1 is known")
+    if major.lstrip("0") not in ("", "1"):
+        archive.refuse(f"it has version {version} of the wheel format; version 1 is the newest that is known")
+    return int(major)
 
 
 def _check_metadata(archive: Archive, identity: _Identity, text: str) -> None:
@@ -264,12 +353,26 @@ class _Writer:
         for name, member in self._archive.members.items():
             if name not in used and name in self._expected:
                 checkpoint()
-                hasher = hashlib.new(self._expected[name].algorithm)
-                crc = 0
-                for piece in self._archive.pieces(member):
-                    hasher.update(piece)
-                    crc = crc32(piece, crc)
-                self._compare(member, record.encode(hasher.digest()), crc)
+                digest, crc = self._read(member, self._expected[name].algorithm)
+                self._compare(member, digest, crc)
+
+    def check_repeated(self, checkpoint: Callable[[], object]) -> None:
+        """Compare the contents of members of one name: tools differ on which of them counts."""
+        for member in self._archive.repeated:
+            checkpoint()
+            digest, crc = self._read(member, "sha256")
+            self._archive.check_crc(member, crc)
+            if digest != self._read(self._archive.members[member.name], "sha256")[0]:
+                self._archive.refuse(f"it has `{member.name}` twice, with different contents")
+
+    def _read(self, member: Member, algorithm: str) -> tuple[str, int]:
+        """Return the digest and the CRC of a member."""
+        hasher = hashlib.new(algorithm)
+        crc = 0
+        for piece in self._archive.pieces(member):
+            hasher.update(piece)
+            crc = crc32(piece, crc)
+        return record.encode(hasher.digest()), crc
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file of our own."""
@@ -286,11 +389,12 @@ class _Writer:
 
     def _verifier(self, member: Member) -> hashlib._Hash | None:
         """Return a hash to compare with RECORD's, if that is not the one that is computed anyway."""
-        algorithm = self._expected[member.name].algorithm
-        return None if algorithm == "sha256" else hashlib.new(algorithm)
+        entry = self._expected.get(member.name)
+        return None if entry is None or entry.algorithm == "sha256" else hashlib.new(entry.algorithm)
 
     def _compare(self, member: Member, digest: str, crc: int) -> None:
-        if digest != self._expected[member.name].digest:
+        entry = self._expected.get(member.name)
+        if entry is not None and digest != entry.digest:
             _refuse_hash(self._archive, member.name)
         self._archive.check_crc(member, crc)
 
@@ -301,7 +405,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         done += os.write(descriptor, memoryview(data)[done:])
 
 
-def _conclude(writer: _Writer, layout: Layout, identity: _Identity, written: list[_Written], sha256: str) -> Manifest:
+def _conclude(  # noqa: PLR0917
+    writer: _Writer, layout: Layout, identity: _Identity, written: list[_Written], sha256: str, said: _Said
+) -> Manifest:
     """Write RECORD, where it can be known now, and the manifest."""
     files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
     lines: dict[str, list[tuple[str, str]]] = {}
@@ -332,6 +438,9 @@ def _conclude(writer: _Writer, layout: Layout, identity: _Identity, written: lis
         rewrite=rewritten,
         complete=complete,
         record=Rows.of((scheme, _joined(entries)) for scheme, entries in sorted(lines.items())),
+        unrecorded=said.unrecorded,
+        remarks=said.remarks,
+        twins=said.twins,
     )
     data = dump(manifest)
     writer.write_bytes(NAME, data)

@@ -6,8 +6,9 @@ Nothing here is needed by a sync that finds all its wheels in the store.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,37 @@ from envsync.target import Artifact
 
 if TYPE_CHECKING:
     import hashlib
+
+
+def vouches(artifact: Artifact, hashes: Mapping[str, str]) -> bool:
+    """Tell whether the lock file itself has the hash of the whole wheel, which covers each of its bytes.
+
+    :param hashes: of the wheel
+    """
+    return any(hashes.get(algorithm) == digest for algorithm, digest in artifact.locked)
+
+
+def check_vouched(manifest: Manifest, artifact: Artifact, hashes: Mapping[str, str]) -> None:
+    """Refuse an entry of the store that another lock file's hash has vouched for, and this one's does not.
+
+    :param hashes: of the wheel, as far as they are known
+    :raises WheelError: nobody vouches for some of its files
+    """
+    if manifest.unrecorded and not vouches(artifact, hashes):
+        raise WheelError(artifact.filename, manifest.unrecorded[0], hint=how_to_vouch(artifact))
+
+
+def how_to_vouch(artifact: Artifact) -> str:
+    """Say what helps where a wheel's RECORD does not vouch for all its files."""
+    command = f"pip hash {shlex.quote(artifact.path)}" if artifact.path is not None else _download_and_hash(artifact)
+    return (
+        f"lock with hashes: that of the whole wheel vouches for what RECORD does not, and `{command}` prints it "
+        f"(`uv pip compile --generate-hashes` gives them for all)"
+    )
+
+
+def _download_and_hash(artifact: Artifact) -> str:
+    return f"pip download --no-deps {artifact.name}=={artifact.version} && pip hash {artifact.filename}"
 
 
 def check_identity(manifest: Manifest, artifact: Artifact) -> None:
@@ -34,6 +66,7 @@ def check_identity(manifest: Manifest, artifact: Artifact) -> None:
         raise WheelError(
             artifact.filename,
             f"it is {manifest.name} {manifest.version}, but the lock file wants {artifact.name} {artifact.version}",
+            hint="correct the lock file, or lock again",
         )
 
 
@@ -70,8 +103,8 @@ def opened(wheel: str) -> Iterator[int]:
 
 def verify(
     descriptor: int, status: os.stat_result, wheel: str, artifact: Artifact, checkpoint: Callable[[], object]
-) -> str:
-    """Compare the wheel's bytes with all that the lock file says of them; return their sha256.
+) -> Mapping[str, str]:
+    """Compare the wheel's bytes with all that is said of them; return their hashes by algorithm, sha256 among them.
 
     :param checkpoint: called every few milliseconds; whatever it raises ends the work
     :raises WheelError: they are others (`HashMismatchError`), or the lock file has a hash that cannot be computed
@@ -99,7 +132,7 @@ def verify(
             hasher.update(data)
     got = {name: hasher.hexdigest() for name, hasher in hashers.items()}
     _compare(got, artifact)
-    return got["sha256"]
+    return got
 
 
 def _hashers(artifact: Artifact) -> dict[str, hashlib._Hash]:

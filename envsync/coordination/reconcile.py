@@ -293,6 +293,7 @@ class Reconciler:
         try:
             compiled = self._compile(goal, planned)
             planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
+            self._tell_of_oddities(planned)
             prepared = changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
         except PoisonedError as error:
             self._replace_poisoned(error, planned, compiled)
@@ -300,6 +301,17 @@ class Reconciler:
         if linked := _linked(ledger) | _linked(prepared.ledger):
             self._refer(linked, goal.python.env)
         return planned, prepared
+
+    def _tell_of_oddities(self, planned: Plan) -> None:
+        """Say to those who ask for more what was odd about the wheels that are installed (docs/wheels.md)."""
+        for item in planned.install:
+            manifest = self.seeker.manifests[item.name]
+            lines = [
+                *(f"{line} (the lock file's hash of the whole wheel vouches for it)" for line in manifest.unrecorded),
+                *manifest.remarks,
+            ]
+            self.details += [f"{item.name}=={item.version}: {line}" for line in lines]
+        self.details = [*dict.fromkeys(self.details)]  # a plan may be made again
 
     def _replace_poisoned(self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]) -> None:
         """Set aside and get again what is poisoned of all that a plan installs."""

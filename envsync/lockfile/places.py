@@ -67,7 +67,14 @@ class Places:
         name = self._name(package, file)
         path = self._local(package, file.path, url)
         checked = self._checked(package, file.hashes)
-        artifact = Artifact(package.name, str(name.version), name.filename, checked, size=file.size)
+        artifact = Artifact(
+            package.name,
+            str(name.version),
+            name.filename,
+            checked,
+            size=file.size,
+            locked=tuple(hashes.strong(checked).items()),
+        )
         direct = isinstance(file, PackageArchive)
         if direct:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))

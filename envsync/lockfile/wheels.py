@@ -238,6 +238,7 @@ def artifact_of(offer: Offer, pin: Pin) -> Artifact:
         alternatives,
         path=offer.path,
         url=offer.url,
+        locked=pin.hashes,
         missing=missing,
     )
 

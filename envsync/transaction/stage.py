@@ -67,6 +67,11 @@ class Staged:
         self.said = Said((), ())
 
 
+_TELLING_APART = (
+    "put the environment on a filesystem that tells them apart, with --env DIR; `envsync doctor --env DIR` asks"
+)
+
+
 class Stager:
     """Stages distributions for one environment.
 
@@ -108,6 +113,7 @@ class Stager:
         if self.link_mode == SYMLINK:
             self.staged.whole = choose(items, self.layout, self.kept, self._fits)
         for item in items:
+            self._check_twins(item.manifest)
             self._assign(item, groups)
         _clear(self.root, self.staged.tree)
         self.linker.run(list(groups.values()), report)
@@ -115,6 +121,20 @@ class Stager:
             self.staged.records[item.wanted.name] = self._look_at_record(item)
         self.staged.said = self.linker.said
         return self.staged
+
+    def _check_twins(self, manifest: Manifest) -> None:
+        """See that neither the environment's filesystem nor the store's, by now, takes two of its names for one.
+
+        :raises WheelError: that of the environment does
+        :raises PoisonedError: the entry was copied to where they are one
+        """
+        if manifest.twins:
+            from envsync.cache import twins
+
+            twins.refuse(manifest.filename, manifest.twins, self.root, _TELLING_APART)
+            gone = twins.lost(manifest, self.store.path(manifest.sha256))
+            if gone is not None:
+                raise PoisonedError(manifest, gone, "the filesystem does not tell its name from another")
 
     def _assign(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
         """Assign the parts of a distribution to the groups of their entries."""

@@ -43,6 +43,8 @@ class Case:
 
     :ivar claim: what is tried, or why it is let pass, in one sentence
     :ivar refused: its own reason, a regular expression for the whole of the error's `problem`; None if it is accepted
+    :ivar unlocked: its own reason where the lock file does not have the wheel's hash, likewise
+    :ivar details: a regular expression for what is said of it to those who ask for more
     :ivar files: if accepted, what it puts into the environment besides what every wheel of the corpus does
     :ivar error: what is raised, if it is not the wheel's author who has to act: `LockFileError`
     :ivar filename: of the wheel
@@ -65,6 +67,8 @@ class Case:
     wanted: tuple[str, str] = (NAME, VERSION)
     pip: tuple[str, ...] | None = ()
     note: str | None = None
+    unlocked: str | None = None
+    details: str | None = None
     verifies: bool = True
     written: int = MEGABYTE
     memory: int = 64 * MEGABYTE

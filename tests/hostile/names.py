@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.hostile.cases import NAME, SITE, Case, only, wheel
+from tests.hostile.cases import NAME, SITE, Case, only, row, wheel
 from tests.hostile.zips import UTF8, Entry, extra
 
 OUT = "a file name leads out of the wheel: .*"
@@ -13,11 +13,13 @@ BACKSLASH = "a file name has a backslash: .*"
 EMPTY = "a file name has an empty component: .*"
 CONTROL = "a file name has a control character: .*"
 LONG = "a file name is too long: .*"
-TWINS = "`.*` and `.*` are one file where case or Unicode form does not count"
 BOTH = "`.*` is both a file and a directory"
 
 OUTSIDE = "tmp/envsync-hostile"
 """A place that no test may ever see made, below the root directory."""
+
+COLLIDING = 0x1DB710641.to_bytes(32, "little")
+"""Has the CRC of 32 zeros: whatever is changed by the polynomial keeps its own."""
 
 _BAD: dict[str, tuple[str, str, str]] = {
     "dots": ("Two dots lead to the directory above.", "../evil.py", OUT),
@@ -61,15 +63,18 @@ _BAD: dict[str, tuple[str, str, str]] = {
     "deep-by-one": ("There is a limit, and it holds.", "d/" * 100 + "x", "a file name is nested too deeply: .*"),
 }  # fmt: skip
 
-_TOGETHER: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "case": ("Some filesystems do not tell case apart.", (f"{NAME}/a.py", f"{NAME}/A.py"), TWINS),
-    "case-of-directory": ("Nor that of a directory.", (f"{NAME}/x/a.py", f"{NAME}/X/a.py"), TWINS),
-    "case-folding": ("ß is ss there.", (f"{NAME}/stra\u00dfe", f"{NAME}/STRASSE"), TWINS),
-    "unicode-form": ("Some do not tell composed from decomposed.", (f"{NAME}/\u00e9", f"{NAME}/e\u0301"), TWINS),
-    "file-and-directory": ("A file cannot be a directory.", (f"{NAME}/x", f"{NAME}/x/y"), BOTH),
-    "directory-and-file": ("In no order.", (f"{NAME}/x/y/z", f"{NAME}/x"), BOTH),
-    "file-and-empty-directory": ("Nor an empty one.", (f"{NAME}/x", f"{NAME}/x/"), BOTH),
-    "file-and-directory-by-case": ("Nor where case does not count.", (f"{NAME}/x", f"{NAME}/X/y"), BOTH),
+_TOGETHER: dict[str, tuple[str, tuple[str, ...]]] = {
+    "file-and-directory": ("A file cannot be a directory.", (f"{NAME}/x", f"{NAME}/x/y")),
+    "directory-and-file": ("In no order.", (f"{NAME}/x/y/z", f"{NAME}/x")),
+    "file-and-empty-directory": ("Nor an empty one.", (f"{NAME}/x", f"{NAME}/x/")),
+}
+
+_APART: dict[str, tuple[str, tuple[str, ...]]] = {
+    "case": ("Where the filesystem tells case apart, they are two.", (f"{NAME}/a.py", f"{NAME}/A.py")),
+    "case-of-directory": ("And so are two directories.", (f"{NAME}/x/a.py", f"{NAME}/X/a.py")),
+    "case-folding": ("ß and ss are two.", (f"{NAME}/stra\u00dfe", f"{NAME}/STRASSE")),
+    "unicode-form": ("Composed and decomposed are two.", (f"{NAME}/\u00e9", f"{NAME}/e\u0301")),
+    "file-and-directory-by-case": ("And so are a file and a directory.", (f"{NAME}/x", f"{NAME}/X/y")),
 }
 
 _ODD: dict[str, tuple[str, str]] = {
@@ -105,8 +110,17 @@ def cases() -> list[Case]:
         for name, (claim, path, reason) in _BAD.items()
     ]
     found += [
-        Case(f"names-{name}", claim, wheel(more=[Entry(path, b"") for path in paths]), refused=reason)
-        for name, (claim, paths, reason) in _TOGETHER.items()
+        Case(f"names-{name}", claim, wheel(more=[Entry(path, b"") for path in paths]), refused=BOTH)
+        for name, (claim, paths) in _TOGETHER.items()
+    ]
+    found += [
+        Case(
+            f"names-{name}",
+            claim,
+            wheel(dict.fromkeys(paths, "x = 1\n")),
+            files=tuple(f"{SITE}/{path}" for path in paths),
+        )
+        for name, (claim, paths) in _APART.items()
     ]
     found += _encodings()
     found += [
@@ -118,11 +132,22 @@ def cases() -> list[Case]:
 
 def _encodings() -> list[Case]:
     path = f"{NAME}/\u00fc.py"
-    twice = f"it has `{NAME}/__init__.py` twice"
+    twice = f"it has `{NAME}/__init__.py` twice, with different contents"
+    once = f"{NAME}==2.0: it has `{NAME}/__init__.py` twice, with one content"
     not_utf8 = "it has a file name that is not UTF-8"
     other = Entry(path, b"", extra=extra(0x7075, b"\1\0\0\0\0../evil.py"))
     return [
-        Case("names-same", "A name counts once.", wheel(unlisted=[Entry(f"{NAME}/__init__.py")]), refused=twice),
+        Case("names-same", "Twice is no harm.", wheel(unlisted=[Entry(f"{NAME}/__init__.py")]), details=once),
+        Case(
+            "names-same-but-for-one-bit",
+            "A CRC can be made the same.",
+            wheel(
+                {f"{NAME}/x": COLLIDING},
+                unlisted=[Entry(f"{NAME}/x", bytes(32))],
+                record=lambda rows: [row(r[0], bytes(32)) if r[0] == f"{NAME}/x" else r for r in rows],
+            ),
+            refused=f"it has `{NAME}/x` twice, with different contents",
+        ),
         Case(
             "names-same-but-contents",
             "Tools differ on which of two counts.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from typing import Any
 
@@ -129,12 +130,11 @@ def _formats() -> list[Case]:
     def version(number: str) -> str:
         return WHEEL.replace("1.0", number)
 
-    unknown = "it has version {} of the wheel format; only version 1 is known"
+    unknown = "it has version {} of the wheel format; version 1 is the newest that is known"
     unsaid = "its WHEEL does not say which version of the wheel format it has"
     formats: dict[str, tuple[Content | None, str]] = {
         "2": (version("2.0"), unknown.format("2.0")),
         "10": (version("10.1"), unknown.format("10.1")),
-        "0": (version("0.9"), unknown.format("0.9")),
         "word": (version("one"), unsaid),
         "digits": (version("\u00b9.0"), unsaid),
         "unsaid": ("Root-Is-Purelib: true\n", unsaid),
@@ -143,9 +143,10 @@ def _formats() -> list[Case]:
     }
     return [
         *(
-            Case(f"format-{name}", "Only version 1 is known.", wheel(tags=text), refused=reason)
+            Case(f"format-{name}", "Version 1 is the newest.", wheel(tags=text), refused=reason)
             for name, (text, reason) in formats.items()
         ),
+        Case("format-0", "An older one differs in nothing that counts.", wheel(tags=version("0.1"))),
         Case("format-1-9", "A minor version may be newer.", wheel(tags=version("1.9"))),
         Case("format-platlib", "The root may be platlib.", wheel(tags=WHEEL.replace("true", "false"))),
         Case("format-tags-lie", "Its tags are those of the file name.", wheel(tags=WHEEL.replace("any", "win32"))),
@@ -173,28 +174,37 @@ def _record() -> list[Case]:
 
     cannot = "its RECORD cannot be used: "
     lists = "its RECORD lists `{}`, which it does not have"
-    weak = cannot + f"it has a {{}} hash for `{FILE}`; sha256 or better is required"
+    weak = f"its RECORD has {{}} for `{FILE}`; sha256 or better is required"
+    omitted = f"`{FILE}` is not in its RECORD"
     line = row(FILE, TEXT)
-    refused: dict[str, tuple[str, dict[str, Any], str]] = {
-        "omits": ("Every file is listed.", {"record": lambda rows: [r for r in rows if r[0] != FILE]},
-                  f"`{FILE}` is not in its RECORD"),
-        "empty": ("Every file is listed.", {"record": ""}, "`.*` is not in its RECORD"),
-        "invents": ("And no other.", with_lines(row("hostile/gone", b"")), lists.format("hostile/gone")),
+    digest = hashlib.sha256(TEXT).digest()
+    vouched: dict[str, tuple[str, dict[str, Any], str]] = {
+        "omits": ("A file is not listed.", {"record": lambda rows: [r for r in rows if r[0] != FILE]}, omitted),
+        "empty": ("No file is listed.", {"record": ""}, "`.*` is not in its RECORD"),
+        "invents": ("One is listed that is not there.", with_lines(row("hostile/gone", b"")),
+                    lists.format("hostile/gone")),
         "of-another": ("It claims a file of its neighbour.", with_lines(row("neighbour/__init__.py", b"")),
                        lists.format("neighbour/__init__.py")),
         "leads-out": ("It claims a file of nobody.", with_lines(row("../../../bin/python", b"")),
                       lists.format("../../../bin/python")),
         "absolute": ("It claims a file of the system.", with_lines(row("/etc/passwd", b"")),
                      lists.format("/etc/passwd")),
-        "absolute-path": ("Its own file is elsewhere.", changed(path=f"/{FILE}"), f"`{FILE}` is not in its RECORD"),
+        "absolute-path": ("Its own file is elsewhere.", changed(path=f"/{FILE}"),
+                          f"({omitted}|{lists.format('/hostile/file')})"),
+        "case": ("Names count to the letter.", changed(path=FILE.upper()),
+                 f"({omitted}|{lists.format('HOSTILE/FILE')})"),
+        "md5": ("MD5 vouches for nothing.", changed(hash=row(FILE, TEXT, "md5")[1]), weak.format("a md5 hash")),
+        "sha1": ("Nor does SHA-1.", changed(hash=row(FILE, TEXT, "sha1")[1]), weak.format("a sha1 hash")),
+        "unknown-hash": ("Nor does what nobody knows.", changed(hash="crc=1234"), weak.format("a crc hash")),
+        "no-hash": ("Nor does nothing.", changed(hash=""), weak.format("no hash")),
+        "no-hashes": ("Of all files.", {"record": lambda rows: [(r[0], "", "") for r in rows]},
+                      "its RECORD has no hash for `.*`; sha256 or better is required"),
+    }  # fmt: skip
+    refused: dict[str, tuple[str, dict[str, Any], str]] = {
         "hash": ("The bytes are others.", changed(hash=row(FILE, b"other")[1]),
                  f"`{FILE}` does not have the hash that its RECORD says"),
         "hash-of-metadata": ("Of METADATA, too.", {"metadata": METADATA + "X: y\n", "record": _of_other_metadata},
                              f"`{INFO}/METADATA` does not have the hash that its RECORD says"),
-        "md5": ("MD5 vouches for nothing.", changed(hash=row(FILE, TEXT, "md5")[1]), weak.format("md5")),
-        "sha1": ("Nor does SHA-1.", changed(hash=row(FILE, TEXT, "sha1")[1]), weak.format("sha1")),
-        "unknown-hash": ("Nor does what nobody knows.", changed(hash="crc=1234"), weak.format("crc")),
-        "no-hash": ("Nor does nothing.", changed(hash=""), cannot + f"it has no hash for `{FILE}`"),
         "size": ("The size is another.", changed(size="7"), f"`{FILE}` has 6 bytes, but its RECORD says 7"),
         "size-negative": ("A size is a number.", changed(size="-6"), cannot + f"it says `{FILE}` has size '-6'"),
         "size-of-digits": ("In plain digits.", changed(size="\u0666"), cannot + f"it says `{FILE}` has size '.*'"),
@@ -203,9 +213,19 @@ def _record() -> list[Case]:
         "quotes": ("It is CSV.", {"record": '"x'}, cannot + ".*"),
         "noise": ("In UTF-8.", {"record": b"\xff"}, cannot + ".*"),
         "none": ("There has to be one.", {"omit": [own]}, "it has no RECORD"),
-        "case": ("Names count to the letter.", changed(path=FILE.upper()), f"`{FILE}` is not in its RECORD"),
     }  # fmt: skip
     accepted: dict[str, tuple[str, dict[str, Any]]] = {
+        "hex": ("Hexadecimal is a way to write a digest.", changed(hash=f"sha256={digest.hex()}")),
+        "shouted": ("So are capitals.", changed(hash=f"SHA256={digest.hex().upper()}")),
+        "padded": ("Or padding.", changed(hash=line[1] + "=")),
+        "standard-base64": ("Or the other base64.", {
+            "record": lambda rows: [(r[0], r[1].replace("-", "+").replace("_", "/"), r[2]) for r in rows]}),
+        "dot-slash": ("A path may begin where one is.", {"record": lambda rows: [(f"./{r[0]}", *r[1:]) for r in rows]}),
+        "byte-order-mark": ("So may a file.", {
+            "record": lambda rows: [(("\ufeff" + rows[0][0]), *rows[0][1:]), *rows[1:]]}),
+        "directory-unsaid": ("A directory needs no member.", with_lines((f"{NAME}/", "", ""))),
+        "directory-without-slash": ("Nor a slash.", with_lines((NAME, "", ""))),
+        "directory-of-nothing": ("Nor files.", with_lines((f"{NAME}/none/", "", ""))),
         "sha512": ("Better hashes are fine.", changed(hash=row(FILE, TEXT, "sha512")[1])),
         "sizeless": ("A size need not be said.", changed(size="")),
         "twice-the-same": ("Saying it twice is no lie.", with_lines(line)),
@@ -230,18 +250,37 @@ def _record() -> list[Case]:
             )
             for name, (claim, options) in accepted.items()
         ),
+        *(
+            Case(
+                f"record-{name}",
+                f"{claim} The hash of the whole wheel vouches for it.",
+                wheel({FILE: TEXT}, **options),
+                files=INSTALLED,
+                unlocked=reason,
+                details=rf"{NAME}==2.0: {reason} \(the lock file's hash of the whole wheel vouches for it\)",
+            )
+            for name, (claim, options, reason) in vouched.items()
+        ),
+        Case(
+            "record-with-a-build-tag",
+            "RECORD may name its own directory with the build tag, which the directory does not have.",
+            wheel({FILE: TEXT}, record=lambda rows: [(r[0].replace(".dist", "-1.dist"), *r[1:]) for r in rows]),
+            files=INSTALLED,
+            filename=FILENAME.replace("-py3", "-1-py3"),
+        ),
         Case(
             "record-signed",
-            "A signature of a RECORD that is written anew is of no use.",
+            "A signature of RECORD is kept for whoever wants to look at it, as by pip.",
             wheel({FILE: TEXT}, unlisted=signatures),
-            files=INSTALLED,
-            pip=tuple(f"{SITE}/{INFO}/RECORD.{kind}" for kind in ("jws", "p7s")),
+            files=(*INSTALLED, *(f"{SITE}/{INFO}/RECORD.{kind}" for kind in ("jws", "p7s"))),
         ),
         Case(
             "record-omits-what-is-left-out",
-            "Whatever is left out has to be listed all the same.",
+            "What is left out of the environment may be left out of RECORD, where the hash of the whole is known.",
             wheel(unlisted=[Entry(f"{NAME}/__pycache__/x.pyc", b"evil")]),
-            refused=f"`{NAME}/__pycache__/x.pyc` is not in its RECORD",
+            pip=(f"{SITE}/{NAME}/__pycache__/x.pyc",),
+            unlocked=f"`{NAME}/__pycache__/x.pyc` is not in its RECORD",
+            details=f"{NAME}==2.0: `{NAME}/__pycache__/x.pyc` is not in its RECORD .*",
         ),
         Case(
             "record-lies-of-what-is-left-out",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.cases import ENTRY_POINTS, KEEPS, NAME, Case, Content, coming_twice, wheel
+from tests.hostile.cases import ENTRY_POINTS, KEEPS, NAME, Case, Content, wheel
 
 SECTION = "[console_scripts]\n"
 MAIN = f"{NAME}:main"
@@ -87,19 +87,18 @@ def cases() -> list[Case]:
         )
         for name, (claim, text, reason) in _TEXTS.items()
     ]  # fmt: skip
-    alike = "once installed, `scripts/x` and `scripts/X` are one file where case or Unicode form does not count"
     found += [
-        coming_twice(
+        Case(
             "script-two-sections",
-            "A console script and a gui script are two files.",
-            "scripts/x",
-            entry_points=f"{SECTION}x = {MAIN}\n[gui_scripts]\nx = {MAIN}\n",
+            "A console script and a gui script of one name are one file; the latter counts.",
+            wheel(entry_points=f"{SECTION}x = {MAIN}\n[gui_scripts]\nx = {NAME}:gui\n"),
+            files=("bin/x", ENTRY_POINTS),
         ),
         Case(
             "script-two-cases",
-            "Some filesystems do not tell case apart.",
+            "Where the filesystem tells case apart, they are two.",
             wheel(entry_points=f"{SECTION}x = {MAIN}\nX = {MAIN}\n"),
-            refused=alike,
+            files=("bin/x", "bin/X", ENTRY_POINTS),
         ),
         Case(
             "script-no-section",

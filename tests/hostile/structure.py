@@ -24,14 +24,16 @@ def cases() -> list[Case]:
 
 def _kinds() -> list[Case]:
     refused = {
-        "link": ("A link would let the next member lead out.", stat.S_IFLNK, b"/etc/passwd", "symbolic link"),
-        "link-relative": ("Wherever it points.", stat.S_IFLNK, b"../../../evil", "symbolic link"),
-        "link-within": ("Even within the wheel.", stat.S_IFLNK, b"__init__.py", "symbolic link"),
         "pipe": ("Whoever opens a pipe waits for ever.", stat.S_IFIFO, b"", "pipe"),
         "character-device": ("A device is no file.", stat.S_IFCHR, b"", "special file"),
         "block-device": ("A device is no file.", stat.S_IFBLK, b"", "special file"),
         "socket": ("A socket is no file.", stat.S_IFSOCK, b"", "special file"),
         "directory-without-slash": ("What is called a file is one.", stat.S_IFDIR, b"", "directory"),
+    }
+    links = {
+        "": ("A link is a plain file to pip, with its target for content, and leads nowhere.", b"/etc/passwd"),
+        "-relative": ("Wherever it points.", b"../../../evil"),
+        "-within": ("Even within the wheel.", b"__init__.py"),
     }
     modes = {"setuid": 0o6755, "sticky": 0o1777, "unreadable": 0o000, "world-writable": 0o666}
     link = Entry(f"{NAME}/link", b"/tmp", kind=stat.S_IFLNK)
@@ -49,7 +51,17 @@ def _kinds() -> list[Case]:
             "kind-link-and-through-it",
             "A file below a link would be written wherever that points.",
             wheel(more=[link, Entry(f"{NAME}/link/envsync-hostile")]),
-            refused=f"`{NAME}/link` is a symbolic link; only plain files are allowed",
+            refused=f"`{NAME}/link` is both a file and a directory",
+        ),
+        *(
+            Case(
+                f"kind-link{name}",
+                claim,
+                wheel(more=[Entry(FILE, target, kind=stat.S_IFLNK)]),
+                files=INSTALLED,
+                details=f"{NAME}==2.0: `{FILE}` is a symbolic link, and came as a plain file with .*",
+            )
+            for name, (claim, target) in links.items()
         ),
         Case(
             "kind-link-with-slash",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import envsync
 from envsync.cache import unpack
 from envsync.errors import EnvsyncError, LockFileError, WheelError
 from tests.environments import leftovers, site_packages, unverified
@@ -126,6 +127,7 @@ def refusal(world: World, case: Case, meter: Meter, lock: Path) -> None:
     assert re.fullmatch(case.refused or "", caught.value.problem), caught.value.problem
     if isinstance(caught.value, WheelError):
         assert caught.value.wheel == case.filename
+        assert re.search("`[^`]+`", caught.value.hint or ""), caught.value.hint
     # A child may have tried before, and the neighbour takes some bytes, too.
     assert int(meter) - before <= 2 * case.written + 10_000
 
@@ -207,6 +209,44 @@ def test_what_is_accepted_comes_and_goes(
     assert world.around() == around
 
 
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES if case.unlocked is not None])
+def test_what_record_does_not_vouch_for_needs_a_hash_in_the_lock_file(case: Case, world: World, tmp_path: Path) -> None:
+    """Without one it is refused for its own reason, also while the store has it for one whose lock file has it."""
+    wheel = write(case, world.root / "wheels")
+    direct, found = world.project / "direct.txt", world.project / "found.txt"
+    direct.write_text(f"hostile @ {wheel.as_uri()}\n")
+    found.write_text(f"--no-index\n--find-links {wheel.parent}\nhostile==2.0\n")
+
+    def refused(lock: Path, env: Path) -> None:
+        with pytest.raises(WheelError) as caught:
+            envsync.sync(lock, env=env, cache_dir=world.cache, offline=True)
+        assert re.fullmatch(case.unlocked or "", caught.value.problem), caught.value.problem
+        assert f"`pip hash {wheel}`" in (caught.value.hint or "")
+
+    refused(direct, tmp_path / "a")
+    refused(found, tmp_path / "b")
+    assert world.stored() == set()
+    world.sync(world.lock("odd", (*case.wanted, wheel)))
+    assert world.stored() == {sha256_of(wheel)}
+    refused(direct, tmp_path / "a")
+    refused(found, tmp_path / "b")
+    assert world.stored() == {sha256_of(wheel)}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES if case.details is not None])
+def test_what_is_odd_is_said_to_those_who_ask_for_more(
+    case: Case, world: World, run_envsync: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Without `--verbose` a sync is silent about it."""
+    wheel = write(case, world.root / "wheels")
+    arguments = ("--lock", world.lock("odd", (*case.wanted, wheel)), "--cache-dir", world.cache, "--offline")
+    loud = run_envsync("sync", "--verbose", "--env", world.env, *arguments)
+    lines = [line for line in loud.stderr.splitlines() if line.startswith("envsync: hostile==2.0: ")]
+    assert lines, loud.stderr
+    assert all(re.fullmatch(f"envsync: {case.details}", line) for line in lines), lines
+    assert "hostile==2.0: " not in run_envsync("sync", "--env", world.env.parent / "other", *arguments).stderr
+
+
 def owned(env: Path, case: Case) -> list[Path]:
     site = site_packages(env)
     return [site / path.removeprefix(f"{SITE}/") if path.startswith(SITE) else env / path for path in case.installed]
@@ -275,7 +315,7 @@ def test_a_refusal_on_the_command_line(
     done = run_envsync("sync", "--lock", lock, "--env", world.env, "--cache-dir", world.cache)
     assert (done.returncode, done.stdout) == (125, "")
     reason = rf"refusing wheel `{FILENAME}`: a file name has a control character: `hostile/\\x1b\]0;evil\\x07.py`"
-    assert re.fullmatch(f"envsync: (error: )?{reason}\n", done.stderr), done.stderr
+    assert re.fullmatch(f"envsync: (error: )?{reason}\nhint: .*`pip wheel .*`\n", done.stderr), done.stderr
 
 
 def test_every_case_has_a_name_of_its_own() -> None:

@@ -211,7 +211,7 @@ def test_an_error_stops_everything_and_leaves_nothing(store: Store, tmp_path: Pa
         server.files[f"/{bad.filename}"].data = server.files[f"/{bad.filename}"].data[:-1] + b"?"
         expected: type[EnvsyncError] = HashMismatchError
     elif kind == "wheel":
-        broken = build_wheel(tmp_path, "demo4", "1.0", {"x": ""}, record="")
+        broken = build_wheel(tmp_path, "demo4", "1.0", {"x": ""}, record=b"\xff")
         wanted[4] = remote(server, broken)
         expected = WheelError
     elif kind == "file":

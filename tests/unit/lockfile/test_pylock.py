@@ -80,6 +80,7 @@ def test_the_wheel_that_fits_the_target_best_is_selected(select: Select) -> None
         hashes={"sha256": B},
         size=10,
         url=f"{FILES}/foo-1.0-cp311-cp311-manylinux_2_17_x86_64.whl",
+        locked=(("sha256", B),),
     )
 
 
