@@ -22,29 +22,32 @@ _WITH_VALUE = {
     "--constraint": "constraint",
     "-i": "index-url",
     "--index-url": "index-url",
+    "--pypi-url": "index-url",
     "--extra-index-url": "extra-index-url",
     "-f": "find-links",
     "--find-links": "find-links",
     "--trusted-host": "trusted-host",
     "--only-binary": "only-binary",
     "--no-binary": "no-binary",
+    "--only-final": "only-final",
+    "--all-releases": "all-releases",
+    "--use-feature": "use-feature",
     "-e": "editable",
     "--editable": "editable",
 }
 _FLAGS = {
     "--no-index": "no-index",
     "--require-hashes": "require-hashes",
+    "--no-require-hashes": "no-require-hashes",
     "--prefer-binary": "prefer-binary",
     "--pre": "pre",
 }
+_OF_BUILDS = ("--config-settings", "--config-setting", "-C", "--global-option", "--build-option")
+"""Options of one requirement that say how it is built: a wheel is built already."""
 _REFUSED = {
     "editable": (
         "an editable install follows its sources, so it cannot be pinned",
         "refer to a wheel instead",
-    ),
-    "no-binary": (
-        "envsync installs wheels, so --no-binary cannot be honoured",
-        "remove it, or lock a wheel built from source",
     ),
 }
 
@@ -150,10 +153,13 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
 def _hash_words(text: str) -> Iterator[str]:
     words = iter(_words(text))
     for word in words:
-        flag, equals, value = word.partition("=")
-        if flag != "--hash":
-            raise GrammarError(f"option `{flag}` cannot follow a requirement; only --hash can", f"remove {flag}")
-        yield value if equals else next(words, "")
+        flag, given, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
+        if flag != "--hash" and flag not in _OF_BUILDS:
+            problem = f"option `{flag}` cannot follow a requirement; only --hash and --config-settings can"
+            raise GrammarError(problem, f"remove {flag}")
+        value = value if given else next(words, "")
+        if flag == "--hash":
+            yield value
 
 
 def _hash(word: str) -> tuple[str, str]:

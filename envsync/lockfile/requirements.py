@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+from packaging.version import InvalidVersion, Version
 
 from envsync.errors import LockFileError
 from envsync.lockfile import remedies, wheels
@@ -30,6 +31,7 @@ from envsync.lockfile.sources import (
     well_formed,
     with_credentials,
 )
+from envsync.lockfile.wishes import OPPOSITE, Wishes
 from envsync.target import Artifact, Interpreter, Target
 
 
@@ -65,6 +67,13 @@ def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
     return Blocker(f"{where}: {error.problem}", hint, error.build, LockFileError)
 
 
+def _is_prerelease(version: str) -> bool:
+    try:
+        return Version(version).is_prerelease
+    except InvalidVersion:  # `===` takes anything
+        return False
+
+
 class _Reader:
     """What the files said, in the order of reading."""
 
@@ -74,7 +83,9 @@ class _Reader:
         self.requirements: list[Reference] = []
         self.constraints: list[Reference] = []
         self.sources = Sources()
-        self.require_hashes = False
+        self.require_hashes: bool | None = None
+        """None if no option says."""
+        self.wishes = Wishes()
         self.blockers: list[Blocker] = []
         """Lines that cannot be used."""
 
@@ -115,7 +126,7 @@ class _Reader:
                 included = os.path.join(directory, value)
                 self.read(included, f"{where}: ", constraints=name == "constraint", including=including)
             else:
-                self._option(name, value, directory)
+                self._option(name, value, directory, where)
         if parsed.options:
             return
         reference = parse_reference(parsed, os.path.abspath(directory), where)
@@ -126,7 +137,7 @@ class _Reader:
         else:
             self.constraints.append(reference)
 
-    def _option(self, name: str, value: str, directory: str) -> None:
+    def _option(self, name: str, value: str, directory: str, where: str) -> None:
         sources = self.sources
         if name.endswith(("url", "links")) and not well_formed(value):
             raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
@@ -143,7 +154,11 @@ class _Reader:
             self.sources = replace(sources, trusted_hosts=(*sources.trusted_hosts, value))
         elif name == "require-hashes":
             self.require_hashes = True
-        # What is left (--only-binary, --prefer-binary, --pre) asks for what pinned wheels are anyway.
+        elif name == "no-require-hashes":
+            self.require_hashes = False
+        elif name in OPPOSITE or name == "pre":
+            self.wishes.add("all-releases" if name == "pre" else name, value or ":all:", where)
+        # What is left (--prefer-binary, --use-feature) changes nothing for wheels that are pinned.
 
 
 class RequirementsFile:
@@ -156,7 +171,9 @@ class RequirementsFile:
         self._requirements = tuple(reader.requirements)
         self._constraints = tuple(reader.constraints)
         self._sources = reader.sources
-        self._require_hashes = reader.require_hashes or any(r.hashes for r in (*self._requirements, *self._constraints))
+        self._wishes = reader.wishes
+        hashes = any(each.hashes for each in (*self._requirements, *self._constraints))
+        self._require_hashes = hashes if reader.require_hashes is None else reader.require_hashes
         hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
         bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
@@ -212,6 +229,7 @@ class RequirementsFile:
             if earlier.identity != pinned.identity:
                 blockers.append(self._twice(earlier, pinned))
         blockers += self._without_hash(chosen.values())
+        blockers += self._against_wishes(each for each in chosen.values() if not each.direct)
         if blockers:
             raise refusal(self.path, blockers)
         return list(chosen.values())
@@ -237,6 +255,21 @@ class RequirementsFile:
             if not reference.hashes:
                 problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
                 yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
+
+    def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
+        """Refuse what an option keeps from being installed as a wheel of the version it is pinned to."""
+        for each in references:
+            where = self._wishes.where("no-binary", each.name)
+            if where is not None:
+                problem = f"{where}: --no-binary asks for `{each.name}` from source, and envsync installs wheels"
+                built = f"pip wheel --no-deps --no-binary {each.name} --wheel-dir wheels {each.name}=={each.pinned}"
+                hint = f"remove it, or lock the wheel that `{built}` builds; {remedies.show_line(where, self.path)}"
+                yield Blocker(problem, hint, kind=LockFileError)
+            where = self._wishes.where("only-final", each.name)
+            if where is not None and _is_prerelease(each.pinned or ""):
+                problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
+                hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
+                yield Blocker(problem, hint, kind=LockFileError)
 
     def _direct(
         self, reference: Reference, fit: wheels.Fit, sources: Sources, known: Callable[[str], str | None]
