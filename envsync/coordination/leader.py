@@ -411,7 +411,9 @@ class Leader:
         vouched.python = goal.python.description
         vouched.environment = self.env
         vouched.inputs = [self._relative(path) for path in goal.inputs.further]
+        vouched.variables = list(goal.inputs.variables)
         vouched.unhashed = goal.inputs.unhashed
+        vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
         return vouched

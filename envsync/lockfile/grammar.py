@@ -11,8 +11,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from envsync import variables
+
 _COMMENT = re.compile(r"(^|\s+)#.*$")
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _FIRST_OPTION = re.compile(r"\s+(?=--?[A-Za-z])")
 
 _WITH_VALUE = {
@@ -102,12 +103,11 @@ def expand(line: str, environ: Mapping[str, str]) -> str:
     :raises GrammarError: it is not set
     """
 
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise GrammarError(f"environment variable `{match[1]}` is not set", f"export {match[1]}=...")
-        return environ[match[1]]
-
-    return _VARIABLE.sub(value, line)
+    try:
+        return variables.expand(line, environ)
+    except KeyError as error:
+        name = error.args[0]
+        raise GrammarError(f"environment variable `{name}` is not set", f"export {name}=...") from None
 
 
 def parse(line: str) -> Line:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
+from envsync import variables
 from envsync.errors import LockFileError
 from envsync.lockfile import remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
@@ -33,6 +34,9 @@ from envsync.lockfile.sources import (
 )
 from envsync.lockfile.wishes import OPPOSITE, Wishes
 from envsync.target import Artifact, Interpreter, Target
+
+_PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
+"""Options that say where wheels come from, which decides what is installed where nothing has a hash."""
 
 
 def read(path: str) -> RequirementsFile:
@@ -88,6 +92,13 @@ class _Reader:
         self.wishes = Wishes()
         self.blockers: list[Blocker] = []
         """Lines that cannot be used."""
+        self.environ = dict(os.environ)
+        """As it is now, so that what is read is what the digest stands for."""
+        self.deciding: set[str] = set()
+        """The variables that decide what is installed."""
+        self.placing: set[str] = set()
+        """Those that do so for references without a hash only."""
+        self.has_relative_places = False
 
     def read(self, path: str, origin: str, *, constraints: bool, including: tuple[str, ...]) -> None:
         absolute = os.path.abspath(path)
@@ -108,13 +119,17 @@ class _Reader:
             try:
                 self._line(line, path, where, constraints=constraints, including=(*including, absolute))
             except GrammarError as error:
+                self.deciding |= variables.deciding(line)
                 self.blockers.append(_blocker(self.lock_file, where, error))
 
     def _remove(self, origin: str) -> str:
         return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
 
     def _line(self, line: str, path: str, where: str, *, constraints: bool, including: tuple[str, ...]) -> None:
-        parsed = parse(expand(line, os.environ))
+        expanded = expand(line, self.environ)
+        parsed = parse(expanded)
+        places = bool(parsed.options) and all(name in _PLACES for name, _ in parsed.options)
+        (self.placing if places else self.deciding).update(variables.deciding(line))
         directory = os.path.dirname(path)
         for name, value in parsed.options:
             if name in ("requirement", "constraint"):
@@ -130,6 +145,7 @@ class _Reader:
         if parsed.options:
             return
         reference = parse_reference(parsed, os.path.abspath(directory), where)
+        self.has_relative_places |= reference.path is not None and reference.path not in expanded
         if not constraints:
             self.requirements.append(reference)
         elif reference.direct:
@@ -139,9 +155,11 @@ class _Reader:
 
     def _option(self, name: str, value: str, directory: str, where: str) -> None:
         sources = self.sources
-        if name.endswith(("url", "links")) and not well_formed(value):
+        names_place = name.endswith(("url", "links"))
+        if names_place and not well_formed(value):
             raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
         place = value if is_url(value) else os.path.abspath(os.path.join(directory, value))
+        self.has_relative_places |= names_place and place != value and not os.path.isabs(value)
         if name == "index-url":
             self.sources = replace(sources, index_urls=(place,))
         elif name == "extra-index-url":
@@ -177,6 +195,9 @@ class RequirementsFile:
         hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
         bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
+        self.variables = tuple(sorted(reader.deciding | reader.placing if self.unhashed else reader.deciding))
+        self.values = tuple(variables.describe(self.variables, reader.environ))
+        self.placed = self.unhashed and reader.has_relative_places
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
 
     def select(
