@@ -270,7 +270,7 @@ class _Gatherer:
     def _add_bytecode(self, entry: Entry, manifest: Manifest) -> None:
         """Claim the bytecode that was installed with a wheel, as long as the cache knows what it was."""
         assert self.store is not None
-        compiled = Shelf(self.store, entry.bytecode).get(manifest.sha256) if entry.bytecode else None
+        compiled = Shelf(self.store, entry.bytecode).get(manifest.sha256, manifest.mtime) if entry.bytecode else None
         for scheme, text in compiled.record if compiled is not None else ():
             base = self.layout.directory(scheme, manifest.name)
             for name, hash_, size in csv.reader(io.StringIO(text, newline="")):

@@ -12,7 +12,9 @@ Invariants:
 - Bytecode is compiled from bytes whose hash was that in the wheel's manifest, so it stays right for that wheel
   whatever becomes of the wheel's entry. It is of no use without it, and whoever removes that may remove it, too.
 - It is valid by CPython's own check: the header has the source's size and mtime (PEP 552), and every way of linking
-  keeps that mtime, which is the wheel's own. The bytecode files have it as well, to be compared before they are linked.
+  keeps that mtime, which is the entry's own (`envsync.cache.seconds`). The bytecode files have it as well, to be
+  compared before they are linked. An entry that was fetched again has another mtime, and needs bytecode of its own.
+  Where times cannot be set there is none.
 - It is there whole or not at all, as an entry is (`envsync.cache.store`). Of two that add the same, the first wins.
 - It is replaced in one case only: a child has died of some source, or had not enough memory. So it lacks that one, the
   next sync that needs it tries again, and if it succeeds, what it adds to all the rest takes its place.
@@ -22,14 +24,16 @@ After a crash there are leftovers in tmp, which `Store.sweep` removes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from envsync import replace
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 from envsync.cache.store import Store
 
-FORMAT = 2
+FORMAT = 3
 CACHE = "__pycache__"
 SUFFIX = ".py"
 _SCHEMES = frozenset({"purelib", "platlib"})
@@ -45,7 +49,7 @@ class Compiled(NamedTuple):
     """The wheel's, for messages."""
     tag: str
     mtime: int
-    """Of every file, in seconds since the epoch: the wheel's."""
+    """Of every file, in seconds since the epoch: that of the wheel's entry."""
     directories: tuple[Directory, ...]
     """Every file but the manifest; each path ends in `__pycache__`."""
     record: Rows
@@ -91,20 +95,27 @@ class Shelf:
         self.store = store
         self.tag = tag
 
-    def path(self, sha256: str) -> str:
-        """Return the directory of a wheel's bytecode, which need not exist."""
-        return self._find(sha256)[0]
+    def path(self, sha256: str, mtime: int | None = None) -> str:
+        """Return the directory of a wheel's bytecode, which need not exist. The mtime is as for `get`."""
+        return self._find(sha256, mtime)[0]
 
-    def get(self, sha256: str) -> Compiled | None:
-        """Read the manifest of a wheel's bytecode; None if there is none that can be used."""
-        return self._find(sha256)[1]
+    def get(self, sha256: str, mtime: int | None = None) -> Compiled | None:
+        """Read the manifest of a wheel's bytecode; None if there is none that can be used.
 
-    def _find(self, sha256: str) -> tuple[str, Compiled | None]:
+        :param mtime: that the wheel's entry has; None: whatever it has
+        """
+        return self._find(sha256, mtime)[1]
+
+    def _find(self, sha256: str, mtime: int | None) -> tuple[str, Compiled | None]:
         """Find the most complete bytecode of a wheel."""
         below = self._get_below(sha256)
+        if below is not None and mtime not in (None, below.mtime):
+            below = None
         if below is not None and not below.died:
             return self._place_below(sha256), below
         compiled = self._get(self._place(sha256), sha256)
+        if compiled is not None and mtime not in (None, compiled.mtime):
+            compiled = None
         if below is not None and (compiled is None or len(compiled.died) >= len(below.died)):
             return self._place_below(sha256), below
         return self._place(sha256), compiled
@@ -137,7 +148,7 @@ class Shelf:
         found: dict[str, Compiled] = {}
         missing: list[Manifest] = []
         for manifest in manifests:
-            compiled = self.get(manifest.sha256)
+            compiled = self.get(manifest.sha256, manifest.mtime)
             if compiled is not None and not (again and compiled.died):
                 found[manifest.sha256] = compiled
             elif next(sources(manifest), None) is not None:
@@ -154,6 +165,8 @@ class Shelf:
 
         data = dump(compiled)
         replace.write(f"{directory}/{NAME}", data, mode=0o444)
+        with suppress(OSError):  # CIFS: the mount says the modes of all files
+            os.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
         self.store.written = True
         sha256 = compiled.sha256
         found = publish(self.store, directory, self._place(sha256), lambda: self._as_good(compiled))
@@ -161,7 +174,7 @@ class Shelf:
 
     def _as_good(self, compiled: Compiled) -> Compiled | None:
         """Return what is there, if it lacks no more than that."""
-        theirs = self.get(compiled.sha256)
+        theirs = self.get(compiled.sha256, compiled.mtime)
         return theirs if theirs is not None and len(theirs.died) <= len(compiled.died) else None
 
     def discard(self, sha256: str) -> None:

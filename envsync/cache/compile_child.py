@@ -24,6 +24,7 @@ import json
 import os
 import struct
 import sys
+import time
 from importlib.machinery import SourceFileLoader
 from importlib.util import MAGIC_NUMBER
 from marshal import dumps
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Do what is asked until there is nothing more."""
     gc.disable()  # code objects have no cycles
+    os.umask(0)  # what is written may be read by everybody: who gets at it is said by directories
     _say([sys.implementation.cache_tag, MAGIC_NUMBER.hex()])
     for line in sys.stdin:
         sources, target, shown, mtime, names = json.loads(line)
@@ -80,7 +82,7 @@ def _write(path: str, content: bytes, mtime: int) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.utime(descriptor, (mtime, mtime))
+        os.utime(descriptor, (time.time(), mtime))  # when it is read is nobody's to set back
     finally:
         os.close(descriptor)
 

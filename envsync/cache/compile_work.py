@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -99,12 +100,14 @@ class Work:
         """Copy what there is, if it is what was compiled; else everything is compiled anew."""
         if self.before is None:
             return
-        place = self.shelf.path(self.manifest.sha256)
+        place = self.shelf.path(self.manifest.sha256, self.manifest.mtime)
         try:
             for scheme, path, files in self.before.directories:
                 os.makedirs(f"{self.workspace}/{scheme}/{path}")
                 for name, *_ in files:
-                    shutil.copy2(f"{place}/{scheme}/{path}/{name}", f"{self.workspace}/{scheme}/{path}/{name}")
+                    copy = f"{self.workspace}/{scheme}/{path}/{name}"
+                    shutil.copy(f"{place}/{scheme}/{path}/{name}", copy)
+                    os.utime(copy, ns=(time.time_ns(), self.before.mtime * 1_000_000_000))
         except OSError:
             pass  # it is being removed, say; if the disk is full, that shows itself next
         if next(spoiled(self.workspace, self.before), None) is not None:

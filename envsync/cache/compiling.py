@@ -207,7 +207,7 @@ class _Session:
         for _ in range(len(self.wheels)):
             manifest = self.wheels.popleft()
             lock, is_free = self._lock(manifest)
-            compiled = self.shelf.get(manifest.sha256)
+            compiled = self.shelf.get(manifest.sha256, manifest.mtime)
             is_new = compiled is not None and (not compiled.died or (is_free and manifest.sha256 in self.awaited))
             if compiled is not None and is_new:  # somebody has done it in the meantime
                 if lock is not None:

@@ -14,8 +14,9 @@ from envsync.cache.manifest import NAME, load
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
 WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
-NO_CONTENT = frozenset({"locks", "users"})
-"""What is no content: locks, and who links what (`envsync.cache.users`)."""
+NO_CONTENT = frozenset({"locks", "names", "users"})
+"""What is no content: locks, which seconds are taken (`envsync.cache.seconds`), and who links what
+(`envsync.cache.users`)."""
 
 
 class Item(NamedTuple):

@@ -18,8 +18,10 @@ whole (`unrecorded`). One that has names which some filesystems do not tell apar
 The file has three lines: all of that but the RECORD lines, which few syncs need and which are most of it; a checksum
 of the first line, which has one of the third; and those RECORD lines.
 
-All files of an entry are read-only and carry one modification time derived from the wheel's hash. CPython takes
-bytecode for valid if the source's mtime and size match (PEP 552), so two versions of a file must never share both.
+All files of an entry can be read by everybody and written by nobody (0444 and 0555), whatever the umask was, and have
+one modification time, in whole seconds, that is recent and that no other entry of the same project has
+(`envsync.cache.seconds`). CPython takes bytecode for valid if the source's mtime and size match (PEP 552), so two
+versions of a file must never share both.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ class Manifest(NamedTuple):
     dist_info: str
     """The name of the .dist-info directory, below the root scheme."""
     mtime: int
-    """Of every file of the entry, in seconds since the epoch."""
+    """Of every file of the entry, in seconds since the epoch; 0 where times could not be set: then each has its own."""
     directories: tuple[Directory, ...]
     """Every file of the entry but manifest.json. Files listed in `rewrite` are here, too."""
     scripts: tuple[Script, ...]
@@ -127,11 +129,6 @@ class Manifest(NamedTuple):
     """What else was odd about the wheel."""
     twins: tuple[tuple[str, str], ...] = ()
     """Files or directories, by final scheme and path, that are one where case or Unicode form does not count."""
-
-
-def mtime_of(sha256: str) -> int:
-    """Derive the modification time of a wheel's files from its hash: whole seconds between 2000 and 2020."""
-    return 946_684_800 + int(sha256[:16], 16) % 631_152_000
 
 
 def dump(manifest: Manifest) -> bytes:

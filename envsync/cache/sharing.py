@@ -4,6 +4,9 @@ What is made below such a directory gets its group (inode(7)), but its permissio
 it: with 022 nobody else could add or remove an entry, with 077 not even read one. So what envsync makes in it gets
 the group's bits that the cache directory itself has, as git does with `core.sharedRepository`. Files that nobody may
 write stay so.
+
+Files of entries and of their bytecode may be read by everybody, whatever the umask: they are linked into environments
+of syncs that have another one. Who may get at them is said by the directories that they are in.
 """
 
 from __future__ import annotations
@@ -16,6 +19,24 @@ from envsync import replace
 from envsync.errors import FilesystemError
 
 GROUP = stat.S_IRWXG
+
+
+def read_umask() -> int:
+    """Return this process's umask.
+
+    umask(2) can only be asked by setting it, for all threads at once: one that asks at the same moment may set the
+    wrong one for good. Linux tells it without (proc(5)).
+    """
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass  # not Linux, or no /proc
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 def bits(root: str) -> int:

@@ -3,6 +3,7 @@
     <root>/CACHEDIR.TAG
     <root>/v1/wheels/<sha256>/   an entry (see `manifest`): made in tmp, renamed here whole, never changed again
     <root>/v1/tmp/               unpacks and downloads in progress, poisoned entries on their way out
+    <root>/v1/names/<project>/   the seconds that its entries have for their files (see `seconds`)
     <root>/v1/locks/             one lock per wheel; none of them is needed for safety
 
 Invariants:
@@ -263,10 +264,19 @@ class Store:
                 wheelfile.check_vouched(manifest, artifact, hashes)
                 return manifest
             with self._staged() as directory:
+                from envsync.cache import seconds
                 from envsync.cache.unpack import unpack
 
                 hint = None if wheelfile.vouches(artifact, hashes) else wheelfile.how_to_vouch(artifact)
-                manifest = unpack(descriptor, artifact.filename, sha256, directory, hint, checkpoint=checkpoint)
+                manifest = unpack(
+                    descriptor,
+                    artifact.filename,
+                    sha256,
+                    directory,
+                    hint,
+                    second_for=lambda name: seconds.take(self.root, name, sha256),
+                    checkpoint=checkpoint,
+                )
                 wheelfile.check_identity(manifest, artifact)
                 if wheelfile.state(wheelfile.status_of(descriptor, wheel)) != wheelfile.state(before):
                     raise WheelError(artifact.filename, f"`{wheel}` changed while it was read")

@@ -9,8 +9,9 @@ What RECORD omits, or has no good hash for, is taken only where the lock file ha
 vouches for every byte of it; the manifest says so. What pip and uv take besides, and what is taken here, is in
 docs/wheels.md.
 
-Each file costs four system calls besides the reading: open, write, utimensat, close. Inflating, hashing and
-writing release the interpreter's lock, so that two wheels are unpacked at once by two threads.
+Each file costs four system calls besides the reading: open, write, utimensat, close; under a umask that keeps others
+from reading, fchmod, too. Inflating, hashing and writing release the interpreter's lock, so that two wheels are
+unpacked at once by two threads.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from envsync.cache import record, twins
+from envsync.cache import record, seconds, sharing, twins
 from envsync.cache.archive import Archive, Member, printable
 from envsync.cache.deflate import crc32
 from envsync.cache.layout import Layout, Place, lay_out
-from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load, mtime_of
+from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load
 from envsync.errors import FilesystemError, WheelError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -51,6 +53,7 @@ def unpack(
     directory: str,
     how_to_vouch: str | None = "",
     *,
+    second_for: Callable[[str], int],
     checkpoint: Callable[[], object] = lambda: None,
 ) -> Manifest:
     """Unpack a wheel into an empty directory, manifest.json last.
@@ -60,12 +63,13 @@ def unpack(
     :param sha256: the hash of all its bytes, already checked
     :param directory: where to; what is in it after an error is of no use
     :param how_to_vouch: the hint for a wheel whose RECORD does not vouch for all its files; None if the lock file does
+    :param second_for: given the normalized name of the project, takes the mtime of all files (`envsync.cache.seconds`)
     :param checkpoint: called between files; whatever it raises ends the work
     :raises WheelError: the wheel is not what it says it is, or says what must not be
     :raises FilesystemError: it cannot be read, or the directory cannot be written
     """
     try:
-        return _unpack(descriptor, wheel, sha256, directory, how_to_vouch, checkpoint)
+        return _unpack(descriptor, wheel, sha256, directory, how_to_vouch, second_for, checkpoint)
     except WheelError as error:
         error.hint = error.hint or how_to_replace(wheel)
         raise
@@ -87,6 +91,7 @@ def _unpack(  # noqa: PLR0917
     sha256: str,
     directory: str,
     how_to_vouch: str | None,
+    second_for: Callable[[str], int],
     checkpoint: Callable[[], object],
 ) -> Manifest:
     archive = Archive(descriptor, wheel)
@@ -99,7 +104,7 @@ def _unpack(  # noqa: PLR0917
     texts = _metadata(archive, identity, expected)
     layout = lay_out(wheel, archive.members.values(), identity.dist_info, identity.data, texts)
     twins.refuse(wheel, layout.twins, directory, "name a cache directory on another filesystem with --cache-dir DIR")
-    writer = _Writer(archive, expected, directory, mtime_of(sha256))
+    writer = _Writer(archive, expected, directory, second_for(identity.name))
     writer.make_directories(layout.places)
     written = [writer.write(place, checkpoint) for place in layout.places]
     writer.check_unused(layout.places, checkpoint)
@@ -300,7 +305,8 @@ class _Writer:
         self._archive = archive
         self._expected = expected
         self._directory = directory
-        self._mtime = mtime
+        self.mtime = mtime
+        self._is_masked = bool(sharing.read_umask() & 0o555)
 
     def make_directories(self, places: Iterable[Place]) -> None:
         needed: set[str] = set()
@@ -326,7 +332,8 @@ class _Writer:
         rewrite = False
         path = f"{self._directory}/{place.scheme}/{place.path}"
         try:
-            descriptor = os.open(path, _CREATE, 0o555 if place.executable else 0o444)
+            mode = 0o555 if place.executable else 0o444
+            descriptor = os.open(path, _CREATE, mode)
             try:
                 for piece in pieces:
                     hasher.update(piece)
@@ -337,7 +344,7 @@ class _Writer:
                     size += len(piece)
                     crc = crc32(piece, crc)
                     _write_all(descriptor, piece)
-                os.utime(descriptor, (self._mtime, self._mtime))
+                self._finish(descriptor, mode)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -381,11 +388,31 @@ class _Writer:
             descriptor = os.open(path, _CREATE, 0o444)
             try:
                 _write_all(descriptor, data)
-                os.utime(descriptor, (self._mtime, self._mtime))
+                self._finish(descriptor, 0o444)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise FilesystemError("write", path, error) from error
+
+    def _finish(self, descriptor: int, mode: int) -> None:
+        """Give a file its mode and its time. Where times cannot be set, the entry goes without."""
+        if self._is_masked:
+            with suppress(OSError):  # CIFS: the mount says the modes of all files
+                os.chmod(descriptor, mode)
+        if self.mtime and not seconds.stamp(descriptor, self.mtime):
+            self.mtime = seconds.TIMELESS
+
+    def check_times(self, path: str) -> None:
+        """Look whether times were kept: some filesystems take them and keep their own.
+
+        :param path: a file that was written
+        """
+        path = f"{self._directory}/{path}"
+        try:
+            if self.mtime and os.stat(path).st_mtime_ns != self.mtime * 1_000_000_000:
+                self.mtime = seconds.TIMELESS
+        except OSError as error:
+            raise FilesystemError("look at", path, error) from error
 
     def _verifier(self, member: Member) -> hashlib._Hash | None:
         """Return a hash to compare with RECORD's, if that is not the one that is computed anyway."""
@@ -423,6 +450,8 @@ def _conclude(  # noqa: PLR0917
         text = _joined([*lines[layout.root], (own, record.own_line(own))]).encode()
         writer.write_bytes(f"{layout.root}/{own}", text)
         files[layout.root, identity.dist_info].append((record.NAME, len(text), False))
+    if written:
+        writer.check_times(f"{written[0].place.scheme}/{written[0].place.path}")
     manifest = Manifest(
         name=identity.name,
         version=identity.version,
@@ -430,7 +459,7 @@ def _conclude(  # noqa: PLR0917
         sha256=sha256,
         root=layout.root,
         dist_info=identity.dist_info,
-        mtime=mtime_of(sha256),
+        mtime=writer.mtime,
         directories=tuple(
             Directory(scheme, path, tuple(sorted(entries))) for (scheme, path), entries in sorted(files.items())
         ),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from envsync import __version__, replace
 from envsync.cache.bytecode import Compiled, Shelf
+from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
 from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.goal import Goal, Seeker
@@ -31,7 +32,6 @@ from envsync.request import Request
 from envsync.stamp import checksum
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.transaction.linking import read_umask
 from envsync.transaction.poisoned import PoisonedError, find_poisoned
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class Reconciler:
             manifest, other = self.seeker.manifests[item.name], compiled.get(item.origin.sha256)
             found.append(find_poisoned(self.store.path(manifest.sha256), manifest))
             if other is not None:
-                found.append(find_poisoned(Shelf(self.store, other.tag).path(other.sha256), other))
+                found.append(find_poisoned(Shelf(self.store, other.tag).path(other.sha256, other.mtime), other))
         for one in found:
             if one is not None:
                 (bytecode if one.bytecode else wheels).setdefault(one.sha256, one)

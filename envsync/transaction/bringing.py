@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
@@ -34,7 +35,7 @@ def clone_as_usual(  # noqa: PLR0917
         copy = os.open(name, _CREATE, mode, dir_fd=destination)
         try:
             linkmodes.clone(original, copy)
-            os.utime(copy, ns=(mtime_ns, mtime_ns))  # last, and nothing was written that could change it later
+            os.utime(copy, ns=(time.time_ns(), mtime_ns))  # last, and nothing was written that could change it later
         except BaseException:
             os.unlink(name, dir_fd=destination)
             raise
@@ -82,7 +83,7 @@ class File(NamedTuple):
                 os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
 
     def fill(self, umask: int, *, clone: bool, undecided: bool) -> bool:
-        """Make it a file of its own. Returns False if it was there already.
+        """Make it a file of its own, but for its time. Returns False if it was there already.
 
         :param undecided: files may yet turn out to be linked here: of what is there already, only a link will do
         :raises OSError: what cloning was refused with; nothing is there
@@ -106,11 +107,18 @@ class File(NamedTuple):
                 os.close(destination)
         finally:
             os.close(source)
-        try:  # last, for it says that the file is whole; and after close(2), with which some filesystems still set it
-            os.utime(self.name, ns=(self.mtime_ns, self.mtime_ns), dir_fd=self.destination, follow_symlinks=False)
-        except OSError as error:
-            raise FilesystemError("write", self.path, error) from error
         return True
+
+    def set_time(self) -> None:
+        """Give a file of its own its mtime.
+
+        Last, for that says that the file is whole; and after close(2), with which some filesystems still set it. Its
+        atime stays the present: that is never set back.
+
+        :raises OSError: what utimensat(2) says
+        """
+        times = (time.time_ns(), self.mtime_ns)
+        os.utime(self.name, ns=times, dir_fd=self.destination, follow_symlinks=False)
 
     def _create(self, mode: int, umask: int, *, undecided: bool) -> int | None:
         """Create the empty file; None if it is there and whole."""
@@ -153,6 +161,8 @@ class File(NamedTuple):
 
     def _is_whole(self, mode: int) -> bool:
         """Tell whether it was finished: its time is set last."""
+        if not self.mtime_ns:
+            return False  # that of the cache's file is unknown
         status = os.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
         return status.st_nlink == 1 and (status.st_mode, status.st_size, status.st_mtime_ns) == (
             stat.S_IFREG | mode,

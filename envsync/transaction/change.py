@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import posixpath
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from envsync.cache.bytecode import Compiled
@@ -21,6 +23,7 @@ from envsync.progress import Report
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.linkmodes import Said
 from envsync.transaction.parts import entries_of, parts
+from envsync.transaction.poisoned import rows_of
 from envsync.transaction.sharing import allot
 from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, covers, decide, tree
@@ -181,6 +184,33 @@ def files_of_manifest(layout: Layout, manifest: Manifest) -> list[tuple[str, int
     return files
 
 
+def _is_same_wheel(item: Item, ledger: Ledger) -> bool:
+    before = ledger.entries.get(item.wanted.name)
+    return before is not None and before.origin.sha256 == item.wanted.origin.sha256
+
+
+class _Rows:
+    """The hashes of a wheel's files, read when the first of them is asked for."""
+
+    def __init__(self, layout: Layout, manifest: Manifest) -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self.known: set[tuple[str, str]] | None = None
+
+    def has(self, path: str, hash_: str) -> bool:
+        """Tell whether the wheel has a file of that very content there."""
+        if not hash_:
+            return False
+        if self.known is None:
+            import csv
+
+            self.known = set()
+            for scheme, text in rows_of(self.manifest):
+                base = self.layout.directory(scheme, self.manifest.name)
+                self.known.update((posixpath.join(base, row[0]), row[1]) for row in csv.reader(text.splitlines()))
+        return (path, hash_) in self.known
+
+
 class Changer(NamedTuple):
     """What it takes to prepare a change.
 
@@ -222,6 +252,12 @@ class Changer(NamedTuple):
             for wanted in plan.install
         ]
         allotment = allot(items, self.layout, owned.kept)
+        replaced = owned.removed.keys() | allotment.give_way
+        staging = [
+            # What is installed anew has the same sources, or damaged ones, whose time was kept by whoever wrote them.
+            item if _is_same_wheel(item, ledger) else item._replace(later=self._later(item, replaced, owned.removed))
+            for item in allotment.items
+        ]
         root = f"{self.environment.path}/{self.workspace}/new"
         try:
             os.makedirs(root, exist_ok=True)
@@ -239,13 +275,36 @@ class Changer(NamedTuple):
             return covers(self.listing, gone, path, protected=self._protected(), whole=dist_infos)
 
         stager = Stager(self.env, self.layout, self.store, root, self.link_mode, owned.kept, is_free)
-        staged = stager.stage(allotment.items, report)
+        staged = stager.stage(staging, report)
 
         def decide_steps() -> Journal:
             return self._decide(gone, dist_infos, staged)
 
         new = self._ledger(plan, items, staged, ledger)
         return Change(decide_steps(), new, allotment.differing, staged.said, decide_steps)
+
+    def _later(self, item: Item, replaced: Collection[str], hashes: Mapping[str, str]) -> frozenset[str]:
+        """Name the sources of a distribution that replace other ones of the same size and second.
+
+        Within one store and project there are none (`envsync.cache.seconds`), but what is there may come from another
+        cache, or belong to another project. Bytecode that was compiled of it would be valid for what comes: where
+        PYTHONPYCACHEPREFIX says, it is out of our reach.
+
+        :param replaced: paths that go
+        :param hashes: of what goes, as far as they are known
+        """
+        found = []
+        own = _Rows(self.layout, item.manifest)
+        for scheme, below, files in item.manifest.directories if replaced else ():
+            base = posixpath.join(self.layout.directory(scheme, item.manifest.name), below)
+            for name, size, _ in files:
+                path = posixpath.join(base, name)
+                if name.endswith(".py") and path in replaced and not own.has(path, hashes.get(path, "")):
+                    with suppress(OSError):  # then there is nothing to be replaced
+                        status = os.stat(f"{self.environment.path}/{path}")
+                        if (status.st_size, int(status.st_mtime)) == (size, item.manifest.mtime):
+                            found.append(path)
+        return frozenset(found)
 
     def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
         decision = decide(

@@ -1,7 +1,11 @@
 """Bring files from the store into the stage, by clones, hard links or copies (`envsync.transaction.linkmodes`).
 
 Before a file is brought, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
-found out (`PoisonedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale.
+found out (`PoisonedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale. None
+sets an atime back, and a file that is linked and was not read for a day gets one of now: scratch filesystems are purged
+by that. A hard link serves if it allows at least what the umask would; clones and copies follow the umask.
+
+Where times cannot be set, files come without, and that is told (`Said.timeless`).
 
 Two workers, each with whole top-level entries, for two in one directory would only wait for its lock. The second is
 a child process where nothing speaks against a fork, since the GIL costs two threads an eighth of their time; else a
@@ -13,10 +17,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from envsync import forking
+from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Directory, Manifest
 from envsync.errors import FilesystemError
@@ -65,6 +71,10 @@ class Linker:
     def __init__(self, mode: str, *, umask: int) -> None:
         self.mode = mode
         self.umask = umask
+        self.readable, self.executable = 0o444 & ~umask, 0o555 & ~umask
+        """What a hard link has to allow, as a copy would."""
+        self.stale = time.time_ns() - seconds.DAY_NS
+        """What was not read since then looks new from now on."""
         self.said = Said((), ())
         """What is worth knowing of how the files came, once `run` has returned."""
         self.lock = threading.Lock()
@@ -158,7 +168,9 @@ class Linker:
         finally:
             os.close(source)
 
-    def _bring(self, job: Job, directory: Directory, source: int, destination: int) -> None:
+    def _bring(  # noqa: PLR0912  # one loop for what most of the time of a sync goes into
+        self, job: Job, directory: Directory, source: int, destination: int
+    ) -> None:
         """Bring the files of one directory, which exists.
 
         :param source: a descriptor of the job's source. Names relative to it are resolved faster than a descriptor of
@@ -167,6 +179,8 @@ class Linker:
         """
         look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
+        if not mtime_ns:
+            self.ways.without_times(f"`{job.source}` has none")
         above = (job.source, job.destination)
         prefix = f"{directory.path}/" if directory.path else ""
         ways: tuple[str, ...] = ()
@@ -174,7 +188,7 @@ class Linker:
         linking = cloning = linked = False
         for base, size, executable in directory.files:
             name = prefix + base
-            if cloning:
+            if cloning and mtime_ns:
                 mode = 0o777 if executable else 0o666
                 if clone_as_usual(name, size, mtime_ns, mode, device, owner, source, destination):
                     continue
@@ -182,15 +196,18 @@ class Linker:
                 status = look(name, dir_fd=source, follow_symlinks=False)
             except OSError as error:
                 raise PoisonedError(job.manifest, f"{above[0]}/{name}", error.strerror) from error
-            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+            if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
                 raise PoisonedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
                 ways, owner, device = self.ways.of(status), status.st_uid, status.st_dev
                 linking, cloning = ways[0] == HARDLINK, ways[0] == CLONE
-            if linking:
+            lacking = ~status.st_mode & (self.executable if executable else self.readable)
+            if linking and not lacking:
                 try:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
                     linked = True
+                    if status.st_atime_ns < self.stale:
+                        seconds.freshen(name, status, source)
                     continue
                 except FileExistsError:
                     # A child that failed has done it, or a leader that died.
@@ -199,7 +216,10 @@ class Linker:
                 except OSError:
                     pass  # what it is, shows itself again below
             file = File(above, mtime_ns, name, size, executable, source, destination)
-            if not self._bring_in_some_way(file, status, ways):
+            if lacking and HARDLINK in ways:
+                self.ways.cannot_read(file.origin)
+                self._bring_in_some_way(file, status, tuple(way for way in ways if way != HARDLINK))
+            elif not self._bring_in_some_way(file, status, ways):
                 owner = -1  # there may be fewer ways from now on
         if linked:
             self.ways.used(HARDLINK)
@@ -214,6 +234,7 @@ class Linker:
                     undecided = HARDLINK in ways and not self.ways.has_used(CLONE)
                     if not file.fill(self.umask, clone=way == CLONE, undecided=undecided):
                         break  # as a leader that died has left it
+                    self._set_time(file)
             except OSError as error:
                 if way == COPY or not self.ways.refused(status, way, error, file.origin):
                     raise FilesystemError("link" if way == HARDLINK else way, file.path, error) from error
@@ -221,6 +242,17 @@ class Linker:
                 self.ways.used(way)
                 break
         return way == ways[0]
+
+    def _set_time(self, file: File) -> None:
+        """Give a copy the time of the cache's file, where that can be done."""
+        if not file.mtime_ns or self.ways.timeless:
+            return
+        try:
+            file.set_time()
+        except OSError as error:
+            if error.errno not in seconds.REFUSALS:
+                raise FilesystemError("write", file.path, error) from error
+            self.ways.without_times(f"{error.strerror} (`{file.path}`)")
 
 
 class _Heard:
@@ -255,24 +287,6 @@ _LINE_BYTES = 2048
 
 def _size(group: list[AnyJob]) -> int:
     return sum(job.total for job in group)
-
-
-def read_umask() -> int:
-    """Return this process's umask.
-
-    umask(2) can only be asked by setting it, for all threads at once: one that asks at the same moment may set the
-    wrong one for good. Linux tells it without (proc(5)).
-    """
-    try:
-        with open("/proc/self/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass  # not Linux, or no /proc
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask
 
 
 def make_directory(path: str, below: int | None = None, prefix: str = "") -> None:

@@ -21,12 +21,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
 WHOLE = "whole"
 """A symbolic link to a directory of the store (`envsync.transaction.whole`)."""
+NO_TIMES = "no times"
 SYMLINK = "symlink"
 """The mode in which there are such links."""
 MODES = {
@@ -71,6 +72,8 @@ class Ways:
         self.user = os.geteuid()
         self._orders: dict[Kind, tuple[str, ...]] = {}
         self._told: set[str] = set()
+        self.timeless = False
+        """Times cannot be set where the files come."""
 
     def of(self, status: os.stat_result) -> tuple[str, ...]:
         """Return the ways to try for a file of the store, the best first; the last is always to copy."""
@@ -93,6 +96,11 @@ class Ways:
             return False
         return True
 
+    def without_times(self, reason: str) -> None:
+        """Take note that files come without the times of the cache's."""
+        self.timeless = True
+        self._tell_once(NO_TIMES, reason)
+
     def used(self, way: str) -> None:
         """Take note that a way worked."""
         if way not in self._told:
@@ -101,6 +109,10 @@ class Ways:
     def has_used(self, way: str) -> bool:
         """Tell whether a way has worked in this process."""
         return way in self._told
+
+    def cannot_read(self, path: str) -> None:
+        """Take note that a hard link would keep people from reading whom the umask lets."""
+        self._tell_once("some hardlink", f"not everybody may read the cached file who may read others (`{path}`)")
 
     def _without(self, kind: Kind, way: str, reason: str) -> tuple[str, ...]:
         order = self._orders[kind] = tuple(other for other in self._orders[kind] if other != way)
@@ -120,6 +132,8 @@ class Said(NamedTuple):
     """For everybody: they came in another way than was asked for, or in the most expensive one."""
     details: tuple[str, ...]
     """For those who ask."""
+    timeless: bool = False
+    """Files came without the times that bytecode needs: these cannot be set here, or in the cache."""
 
 
 _DONE = {CLONE: "cloned", HARDLINK: "linked", COPY: "copied"}
@@ -134,6 +148,14 @@ def conclude(mode: str, told: list[str]) -> Said:
     for line in told:
         key, _, reason = line.partition("\t")
         facts.setdefault(key, reason)
+    said = _conclude_ways(mode, facts)
+    if NO_TIMES not in facts:
+        return said
+    note = f"the times of files cannot be set here, so that they come without bytecode: {facts[NO_TIMES]}"
+    return Said((*said.notes, note), said.details, timeless=True)
+
+
+def _conclude_ways(mode: str, facts: Mapping[str, str]) -> Said:
     wanted = MODES[mode]
     used = [way for way in wanted if way in facts]
     details = tuple(f"files were {_DONE[way]} from the cache" for way in used)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import replace
@@ -37,7 +38,7 @@ class Pattern(NamedTuple):
     """Parents first."""
     links: dict[str, str]
     files: dict[str, tuple[int, str]]
-    """Name → permissions and content."""
+    """Name → permissions, of which only whether it can be executed counts, and content."""
 
     def render(self, path: str) -> None:
         """Make the skeleton in a directory that exists.
@@ -49,7 +50,8 @@ class Pattern(NamedTuple):
                 os.makedirs(f"{path}/{name}", exist_ok=True)
             for name, target in self.links.items():
                 os.symlink(target, f"{path}/{name}")
-            for name, (mode, text) in self.files.items():
+            for name, (kept, text) in self.files.items():
+                mode = 0o777 if kept & stat.S_IXUSR else 0o666  # the pattern was made under another umask
                 content = text.replace(_ENV, path).replace(_PROMPT, os.path.basename(path))
                 fd = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
                 with open(fd, "w", encoding="utf-8", newline="") as file:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import NAME, Manifest
 from envsync.errors import EnvsyncError, FilesystemError
@@ -55,24 +57,34 @@ def rows_of(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def compare(
-    manifest: Manifest | Compiled, above: str, prefix: str, files: Sequence[Sequence[Any]], *, top: int | None = None
+    manifest: Manifest | Compiled,
+    above: str,
+    prefix: str,
+    files: Sequence[Sequence[Any]],
+    *,
+    top: int | None = None,
+    linking: bool = False,
 ) -> None:
     """Compare size and mtime of the files of one directory with the manifest.
 
     :param above: where the prefix is below, with a slash, for messages
     :param prefix: what stands before each name, with a slash, relative to `top`
     :param top: a descriptor of a directory; without it the prefix is absolute
+    :param linking: the files are about to be linked: those that were not read for a day get an atime of now
     :raises PoisonedError: one is not what was put there
     """
     look = os.stat
+    stale = time.time_ns() - seconds.DAY_NS if linking else 0
     mtime_ns = manifest.mtime * 1_000_000_000
     name = ""
     try:
         for base, size, _ in files:
             name = prefix + base
             status = look(name, dir_fd=top, follow_symlinks=False)
-            if status.st_size != size or status.st_mtime_ns != mtime_ns:
+            if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
                 raise PoisonedError(manifest, f"{above}{name}", CHANGED)
+            if status.st_atime_ns < stale:
+                seconds.freshen(name, status, top)
     except OSError as error:
         raise PoisonedError(manifest, f"{above}{name}", error.strerror) from error
 

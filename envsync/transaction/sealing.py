@@ -21,7 +21,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from envsync.cache.manifest import Manifest
@@ -47,10 +49,15 @@ class WholeJob(NamedTuple):
         return sum(len(files) for _, files in self.directories)
 
 
-def can_seal(path: str) -> bool:
-    """Tell whether a directory of the store is sealed or can be, and is one's own or root's."""
+def can_seal(path: str, umask: int) -> bool:
+    """Tell whether a directory of the store is sealed or can be, and is one's own or root's.
+
+    It also has to let in whom the umask would let into a directory of the environment's own.
+    """
     try:
         status = os.lstat(path)
+        if 0o555 & ~umask & ~status.st_mode:
+            return False
         if status.st_uid not in (0, os.geteuid()):
             return False  # its owner could change at any time what runs here (`envsync.transaction.linkmodes`)
         if not status.st_mode & _WRITABLE or _is_read_only(path):
@@ -109,7 +116,7 @@ def _is_sealed(job: WholeJob, top: int, path: str, files: Sequence[Sequence[Any]
     :returns: False if it is not sealed yet, or something was added or removed
     :raises PoisonedError: it is no directory, or a file is not what was put there
     """
-    compare(job.manifest, f"{job.source}/", f"{path}/" if path else "", files, top=top)
+    compare(job.manifest, f"{job.source}/", f"{path}/" if path else "", files, top=top, linking=True)
     try:
         status = os.stat(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
     except OSError as error:
@@ -160,7 +167,9 @@ def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[
                 os.close(os.open(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd))
             except FileExistsError:
                 pass  # somebody else seals it, too
-        os.utime(fd, (job.manifest.mtime, job.manifest.mtime))
+        if job.manifest.mtime:
+            with suppress(OSError):  # then all names are compared at every linking
+                os.utime(fd, (time.time(), job.manifest.mtime))
         os.chmod(fd, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
     except OSError as error:
         if error.errno == errno.EROFS:

@@ -10,19 +10,24 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from envsync import replace
+from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled, Shelf, source_of
 from envsync.cache.manifest import Manifest
+from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed import Layout
 from envsync.plan import Wanted
 from envsync.progress import Report, quiet
 from envsync.transaction import scripts, sealing
-from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory, read_umask
+from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory
 from envsync.transaction.linkmodes import SYMLINK, Said
 from envsync.transaction.parts import Part, parts, place_of
 from envsync.transaction.poisoned import PoisonedError, cannot_open, rows_of
@@ -30,6 +35,8 @@ from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
 from envsync.transaction.whole import Whole, choose
 
+GUARD = "REQUESTED"
+"""The file of each .dist-info that is made for the environment so that a stamp may name it: empty, and never read."""
 RESERVED = frozenset({".envsync"})
 """Names in the environment and in site-packages that are envsync's own."""
 RESERVED_AT_THE_TOP = RESERVED | {".lock"}
@@ -48,6 +55,17 @@ class Item(NamedTuple):
     """The files of it that another one provides (`envsync.transaction.sharing`)."""
     compiled: Compiled | None = None
     """Its bytecode, if it is to have any."""
+    later: frozenset[str] = frozenset()
+    """Sources that replace others of equal size and second: leftover bytecode of those would fit them."""
+
+    @property
+    def has_guard(self) -> bool:
+        """Tell whether it has the file that a stamp may name (`envsync.transaction.stamping`)."""
+        return any(
+            directory.path == self.manifest.dist_info and any(name == GUARD for name, *_ in directory.files)
+            for directory in self.manifest.directories
+            if directory.scheme == self.manifest.root
+        )
 
 
 class Staged:
@@ -99,8 +117,11 @@ class Stager:
         self.link_mode = link_mode
         self.kept = kept
         self.is_free = is_free
-        self.linker = Linker(link_mode, umask=read_umask())
+        self.umask = read_umask()
+        self.linker = Linker(link_mode, umask=self.umask)
         self.staged = Staged()
+        self.entered: dict[str, bool] = {}
+        """Entry of the store → whether everybody may enter it whom the umask lets enter the environment."""
 
     def stage(self, items: Sequence[Item], report: Report = quiet) -> Staged:
         """Bring all files of the items into the stage.
@@ -143,7 +164,10 @@ class Stager:
         found: Iterable[Part] = item.parts
         if whole := self.staged.whole.get(item.wanted.name, ()):
             found = self._link_whole(whole, item, groups)
-        left_out = {*item.skip, *(f"{self.layout.scripts}/{name}" for name in manifest.rewrite)}
+        left_out = {*item.skip, *item.later, *(f"{self.layout.scripts}/{name}" for name in manifest.rewrite)}
+        requested = f"{self._dist_info(manifest)}/{GUARD}"
+        if item.has_guard:
+            left_out.add(requested)
         if not self._is_complete(item):
             left_out.add(f"{self._dist_info(manifest)}/RECORD")
         places = {place_of(self.layout, path) for path in left_out}
@@ -152,10 +176,16 @@ class Stager:
             if part.place in places:
                 part = _without(part, left_out)  # noqa: PLW2901
             self._bring(item, part, manifest, entry, groups)
+        if item.has_guard:
+            self.staged.tree.add(requested)
+            groups.setdefault(self._dist_info(manifest), []).append(
+                Making(lambda: self._make_guard(manifest, requested), 1)
+            )
+        self._plan_later(item, groups)
         if item.compiled is not None:
-            entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256)
+            entry = Shelf(self.store, item.compiled.tag).path(item.compiled.sha256, item.compiled.mtime)
             for part in parts(self.layout, manifest.name, item.compiled):
-                left = _without(part, left_out, item.compiled.tag) if item.skip else part
+                left = _without(part, left_out, item.compiled.tag) if item.skip or item.later else part
                 self._bring(item, left, item.compiled, entry, groups)
         self._plan_generated(item, groups)
 
@@ -163,7 +193,14 @@ class Stager:
         reserved = whole.below.partition("/")[0] in RESERVED
         source = self._source(manifest, whole)
         passing = "/.envsync/" in source  # in a cache for this sync alone: what is linked must stay
-        return not reserved and not passing and self.is_free(whole.path) and sealing.can_seal(source)
+        return not reserved and not passing and self.is_free(whole.path) and self._can_seal(manifest, source)
+
+    def _can_seal(self, manifest: Manifest, source: str) -> bool:
+        entry = self.store.path(manifest.sha256)
+        if entry not in self.entered:
+            with suppress(OSError):  # what is wrong shows itself when it is linked
+                self.entered[entry] = not 0o555 & ~self.umask & ~os.stat(entry).st_mode
+        return self.entered.get(entry, True) and sealing.can_seal(source, self.umask)
 
     def _source(self, manifest: Manifest, whole: Whole) -> str:
         return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
@@ -268,7 +305,7 @@ class Stager:
     def _look_at_record(self, item: Item) -> tuple[int, int]:
         """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
         manifest = item.manifest
-        if self._is_complete(item):
+        if self._is_complete(item) and manifest.mtime and not self.linker.said.timeless:
             return _record_size(manifest), manifest.mtime * 1_000_000_000
         path = f"{self.root}/{self._dist_info(manifest)}/RECORD"
         try:
@@ -311,20 +348,99 @@ class Stager:
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
         full = f"{self.root}/{path}"
-        make_directory(f"{self.root}/{path.rpartition('/')[0]}")
         try:
-            # A link to the store's file of that name must not be written through.
-            try:
-                os.unlink(full)
-            except FileNotFoundError:
-                pass
-            fd = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            with open(fd, "wb", buffering=0) as file:
+            with open(self._create(full, mode), "wb", buffering=0) as file:
                 view = memoryview(content)
                 while view:
                     view = view[file.write(view) :]
         except OSError as error:
             raise FilesystemError("write", full, error) from error
+
+    def _create(self, full: str, mode: int) -> int:
+        """Make an empty file, and open it. What is there goes: a link to the store's must not be written through."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(full, flags, mode)
+        except FileNotFoundError:
+            make_directory(full.rpartition("/")[0])
+        except FileExistsError:
+            os.unlink(full)
+        return os.open(full, flags, mode)
+
+    def _make_guard(self, manifest: Manifest, path: str) -> None:
+        """Make the file that a stamp may name: as old as the oldest that is linked, or a purge would take it later.
+
+        What is linked has the entry's mtime, and was read or linked anew within a day.
+        """
+        full = f"{self.root}/{path}"
+        try:
+            fd = self._create(full, 0o666)
+            try:
+                if manifest.mtime and not self.linker.ways.timeless:
+                    seconds.age(fd, manifest.mtime)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise FilesystemError("write", full, error) from error
+
+    def _plan_later(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
+        """Have sources copied that get another second than the rest (`Item.later`), and their bytecode made to fit."""
+        if not item.later:
+            return
+        second = item.manifest.mtime + 1
+        entry, name = self.store.path(item.manifest.sha256), item.manifest.name
+        for source, path, executable in self._files(item.manifest, entry, name):
+            if path in item.later and path not in item.skip:
+                self._plan_copy(item, groups, source, path, partial(_as_it_is, second, executable=executable))
+        tag = item.compiled.tag if item.compiled is not None else ""
+        if item.compiled is not None:
+            entry = Shelf(self.store, tag).path(item.compiled.sha256, item.compiled.mtime)
+            for source, path, _ in self._files(item.compiled, entry, name):
+                if source_of(path, tag) in item.later and source_of(path, tag) not in item.skip:
+                    self._plan_copy(item, groups, source, path, partial(_made_to_fit, second))
+
+    def _files(self, has: Manifest | Compiled, entry: str, name: str) -> Iterator[tuple[str, str, bool]]:
+        """List files as (path in the store, path in the environment, executable)."""
+        for scheme, below, files in has.directories:
+            base = posixpath.join(self.layout.directory(scheme, name), below)
+            for file, _, executable in files:
+                yield posixpath.join(entry, scheme, below, file), posixpath.join(base, file), executable
+
+    def _plan_copy(
+        self, item: Item, groups: dict[str, list[AnyJob]], source: str, path: str, made: Callable[[bytes], Copy]
+    ) -> None:
+        def make() -> None:
+            try:
+                with open(source, "rb") as file:
+                    copy = made(file.read())
+            except OSError as error:
+                raise cannot_open(item.manifest, source, error) from error
+            self._write(path, copy.content, copy.mode)
+            try:
+                os.utime(f"{self.root}/{path}", ns=(time.time_ns(), copy.second * 1_000_000_000))
+            except OSError as error:
+                if error.errno not in seconds.REFUSALS:
+                    raise FilesystemError("write", f"{self.root}/{path}", error) from error
+
+        self.staged.tree.add(path)
+        groups.setdefault(place_of(self.layout, path), []).append(Making(make, _MAKING))
+
+
+class Copy(NamedTuple):
+    """A file that differs from the store's in its time."""
+
+    content: bytes
+    mode: int
+    second: int
+
+
+def _as_it_is(second: int, content: bytes, *, executable: bool) -> Copy:
+    return Copy(content, 0o777 if executable else 0o666, second)
+
+
+def _made_to_fit(second: int, content: bytes) -> Copy:
+    """Make bytecode fit a source of another time, which its header has in bytes 8 to 11 (PEP 552)."""
+    return Copy(content[:8] + (second & 0xFFFFFFFF).to_bytes(4, "little") + content[12:], 0o666, second)
 
 
 def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:

@@ -7,6 +7,7 @@ A directory of site-packages is linked whole if all in it comes from one scheme 
 - it is not a .dist-info, which has to be real: pip and importlib.metadata read it, and RECORD is made here;
 - there are no shared objects in it: they may find others by `$ORIGIN/../..`, in directories of other wheels, and the
   kernel takes `..` for the parent of where a link leads to;
+- no source in it has to get another time than the rest (`Item.later`);
 - it comes without bytecode, which would have to lie in it (`--compile-bytecode`);
 - nothing is in its place, or all that is goes.
 
@@ -118,10 +119,11 @@ def _is_real(item: Item, part: Part, directory: Directory) -> bool:
     for name, *_ in directory.files:
         if ".so" in name and _is_shared_object(name):
             return True
-    if not item.skip:
+    apart = item.skip | item.later
+    if not apart:
         return False
     path = posixpath.join(part.base, directory.path)
-    return any(f"{path}/{name}" in item.skip for name, *_ in directory.files)
+    return any(f"{path}/{name}" in apart for name, *_ in directory.files)
 
 
 def _highest(item: Item, part: Part, known: _Holders, fits: Fits) -> Iterator[Whole]:

@@ -16,19 +16,22 @@ import pytest
 
 from envsync.cache import manifest as manifests
 from envsync.cache.archive import PIECE
-from envsync.cache.manifest import Manifest, Script, mtime_of
+from envsync.cache.manifest import Manifest, Script
 from envsync.cache.unpack import unpack
 from envsync.errors import FilesystemError, WheelError
 from tests.wheels import build_wheel, member, patch_member, row, sha256_of, tamper, wheel_text
 
 INFO = "demo-1.0.dist-info"
+SECOND = 1_700_000_000
+"""That the files get."""
 
 
 def unpacked(path: str, directory: Path, **options: Any) -> Manifest:
     directory.mkdir()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return unpack(descriptor, os.path.basename(path), sha256_of(path), str(directory), **options)
+        chosen = {"second_for": lambda _: SECOND, **options}
+        return unpack(descriptor, os.path.basename(path), sha256_of(path), str(directory), **chosen)
     finally:
         os.close(descriptor)
 
@@ -162,7 +165,7 @@ def test_only_what_needs_nothing_of_the_environment_is_complete(
 
 
 def test_files_are_read_only_and_of_one_time(tmp_path: Path) -> None:
-    """All files are read-only, executable where they should be, and carry the time derived from the hash."""
+    """All files are read-only, executable where they should be, and carry the second that was taken for them."""
     path = build_wheel(tmp_path, **FULL)
     manifest = unpacked(path, tmp_path / "entry")
     executable = {"purelib/demo/tool.sh", "scripts/tool", "scripts/plain"}
@@ -173,7 +176,7 @@ def test_files_are_read_only_and_of_one_time(tmp_path: Path) -> None:
             continue
         expected = 0o555 if str(file.relative_to(tmp_path / "entry")) in executable else 0o444
         assert stat.S_IMODE(status.st_mode) == expected
-        assert status.st_mtime_ns == mtime_of(sha256_of(path)) * 10**9 == manifest.mtime * 10**9
+        assert status.st_mtime_ns == SECOND * 10**9 == manifest.mtime * 10**9
 
 
 def test_what_the_wheel_says_of_its_installation_is_not_believed(tmp_path: Path) -> None:
@@ -561,6 +564,8 @@ def test_errors_of_the_system_name_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     """A full disk and its like are reported with the path that was being written."""
+    if (call, code) == ("utime", errno.EACCES):
+        pytest.skip("an entry goes without times where they cannot be set")
     path = build_wheel(tmp_path)
     descriptor = os.open(path, os.O_RDONLY)
     os.mkdir(tmp_path / "entry")
@@ -570,7 +575,7 @@ def test_errors_of_the_system_name_the_path(
 
     monkeypatch.setattr(f"envsync.cache.unpack.os.{call}", fail)
     with pytest.raises(FilesystemError, match=f"{tmp_path}/entry/.*{os.strerror(code)}") as caught:
-        unpack(descriptor, os.path.basename(path), "0" * 64, str(tmp_path / "entry"))
+        unpack(descriptor, os.path.basename(path), "0" * 64, str(tmp_path / "entry"), second_for=lambda _: SECOND)
     monkeypatch.undo()
     os.close(descriptor)
     assert caught.value.errno == code
