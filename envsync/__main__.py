@@ -26,14 +26,26 @@ def main(arguments: Sequence[str]) -> int:
         from envsync.coordination.signals import die_of
 
         return die_of(interrupt)
-    except Exception as error:
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last handler
+        return _last(error, arguments)
+
+
+def _last(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say in one line whatever went wrong, and never what only a programmer can read: 1 is the command's own status."""
+    try:
         from envsync.errors import EnvsyncError
 
-        if not isinstance(error, EnvsyncError):
-            raise
-        from envsync.hints import tell
+        if isinstance(error, EnvsyncError):
+            from envsync.hints import tell
 
-        return tell(error, arguments)
+            return tell(error, arguments)
+        from envsync.lasterror import last
+
+        return last(error, arguments)
+    except Exception:  # noqa: BLE001  # the disk is full of holes, or the installation is
+        if sys.stderr is not None:
+            print(f"envsync: error: {type(error).__name__}; is envsync installed as a whole?", file=sys.stderr)
+        return 125
 
 
 def _slow(arguments: Sequence[str]) -> int:

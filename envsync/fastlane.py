@@ -71,7 +71,7 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     import fcntl
 
     try:
-        fd = os.open(environment.in_use, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(environment.in_use, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -96,7 +96,7 @@ def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
     inside = launch.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
     for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             continue
         try:
@@ -141,19 +141,9 @@ def digest_of(request: Request, current: Stamp) -> str | None:
     return request.digest(
         current.python,
         inputs,
-        variables=_variables(current),
         unhashed=current.unhashed,
-        placed=current.placed,
         local_files=[f for f in current.local_files if f.direct],
     )
-
-
-def _variables(current: Stamp) -> list[str]:
-    if not current.variables:
-        return []
-    from envsync.variables import describe
-
-    return describe(current.variables, launch.variables())
 
 
 def is_untouched(current: Stamp, config: str) -> bool:

@@ -8,16 +8,19 @@ we wrote (size and mtime): whoever reinstalls it writes another.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from envsync.environment import Environment
 from envsync.plan import Installed, Origin
+from envsync.replace import SENSELESS
+from envsync.request import content
 from envsync.stamp import checksum
 
 FORMAT = 1
@@ -90,26 +93,39 @@ class Ledger(NamedTuple):
 def load_ledger(environment: Environment) -> Ledger:
     """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled."""
     try:
-        with open(environment.installed, "rb") as file:
-            value = json.loads(unseal(file.read()))
+        value = json.loads(unseal(content(environment.installed)))
         if value["format"] != FORMAT:
             return Ledger("", "", {})
-        entries = {
-            name: Entry(
-                item["version"],
-                Origin(item["sha256"], item["direct_url"]),
-                item["record"][0],
-                item["record"][1],
-                tuple(item["entries"]),
-                item["scripts"],
-                item.get("bytecode", ""),
-                item.get("linked", False),
-            )
-            for name, item in value["distributions"].items()
-        }
-        return Ledger(value["environment"], value["host"], entries)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        entries = {name: _entry(item) for name, item in value["distributions"].items()}
+        return Ledger(_text(value["environment"]), _text(value["host"]), entries)
+    except (OSError, *SENSELESS):
         return Ledger("", "", {})
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    """Make an entry of what `installed.json` says.
+
+    :raises ValueError: it makes no sense; so may other errors of `replace.SENSELESS`
+    """
+    url, (size, mtime_ns) = item["direct_url"], item["record"]
+    if not isinstance(size, int) or not isinstance(mtime_ns, int):
+        raise ValueError("its RECORD has no size or time")
+    return Entry(
+        _text(item["version"]),
+        Origin(_text(item["sha256"]), None if url is None else _text(url)),
+        size,
+        mtime_ns,
+        tuple(map(_text, item["entries"])),
+        item["scripts"] is True,
+        _text(item.get("bytecode", "")),
+        item.get("linked", False) is True,
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no text")
+    return value
 
 
 def dump_ledger(ledger: Ledger) -> bytes:
@@ -209,8 +225,9 @@ def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] 
     :returns: None if there is no RECORD that can be read
     """
     try:
-        with open(f"{environment.path}/{installed.dist_info}/RECORD", newline="", encoding="utf-8") as file:
-            owned = list(_rows(file, posixpath.dirname(installed.dist_info), os.path.abspath(environment.path)))
+        text = content(f"{environment.path}/{installed.dist_info}/RECORD").decode()
+        lines = io.StringIO(text, newline="")
+        owned = list(_rows(lines, posixpath.dirname(installed.dist_info), os.path.abspath(environment.path)))
     except (OSError, ValueError):
         return None
     return owned

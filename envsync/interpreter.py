@@ -17,7 +17,7 @@ from typing import Any
 from envsync import replace
 from envsync.cache import sharing
 from envsync.errors import InterpreterError, UnsupportedPythonError
-from envsync.request import libc_family
+from envsync.request import content, libc_family
 from envsync.stamp import checksum
 from envsync.target import Interpreter
 
@@ -146,9 +146,8 @@ def _key(executable: str) -> str:
 
 def _cached(path: str) -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:
-            value = json.loads(replace.unseal(file.read()))
-    except (OSError, ValueError):
+        value = json.loads(replace.unseal(content(path)))
+    except (OSError, *replace.SENSELESS):
         return None
     return value if isinstance(value, dict) else None
 

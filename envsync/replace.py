@@ -15,11 +15,16 @@ import stat
 import time
 
 from envsync.errors import FilesystemError
+from envsync.request import content
 from envsync.stamp import checksum
 
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
 PASSING = frozenset({errno.ESTALE, errno.EEXIST})
+NO_FILE = frozenset({errno.ESPIPE, errno.EISDIR, errno.ENXIO, errno.EFBIG})
+"""What is answered of something that no version of ours has put there: a pipe, a socket, a device, ..."""
+SENSELESS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a file of ours raises that is read as if it made sense: it is then taken for absent."""
 MOVE_SECONDS = 2.0
 """For how long a rename is tried that is refused since somebody has the file open (SMB, virus scanners)."""
 NO_DIRECTORIES = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -147,17 +152,18 @@ def unseal(data: bytes) -> bytes:
 
 
 def read(path: str) -> bytes | None:
-    """Read a file; None if there is none.
+    """Read a file; None if there is none, or something else in its place.
 
     :raises FilesystemError: it is there and cannot be read
     """
     for attempt in range(40):
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            return content(path)
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno in NO_FILE:
+                return None
             if error.errno not in PASSING or attempt == 39:
                 raise FilesystemError("read", path, error) from error
             time.sleep(0.05)

@@ -6,8 +6,8 @@ for us that is not plain).
 
 The digest covers the content of every input file, the options that decide what is installed, and implementation,
 X.Y, machine and libc family of the target. Where the lock file has references without a hash it also covers the
-options that say where wheels come from, and size and mtime of local wheels. It does not cover paths, unless such
-references are found by them: the same lock file in two places has one digest. docs/digest.md goes through all of it.
+options that say where wheels come from, and size and mtime of local wheels. It does not cover paths: the same
+lock file in two places has one digest.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from envsync.errors import UsageError
     from envsync.options import Settings, Value
 
+LARGEST = 1 << 28
+"""Bytes of an input or of a file of ours; what is larger is none."""
 CANDIDATES = ("pylock.toml", "requirements.txt", "uv.lock")
 
 
@@ -39,9 +41,11 @@ class Request:
     :ivar lock: path of the lock file, as it can be opened
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
+    :ivar key: stands for all that is known before the lock file is parsed; those who ask for the same have the
+        same key, and share a failure
     """
 
-    __slots__ = ("_key", "content", "directory", "env_template", "lock", "settings")
+    __slots__ = ("content", "directory", "env_template", "key", "lock", "settings")
 
     def __init__(self, settings: Settings, lock: str, content: str, env_template: str) -> None:
         self.settings = settings
@@ -49,23 +53,11 @@ class Request:
         self.directory = lock[: lock.rfind("/") + 1]
         self.content = content
         self.env_template = env_template
-        self._key = ""
-
-    @property
-    def key(self) -> str:
-        """Stands for all that is known before the lock file is parsed.
-
-        Those who ask for the same have the same key, and share a failure. So it covers what lets them in, too, user
-        information in URLs, which the digest does not.
-        """
-        if not self._key:
-            from envsync.launch import variables as environ
-            from envsync.variables import used_by
-
-            chosen = [*_chosen(self.settings, "target"), *_chosen(self.settings, "source", whole=True)]
-            lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ())]
-            self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
-        return self._key
+        self.key = checksum(
+            "\n".join(
+                ["key", *_chosen(settings, "target"), *_chosen(settings, "source"), *_given(settings), content]
+            ).encode("utf-8", "surrogateescape")
+        )
 
     def replaced(self, **settings: Value) -> Request:
         """Return the same request with other settings."""
@@ -98,28 +90,22 @@ class Request:
         python: str,
         inputs: Sequence[str] = (),
         *,
-        variables: Sequence[str] = (),
         unhashed: bool = False,
-        placed: bool = False,
         local_files: Iterable[LocalFile] = (),
     ) -> str:
         """Compute the digest.
 
         :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
         :param inputs: the checksums of the further input files, in order
-        :param variables: what stands for the environment variables that decide (`envsync.variables.describe`)
         :param unhashed: whether some reference has no hash
-        :param placed: whether such a reference is found by a path relative to the lock file
         :param local_files: the local wheels that are referred to directly and without a hash
         """
-        lines = ["envsync-digest 2", f"lock {self.content}"]
+        lines = ["envsync-digest 1", f"lock {self.content}"]
         lines += [f"input {content}" for content in inputs]
-        lines += [f"variable {variable}" for variable in variables]
         lines += _chosen(self.settings, "target")
         lines.append("python " + python)
         if unhashed:
             lines += _chosen(self.settings, "source")
-            lines += [f"directory {_absolute(self.directory)!r}"] if placed else []
             lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
 
@@ -197,7 +183,16 @@ def read(path: str) -> bytes:
     except OSError as error:
         from envsync.errors import LockFileError
 
-        raise LockFileError(path, error.strerror or str(error)) from error
+        raise LockFileError(path, error.strerror or str(error), hint=hint_of(error)) from error
+
+
+def hint_of(error: OSError) -> str | None:
+    """Return what to do about an input that cannot be read."""
+    import errno
+
+    if error.errno == errno.ESPIPE:
+        return "write what it gives to a file, and name that one: --lock requirements.txt"
+    return None
 
 
 def _usage_error(message: str, hint: str | None = None) -> UsageError:
@@ -207,18 +202,56 @@ def _usage_error(message: str, hint: str | None = None) -> UsageError:
 
 
 def content(path: str) -> bytes:
-    """Read a file with as few calls as it takes.
+    """Read a file with as few calls as it takes. Nothing else is waited for or read: a pipe has no content to keep to.
 
-    :raises OSError: it cannot be read
+    :raises OSError: it cannot be read; ESPIPE: it is no file, but a pipe, a device, ...
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(path)
     try:
+        status = os.fstat(fd)
+        if status.st_mode & _TYPE != _REGULAR:
+            raise _no_file(status.st_mode)
         chunks = []
-        while chunk := os.read(fd, 1 << 20):
+        size = status.st_size
+        while size <= LARGEST and (chunk := os.read(fd, 1 << 20)):
             chunks.append(chunk)
+            size = max(size, len(chunks) << 20)
+        if size > LARGEST:
+            raise _too_large()
         return b"".join(chunks)
     finally:
         os.close(fd)
+
+
+_TYPE, _REGULAR = 0o170000, 0o100000
+if sys.platform == "win32":
+    _READ, _AT_ONCE = os.O_RDONLY | os.O_BINARY, 0
+else:
+    _READ, _AT_ONCE = os.O_RDONLY | os.O_CLOEXEC, os.O_NONBLOCK
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, _READ | _AT_ONCE)  # a pipe without a writer would be waited for
+    except BlockingIOError:  # a server of files wants its lease back first (fcntl(2)): that is worth to wait for
+        if os.stat(path).st_mode & _TYPE != _REGULAR:
+            raise
+        return os.open(path, _READ)
+
+
+def _too_large() -> OSError:
+    import errno
+
+    return OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB")
+
+
+def _no_file(mode: int) -> OSError:
+    import errno
+
+    if mode & _TYPE == 0o040000:
+        return IsADirectoryError(errno.EISDIR, "Is a directory")
+    kind = {0o010000: "a pipe", 0o140000: "a socket"}.get(mode & _TYPE, "a device")
+    return OSError(errno.ESPIPE, f"it is {kind}, and has to be a regular file: what was read once is read again")
 
 
 def _anchor(table: Settings, directory: str) -> None:
@@ -235,11 +268,7 @@ def _beside(directory: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else directory + path
 
 
-def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str]:
-    """Say in canonical form which options were chosen.
-
-    :param whole: with the user information in URLs
-    """
+def _chosen(settings: Settings, shapes: str) -> list[str]:
     lines = []
     for option in options.REQUEST:
         value = settings.get(option.key)
@@ -247,10 +276,7 @@ def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str
             continue
         if isinstance(value, list):
             # The order of extras and groups means nothing; that of sources decides what is found first.
-            if shapes == "target":
-                values = sorted(set(value))
-            else:
-                values = [item if whole and "://" in item else _absolute(item) for item in value]
+            values = sorted(set(value)) if shapes == "target" else [_absolute(item) for item in value]
             lines += [f"{option.name} {item!r}" for item in values]
         else:
             lines.append(f"{option.name} {value!r}")
@@ -265,9 +291,7 @@ def _given(settings: Settings) -> list[str]:
 
 def _absolute(source: str) -> str:
     if "://" in source:
-        from envsync.variables import without_user
-
-        return without_user(source)
+        return source
     from posixpath import normpath
 
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")

@@ -32,6 +32,7 @@ from typing import NamedTuple
 from envsync import replace
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 from envsync.cache.store import Store
+from envsync.request import content
 
 FORMAT = 3
 CACHE = "__pycache__"
@@ -134,8 +135,7 @@ class Shelf:
 
     def _get(self, path: str, sha256: str) -> Compiled | None:
         try:
-            with open(f"{path}/{NAME}", "rb", buffering=0) as stream:
-                compiled = load(stream.read())
+            compiled = load(content(f"{path}/{NAME}"))
         except (OSError, ValueError):
             return None  # absent, damaged and unreadable come to the same: it has to be compiled
         return compiled if (compiled.sha256, compiled.tag) == (sha256, self.tag) else None
@@ -211,5 +211,5 @@ def load(data: bytes) -> Compiled:
             died=tuple((scheme, path, problem) for scheme, path, problem in value["died"]),
             late=tuple(value["late"]),
         )
-    except (KeyError, TypeError) as error:
+    except replace.SENSELESS as error:
         raise ValueError(f"damaged manifest: {error}") from None

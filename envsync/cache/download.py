@@ -51,7 +51,7 @@ CONNECTIONS = 16
 REDIRECTS = 10
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 class Downloader:
@@ -270,7 +270,7 @@ class _Transfer:
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
     def _set_total(self, text: str) -> None:
-        if not (text.isascii() and text.isdigit()):
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
             return
         if self._artifact.size is not None and int(text) != self._artifact.size:
             raise self._wrong_size(text)
@@ -384,10 +384,10 @@ def _is_about_trust(error: BaseException) -> bool:
 def _retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("Retry-After", "")
     if text.isascii() and text.isdigit():
-        return float(text)
+        return float(text[:18])
     try:
-        return parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
+        return parsedate_to_datetime(text[:80]).timestamp() - time.time()
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from envsync.cache import trash
 from envsync.cache.manifest import NAME, load
+from envsync.request import content
 
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
@@ -147,8 +148,7 @@ def _statuses(path: str) -> Iterator[os.stat_result]:
 
 def _wheel(path: str) -> str:
     try:
-        with open(f"{path}/{NAME}", "rb") as file:
-            return load(file.read()).filename
+        return load(content(f"{path}/{NAME}")).filename
     except (OSError, ValueError):
         return ""
 

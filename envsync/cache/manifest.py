@@ -30,10 +30,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from envsync.replace import SENSELESS
 from envsync.stamp import checksum
 
 FORMAT = 3
 NAME = "manifest.json"
+SCHEMES = frozenset({"purelib", "platlib", "scripts", "headers", "data"})
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Script(NamedTuple):
@@ -144,6 +147,7 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
     """
     try:
         value, record = unpack(data, FORMAT, lazily=lazily)
+        _check(value)
         return Manifest(
             name=value["name"],
             version=value["version"],
@@ -161,8 +165,23 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
             remarks=tuple(value["remarks"]),
             twins=tuple((one, other) for one, other in value["twins"]),
         )
-    except (KeyError, TypeError) as error:
+    except SENSELESS as error:
         raise ValueError(f"damaged manifest: {error}") from None
+
+
+def _check(value: Mapping[str, Any]) -> None:
+    """Look at what is used as a name or a number before anybody does.
+
+    :raises ValueError: it is none
+    """
+    texts = [value[key] for key in ("name", "version", "filename", "sha256")]
+    names = [value["dist_info"], *value["rewrite"], *(name for name, *_ in value["scripts"])]
+    texts += names + [text for script in value["scripts"] for text in script]
+    whole = isinstance(value["mtime"], int) and isinstance(value["complete"], bool) and value["root"] in SCHEMES
+    if not whole or not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise ValueError("it has what makes no sense")
+    if not _NO_NAMES.isdisjoint(names) or any("/" in name for name in names):
+        raise ValueError("it has a name that is none")
 
 
 def pack(value: Mapping[str, Any], version: int) -> bytes:
@@ -192,8 +211,20 @@ def unpack(data: bytes, version: int, *, lazily: bool = False) -> tuple[dict[str
 
 
 def directories_of(value: Mapping[str, Any]) -> tuple[Directory, ...]:
-    """Return the directories that a manifest lists."""
-    return tuple([Directory(scheme, path, files) for scheme, path, files in value["directories"]])
+    """Return the directories that a manifest lists.
+
+    :raises ValueError: one of them would lead elsewhere, or has what is no file
+    """
+    directories = tuple([Directory(scheme, path, files) for scheme, path, files in value["directories"]])
+    for scheme, path, files in directories:
+        names = [name for name, _, _ in files]
+        joined = "\n".join(names)  # thousands, at every sync: so they are looked at in one go
+        if scheme not in SCHEMES or "/" in joined or "\0" in joined or not _NO_NAMES.isdisjoint(names):
+            raise ValueError(f"a directory in it has a name that is none: {path!r}")
+        if path and not _NO_NAMES.isdisjoint(path.split("/")):
+            raise ValueError(f"a directory in it leads elsewhere: {path!r}")
+        sum([size for _, size, _ in files])
+    return directories
 
 
 def _compact(value: object) -> bytes:

@@ -346,7 +346,7 @@ def _identity(entry: str) -> tuple[int, int] | None:
 
 
 def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:
-    descriptor = os.open(f"{entry}/{NAME}", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"{entry}/{NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         data = os.read(descriptor, os.fstat(descriptor).st_size)  # in half the calls of a file object
     finally:

@@ -107,7 +107,7 @@ def _load(data: bytes) -> _Reference | None:
             in_use=list(value["in-use"]),
             entries={str(entry) for entry in value["entries"]},
         )
-    except (ValueError, KeyError, TypeError):
+    except replace.SENSELESS:
         return None
 
 

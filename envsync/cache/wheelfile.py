@@ -92,7 +92,7 @@ def opened(wheel: str) -> Iterator[int]:
     :raises FilesystemError: it cannot be opened
     """
     try:
-        descriptor = os.open(wheel, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(wheel, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise FilesystemError("open", wheel, error) from error
     try:

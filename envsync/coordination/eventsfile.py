@@ -2,11 +2,13 @@
 
 Each line is appended in one write to a file opened with O_APPEND, which is atomic between the processes of one
 host (write(2)), not between the clients of NFS: give a directory there, and each host gets a file of its own.
-An events file that cannot be written is said once and never in the way of the command.
+An events file that cannot be written is said once and never in the way of the command; so is one that nobody reads, if
+it is a pipe.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 
 if sys.platform == "win32":
@@ -52,13 +54,21 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
     if _is_directory(destination):
         destination = f"{destination}/{host}.jsonl"
     try:
-        fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # A pipe is not waited for: not until somebody reads it, nor until it is empty.
+        fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
         try:
             os.write(fd, (json.dumps(value) + "\n").encode())
         finally:
             os.close(fd)
     except OSError as error:
-        say(f"cannot write to the events file `{destination}`: {error.strerror}")
+        if destination not in _said:
+            _said.add(destination)
+            reason = "nobody reads it" if error.errno == errno.ENXIO else error.strerror
+            say(f"cannot write to the events file `{destination}`: {reason}")
+
+
+_said: set[str] = set()
+"""What was said to be out of order."""
 
 
 def _is_directory(path: str) -> bool:

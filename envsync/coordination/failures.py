@@ -30,6 +30,7 @@ else:
     import posix as os
 
 from envsync.coordination import processes
+from envsync.request import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def load(environment: Environment) -> list[Failure]:
     import json
 
     try:
-        with open(environment.failure, "rb") as file:
-            value = json.loads(file.read())
+        value = json.loads(content(environment.failure))
     except (OSError, ValueError, RecursionError):
         return []
     failures = value.get("failures") if isinstance(value, dict) and value.get("format") == 1 else None

@@ -140,15 +140,20 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
     :raises FilesystemError: it cannot be opened
     """
-    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC
+    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
     for attempt in range(20):
         try:
-            return os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
+            fd = os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
+            if os.fstat(fd).st_mode & 0o170000 == 0o100000:
+                return fd
+            os.close(fd)
+            raise OSError(errno.ESPIPE, "it is no regular file")
         except OSError as error:
             # EEXIST without O_EXCL: two clients of a network filesystem created it at once (MooseFS does so
             # every other time). ESTALE: it was replaced on the server just now. Both pass.
             if error.errno not in (errno.EEXIST, errno.ESTALE) or attempt == 19:
                 from envsync.errors import FilesystemError
 
-                raise FilesystemError("open lock file", path, error) from error
+                hint = f"remove what is there: rm '{path}'" if error.errno in (errno.ESPIPE, errno.ENXIO) else None
+                raise FilesystemError("open lock file", path, error, hint=hint) from error
     raise AssertionError("unreachable")

@@ -31,7 +31,7 @@ from envsync.errors import (
 from envsync.installed import Ledger
 from envsync.plan import Origin, Wanted
 from envsync.progress import Report
-from envsync.request import Request, describe_python
+from envsync.request import Request, content, describe_python
 from envsync.stamp import LocalFile
 from envsync.target import Interpreter
 
@@ -47,14 +47,8 @@ class Inputs(NamedTuple):
     """The paths of the input files that the lock file includes."""
     checksums: tuple[str, ...] = ()
     """Of those, as they were when they were parsed."""
-    variables: tuple[str, ...] = ()
-    """The names of environment variables that decide."""
-    values: tuple[str, ...] = ()
-    """What stands for them, with the values that were used when it was parsed."""
     unhashed: bool = False
     """Some reference has no hash."""
-    placed: bool = False
-    """Such a reference is found by a path relative to the lock file."""
     local_files: tuple[LocalFile, ...] = ()
     """Local wheels that the lock file names without a hash."""
 
@@ -214,7 +208,7 @@ class Seeker:
             data = replace.read(self._memory(digest, python))
             rows = json.loads(replace.unseal(data)) if data else None
             wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
-        except (FilesystemError, ValueError, TypeError):
+        except (FilesystemError, *replace.SENSELESS):
             return None
         manifests: dict[str, Manifest] = {}
         for item in wanted:
@@ -249,10 +243,7 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
     return Inputs(
         tuple(parsed.inputs[1:]),
         tuple(stamp.checksum(content) for content in parsed.contents[1:]),
-        tuple(parsed.variables),
-        tuple(parsed.values),
         parsed.unhashed,
-        parsed.placed,
         tuple(local_file(request, path, direct=True) for path in parsed.local_files),
     )
 
@@ -358,9 +349,8 @@ def _base_of(environment: Environment, cache: str) -> str:
 def _configuration(environment: Environment) -> dict[str, str]:
     """Read pyvenv.cfg; empty if there is none."""
     try:
-        with open(environment.config, encoding="utf-8") as file:
-            pairs = (line.partition("=") for line in file)
-            return {key.strip(): value.strip() for key, _, value in pairs}
+        pairs = (line.partition("=") for line in content(environment.config).decode().splitlines())
+        return {key.strip(): value.strip() for key, _, value in pairs}
     except (OSError, ValueError):
         return {}
 
@@ -377,14 +367,7 @@ def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:
 
 def digest_of(request: Request, inputs: Inputs, python: str) -> str:
     """Compute the digest of a request whose lock file is parsed."""
-    return request.digest(
-        python,
-        inputs.checksums,
-        variables=inputs.values,
-        unhashed=inputs.unhashed,
-        placed=inputs.placed,
-        local_files=inputs.local_files,
-    )
+    return request.digest(python, inputs.checksums, unhashed=inputs.unhashed, local_files=inputs.local_files)
 
 
 def environment_by_digest(request: Request, cache: str) -> Environment:

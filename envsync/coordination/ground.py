@@ -59,13 +59,11 @@ def _make(environment: Environment) -> None:
     missing = _missing(environment.path)
     try:
         os.makedirs(environment.state, exist_ok=True)
-        if names <= OUR_OWN:
-            bare.mark(environment, missing, names)
-    except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
+    except OSError as error:
         bare.remove_directories(environment.path, environment.state, missing)
-        if isinstance(error, OSError):
-            raise FilesystemError("make directory", environment.state, error) from error
-        raise
+        raise FilesystemError("make directory", environment.state, error) from error
+    if names <= OUR_OWN:
+        bare.mark(environment, missing, names)
 
 
 def _missing(path: str) -> int:

@@ -86,7 +86,7 @@ def _read(path: str) -> bytes:
     """Read a record; empty if there is none."""
     for attempt in range(20):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 return os.read(fd, 1 << 16)
             finally:
@@ -190,7 +190,7 @@ def _take_away_torn(path: str) -> None:
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     try:
         os.rename(path, aside)
-        fd = os.open(aside, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(aside, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             torn = _is_torn(os.read(fd, 1 << 16))
         finally:

@@ -32,7 +32,7 @@ def dump(value: Mapping[str, Value]) -> bytes:
 def load(path: str) -> dict[str, object]:
     """Read one object; empty if there is none, it is damaged, or of a newer format."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             data = os.read(fd, 1 << 20)
         finally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from envsync.errors import LockFileError
 from envsync.lockfile.sources import Sources
+from envsync.request import content, hint_of
 from envsync.target import Interpreter, Target
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
@@ -41,18 +43,6 @@ class LockFile(Protocol):
     def local_files(self) -> tuple[str, ...]:
         """The absolute paths of the local wheels that are referred to directly and without a hash."""
 
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The names of the environment variables that decide what is installed."""
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """What stands for them in the digest, with the values that were used (`envsync.variables.describe`)."""
-
-    @property
-    def placed(self) -> bool:
-        """Whether references without a hash are found by paths relative to the lock file."""
-
     def select(
         self,
         interpreter: Interpreter,
@@ -79,6 +69,11 @@ def read(path: str) -> LockFile:
 
     :raises LockFileError: it cannot be read, is malformed, or asks for what envsync does not do
     """
+    with understanding(path):
+        return _read(path)
+
+
+def _read(path: str) -> LockFile:
     name = os.path.basename(path)
     if _PYLOCK.fullmatch(name):
         from envsync.lockfile import pylock
@@ -96,6 +91,21 @@ def read(path: str) -> LockFile:
         raise
 
 
+@contextmanager
+def understanding(path: str) -> Iterator[None]:
+    """Turn what a parser says of a senseless file into a sentence: numbers of thousands of digits, thousands of levels.
+
+    :raises LockFileError: it makes no sense
+    """
+    try:
+        yield
+    except RecursionError as error:
+        raise LockFileError(path, "it is nested too deeply to be meant") from error
+    except (ValueError, ArithmeticError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise LockFileError(path, f"it has a value that makes no sense ({said})") from error
+
+
 def read_input(path: str, lock_file: str, origin: str = "") -> bytes:
     """Read one input file whole.
 
@@ -104,8 +114,9 @@ def read_input(path: str, lock_file: str, origin: str = "") -> bytes:
     :raises LockFileError: it cannot be read
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
+        return content(path)
     except OSError as error:
         what = origin + (f"`{path}`: " if path != lock_file else "")
-        raise LockFileError(lock_file, what + (error.strerror or str(error))) from error
+        raise LockFileError(lock_file, what + (error.strerror or str(error)), hint=hint_of(error)) from error
+    except ValueError as error:  # a NUL in its name, say
+        raise LockFileError(lock_file, f"{origin}`{path!r}` is no name of a file") from error

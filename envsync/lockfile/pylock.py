@@ -24,7 +24,7 @@ from envsync import hearing
 from envsync.errors import LockFileError
 from envsync.lockfile import remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
-from envsync.lockfile.formats import known_to_nobody, read_input
+from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources, redacted
 from envsync.target import Interpreter, Target
@@ -84,9 +84,6 @@ class PylockFile:
 
     unhashed = False
     local_files: tuple[str, ...] = ()
-    variables: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
-    placed = False
 
     def __init__(self, path: str, content: bytes, lock: Pylock) -> None:
         self.path = path
@@ -103,20 +100,21 @@ class PylockFile:
         sources: Sources = Sources(),  # noqa: B008
         known: Callable[[str], str | None] = known_to_nobody,
     ) -> Target:
-        fit = wheels.Fit(interpreter)
-        selection = _Selection(self.path, self._lock, interpreter, fit)
-        selection.check_python()
-        places = Places(self.path, sources, fit)
-        placed: list[Placed] = []
-        blockers: list[Blocker] = []
-        for package, file in selection.files(self._extras(extras), self._groups(groups)):
-            try:
-                placed.append(places.of(package, file))
-            except BlockedError as error:
-                blockers.append(error.blocker)
-        if blockers:
-            raise refusal(self.path, blockers)
-        placed = search(placed, sources, known)
+        with understanding(self.path):
+            fit = wheels.Fit(interpreter)
+            selection = _Selection(self.path, self._lock, interpreter, fit)
+            selection.check_python()
+            places = Places(self.path, sources, fit)
+            placed: list[Placed] = []
+            blockers: list[Blocker] = []
+            for package, file in selection.files(self._extras(extras), self._groups(groups)):
+                try:
+                    placed.append(places.of(package, file))
+                except BlockedError as error:
+                    blockers.append(error.blocker)
+            if blockers:
+                raise refusal(self.path, blockers)
+            placed = search(placed, sources, known)
         return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
 
     def _extras(self, asked: tuple[str, ...]) -> list[str]:

@@ -10,15 +10,14 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-from packaging.version import InvalidVersion, Version
 
-from envsync import variables
 from envsync.errors import LockFileError
 from envsync.lockfile import remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
-from envsync.lockfile.formats import known_to_nobody, read_input
+from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
 from envsync.lockfile.reference import Reference, constrained
 from envsync.lockfile.reference import parse as parse_reference
@@ -32,11 +31,10 @@ from envsync.lockfile.sources import (
     well_formed,
     with_credentials,
 )
-from envsync.lockfile.wishes import OPPOSITE, Wishes
 from envsync.target import Artifact, Interpreter, Target
 
-_PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
-"""Options that say where wheels come from, which decides what is installed where nothing has a hash."""
+MOST_INCLUSIONS = 10_000
+"""Of files, each as often as it is included."""
 
 
 def read(path: str) -> RequirementsFile:
@@ -45,7 +43,18 @@ def read(path: str) -> RequirementsFile:
     :raises LockFileError: one cannot be read, or a line cannot be used; the message names file and line
     """
     reader = _Reader(path)
-    reader.read(path, "", constraints=False, including=())
+    # One that includes another is left where it is and gone on with later: there may be thousands, one in the other.
+    open_files = [reader.read(_Inclusion(path, "", constraints=False, including=()))]
+    count = 0
+    while open_files:
+        inclusion = next(open_files[-1], None)
+        if inclusion is None:
+            open_files.pop()
+            continue
+        count += 1
+        if count > MOST_INCLUSIONS:
+            raise LockFileError(path, f"it includes more than {MOST_INCLUSIONS} files", hint="write them into one")
+        open_files.append(reader.read(inclusion))
     if reader.blockers:
         raise refusal(path, [*reader.blockers, *_unpinned(reader)])
     return RequirementsFile(path, reader)
@@ -71,11 +80,15 @@ def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
     return Blocker(f"{where}: {error.problem}", hint, error.build, LockFileError)
 
 
-def _is_prerelease(version: str) -> bool:
-    try:
-        return Version(version).is_prerelease
-    except InvalidVersion:  # `===` takes anything
-        return False
+class _Inclusion(NamedTuple):
+    """A file to be read, and why."""
+
+    path: str
+    origin: str
+    """What refers to it, as in "line 3: "."""
+    constraints: bool
+    including: tuple[str, ...]
+    """The files that it is included by, absolute."""
 
 
 class _Reader:
@@ -87,21 +100,14 @@ class _Reader:
         self.requirements: list[Reference] = []
         self.constraints: list[Reference] = []
         self.sources = Sources()
-        self.require_hashes: bool | None = None
-        """None if no option says."""
-        self.wishes = Wishes()
+        self.require_hashes = False
         self.blockers: list[Blocker] = []
         """Lines that cannot be used."""
-        self.environ = dict(os.environ)
-        """As it is now, so that what is read is what the digest stands for."""
-        self.deciding: set[str] = set()
-        """The variables that decide what is installed."""
-        self.placing: set[str] = set()
-        """Those that do so for references without a hash only."""
-        self.has_relative_places = False
 
-    def read(self, path: str, origin: str, *, constraints: bool, including: tuple[str, ...]) -> None:
-        absolute = os.path.abspath(path)
+    def read(self, inclusion: _Inclusion) -> Iterator[_Inclusion]:
+        """Read a file. Yields what it includes, which has to be read before it is gone on with."""
+        path, origin, _, including = inclusion
+        absolute = os.path.realpath(path)  # or a link to its own directory would make it another one each time
         if absolute in including:
             chain = " includes ".join(f"`{os.path.basename(each)}`" for each in (*including, absolute))
             raise LockFileError(self.lock_file, f"{origin}it includes itself: {chain}", hint=self._remove(origin))
@@ -117,20 +123,16 @@ class _Reader:
         for number, line in logical_lines(text):
             where = f"line {number}" if path == self.lock_file else f"line {number} of `{path}`"
             try:
-                self._line(line, path, where, constraints=constraints, including=(*including, absolute))
+                yield from self._line(line, where, inclusion._replace(including=(*including, absolute)))
             except GrammarError as error:
-                self.deciding |= variables.deciding(line)
                 self.blockers.append(_blocker(self.lock_file, where, error))
 
     def _remove(self, origin: str) -> str:
         return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
 
-    def _line(self, line: str, path: str, where: str, *, constraints: bool, including: tuple[str, ...]) -> None:
-        expanded = expand(line, self.environ)
-        parsed = parse(expanded)
-        places = bool(parsed.options) and all(name in _PLACES for name, _ in parsed.options)
-        (self.placing if places else self.deciding).update(variables.deciding(line))
-        directory = os.path.dirname(path)
+    def _line(self, line: str, where: str, file: _Inclusion) -> Iterator[_Inclusion]:
+        parsed = parse(expand(line, os.environ))
+        directory = os.path.dirname(file.path)
         for name, value in parsed.options:
             if name in ("requirement", "constraint"):
                 if is_url(value):
@@ -139,27 +141,24 @@ class _Reader:
                         "download it beside this one",
                     )
                 included = os.path.join(directory, value)
-                self.read(included, f"{where}: ", constraints=name == "constraint", including=including)
+                yield _Inclusion(included, f"{where}: ", name == "constraint", file.including)
             else:
-                self._option(name, value, directory, where)
+                self._option(name, value, directory)
         if parsed.options:
             return
         reference = parse_reference(parsed, os.path.abspath(directory), where)
-        self.has_relative_places |= reference.path is not None and reference.path not in expanded
-        if not constraints:
+        if not file.constraints:
             self.requirements.append(reference)
         elif reference.direct:
             raise GrammarError("a constraint cannot be a URL or path", "pin its version instead")
         else:
             self.constraints.append(reference)
 
-    def _option(self, name: str, value: str, directory: str, where: str) -> None:
+    def _option(self, name: str, value: str, directory: str) -> None:
         sources = self.sources
-        names_place = name.endswith(("url", "links"))
-        if names_place and not well_formed(value):
+        if name.endswith(("url", "links")) and not well_formed(value):
             raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
         place = value if is_url(value) else os.path.abspath(os.path.join(directory, value))
-        self.has_relative_places |= names_place and place != value and not os.path.isabs(value)
         if name == "index-url":
             self.sources = replace(sources, index_urls=(place,))
         elif name == "extra-index-url":
@@ -172,11 +171,7 @@ class _Reader:
             self.sources = replace(sources, trusted_hosts=(*sources.trusted_hosts, value))
         elif name == "require-hashes":
             self.require_hashes = True
-        elif name == "no-require-hashes":
-            self.require_hashes = False
-        elif name in OPPOSITE or name == "pre":
-            self.wishes.add("all-releases" if name == "pre" else name, value or ":all:", where)
-        # What is left (--prefer-binary, --use-feature) changes nothing for wheels that are pinned.
+        # What is left (--only-binary, --prefer-binary, --pre) asks for what pinned wheels are anyway.
 
 
 class RequirementsFile:
@@ -189,15 +184,10 @@ class RequirementsFile:
         self._requirements = tuple(reader.requirements)
         self._constraints = tuple(reader.constraints)
         self._sources = reader.sources
-        self._wishes = reader.wishes
-        hashes = any(each.hashes for each in (*self._requirements, *self._constraints))
-        self._require_hashes = hashes if reader.require_hashes is None else reader.require_hashes
+        self._require_hashes = reader.require_hashes or any(r.hashes for r in (*self._requirements, *self._constraints))
         hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
         bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
-        self.variables = tuple(sorted(reader.deciding | reader.placing if self.unhashed else reader.deciding))
-        self.values = tuple(variables.describe(self.variables, reader.environ))
-        self.placed = self.unhashed and reader.has_relative_places
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
 
     def select(
@@ -216,18 +206,19 @@ class RequirementsFile:
                 command = remedies.export(directory, "uv", kind=kind, chosen=names)
                 hint = f"{command} makes a lock file with it; or leave out --{kind} {names[0]}"
                 raise LockFileError(self.path, problem, hint=hint)
-        fit = wheels.Fit(interpreter)
-        combined = sources.over(self._sources)
-        references = self._applicable(interpreter)
-        artifacts: list[Artifact] = []
-        blockers: list[Blocker] = []
-        for each in references:
-            try:
-                artifacts += [self._direct(each, fit, combined, known)] if each.direct else []
-            except BlockedError as error:
-                blockers.append(error.blocker)
-        pinned = [each for each in references if not each.direct]
-        artifacts += resolve(self.path, pinned, fit, combined, known, blockers=blockers)
+        with understanding(self.path):
+            fit = wheels.Fit(interpreter)
+            combined = sources.over(self._sources)
+            references = self._applicable(interpreter)
+            artifacts: list[Artifact] = []
+            blockers: list[Blocker] = []
+            for each in references:
+                try:
+                    artifacts += [self._direct(each, fit, combined, known)] if each.direct else []
+                except BlockedError as error:
+                    blockers.append(error.blocker)
+            pinned = [each for each in references if not each.direct]
+            artifacts += resolve(self.path, pinned, fit, combined, known, blockers=blockers)
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
         return Target(tuple(sorted(artifacts, key=lambda artifact: artifact.name)), local)
 
@@ -250,7 +241,6 @@ class RequirementsFile:
             if earlier.identity != pinned.identity:
                 blockers.append(self._twice(earlier, pinned))
         blockers += self._without_hash(chosen.values())
-        blockers += self._against_wishes(each for each in chosen.values() if not each.direct)
         if blockers:
             raise refusal(self.path, blockers)
         return list(chosen.values())
@@ -276,21 +266,6 @@ class RequirementsFile:
             if not reference.hashes:
                 problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
                 yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
-
-    def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
-        """Refuse what an option keeps from being installed as a wheel of the version it is pinned to."""
-        for each in references:
-            where = self._wishes.where("no-binary", each.name)
-            if where is not None:
-                problem = f"{where}: --no-binary asks for `{each.name}` from source, and envsync installs wheels"
-                built = f"pip wheel --no-deps --no-binary {each.name} --wheel-dir wheels {each.name}=={each.pinned}"
-                hint = f"remove it, or lock the wheel that `{built}` builds; {remedies.show_line(where, self.path)}"
-                yield Blocker(problem, hint, kind=LockFileError)
-            where = self._wishes.where("only-final", each.name)
-            if where is not None and _is_prerelease(each.pinned or ""):
-                problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
-                hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
-                yield Blocker(problem, hint, kind=LockFileError)
 
     def _direct(
         self, reference: Reference, fit: wheels.Fit, sources: Sources, known: Callable[[str], str | None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from shlex import quote
@@ -80,6 +82,8 @@ def hashed(offer: Offer, algorithms: Iterable[str]) -> Offer:
     assert offer.path is not None
     computed = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
     try:
+        if stat.S_IFMT(os.stat(offer.path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(errno.ESPIPE, "it is no file")
         with open(offer.path, "rb", buffering=0) as file:
             while chunk := file.read(1 << 20):
                 for one in computed.values():

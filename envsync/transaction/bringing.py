@@ -24,7 +24,7 @@ def clone_as_usual(  # noqa: PLR0917
     :returns: False if anything is unusual; then all of it is still to be done, and what is unusual shows itself
     """
     try:
-        original = os.open(name, _READ | os.O_NONBLOCK, dir_fd=source)  # for a FIFO, not to wait for a writer
+        original = os.open(name, _READ, dir_fd=source)
     except OSError:
         return False
     try:
@@ -171,5 +171,5 @@ class File(NamedTuple):
         )
 
 
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # for a FIFO, not to wait for a writer
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -121,7 +121,7 @@ def load(data: bytes, path: str) -> Journal | None:
         if isinstance(written, int) and written > FORMAT:
             raise EnvironmentRefusedError(path, f"its journal has format {written}", hint="use a newer envsync")
         return Journal(head["workspace"], tuple(_step(*fields) for fields in rest)) if written == FORMAT else None
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except replace.SENSELESS:
         return None
 
 

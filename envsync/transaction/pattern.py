@@ -78,7 +78,7 @@ def pattern_of(base: Interpreter, cache: str, lock: EnvironmentLock) -> Pattern 
             if value["format"] == FORMAT:
                 files = {name: (mode, text) for name, (mode, text) in value["files"].items()}
                 return Pattern(value["directories"], value["links"], files)
-    except (FilesystemError, ValueError, KeyError, TypeError):
+    except (FilesystemError, *replace.SENSELESS):
         pass  # it is made anew
     return _make(base, cache, kept, lock)
 

@@ -29,7 +29,7 @@ sys.stdin.read()
 
 def request(key: str) -> Request:
     made = Request({}, f"{key}.toml", key, "env")
-    made._key = key
+    made.key = key
     return made
 
 

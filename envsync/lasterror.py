@@ -1,0 +1,71 @@
+"""What the command line says of an error that nobody has expected: one line and status 125, never a traceback.
+
+A traceback helps nobody at three in the morning, and Python's own status for it, 1, is the command's under `run`.
+`ENVSYNC_DEBUG=1` shows it all the same, for whoever reports it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+from envsync.errors import EnvsyncError
+
+DEBUG = "ENVSYNC_DEBUG"
+SHOWN = 200
+"""Characters of what an error says of itself."""
+_USER = re.compile(r"://[^/@\s]*@")
+
+
+class UnexpectedError(EnvsyncError):
+    """An error that envsync should have known: a fault of its own, or of its installation."""
+
+
+def last(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say what went wrong. Returns the exit status.
+
+    :param arguments: the command line
+    """
+    errors = list(_leaves(error))
+    for one in errors:
+        if isinstance(one, KeyboardInterrupt):
+            from envsync.coordination.signals import die_of
+
+            return die_of(one)
+    known = next((one for one in errors if isinstance(one, EnvsyncError)), None)
+    if known is None and os.environ.get(DEBUG, "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    from envsync.hints import tell
+
+    try:
+        return tell(known or unexpected(errors[0]), arguments)
+    except OSError:  # nobody listens
+        return EnvsyncError.exit_code
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that a group is of, or the one."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+def unexpected(error: BaseException) -> EnvsyncError:
+    """Build the error for one that nobody has expected."""
+    said = "".join(c if c.isprintable() else " " for c in _USER.sub("://", str(error)))
+    said = said if len(said) <= SHOWN else said[: SHOWN - 3] + "..."
+    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, ImportError):
+        return UnexpectedError(
+            f"envsync is not installed as a whole ({what})",
+            hint="install it again: `pip install --force-reinstall envsync`",
+        )
+    if isinstance(error, MemoryError):
+        return UnexpectedError(f"there was not enough memory ({what})", hint="allow more memory, then run again")
+    return UnexpectedError(f"a fault of envsync: {what}", hint=f"set {DEBUG}=1 to see where, and report that")
