@@ -15,6 +15,7 @@ MKFS: dict[str, Sequence[str]] = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "ntfs": ("mkfs.ntfs", "-q", "-F", "-f"),
 }
 SMALL = {"TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}
 """With these, mkfs.xfs makes filesystems of less than 300 MB: it takes itself to run in its own tests."""
@@ -24,7 +25,7 @@ SMALL = {"TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}
 def mounted(kind: str, directory: Path, size: int = 200 << 20) -> Iterator[Path]:
     """Mount a new filesystem, or skip the test with the reason why there can be none.
 
-    :param kind: one of `MKFS`, or "tmpfs"
+    :param kind: one of `MKFS`, or "tmpfs". NTFS does not tell case apart, and shows all names in small letters
     :param size: in bytes
     """
     if os.getuid() != 0:
@@ -42,6 +43,10 @@ def mounted(kind: str, directory: Path, size: int = 200 << 20) -> Iterator[Path]
             file.truncate(size)
         subprocess.run([*mkfs, str(image)], check=True, capture_output=True, env={**os.environ, **SMALL})
         words = ["mount", "-t", kind, "-o", "loop", str(image), str(place)]
+        if kind == "ntfs":
+            words = ["lowntfs-3g", str(image), str(place), "-o", "ignore_case,permissions"]
+            if shutil.which(words[0]) is None:
+                pytest.skip("there is no lowntfs-3g")
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"{kind} cannot be mounted here: {done.stderr.strip()}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from envsync import replace
-from envsync.cache.archive import fold
+from envsync.cache.archive import fold, printable
 from envsync.errors import FilesystemError, WheelError
 
 if TYPE_CHECKING:
@@ -37,16 +37,18 @@ def find(paths: Iterable[str]) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def refuse(wheel: str, pairs: Iterable[Pair], directory: str, hint: str) -> None:
+def refuse(wheel: str, pairs: Iterable[Pair], directory: str, whose: str, hint: str) -> None:
     """Refuse a wheel that has names which a filesystem does not tell apart.
 
     :param directory: on that filesystem, writable
+    :param whose: "environment" or "cache"
     :param hint: what to do then
     :raises WheelError: it does not
     """
     pair = _folded(pairs, directory)
     if pair is not None:
-        problem = f"`{pair[0]}` and `{pair[1]}` are one file on the filesystem of `{directory}`"
+        one, other = (printable(path.partition("/")[2]) for path in pair)
+        problem = f"it has `{one}` and `{other}`, which are one file on the filesystem of the {whose}"
         raise WheelError(wheel, problem, hint=hint)
 
 

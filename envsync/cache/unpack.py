@@ -42,6 +42,7 @@ _HEAD_LIMIT = 4 * 1024 * 1024
 """The headers of METADATA, WHEEL and entry_points.txt: more would keep their parsers busy for minutes."""
 _LINE_LIMIT = 1024
 """What a line of RECORD takes besides the path, generously."""
+_TELLING_APART = "name a cache directory on another filesystem: `envsync sync --cache-dir DIR`"
 _SHOWN = 5
 """So many sentences about a wheel are kept; the rest is counted."""
 
@@ -103,7 +104,7 @@ def _unpack(  # noqa: PLR0917
     expected = {name: entry for name, entry in expected.items() if entry.weakness is None}
     texts = _metadata(archive, identity, expected)
     layout = lay_out(wheel, archive.members.values(), identity.dist_info, identity.data, texts)
-    twins.refuse(wheel, layout.twins, directory, "name a cache directory on another filesystem with --cache-dir DIR")
+    twins.refuse(wheel, layout.twins, directory, "cache", _TELLING_APART)
     writer = _Writer(archive, expected, directory, second_for(identity.name))
     writer.make_directories(layout.places)
     written = [writer.write(place, checkpoint) for place in layout.places]

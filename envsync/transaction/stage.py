@@ -85,9 +85,7 @@ class Staged:
         self.said = Said((), ())
 
 
-_TELLING_APART = (
-    "put the environment on a filesystem that tells them apart, with --env DIR; `envsync doctor --env DIR` asks"
-)
+_TELLING_APART = "choose a place on another filesystem: `envsync sync --env DIR`"
 
 
 class Stager:
@@ -152,7 +150,7 @@ class Stager:
         if manifest.twins:
             from envsync.cache import twins
 
-            twins.refuse(manifest.filename, manifest.twins, self.root, _TELLING_APART)
+            twins.refuse(manifest.filename, manifest.twins, self.root, "environment", _TELLING_APART)
             gone = twins.lost(manifest, self.store.path(manifest.sha256))
             if gone is not None:
                 raise PoisonedError(manifest, gone, "the filesystem does not tell its name from another")
