@@ -12,6 +12,7 @@ from envsync.coordination.messages import say
 from envsync.coordination.outcome import WOULD_SYNC
 from envsync.environment import Environment
 from envsync.errors import LockFileError, UsageError
+from envsync.redact import redacted
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1
@@ -105,8 +106,8 @@ def _whatever(settings: options.Settings) -> request.Request:
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Print lines that may hold names of files that are no text at all."""
-    for line in lines:
+    """Print lines that may hold names of files that are no text at all, and command lines of others."""
+    for line in map(redacted, lines):
         print(line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
 
 

@@ -1,14 +1,17 @@
 """What can go wrong, grouped by who must act.
 
 Every error of envsync derives from `EnvsyncError`. A leaf holds fields and builds its own text: lower case,
-what failed, the path in backticks, the cause; `hint` names what to do. `exit_code` is what the command line
-exits with under `run` and `sync` (DESIGN: 124 a wait timed out or was refused, 125 any other failure of ours,
-126 and 127 as a shell says them). Only built-ins are used here, because waiters raise these from the fast lane.
+what failed, the path in backticks, the cause; `hint` names what to do. Neither holds what is secret in a URL.
+`exit_code` is what the command line exits with under `run` and `sync` (DESIGN: 124 a wait timed out or was refused,
+125 any other failure of ours, 126 and 127 as a shell says them). Only built-ins are used here, because waiters raise
+these from the fast lane.
 """
 
 from __future__ import annotations
 
 import errno
+
+from envsync.redact import redacted
 
 
 class EnvsyncError(Exception):
@@ -21,9 +24,9 @@ class EnvsyncError(Exception):
     exit_code = 125
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(redacted(message))
+        self.message = redacted(message)
+        self.hint = hint and redacted(hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.hint))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from envsync import options
 from envsync.coordination.messages import say_error
 from envsync.errors import EnvsyncError, UsageError
+from envsync.redact import redacted
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
@@ -105,9 +106,4 @@ def _words(option: options.Option, value: options.Value) -> list[str]:
     if isinstance(value, bool):
         return [flag if value else option.negation]
     values = value if isinstance(value, list) else [f"{value:g}" if isinstance(value, float) else value]
-    words = [word for text in values for word in (flag, shlex.quote(text))]
-    if any("@" in word and ":" in word for word in words):
-        from envsync.lockfile.sources import redacted
-
-        return [redacted(word) for word in words]
-    return words
+    return [word for text in values for word in (flag, shlex.quote(redacted(text)))]

@@ -35,6 +35,7 @@ from envsync.cache.store import Store, is_sha256
 from envsync.cache.wheelfile import hash_mismatch, origin
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.hints import VARIABLES
+from envsync.redact import keep_out_of_logs
 from envsync.target import Artifact
 
 try:
@@ -69,6 +70,7 @@ class Downloader:
         self._limiter = anyio.CapacityLimiter(CONNECTIONS)
         self._stack = AsyncExitStack()
         hearing.attach()
+        keep_out_of_logs()
         try:
             self._client = httpx2.AsyncClient(
                 auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
@@ -78,7 +80,8 @@ class Downloader:
                 transport=transport,
             )
         except (ImportError, ValueError, OSError) as error:
-            raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES) from error
+            # Its text may have a proxy's password.
+            raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES) from None
 
     async def __aenter__(self) -> Downloader:
         await self._stack.enter_async_context(self._client)

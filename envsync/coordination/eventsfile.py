@@ -4,6 +4,7 @@ Each line is appended in one write to a file opened with O_APPEND, which is atom
 host (write(2)), not between the clients of NFS: give a directory there, and each host gets a file of its own.
 An events file that cannot be written is said once and never in the way of the command; so is one that nobody reads, if
 it is a pipe.
+What is secret in URLs is in no line.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ else:
 
 from envsync import launch
 from envsync.coordination.messages import say
+from envsync.redact import everything_redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
         "pid": os.getpid(),
         "env": env,
         "digest": digest,
-        **details,
+        **{name: everything_redacted(detail) for name, detail in details.items()},
     }
     if _is_directory(destination):
         destination = f"{destination}/{host}.jsonl"

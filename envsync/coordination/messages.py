@@ -9,14 +9,16 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync.redact import redacted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.errors import EnvsyncError
 
 
 def say(text: str) -> None:
-    """Write one line to stderr in one write, so that the lines of many processes do not mix."""
-    data = f"envsync: {text}\n".encode("utf-8", "backslashreplace")
+    """Write one line to stderr, without secrets, in one write, so that the lines of many processes do not mix."""
+    data = f"envsync: {redacted(text)}\n".encode("utf-8", "backslashreplace")
     try:
         os.write(2, data)
     except OSError:

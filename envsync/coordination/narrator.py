@@ -19,6 +19,7 @@ from envsync import launch
 from envsync.coordination import processes, statefile
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
+from envsync.redact import redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Narrator:
 
 
 def _printable(text: str) -> str:
-    """Leave out what a terminal would obey: others wrote it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """Leave out what a terminal would obey, and what is secret: others wrote it, an older envsync perhaps."""
+    return "".join(character if character.isprintable() else "?" for character in redacted(text))
 
 
 def _cut(text: str, columns: int) -> str:

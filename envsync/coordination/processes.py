@@ -17,6 +17,8 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync.redact import redacted
+
 
 def processors() -> int:
     """Return how many processors this process may use; where nobody says so (macOS), how many there are."""
@@ -263,7 +265,8 @@ def read(path: str) -> str:
 
 
 def _shown(words: list[str]) -> str:
-    line = " ".join(words)
+    """Return a command line as it is shown: others' wait messages, logs and state files have it, so without secrets."""
+    line = redacted(" ".join(words))
     name, _, rest = line.partition(" ")
     name = name.removesuffix("/__main__.py").rpartition("/")[2]  # `python -m envsync` has it for a name
     line = f"{name} {rest}".strip()

@@ -31,6 +31,7 @@ else:
 
 from envsync import stamp
 from envsync.coordination import processes, statefile
+from envsync.redact import redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
             "place": processes.here(),
             "command": processes.own_command(),
             "key": request.key,
-            "lock": request.lock,
+            "lock": redacted(request.lock),
             "since": time.time(),
             "holds": "\n".join(holds),
         }

@@ -17,6 +17,7 @@ from envsync import fastlane, replace, stamp
 from envsync.coordination import failures, leftovers, processes, queue, statefile
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
+from envsync.redact import everything_redacted
 from envsync.request import Request
 
 
@@ -87,7 +88,7 @@ class Status(NamedTuple):
 
     def as_json(self) -> dict[str, object]:
         """Return it as a JSON object."""
-        return {name: _plain(value) for name, value in self._asdict().items()}
+        return {name: everything_redacted(_plain(value)) for name, value in self._asdict().items()}
 
 
 def look(environment: Environment, request: Request | None) -> Status:

@@ -31,8 +31,9 @@ from envsync import hearing
 from envsync.errors import FetchError
 from envsync.hints import VARIABLES
 from envsync.lockfile.hashes import strong
-from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, redacted, with_credentials
+from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, with_credentials
 from envsync.lockfile.wheels import Offer, offer_of
+from envsync.redact import keep_out_of_logs, redacted
 
 WORKERS = 8
 RETRY_SECONDS: tuple[float, ...] = (0.2, 1.0)
@@ -115,6 +116,7 @@ class Index:
         hearing.attach()
         self._indexes = (*default, *sources.indexes)
         self._pages = sources.pages
+        keep_out_of_logs()
         try:
             self._session = _Session(sources.trusted_hosts, (*self._indexes, *self._pages))
         except (ImportError, ValueError, OSError) as error:

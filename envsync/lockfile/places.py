@@ -23,11 +23,11 @@ from envsync.lockfile.sources import (
     host_of,
     is_file_url,
     path_of_url,
-    redacted,
     well_formed,
     with_credentials,
 )
 from envsync.lockfile.wheelhouse import Wheelhouse
+from envsync.redact import redacted
 from envsync.target import Artifact
 
 NOWHERE = "nowhere:"

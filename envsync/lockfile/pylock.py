@@ -26,7 +26,8 @@ from envsync.lockfile import remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
-from envsync.lockfile.sources import Sources, redacted
+from envsync.lockfile.sources import Sources
+from envsync.redact import redacted
 from envsync.target import Interpreter, Target
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from envsync.lockfile.sources import (
     is_file_url,
     is_url,
     path_of_url,
-    redacted,
     well_formed,
 )
 from envsync.lockfile.wheels import Pin, WheelName
+from envsync.redact import redacted
 
 _NAMED = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")

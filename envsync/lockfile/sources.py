@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from envsync.errors import UsageError
-
-_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/@]*:[^\s@]*@)")
-
+from envsync.redact import redacted
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
 
@@ -145,11 +142,6 @@ def host_of(url: str) -> str:
     return parts.netloc.rpartition("@")[2]
 
 
-def redacted(text: str) -> str:
-    """Remove the credentials from every URL in a text."""
-    return _CREDENTIALS.sub("", text)
-
-
 def with_credentials(url: str, indexes: tuple[str, ...]) -> str:
     """Add the credentials that an index URL with the same scheme, host and port has."""
     with_some = [index for index in indexes if "@" in index]
@@ -164,11 +156,11 @@ def with_credentials(url: str, indexes: tuple[str, ...]) -> str:
 
 
 def direct_url_text(place: str, hashes: Mapping[str, str]) -> str:
-    """Write direct_url.json (PEP 610) for a wheel that was asked for by URL or absolute path."""
+    """Write direct_url.json (PEP 610) for a wheel that was asked for by URL or absolute path, without secrets."""
     import json
 
     from packaging.direct_url import ArchiveInfo, DirectUrl
 
-    url = urlunsplit(urlsplit(as_url(place))._replace(fragment=""))
+    url = redacted(urlunsplit(urlsplit(as_url(place))._replace(fragment="")))
     info = ArchiveInfo(hashes=dict(hashes) or None)
     return json.dumps(DirectUrl(url=url, archive_info=info).to_dict(), sort_keys=True)
