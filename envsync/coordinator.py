@@ -80,13 +80,21 @@ class Coordinator:
         return self
 
     async def __aexit__(self, *exception: Any) -> bool | None:
-        """Stop all syncs, and wait until all is at rest. Who still waits in another task gets SyncCancelledError."""
+        """Stop all syncs, and wait until all is at rest. Who still waits in another task gets SyncCancelledError.
+
+        An error of the block leaves it as it is: that there is a task group is nobody else's business.
+        """
         group, self._group = self._entered(), None
         for flight in list(self._flights.values()):
             flight.stop()
         if self._ticker is not None:
             self._ticker.cancel()
-        return await group.__aexit__(*exception)
+        try:
+            return await group.__aexit__(*exception)
+        except BaseExceptionGroup as grouped:
+            if list(map(id, _leaves(grouped))) == list(map(id, _leaves(exception[1]))):
+                return False  # it goes on by itself; of a group, Trio has made a copy
+            raise
 
     async def sync(self, lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> SyncResult:
         """Make an environment match its lock file; waits for others who are at it already.
@@ -375,6 +383,13 @@ class _Reporter:
             self.coordinator._tell(events.TookOver(self.env, str(details["from_host"]), int(details["from_pid"])))
         elif event == "recovered":
             self.coordinator._tell(events.Recovered(self.env, details["steps"]))
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """Return what is in a group, and in the groups within it; of an error that is none, itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [] if error is None else [error]
 
 
 def _cancelled(env: str) -> SyncCancelledError:

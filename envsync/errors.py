@@ -29,15 +29,17 @@ class EnvsyncError(Exception):
         self.hint = hint and redacted(hint)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.hint))
+        """Be copied and pickled with all fields, whatever a class is made from: task runners move errors so."""
+        return (_remake, (type(self), self.args), self.__dict__.copy())
 
     def __str__(self) -> str:
         return self.message
 
 
-def _rebuild(kind: type[EnvsyncError], message: str, hint: str | None) -> EnvsyncError:
+def _remake(kind: type[EnvsyncError], args: tuple[object, ...]) -> EnvsyncError:
+    """Make an error without its own `__init__`; the fields follow."""
     error = kind.__new__(kind)
-    EnvsyncError.__init__(error, message, hint=hint)
+    error.args = args
     return error
 
 
@@ -220,10 +222,3 @@ class CommandError(EnvsyncError):
     def __init__(self, message: str, *, exit_code: int = 127, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_command, (self.message, self.exit_code, self.hint))
-
-
-def _rebuild_command(message: str, exit_code: int, hint: str | None) -> CommandError:
-    return CommandError(message, exit_code=exit_code, hint=hint)

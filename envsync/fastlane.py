@@ -141,9 +141,19 @@ def digest_of(request: Request, current: Stamp) -> str | None:
     return request.digest(
         current.python,
         inputs,
+        variables=_variables(current),
         unhashed=current.unhashed,
+        placed=current.placed,
         local_files=[f for f in current.local_files if f.direct],
     )
+
+
+def _variables(current: Stamp) -> list[str]:
+    if not current.variables:
+        return []
+    from envsync.variables import describe
+
+    return describe(current.variables, launch.variables())
 
 
 def is_untouched(current: Stamp, config: str) -> bool:

@@ -119,7 +119,7 @@ def _numbers(reading: int) -> Iterator[int]:
 def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[int]) -> None:
     """Start a child, and add it to those that are running before anything can interrupt us."""
     # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     child = -1
     try:
         child = os.fork()
@@ -141,7 +141,10 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
 
     try:
         sys.unraisablehook = lambda _: None  # it may come in a destructor, which would show it; then `ending` is heeded
-        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGTERM, end)  # the parent sends it, even if nobody else is to be heeded
+        for interrupt in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(interrupt) != signal.SIG_IGN:
+                signal.signal(interrupt, end)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in _numbers(reading):
             try:

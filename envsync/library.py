@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, NoReturn, TypedDict, Unpack
 
 from envsync import fastlane, launch, request
 from envsync import options as settings
@@ -19,7 +19,7 @@ class SyncOptions(TypedDict, total=False):
     """The options of a sync: those of `sync`, which says what they mean, but for the report."""
 
     env: str | os.PathLike[str] | None
-    python: str | None
+    python: str | os.PathLike[str] | None
     extras: Sequence[str]
     groups: Sequence[str]
     exact: bool
@@ -36,14 +36,32 @@ class SyncOptions(TypedDict, total=False):
     busy: str | None
 
 
-_PATHS: tuple[Literal["env", "cache_dir", "cache_fallback"], ...] = ("env", "cache_dir", "cache_fallback")
+_PATHS: tuple[Literal["env", "python", "cache_dir", "cache_fallback"], ...] = (
+    "env",
+    "python",
+    "cache_dir",
+    "cache_fallback",
+)
+_LISTS: tuple[Literal["extras", "groups", "index_urls", "find_links"], ...] = (
+    "extras",
+    "groups",
+    "index_urls",
+    "find_links",
+)
+_FLAGS: tuple[Literal["exact", "no_index", "offline", "compile_bytecode", "durable"], ...] = (
+    "exact",
+    "no_index",
+    "offline",
+    "compile_bytecode",
+    "durable",
+)
 
 
 def sync(
     lock: str | os.PathLike[str],
     *,
     env: str | os.PathLike[str] | None = None,
-    python: str | None = None,
+    python: str | os.PathLike[str] | None = None,
     extras: Sequence[str] = (),
     groups: Sequence[str] = (),
     exact: bool = True,
@@ -74,8 +92,9 @@ def sync(
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
-    :param report: is told how far it is
+    :param report: is told how far it is, in this thread
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
+    :raises TypeError: an argument is of the wrong type
     """
     options: SyncOptions = {
         "env": env,
@@ -121,15 +140,24 @@ def use(lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> Iterato
 class Hold:
     """A current environment that nobody changes before it is released.
 
+    It is one process's: it is neither copied nor pickled, and what a program forks meanwhile does not have it.
+
     :ivar result: how it became current
-    :ivar fd: the descriptor of its in-use lock; -1 for a read-only environment that has none
+    :ivar fd: the descriptor of its in-use lock; -1 once it is released, and for a read-only environment that has none
     """
 
-    __slots__ = ("fd", "result")
+    __slots__ = ("_token", "fd", "result")
 
     def __init__(self, result: SyncResult, fd: int) -> None:
         self.result = result
         self.fd = fd
+        self._token = f"{os.fstat(fd).st_ino if fd >= 0 else 0}:{result.digest}"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Hold is neither copied nor pickled: it is a lock of this process; pass `hold.variables()` on, and "
+            "`hold.fd` by `pass_fds`"
+        )
 
     @property
     def python(self) -> str:
@@ -137,15 +165,20 @@ class Hold:
         return self.result.python
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables for a child, as `envsync run` sets them."""
-        token = f"{os.fstat(self.fd).st_ino if self.fd >= 0 else 0}:{self.result.digest}"
-        return launch.environment_variables(os.environ, self.result.env, token)
+        """Return the environment variables for a child, as `envsync run` sets them.
+
+        :raises ValueError: the hold is released, so that anybody may change the environment
+        """
+        if not self._token:
+            raise ValueError(f"the hold on environment `{self.result.env}` is released")
+        return launch.environment_variables(os.environ, self.result.env, self._token)
 
     def release(self) -> None:
         """Let others change the environment. Releasing twice is harmless."""
+        self._token = ""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            os.close(fd)
 
 
 def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Request:
@@ -155,18 +188,21 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
     """
     if unknown := options.keys() - SyncOptions.__annotations__.keys():
         raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
+    for flag in _FLAGS:
+        if not isinstance(options.get(flag, True), bool):
+            raise TypeError(f"`{flag}` has to be True or False, not {options[flag]!r}")
     paths: dict[str, object] = {
-        name: None if (path := options.get(name)) is None else os.fspath(path) for name in _PATHS
+        name: None if (path := options.get(name)) is None else os.fsdecode(path) for name in _PATHS
     }
+    lists = {name: _texts(name, options.get(name)) for name in _LISTS}
     given: dict[str, object] = {
-        "lock": os.fspath(lock),
+        "lock": os.fsdecode(lock),
         **paths,
-        "python": options.get("python"),
-        "extra": list(options.get("extras", ())),
-        "group": list(options.get("groups", ())),
+        "extra": lists["extras"],
+        "group": lists["groups"],
         "inexact": not options.get("exact", True),
-        "index_url": list(options.get("index_urls", ())),
-        "find_links": [os.fspath(place) for place in options.get("find_links", ())],
+        "index_url": lists["index_urls"],
+        "find_links": lists["find_links"],
         "no_index": options.get("no_index", False),
         "offline": options.get("offline", False),
         "link_mode": options.get("link_mode"),
@@ -177,6 +213,21 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
         "quiet": True,
     }
     return request.resolve(settings.checked(given), os.environ)
+
+
+def _texts(name: str, values: Iterable[str | os.PathLike[str]] | None) -> list[str]:
+    """Read a list of strings or paths; a single string is none, for it would be read by letters.
+
+    :raises TypeError: it is something else
+    """
+    if values is None:
+        return []
+    if isinstance(values, (str, bytes, os.PathLike)):
+        raise TypeError(f"`{name}` has to be a list: `{name}=[{values!r}]`")
+    listed = list(values)
+    if not all(isinstance(value, (str, os.PathLike)) for value in listed):
+        raise TypeError(f"`{name}` has to be a list of strings, not {listed!r}")
+    return [os.fspath(value) for value in listed]
 
 
 def enter(asked: request.Request, result: SyncResult) -> Hold | None:

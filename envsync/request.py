@@ -6,8 +6,8 @@ for us that is not plain).
 
 The digest covers the content of every input file, the options that decide what is installed, and implementation,
 X.Y, machine and libc family of the target. Where the lock file has references without a hash it also covers the
-options that say where wheels come from, and size and mtime of local wheels. It does not cover paths: the same
-lock file in two places has one digest.
+options that say where wheels come from, and size and mtime of local wheels. It does not cover paths, unless such
+references are found by them: the same lock file in two places has one digest. docs/digest.md goes through all of it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,9 @@ class Request:
     :ivar lock: path of the lock file, as it can be opened
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
-    :ivar key: stands for all that is known before the lock file is parsed; those who ask for the same have the
-        same key, and share a failure
     """
 
-    __slots__ = ("content", "directory", "env_template", "key", "lock", "settings")
+    __slots__ = ("_key", "content", "directory", "env_template", "lock", "settings")
 
     def __init__(self, settings: Settings, lock: str, content: str, env_template: str) -> None:
         self.settings = settings
@@ -53,11 +51,23 @@ class Request:
         self.directory = lock[: lock.rfind("/") + 1]
         self.content = content
         self.env_template = env_template
-        self.key = checksum(
-            "\n".join(
-                ["key", *_chosen(settings, "target"), *_chosen(settings, "source"), *_given(settings), content]
-            ).encode("utf-8", "surrogateescape")
-        )
+        self._key = ""
+
+    @property
+    def key(self) -> str:
+        """Stands for all that is known before the lock file is parsed.
+
+        Those who ask for the same have the same key, and share a failure. So it covers what lets them in, too, user
+        information in URLs, which the digest does not.
+        """
+        if not self._key:
+            from envsync.launch import variables as environ
+            from envsync.variables import used_by
+
+            chosen = [*_chosen(self.settings, "target"), *_chosen(self.settings, "source", whole=True)]
+            lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ())]
+            self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
+        return self._key
 
     def replaced(self, **settings: Value) -> Request:
         """Return the same request with other settings."""
@@ -90,22 +100,28 @@ class Request:
         python: str,
         inputs: Sequence[str] = (),
         *,
+        variables: Sequence[str] = (),
         unhashed: bool = False,
+        placed: bool = False,
         local_files: Iterable[LocalFile] = (),
     ) -> str:
         """Compute the digest.
 
         :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
         :param inputs: the checksums of the further input files, in order
+        :param variables: what stands for the environment variables that decide (`envsync.variables.describe`)
         :param unhashed: whether some reference has no hash
+        :param placed: whether such a reference is found by a path relative to the lock file
         :param local_files: the local wheels that are referred to directly and without a hash
         """
-        lines = ["envsync-digest 1", f"lock {self.content}"]
+        lines = ["envsync-digest 2", f"lock {self.content}"]
         lines += [f"input {content}" for content in inputs]
+        lines += [f"variable {variable}" for variable in variables]
         lines += _chosen(self.settings, "target")
         lines.append("python " + python)
         if unhashed:
             lines += _chosen(self.settings, "source")
+            lines += [f"directory {_absolute(self.directory)!r}"] if placed else []
             lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
 
@@ -268,7 +284,11 @@ def _beside(directory: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else directory + path
 
 
-def _chosen(settings: Settings, shapes: str) -> list[str]:
+def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str]:
+    """Say in canonical form which options were chosen.
+
+    :param whole: with the user information in URLs
+    """
     lines = []
     for option in options.REQUEST:
         value = settings.get(option.key)
@@ -276,7 +296,10 @@ def _chosen(settings: Settings, shapes: str) -> list[str]:
             continue
         if isinstance(value, list):
             # The order of extras and groups means nothing; that of sources decides what is found first.
-            values = sorted(set(value)) if shapes == "target" else [_absolute(item) for item in value]
+            if shapes == "target":
+                values = sorted(set(value))
+            else:
+                values = [item if whole and "://" in item else _absolute(item) for item in value]
             lines += [f"{option.name} {item!r}" for item in values]
         else:
             lines.append(f"{option.name} {value!r}")
@@ -291,7 +314,9 @@ def _given(settings: Settings) -> list[str]:
 
 def _absolute(source: str) -> str:
     if "://" in source:
-        return source
+        from envsync.variables import without_user
+
+        return without_user(source)
     from posixpath import normpath
 
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")

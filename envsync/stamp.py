@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from _blake2 import blake2b
 
-HEADER = "envsync-stamp 1"
+HEADER = "envsync-stamp 2"
 
 
 class Site:
@@ -52,7 +52,12 @@ class LocalFile:
 
 
 class Stamp:
-    """What a stamp says. `inputs` are the further input files, relative to the lock file's directory."""
+    """What a stamp says.
+
+    :ivar inputs: the further input files, relative to the lock file's directory
+    :ivar variables: the names of environment variables that decide what is installed
+    :ivar placed: references without a hash are found by paths relative to the lock file
+    """
 
     __slots__ = (
         "commands",
@@ -62,10 +67,12 @@ class Stamp:
         "in_use",
         "inputs",
         "local_files",
+        "placed",
         "python",
         "racy",
         "sites",
         "unhashed",
+        "variables",
     )
 
     def __init__(self) -> None:
@@ -77,7 +84,9 @@ class Stamp:
         self.commands: list[str] = []
         self.sites: list[Site] = []
         self.inputs: list[str] = []
+        self.variables: list[str] = []
         self.unhashed = False
+        self.placed = False
         self.local_files: list[LocalFile] = []
         self.racy = False
 
@@ -100,11 +109,12 @@ def dump(stamp: Stamp) -> bytes:
     ]
     lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
     lines += ["input " + _quote(path) for path in stamp.inputs]
+    lines += ["variable " + name for name in stamp.variables]
     lines += [
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {_quote(local.path)}"
         for local in stamp.local_files
     ]
-    lines += ["unhashed"] * stamp.unhashed + ["racy"] * stamp.racy
+    lines += ["unhashed"] * stamp.unhashed + ["placed"] * stamp.placed + ["racy"] * stamp.racy
     data = "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
     return data + b"end " + checksum(data).encode() + b"\n"
 
@@ -144,12 +154,16 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             stamp.sites.append(Site(_unquote(path), int(inode), int(mtime_ns)))
         elif key == "input":
             stamp.inputs.append(_unquote(value))
+        elif key == "variable":
+            stamp.variables.append(value)
         elif key in ("direct", "found"):
             size, mtime_ns, path = value.split(" ", 2)
             local = LocalFile(_unquote(path), int(size), int(mtime_ns), direct=key == "direct")
             stamp.local_files.append(local)
         elif key == "unhashed":
             stamp.unhashed = True
+        elif key == "placed":
+            stamp.placed = True
         elif key == "racy":
             stamp.racy = True
     return stamp

@@ -5,13 +5,19 @@ Downloads run concurrently; each file is verified and unpacked in one of a few t
 The first error cancels the rest, which stops between two files or at its next byte from the network and
 cleans up after itself; what was already added to the store stays there, and so do downloads that can be
 continued.
+
+The event loop runs in a thread of its own. So what the handler of a signal raises comes where one waits for it, and
+never within a loop, where it would be shown, turned into another error, or lost together with the callback that it
+interrupted, for which somebody then waits for ever. And a program may have a loop of its own in the calling thread.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -22,12 +28,14 @@ from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.cache.wheelfile import check_identity, check_vouched, origin, vouches
 from envsync.cache.wheellock import Turn
-from envsync.coordination import processes
-from envsync.errors import EnvsyncError, NoWheelError, SyncCancelledError, WheelError
+from envsync.coordination import processes, signals
+from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.progress import Report, quiet
 from envsync.target import Artifact
 
 if TYPE_CHECKING:
+    import asyncio
+
     import anyio
 
     from envsync.cache.download import Downloader
@@ -42,6 +50,8 @@ AT_ONCE = 32
 TURN_SECONDS = 0.05
 """Until the second look whether another process has done with a wheel; then it grows."""
 LONGEST_TURN_SECONDS = 1.0
+LEAVE_SECONDS = 1.0
+"""For how long the event loop may take to end once it is given up: it may hang in a look-up of a name."""
 
 
 def fetch(
@@ -83,15 +93,8 @@ def fetch(
         manifests.update(_unpack_local(missing, store, workers, report))
         missing = [artifact for artifact in missing if artifact.name not in manifests]
     if missing:
-        import anyio
-
         session = _Session(missing, store, report, workers or 1)
-        try:
-            anyio.get_current_task()
-        except RuntimeError:
-            anyio.run(session.run, tuple(index_urls))
-        else:  # in a notebook, say: a thread has one event loop at most
-            session.run_in_thread(tuple(index_urls))
+        session.run(tuple(index_urls))
         manifests.update(session.manifests)
     store.written = store.written or len(manifests) > found
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
@@ -203,28 +206,69 @@ class _Session:
         self._missing = missing
         self._store = store
         self._workers = workers
-        self._given_up = False
+        self._report = report
         self._waiting: dict[str, Turn] = {}
         """The wheels that somebody else is at, by name."""
         self._failures: list[tuple[bool, int, EnvsyncError]] = []
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._scope: tuple[asyncio.AbstractEventLoop, anyio.CancelScope] | None = None
         sizes = [artifact.size for artifact in missing if artifact.path is None]
         size = sum(size or 0 for size in sizes) if None not in sizes else 0
-        self._progress = _Progress(report, len(sizes), size, len(missing))
+        self._progress = _Progress(len(sizes), size, len(missing))
 
-    def run_in_thread(self, index_urls: Sequence[str]) -> None:
-        """Run in a thread of its own. An interrupt here ends it."""
-        from concurrent.futures import ThreadPoolExecutor
+    def run(self, index_urls: Sequence[str]) -> None:
+        """Run the loop in a thread, and report here. What a report raises, or a signal, ends it."""
+        thread = threading.Thread(target=self._run_loop, args=(index_urls,), name="envsync fetch", daemon=True)
+        thread.start()
+        told = time.monotonic()
+        try:
+            while not self._over.wait(REPORT_SECONDS):
+                signals.heed()
+                if time.monotonic() - told >= ALIVE_SECONDS or self._progress.news:
+                    told = time.monotonic()
+                    self._hand_on()
+            self._hand_on()
+        except BaseException:
+            self._give_up()
+            thread.join(LEAVE_SECONDS)
+            raise
+        thread.join()
+        if self._error is not None:
+            raise _single(self._error)
+        if self._failures:
+            raise min(self._failures, key=lambda failure: failure[:2])[2]
 
-        import anyio
+    def _run_loop(self, index_urls: Sequence[str]) -> None:
+        try:
+            import anyio
 
-        with ThreadPoolExecutor(1) as pool:
+            anyio.run(self._fetch, index_urls)
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+        finally:
+            self._over.set()
+
+    def _hand_on(self) -> None:
+        """Report what has happened; if nothing has, how far it is: somebody may want to end it."""
+        if not self._progress.news:
+            self._progress.tell(self._waited_for())
+        while self._progress.news:
+            self._report(*self._progress.news.popleft())
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        if self._scope is not None:
+            loop, scope = self._scope
             try:
-                pool.submit(anyio.run, self.run, index_urls).result()
-            except BaseException:
-                self._given_up = True
-                raise
+                loop.call_soon_threadsafe(scope.cancel)
+            except RuntimeError:
+                pass  # it has come to its end
 
-    async def run(self, index_urls: Sequence[str]) -> None:
+    async def _fetch(self, index_urls: Sequence[str]) -> None:
+        import asyncio
+
         import anyio
 
         self._at_once = anyio.CapacityLimiter(AT_ONCE)
@@ -235,34 +279,19 @@ class _Session:
                 from envsync.cache.download import Downloader
 
                 downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
-            alive = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(alive.cancel_scope.cancel)
             group = await stack.enter_async_context(anyio.create_task_group())
-            alive.start_soon(self._stay_alive, group.cancel_scope)
+            self._scope = (asyncio.get_running_loop(), group.cancel_scope)
+            if self._given_up:
+                return
             for number, artifact in sorted(enumerate(self._missing), key=_by_size, reverse=True):
                 group.start_soon(self._get, number, artifact, downloader, limiter, group.cancel_scope)
-        if self._failures:
-            raise min(self._failures, key=lambda failure: failure[:2])[2]
-
-    async def _stay_alive(self, scope: anyio.CancelScope) -> None:
-        """Report even while nothing arrives; what the report raises cancels all."""
-        import anyio
-
-        try:
-            while True:
-                await anyio.sleep(ALIVE_SECONDS)
-                if self._given_up:
-                    raise SyncCancelledError("fetching was interrupted")
-                self._progress.tell(self._waited_for())
-        except EnvsyncError as error:
-            self._failures.append((False, -1, error))
-            scope.cancel()
 
     def _waited_for(self) -> str:
         """Say for whom, if nothing but waiting is left to do."""
-        if len(self._waiting) < len(self._missing) - len(self.manifests):
+        waiting = dict(self._waiting)
+        if len(waiting) < len(self._missing) - len(self.manifests):
             return ""
-        name, turn = next(iter(self._waiting.items()), ("", None))
+        name, turn = next(iter(waiting.items()), ("", None))
         return f"waiting for {turn.holder()}, which fetches {name}" if turn is not None else ""
 
     async def _get(
@@ -336,14 +365,22 @@ def _size(artifact: Artifact) -> int:
     return artifact.size or 0
 
 
+def _single(error: BaseException) -> BaseException:
+    """Return what alone is in an exception group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 class _Progress:
     """Counts and reports: downloads as long as there are any, then unpacking, so that nobody sees the two alternate.
 
     :param size: of all downloads, 0 if unknown
+    :ivar news: what there is to report, as the arguments of a report
     """
 
-    def __init__(self, report: Report, downloads: int, size: int, wheels: int) -> None:
-        self._report = report
+    def __init__(self, downloads: int, size: int, wheels: int) -> None:
+        self.news: deque[tuple[str, int, int] | tuple[str, int, int, int, int]] = deque()
         self._downloads = downloads
         self._size = size
         self._wheels = wheels
@@ -370,8 +407,8 @@ class _Progress:
 
     def tell(self, waiting: str = "") -> None:
         if waiting:
-            self._report(waiting, self._unpacked, self._wheels)
+            self.news.append((waiting, self._unpacked, self._wheels))
         elif self._downloaded < self._downloads:
-            self._report("downloading", self._downloaded, self._downloads, self._received, self._size)
+            self.news.append(("downloading", self._downloaded, self._downloads, self._received, self._size))
         else:
-            self._report("unpacking", self._unpacked, self._wheels)
+            self.news.append(("unpacking", self._unpacked, self._wheels))

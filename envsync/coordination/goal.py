@@ -47,8 +47,14 @@ class Inputs(NamedTuple):
     """The paths of the input files that the lock file includes."""
     checksums: tuple[str, ...] = ()
     """Of those, as they were when they were parsed."""
+    variables: tuple[str, ...] = ()
+    """The names of environment variables that decide."""
+    values: tuple[str, ...] = ()
+    """What stands for them, with the values that were used when it was parsed."""
     unhashed: bool = False
     """Some reference has no hash."""
+    placed: bool = False
+    """Such a reference is found by a path relative to the lock file."""
     local_files: tuple[LocalFile, ...] = ()
     """Local wheels that the lock file names without a hash."""
 
@@ -243,7 +249,10 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
     return Inputs(
         tuple(parsed.inputs[1:]),
         tuple(stamp.checksum(content) for content in parsed.contents[1:]),
+        tuple(parsed.variables),
+        tuple(parsed.values),
         parsed.unhashed,
+        parsed.placed,
         tuple(local_file(request, path, direct=True) for path in parsed.local_files),
     )
 
@@ -367,7 +376,14 @@ def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:
 
 def digest_of(request: Request, inputs: Inputs, python: str) -> str:
     """Compute the digest of a request whose lock file is parsed."""
-    return request.digest(python, inputs.checksums, unhashed=inputs.unhashed, local_files=inputs.local_files)
+    return request.digest(
+        python,
+        inputs.checksums,
+        variables=inputs.values,
+        unhashed=inputs.unhashed,
+        placed=inputs.placed,
+        local_files=inputs.local_files,
+    )
 
 
 def environment_by_digest(request: Request, cache: str) -> Environment:

@@ -59,11 +59,13 @@ def _make(environment: Environment) -> None:
     missing = _missing(environment.path)
     try:
         os.makedirs(environment.state, exist_ok=True)
-    except OSError as error:
+        if names <= OUR_OWN:
+            bare.mark(environment, missing, names)
+    except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
         bare.remove_directories(environment.path, environment.state, missing)
-        raise FilesystemError("make directory", environment.state, error) from error
-    if names <= OUR_OWN:
-        bare.mark(environment, missing, names)
+        if isinstance(error, OSError):
+            raise FilesystemError("make directory", environment.state, error) from error
+        raise
 
 
 def _missing(path: str) -> int:

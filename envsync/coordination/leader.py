@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
@@ -260,19 +260,23 @@ class Leader:
             failures.tell_interruption(self.environment, self.request.key, str(self.progress.value.get("phase", "")))
 
     def close(self) -> None:
-        """Release what is held besides the environment lock."""
-        self.cache.close()
-        try:
-            if self.is_held():
-                self.occupancy.close()
-                queue.call_next(self.environment, self.request.key)
-                replace.discard(self.environment.leading)
-                self.progress.remove()  # last: whoever finds it knows that there may be more
-            else:
-                self.occupancy.release()
-        finally:
+        """Release what is held besides the environment lock. If one step of it is interrupted, the others are done."""
+        with ExitStack() as last_first:
             if self.leading is not None:
-                self.leading.release()
+                last_first.callback(self.leading.release)
+            last_first.callback(self._withdraw)
+            last_first.callback(self.cache.close)
+
+    def _withdraw(self) -> None:
+        """Take back what others see of us, if the environment is still ours."""
+        with ExitStack() as last_first:
+            if not self.is_held():
+                last_first.callback(self.occupancy.release)
+                return
+            last_first.callback(self.progress.remove)  # whoever finds it knows that there may be more
+            last_first.callback(replace.discard, self.environment.leading)
+            last_first.callback(queue.call_next, self.environment, self.request.key)
+            last_first.callback(self.occupancy.close)
 
     def _tell(self, event: str, **details: object) -> None:
         record(event, env=self.env, digest=self.digest, **details)
@@ -411,7 +415,9 @@ class Leader:
         vouched.python = goal.python.description
         vouched.environment = self.env
         vouched.inputs = [self._relative(path) for path in goal.inputs.further]
+        vouched.variables = list(goal.inputs.variables)
         vouched.unhashed = goal.inputs.unhashed
+        vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
         return vouched

@@ -43,6 +43,18 @@ class LockFile(Protocol):
     def local_files(self) -> tuple[str, ...]:
         """The absolute paths of the local wheels that are referred to directly and without a hash."""
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names of the environment variables that decide what is installed."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What stands for them in the digest, with the values that were used (`envsync.variables.describe`)."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether references without a hash are found by paths relative to the lock file."""
+
     def select(
         self,
         interpreter: Interpreter,

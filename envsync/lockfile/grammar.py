@@ -11,8 +11,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from envsync import variables
+
 _COMMENT = re.compile(r"(^|\s+)#.*$")
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _FIRST_OPTION = re.compile(r"\s+(?=--?[A-Za-z])")
 
 _WITH_VALUE = {
@@ -22,29 +23,32 @@ _WITH_VALUE = {
     "--constraint": "constraint",
     "-i": "index-url",
     "--index-url": "index-url",
+    "--pypi-url": "index-url",
     "--extra-index-url": "extra-index-url",
     "-f": "find-links",
     "--find-links": "find-links",
     "--trusted-host": "trusted-host",
     "--only-binary": "only-binary",
     "--no-binary": "no-binary",
+    "--only-final": "only-final",
+    "--all-releases": "all-releases",
+    "--use-feature": "use-feature",
     "-e": "editable",
     "--editable": "editable",
 }
 _FLAGS = {
     "--no-index": "no-index",
     "--require-hashes": "require-hashes",
+    "--no-require-hashes": "no-require-hashes",
     "--prefer-binary": "prefer-binary",
     "--pre": "pre",
 }
+_OF_BUILDS = ("--config-settings", "--config-setting", "-C", "--global-option", "--build-option")
+"""Options of one requirement that say how it is built: a wheel is built already."""
 _REFUSED = {
     "editable": (
         "an editable install follows its sources, so it cannot be pinned",
         "refer to a wheel instead",
-    ),
-    "no-binary": (
-        "envsync installs wheels, so --no-binary cannot be honoured",
-        "remove it, or lock a wheel built from source",
     ),
 }
 
@@ -99,12 +103,11 @@ def expand(line: str, environ: Mapping[str, str]) -> str:
     :raises GrammarError: it is not set
     """
 
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise GrammarError(f"environment variable `{match[1]}` is not set", f"export {match[1]}=...")
-        return environ[match[1]]
-
-    return _VARIABLE.sub(value, line)
+    try:
+        return variables.expand(line, environ)
+    except KeyError as error:
+        name = error.args[0]
+        raise GrammarError(f"environment variable `{name}` is not set", f"export {name}=...") from None
 
 
 def parse(line: str) -> Line:
@@ -150,10 +153,13 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
 def _hash_words(text: str) -> Iterator[str]:
     words = iter(_words(text))
     for word in words:
-        flag, equals, value = word.partition("=")
-        if flag != "--hash":
-            raise GrammarError(f"option `{flag}` cannot follow a requirement; only --hash can", f"remove {flag}")
-        yield value if equals else next(words, "")
+        flag, given, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
+        if flag != "--hash" and flag not in _OF_BUILDS:
+            problem = f"option `{flag}` cannot follow a requirement; only --hash and --config-settings can"
+            raise GrammarError(problem, f"remove {flag}")
+        value = value if given else next(words, "")
+        if flag == "--hash":
+            yield value
 
 
 def _hash(word: str) -> tuple[str, str]:

@@ -85,6 +85,9 @@ class PylockFile:
 
     unhashed = False
     local_files: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    placed = False
 
     def __init__(self, path: str, content: bytes, lock: Pylock) -> None:
         self.path = path

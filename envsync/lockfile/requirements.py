@@ -13,7 +13,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+from packaging.version import InvalidVersion, Version
 
+from envsync import variables
 from envsync.errors import LockFileError
 from envsync.lockfile import remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
@@ -31,8 +33,11 @@ from envsync.lockfile.sources import (
     well_formed,
     with_credentials,
 )
+from envsync.lockfile.wishes import OPPOSITE, Wishes
 from envsync.target import Artifact, Interpreter, Target
 
+_PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
+"""Options that say where wheels come from, which decides what is installed where nothing has a hash."""
 MOST_INCLUSIONS = 10_000
 """Of files, each as often as it is included."""
 
@@ -80,6 +85,13 @@ def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
     return Blocker(f"{where}: {error.problem}", hint, error.build, LockFileError)
 
 
+def _is_prerelease(version: str) -> bool:
+    try:
+        return Version(version).is_prerelease
+    except InvalidVersion:  # `===` takes anything
+        return False
+
+
 class _Inclusion(NamedTuple):
     """A file to be read, and why."""
 
@@ -100,9 +112,18 @@ class _Reader:
         self.requirements: list[Reference] = []
         self.constraints: list[Reference] = []
         self.sources = Sources()
-        self.require_hashes = False
+        self.require_hashes: bool | None = None
+        """None if no option says."""
+        self.wishes = Wishes()
         self.blockers: list[Blocker] = []
         """Lines that cannot be used."""
+        self.environ = dict(os.environ)
+        """As it is now, so that what is read is what the digest stands for."""
+        self.deciding: set[str] = set()
+        """The variables that decide what is installed."""
+        self.placing: set[str] = set()
+        """Those that do so for references without a hash only."""
+        self.has_relative_places = False
 
     def read(self, inclusion: _Inclusion) -> Iterator[_Inclusion]:
         """Read a file. Yields what it includes, which has to be read before it is gone on with."""
@@ -125,13 +146,17 @@ class _Reader:
             try:
                 yield from self._line(line, where, inclusion._replace(including=(*including, absolute)))
             except GrammarError as error:
+                self.deciding |= variables.deciding(line)
                 self.blockers.append(_blocker(self.lock_file, where, error))
 
     def _remove(self, origin: str) -> str:
         return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
 
     def _line(self, line: str, where: str, file: _Inclusion) -> Iterator[_Inclusion]:
-        parsed = parse(expand(line, os.environ))
+        expanded = expand(line, self.environ)
+        parsed = parse(expanded)
+        places = bool(parsed.options) and all(name in _PLACES for name, _ in parsed.options)
+        (self.placing if places else self.deciding).update(variables.deciding(line))
         directory = os.path.dirname(file.path)
         for name, value in parsed.options:
             if name in ("requirement", "constraint"):
@@ -143,10 +168,11 @@ class _Reader:
                 included = os.path.join(directory, value)
                 yield _Inclusion(included, f"{where}: ", name == "constraint", file.including)
             else:
-                self._option(name, value, directory)
+                self._option(name, value, directory, where)
         if parsed.options:
             return
         reference = parse_reference(parsed, os.path.abspath(directory), where)
+        self.has_relative_places |= reference.path is not None and reference.path not in expanded
         if not file.constraints:
             self.requirements.append(reference)
         elif reference.direct:
@@ -154,11 +180,13 @@ class _Reader:
         else:
             self.constraints.append(reference)
 
-    def _option(self, name: str, value: str, directory: str) -> None:
+    def _option(self, name: str, value: str, directory: str, where: str) -> None:
         sources = self.sources
-        if name.endswith(("url", "links")) and not well_formed(value):
+        names_place = name.endswith(("url", "links"))
+        if names_place and not well_formed(value):
             raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
         place = value if is_url(value) else os.path.abspath(os.path.join(directory, value))
+        self.has_relative_places |= names_place and place != value and not os.path.isabs(value)
         if name == "index-url":
             self.sources = replace(sources, index_urls=(place,))
         elif name == "extra-index-url":
@@ -171,7 +199,11 @@ class _Reader:
             self.sources = replace(sources, trusted_hosts=(*sources.trusted_hosts, value))
         elif name == "require-hashes":
             self.require_hashes = True
-        # What is left (--only-binary, --prefer-binary, --pre) asks for what pinned wheels are anyway.
+        elif name == "no-require-hashes":
+            self.require_hashes = False
+        elif name in OPPOSITE or name == "pre":
+            self.wishes.add("all-releases" if name == "pre" else name, value or ":all:", where)
+        # What is left (--prefer-binary, --use-feature) changes nothing for wheels that are pinned.
 
 
 class RequirementsFile:
@@ -184,10 +216,15 @@ class RequirementsFile:
         self._requirements = tuple(reader.requirements)
         self._constraints = tuple(reader.constraints)
         self._sources = reader.sources
-        self._require_hashes = reader.require_hashes or any(r.hashes for r in (*self._requirements, *self._constraints))
+        self._wishes = reader.wishes
+        hashes = any(each.hashes for each in (*self._requirements, *self._constraints))
+        self._require_hashes = hashes if reader.require_hashes is None else reader.require_hashes
         hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
         bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
+        self.variables = tuple(sorted(reader.deciding | reader.placing if self.unhashed else reader.deciding))
+        self.values = tuple(variables.describe(self.variables, reader.environ))
+        self.placed = self.unhashed and reader.has_relative_places
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
 
     def select(
@@ -241,6 +278,7 @@ class RequirementsFile:
             if earlier.identity != pinned.identity:
                 blockers.append(self._twice(earlier, pinned))
         blockers += self._without_hash(chosen.values())
+        blockers += self._against_wishes(each for each in chosen.values() if not each.direct)
         if blockers:
             raise refusal(self.path, blockers)
         return list(chosen.values())
@@ -266,6 +304,21 @@ class RequirementsFile:
             if not reference.hashes:
                 problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
                 yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
+
+    def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
+        """Refuse what an option keeps from being installed as a wheel of the version it is pinned to."""
+        for each in references:
+            where = self._wishes.where("no-binary", each.name)
+            if where is not None:
+                problem = f"{where}: --no-binary asks for `{each.name}` from source, and envsync installs wheels"
+                built = f"pip wheel --no-deps --no-binary {each.name} --wheel-dir wheels {each.name}=={each.pinned}"
+                hint = f"remove it, or lock the wheel that `{built}` builds; {remedies.show_line(where, self.path)}"
+                yield Blocker(problem, hint, kind=LockFileError)
+            where = self._wishes.where("only-final", each.name)
+            if where is not None and _is_prerelease(each.pinned or ""):
+                problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
+                hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
+                yield Blocker(problem, hint, kind=LockFileError)
 
     def _direct(
         self, reference: Reference, fit: wheels.Fit, sources: Sources, known: Callable[[str], str | None]

@@ -82,7 +82,7 @@ def command_in(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         (lambda env: (env / ".envsync/stamp").unlink(), "no sync of it has been completed"),
         (lambda env: (env / ".envsync/stamp").rename(env / ".envsync/stamp.draining"), "it waits to be changed"),
         (lambda env: (env / ".envsync/stamp").write_text("x"), "its stamp is damaged"),
-        (lambda env: (env / ".envsync/stamp").write_text("envsync-stamp 2\n"), "a newer envsync keeps it"),
+        (lambda env: (env / ".envsync/stamp").write_text("envsync-stamp 3\n"), "a newer envsync keeps it"),
         (lambda env: (env / ".envsync/journal").touch(), "a commit was decided and is not finished"),
         (lambda env: (site_packages(env) / "new").mkdir(), "somebody else has changed it since it was synced"),
         (lambda env: (env / "pyvenv.cfg").write_text("home = /x"), "somebody else has changed it since it was synced"),

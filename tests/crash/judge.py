@@ -6,7 +6,8 @@ After every strike:
 - before the commit is decided, the environment is the old one; and it still is current, unless the process was killed
 - after an error: a message that names a path and the system's words, exit status 125, no traceback, no lock still
   held, no temporary file left; or the command got over it, and then the environment is current
-- after a signal: the process ended by it
+- after a signal: the process ended by it, and no record of it is left as of a dead one
+- of a first install that came to nothing, nothing is left, unless the disk refuses that, too
 - the next command repairs all by itself, and leaves nothing over: in the environment nothing at all, in the cache
   nothing but what a later sweep removes
 - a second one changes nothing
@@ -183,8 +184,10 @@ def _untidy(stage: Stage, kind: Kind, *, decided: bool) -> list[str]:
     found = [str(path) for path in stage.env.rglob("*.new")]
     if not decided:
         allowed = {"in-use", "locking", "stamp", "installed.json", "failure.json", "work", "making"}
-        if kind.signal:
-            allowed.add("progress.json")  # its waiters are told as if it had died
+        if kind.lasting:
+            allowed |= {"bare", "wanted"}  # it cannot even be locked to be removed
+        elif stage.before is None and stage.env.exists():
+            found.append(str(stage.env))
         found += [name for name in (os.listdir(state) if state.is_dir() else ()) if name not in allowed]
         found += [str(path) for path in stage.env.glob("lib/*/site-packages/.envsync/*")]
     return found

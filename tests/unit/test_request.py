@@ -341,11 +341,11 @@ class TestDigest:
 
     def test_is_the_same_for_ever(self) -> None:
         """Environments of earlier versions stay current: a change of the digest has to be on purpose."""
-        assert request().digest(PYTHON) == "a3923fc62bf2d12f215607e440cb79b9"
+        assert request().digest(PYTHON) == "d79bcb0fd36fa706472c5e29ea851562"
         full = request(extra=["x"], group=["dev"], inexact=True, python="3.11", find_links=["/wheels"])
         local = [LocalFile("/w/a.whl", 3, 4, direct=True)]
         digest = full.digest(PYTHON, ["0" * 32], unhashed=True, local_files=local)
-        assert digest == "2a1a446d30550b8beb39016441d0adb4"
+        assert digest == "f3593dd3b6d1336f494a722c30fd50d3"
 
     @pytest.mark.parametrize(
         "settings",
@@ -427,6 +427,34 @@ class TestDigest:
             {"no_index": True},
         ]
         assert len({request(**each).digest(PYTHON, unhashed=True) for each in settings}) == 6
+
+    def test_user_information_does_not_count(self) -> None:
+        """A token in the URL of an index says who fetches, not what: it is part of the key, and of no digest."""
+        mine, yours = (request(index_url=[f"https://{who}@i/simple"]) for who in ("me:x", "you:y"))
+        assert mine.digest(PYTHON, unhashed=True) == yours.digest(PYTHON, unhashed=True)
+        assert mine.digest(PYTHON, unhashed=True) != request().digest(PYTHON, unhashed=True)
+        assert mine.key != yours.key
+
+    def test_variables_count(self) -> None:
+        """What stands for the environment variables that a file uses is part of it."""
+        values = [(), ("V 1",), ("V 2",), ("V 1", "W 1")]
+        assert len({request().digest(PYTHON, variables=each) for each in values}) == 4
+
+    def test_the_place_counts_where_it_decides(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The lock file's directory counts if references without a hash are found beside it, however it is named."""
+
+        def digest(lock: str, *, placed: bool, unhashed: bool = True) -> str:
+            asked = Request({}, lock, checksum(b""), ".venv")
+            return asked.digest(PYTHON, unhashed=unhashed, placed=placed)
+
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "a").mkdir()
+        here = digest("requirements.txt", placed=True)
+        assert here == digest(f"{tmp_path}/requirements.txt", placed=True)
+        assert here == digest("a/../requirements.txt", placed=True)
+        assert here != digest("a/requirements.txt", placed=True)
+        assert digest("requirements.txt", placed=False) == digest("a/requirements.txt", placed=False)
+        assert digest("x.txt", placed=True, unhashed=False) == digest("a/x.txt", placed=True, unhashed=False)
 
     def test_local_files_count_without_hashes(self) -> None:
         """Path, size and time of a local wheel stand for its content."""

@@ -30,7 +30,9 @@ def full() -> Stamp:
     made.commands = ["python", "tool"]
     made.sites = [Site("/home/x/.venv/lib/python3.11/site-packages", 2156317, 1795328528790031717)]
     made.inputs = ["constraints.txt", "/abs/end \\n"]
+    made.variables = ["NAME", "VERSION_2"]
     made.unhashed = True
+    made.placed = True
     made.local_files = [LocalFile("/w/a.whl", 3, 4, direct=True), LocalFile("/w/b.whl", 5, 6, direct=False)]
     made.racy = True
     return made
@@ -58,7 +60,9 @@ def stamps(draw: st.DrawFn) -> Stamp:
     made.commands = draw(st.lists(WORDS, max_size=4))
     made.sites = draw(st.lists(st.builds(Site, PATHS, NUMBERS, NUMBERS), max_size=2))
     made.inputs = draw(st.lists(PATHS, max_size=3))
+    made.variables = draw(st.lists(WORDS, max_size=2))
     made.unhashed = draw(st.booleans())
+    made.placed = draw(st.booleans())
     made.local_files = draw(st.lists(st.builds(LocalFile, PATHS, NUMBERS, NUMBERS, direct=st.booleans()), max_size=3))
     made.racy = draw(st.booleans())
     return made
@@ -120,7 +124,7 @@ def test_other_files_are_no_stamps(data: bytes) -> None:
 
 def test_another_format_is_no_stamp() -> None:
     """A stamp of another format is none, although its checksum fits; that it is a newer one can be told."""
-    body = dump(full()).rpartition(b"end ")[0].replace(b"envsync-stamp 1", b"envsync-stamp 2", 1)
+    body = dump(full()).rpartition(b"end ")[0].replace(b"envsync-stamp 2", b"envsync-stamp 3", 1)
     newer = body + b"end " + checksum(body).encode() + b"\n"
     assert load(newer) is None
     assert is_newer(newer)
@@ -132,7 +136,7 @@ def test_another_format_is_no_stamp() -> None:
 def test_a_stamp_is_text() -> None:
     """A person can read it: one `key value` a line, the checksum last."""
     lines = dump(full()).decode().splitlines()
-    assert lines[0] == "envsync-stamp 1"
+    assert lines[0] == "envsync-stamp 2"
     assert "digest 0123456789abcdef0123456789abcdef" in lines
     assert "environment /home/x/pro\\nject/.venv" in lines
     assert lines[-1].startswith("end ")

@@ -392,7 +392,9 @@ def test_a_killed_download_is_continued_by_the_next_process(store: Store, tmp_pa
         [sys.executable, "-c", code, store.root, json.dumps(wanted._asdict())], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("('downloading', 0, 1, ")
+        while (line := process.stdout.readline()).startswith("('downloading', 0, 1, 0, "):
+            pass  # nothing has come yet
+        assert line.startswith("('downloading', 0, 1, ")
         process.kill()
     file.hold.set()
     file.hold = None
@@ -402,3 +404,88 @@ def test_a_killed_download_is_continued_by_the_next_process(store: Store, tmp_pa
     assert fetch([wanted], store)["demo"].sha256 == hashlib.sha256(Path(wheel).read_bytes()).hexdigest()
     assert server.ranges() == [None, f"bytes={done}-"]
     assert leftovers(store) == []
+
+
+def test_an_error_has_no_context_of_others(store: Store, tmp_path: Path, server: Server) -> None:
+    """Its traceback begins with what is wrong, not with what envsync found out about event loops."""
+    wanted = remote(server, build_wheel(tmp_path))._replace(hashes={"sha256": "0" * 64})
+    with pytest.raises(HashMismatchError) as caught:
+        fetch([wanted], store)
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert "event loop" not in str(link)
+        assert not isinstance(link, BaseExceptionGroup)
+        link = link.__cause__ or link.__context__
+
+
+def test_what_nobody_expects_comes_alone(
+    store: Store, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is no error of envsync's comes out as itself, not in a group of task groups."""
+    monkeypatch.setattr(module, "_find", lambda *_: 1 / 0 if threading.current_thread() is not main else None)
+    main = threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        fetch([remote(server, build_wheel(tmp_path))], store)
+
+
+def test_reports_come_where_it_was_called(store: Store, tmp_path: Path, server: Server) -> None:
+    """A program's own function is called in its own thread, whatever thread the event loop has."""
+    threads = set()
+    fetch([remote(server, build_wheel(tmp_path))], store, report=lambda *_: threads.add(threading.current_thread()))
+    assert threads == {threading.current_thread()}
+
+
+LISTENING = """\
+import json, sys
+from envsync.cache.fetch import fetch
+from envsync.cache.store import Store
+from envsync.coordination import signals
+from envsync.target import Artifact
+
+class Deaf:
+    def __del__(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def report(*_):
+    if {deaf}:
+        sys.unraisablehook = lambda _: None
+        Deaf()
+    print(*_, flush=True)
+
+signals.listen()
+try:
+    fetch([Artifact(**json.loads(sys.argv[2]))], Store(sys.argv[1]), report=report)
+except KeyboardInterrupt as interrupt:
+    signals.die_of(interrupt)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_while_the_server_is_silent(
+    store: Store, tmp_path: Path, server: Server, number: signal.Signals
+) -> None:
+    """It ends by the signal, and says nothing, though nothing comes from the network any more."""
+    done = end_while_silent(store, tmp_path, server, LISTENING.format(deaf=False), number)
+    assert done == (-number, "")
+
+
+def test_a_signal_that_a_destructor_swallows(store: Store, tmp_path: Path, server: Server) -> None:
+    """What is raised in a destructor is lost, the signal is not."""
+    done = end_while_silent(store, tmp_path, server, LISTENING.format(deaf=True), None)
+    assert done == (-signal.SIGTERM, "")
+
+
+def end_while_silent(
+    store: Store, tmp_path: Path, server: Server, code: str, number: signal.Signals | None
+) -> tuple[int, str]:
+    """Fetch from a server that stops half way; send a signal then. Returns the status and what is said on stderr."""
+    wanted = remote(server, build_wheel(tmp_path, files={"demo/x": os.urandom(200_000)}))
+    server.files[f"/{wanted.filename}"].hold = threading.Event()
+    words = [sys.executable, "-c", code, store.root, json.dumps(wanted._asdict())]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        if number is not None:
+            assert server.began.wait(30)
+            process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    return process.returncode, said

@@ -29,7 +29,7 @@ sys.stdin.read()
 
 def request(key: str) -> Request:
     made = Request({}, f"{key}.toml", key, "env")
-    made.key = key
+    made._key = key
     return made
 
 

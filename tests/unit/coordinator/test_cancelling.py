@@ -382,7 +382,7 @@ async def test_an_error_in_the_block_gives_up_what_goes_on(tmp_path: Path, seeki
     env = tmp_path / "env"
     ear = Ear()
     with nothing_left():
-        with pytest.RaisesGroup(pytest.RaisesGroup(ZeroDivisionError)):
+        with pytest.RaisesGroup(ZeroDivisionError):
             async with envsync.Coordinator(on_event=ear) as coordinator, anyio.create_task_group() as group:
                 group.start_soon(sync_in_task, coordinator, env)
                 await seeking.reach()
@@ -461,3 +461,25 @@ async def test_asyncio_cancelling_the_entry_into_an_environment_leaves_no_hold(
         assert is_free(env / ".envsync" / "in-use")
         status, _, err = await envsync_process("sync", "--lock", NEXT, "--env", env, "--busy", "fail")
     assert status == 0, err
+
+
+# Errors of the block
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [ZeroDivisionError(), ExceptionGroup("several", [ValueError(), OSError()])])
+async def test_an_error_of_the_block_leaves_it_as_it_is(error: Exception) -> None:
+    """Nobody has to know that there is a task group within; what is a group stays one."""
+    with pytest.raises(type(error)) as caught:
+        async with envsync.Coordinator(on_event=Ear()):
+            raise error
+    assert caught.value is error
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+@pytest.mark.anyio
+async def test_a_failed_sync_can_be_caught_around_the_block(tmp_path: Path) -> None:
+    """`except EnvsyncError` around the block catches what a sync in it raises."""
+    with pytest.raises(errors.LockFileError):
+        async with envsync.Coordinator() as coordinator:
+            await coordinator.sync(tmp_path / "pylock.toml", env=tmp_path / "env")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.errors import FilesystemError, LockFileError, NoWheelError
-from envsync.lockfile import Sources, hashes, read
+from envsync.lockfile import Sources, grammar, hashes, read
 from envsync.lockfile.grammar import GrammarError, Line, expand, logical_lines, parse
 from envsync.target import Artifact, Interpreter, Target
 
@@ -222,6 +224,75 @@ def test_options_of_the_file_say_where_wheels_are(tmp_path: Path, interpreter: I
     assert one(target).path == str(tmp_path / "house" / FOO)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--no-binary :none:",
+        "--no-binary=other",
+        "--no-binary :all: --only-binary foo",
+        "--no-binary foo --no-binary :none:",
+        "--no-binary foo,other --only-binary :all:",
+        "--no-binary :all:,:none:,other",
+        "--only-binary :all:",
+        "--only-final :all:",
+        "--only-final=foo",
+        "--all-releases other",
+        "--pre",
+        "--prefer-binary",
+        "--use-feature=fast-deps",
+        "--use-feature truststore",
+        "--trusted-host host.invalid",
+        "--no-require-hashes",
+        "--pypi-url https://host.invalid/simple",
+        'foo==1.0 --config-settings="a=b"',
+        "foo==1.0 --config-setting a=b -C c=d -Ce=f",
+        "foo==1.0 --global-option=--x --global-option --y",
+    ],
+)
+def test_options_that_change_nothing_here_are_read_over(select: Select, wheels: Callable[..., None], line: str) -> None:
+    """All that pip takes in such a file, as long as it could not choose or make another file than the pinned wheel."""
+    wheels(FOO)
+    assert one(select(f"{line}\nfoo==1.0")) == one(select("foo==1.0"))
+
+
+PIP = """
+from pip._internal.req import req_file
+for kind in ("SUPPORTED_OPTIONS", "SUPPORTED_OPTIONS_REQ"):
+    options = [option() for option in getattr(req_file, kind)]
+    print(*(name for option in options for name in (*option._short_opts, *option._long_opts)))
+"""
+
+
+def test_every_option_that_pip_takes_in_such_a_file_is_known() -> None:
+    """Whatever this pip takes, alone on a line or after a requirement, is understood, if only to be refused."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("there is no pip to compare with")
+    done = subprocess.run([sys.executable, "-I", "-c", PIP], stdout=subprocess.PIPE, text=True, check=True)
+    alone, after = (line.split() for line in done.stdout.splitlines())
+    assert set(alone) <= {*grammar._WITH_VALUE, *grammar._FLAGS}
+    assert set(after) <= {"--hash", *grammar._OF_BUILDS}
+
+
+def test_a_wheel_at_a_path_is_no_matter_of_formats(select: Select, tmp_path: Path) -> None:
+    """As by pip: what is named as a file is that file, `--no-binary` or not."""
+    (tmp_path / FOO).touch()
+    assert one(select(f"--no-binary :all: --only-final :all:\n./{FOO}")).path == str(tmp_path / FOO)
+
+
+def test_a_pre_release_that_may_be_is_taken(select: Select, wheels: Callable[..., None]) -> None:
+    """`--only-final` of all gives way to `--all-releases` of one, and to `--pre`."""
+    wheels("foo-1.0rc1-py3-none-any.whl")
+    for options in ("--only-final :all: --all-releases Foo", "--only-final :all: --pre", "--only-final bar"):
+        assert one(select(f"{options}\nfoo==1.0rc1")).version == "1.0rc1"
+
+
+def test_hashes_need_not_be_required(select: Select, wheels: Callable[..., None]) -> None:
+    """With `--no-require-hashes`, one may have a hash and the other none; each that is there counts."""
+    wheels(FOO, "bar-1.0-py3-none-any.whl")
+    target = select(f"--no-require-hashes\nfoo==1.0 --hash=sha256:{A}\nbar==1.0")
+    assert [artifact.locked for artifact in target.artifacts] == [(), (("sha256", A),)]
+
+
 # Direct references
 
 
@@ -364,7 +435,18 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str]] = {
     ),
     "editable": (LockFileError, "-e .", "line 1: an editable install follows its sources", "refer to a wheel"),
     "long editable": (LockFileError, "--editable=./x", "line 1: an editable install", "refer to a wheel"),
-    "no-binary": (LockFileError, "--no-binary :all:", "line 1: envsync installs wheels, so --no-binary", "remove it"),
+    "no-binary": (
+        LockFileError,
+        "--no-binary :all:\nfoo==1.0",
+        "line 1: --no-binary asks for `foo` from source, and envsync installs wheels",
+        "`pip wheel --no-deps --no-binary foo --wheel-dir wheels foo==1.0`",
+    ),
+    "only-final": (
+        LockFileError,
+        "--only-final=Foo\nfoo==1.0rc1",
+        "line 1: --only-final rules out `foo==1.0rc1`, to which it is pinned",
+        "pin a final version; `sed -n 1p",
+    ),
     "version control": (
         LockFileError,
         "foo @ git+https://me:secret@host.invalid/foo",
@@ -424,12 +506,13 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str]] = {
     ),
     "lacking value": (LockFileError, "-r", "line 1: option `-r` lacks its value", ""),
     "value for a flag": (LockFileError, "--pre=x", "line 1: option `--pre` is not one", "remove"),
-    "option of a build": (
+    "option of an installation": (
         LockFileError,
-        "foo==1 --global-option=x",
-        "option `--global-option` cannot follow",
+        "foo==1 --install-option=x",
+        "option `--install-option` cannot follow",
         "remove",
     ),
+    "option of pip's command line": (LockFileError, "--no-deps", "option `--no-deps` is not one", "remove"),
     "quotes": (LockFileError, '-r "x', "line 1: its quotes do not match", ""),
     "URL to include": (
         LockFileError,

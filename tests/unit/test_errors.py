@@ -1,0 +1,70 @@
+"""Errors travel: task runners move them between processes, and whoever catches one there asks for its fields."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pickle
+import pkgutil
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import envsync
+from envsync.errors import CommandError, EnvsyncError, FilesystemError
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "str": st.text(),
+    "str | None": st.none() | st.text(),
+    "int": st.integers(0, 255),
+    "OSError": st.builds(OSError, st.integers(1, 130), st.text()),
+    "tuple[str, ...]": st.lists(st.text(), max_size=9).map(tuple),
+    "Manifest": st.builds(SimpleNamespace, filename=st.text(), sha256=st.text()),
+    "Manifest | Compiled": st.builds(SimpleNamespace, filename=st.text(), sha256=st.text()),
+}
+"""What the arguments of errors may be, by their annotations."""
+
+
+def all_classes(base: type[EnvsyncError]) -> Iterator[type[EnvsyncError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from all_classes(kind)
+
+
+for module in pkgutil.walk_packages(envsync.__path__, "envsync."):
+    importlib.import_module(module.name)
+CLASSES = sorted(set(all_classes(EnvsyncError)), key=lambda kind: kind.__qualname__)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_an_error_keeps_all_its_fields(kind: type[EnvsyncError], data: st.DataObject) -> None:
+    """Pickled by any protocol, and copied, it is an error of the same class with the same fields, notes included."""
+    positional, named = [], {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        value = data.draw(VALUES[parameter.annotation], label=name)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            named[name] = value
+        else:
+            positional.append(value)
+    error = kind(*positional, **named)
+    error.add_note("seen by a task")
+    twins = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for twin in (*twins, copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is kind
+        assert twin.__dict__ == error.__dict__
+        assert (twin.args, str(twin), twin.exit_code) == (error.args, str(error), error.exit_code)
+
+
+def test_what_is_derived_from_a_field() -> None:
+    """What an error says of itself by its fields, it says on the other side, too."""
+    refused = pickle.loads(pickle.dumps(FilesystemError("write", "e", OSError(30, "Read-only file system"))))
+    assert refused.is_refusal
+    denied = CommandError("m", exit_code=126)
+    denied.errno = 13
+    assert (copy.copy(denied).errno, copy.copy(denied).exit_code) == (13, 126)

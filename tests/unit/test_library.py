@@ -1,0 +1,79 @@
+"""The library's own: which arguments it takes, and what a hold is."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import envsync
+from envsync import errors, library
+from tests.environments import FIXTURES
+
+LOCK = FIXTURES / "pylock.toml"
+
+
+class TestArguments:
+    """What does not make sense is refused by its name, before anything is done."""
+
+    @pytest.mark.parametrize("name", ["extras", "groups", "index_urls", "find_links"])
+    @pytest.mark.parametrize("value", ["foo", b"foo", Path("foo"), [1], ["a", None]])
+    def test_lists(self, name: str, value: object) -> None:
+        """A string is not read by letters, and what is no string is not taken for one."""
+        options: Any = {name: value}
+        with pytest.raises(TypeError, match=f"`{name}` has to be a list"):
+            library.resolve(LOCK, options)
+
+    @pytest.mark.parametrize("name", ["exact", "no_index", "offline", "compile_bytecode", "durable"])
+    @pytest.mark.parametrize("value", ["no", 0, 1, None])
+    def test_flags(self, name: str, value: object) -> None:
+        """What is true or false by accident is neither: `exact=None` would leave what is not asked for."""
+        options: Any = {name: value}
+        with pytest.raises(TypeError, match=f"`{name}` has to be True or False"):
+            library.resolve(LOCK, options)
+
+    @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+    def test_paths(self, kind: Callable[[str], Any], tmp_path: Path) -> None:
+        """All paths may be given as any path may: strings, objects, bytes."""
+        options: Any = {name: kind(str(tmp_path)) for name in ("env", "python", "cache_dir", "cache_fallback")}
+        asked = library.resolve(kind(str(LOCK)), options)
+        assert (asked.lock, asked.env_template) == (str(LOCK), str(tmp_path))
+        assert {asked.text(name) for name in ("python", "cache_dir", "cache_fallback")} == {str(tmp_path)}
+
+    @pytest.mark.parametrize("options", [{"timeout": "x"}, {"timeout": float("nan")}, {"timeout": -1}, {"busy": "no"}])
+    def test_values(self, options: Any) -> None:
+        """A number that is none, or a word that is not known, is an error of envsync's."""
+        with pytest.raises(errors.UsageError):
+            library.resolve(LOCK, options)
+
+    def test_a_python_by_its_path(self, tmp_path: Path) -> None:
+        """`python=Path(...)` names an interpreter."""
+        result = envsync.sync(LOCK, env=tmp_path / "env", python=Path(sys.executable))
+        assert result.outcome == "synced"
+
+
+class TestHold:
+    """A hold is a lock of one process."""
+
+    @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda way: way.__name__)
+    def test_it_has_no_duplicate(self, tmp_path: Path, duplicate: Callable[[object], object]) -> None:
+        """A copy would close the descriptor of the original, or whatever has its number elsewhere."""
+        with envsync.use(LOCK, env=tmp_path / "env") as hold:
+            with pytest.raises(TypeError, match="neither copied nor pickled"):
+                duplicate(hold)
+            os.fstat(hold.fd)
+
+    def test_released(self, tmp_path: Path) -> None:
+        """After its end there is nothing to belong to; what it was for is still known."""
+        with envsync.use(LOCK, env=tmp_path / "env") as hold:
+            assert hold.variables()["ENVSYNC_IN"] == f"{os.fstat(hold.fd).st_ino}:{hold.result.digest}"
+        with pytest.raises(ValueError, match="is released"):
+            hold.variables()
+        hold.release()
+        assert (hold.fd, hold.python) == (-1, f"{tmp_path}/env/bin/python")
