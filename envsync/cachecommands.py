@@ -13,11 +13,11 @@ from envsync import request
 from envsync.cache import clean, users
 from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
-from envsync.cache.store import Store
+from envsync.cache.store import NOWHERE, Store
 from envsync.cache.trash import remove_tree
 from envsync.coordination import cachelock
 from envsync.coordination.messages import say
-from envsync.coordination.synccache import cache_directory
+from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.request import Request
 
@@ -132,7 +132,12 @@ def verify(settings: Settings) -> int:
 
 def root_of(settings: Settings) -> str:
     """Find out which cache is meant: the one that a sync here would use."""
-    return cache_directory(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
+    root = cache_directory(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
+    if root == NOWHERE:
+        raise UsageError(
+            f"there is no cache, since {NO_HOME}", hint="name one: `envsync cache dir --cache-dir /var/tmp/cache`"
+        )
+    return root
 
 
 def parse_age(text: str) -> float:

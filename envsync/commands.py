@@ -70,8 +70,10 @@ def check(settings: options.Settings) -> int:
 
 def doctor(settings: options.Settings) -> int:
     """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
-    from envsync.coordination.synccache import cache_directory
-    from envsync.doctor import Place, examine, is_safe, judge
+    from envsync.cache.store import NOWHERE
+    from envsync.coordination.synccache import NO_HOME, cache_directory
+    from envsync.doctor import Finding, Place, examine, is_safe, judge
+    from envsync.doctor.judge import LIMITED
     from envsync.errors import FilesystemError
 
     asked = _whatever(settings)
@@ -82,7 +84,11 @@ def doctor(settings: options.Settings) -> int:
         facts = examine(place)
     except OSError as error:
         raise FilesystemError("examine", str(error.filename or place.env), error) from error
-    findings = judge(facts, blind="{digest}" in template or asked.text("busy") == "ignore")
+    blind = "{digest}" in template or asked.text("busy") == "ignore"
+    findings = judge(facts, blind=blind, fallback=asked.text("cache_fallback") or "")
+    if place.cache == NOWHERE:
+        text = f"there is no cache, since {NO_HOME}: what is needed is fetched for each environment alone"
+        findings.append(Finding(LIMITED, "cache", text, "name one: `envsync sync --cache-dir /var/tmp/envsync`"))
     if settings.get("json"):
         found = [finding._asdict() for finding in findings]
         print(json.dumps({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()}))

@@ -126,7 +126,7 @@ CHECK = (
     Option("json", FLAG, "Print what was found as one JSON object."),
 )
 DOCTOR = (
-    *(option for option in REQUEST if option.key in ("lock", "env", "cache_dir")),
+    *(option for option in REQUEST if option.key in ("lock", "env", "cache_dir", "cache_fallback")),
     Option("json", FLAG, "Print what was found as one JSON object."),
 )
 CACHE = (

@@ -150,7 +150,7 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
     :raises UsageError: an option makes no sense, or no single lock file can be found
     :raises LockFileError: the lock file cannot be read
     """
-    settings = {**options.from_variables(environ), **given}
+    settings = _at_home({**options.from_variables(environ), **given}, environ)
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
@@ -159,7 +159,7 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
         directory, name, table = _find()
         lock = _beside(directory, name)
     _anchor(table, directory)
-    settings = {**table, **settings}
+    settings = _at_home({**table, **settings}, environ)
     template = settings.get("env")
     if not isinstance(template, str):
         template = lock[: lock.rfind("/") + 1] + ".venv"
@@ -175,7 +175,7 @@ def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:
     """
     from envsync.errors import UsageError
 
-    settings = {**options.from_variables(environ), **given}
+    settings = _at_home({**options.from_variables(environ), **given}, environ)
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
@@ -186,7 +186,7 @@ def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:
         except UsageError:  # no lock file, or several: then the table is the one of this directory
             directory, table = "", _table("")
     _anchor(table, directory)
-    return {**table, **settings}
+    return _at_home({**table, **settings}, environ)
 
 
 def read(path: str) -> bytes:
@@ -281,7 +281,28 @@ def _anchor(table: Settings, directory: str) -> None:
 
 
 def _beside(directory: str, path: str) -> str:
-    return path if path.startswith("/") or "://" in path else directory + path
+    return path if path.startswith(("/", "~/")) or "://" in path else directory + path
+
+
+def _at_home(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Replace a leading `~/` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
+
+    :raises UsageError: there is one, and HOME is no absolute path
+    """
+    for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
+        value = settings.get(key)
+        if isinstance(value, str) and value.startswith("~/"):
+            settings[key] = _home(value, environ)
+        elif isinstance(value, list):
+            settings[key] = [_home(item, environ) if item.startswith("~/") else item for item in value]
+    return settings
+
+
+def _home(path: str, environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        raise _usage_error(f"`{path}` is below HOME, which is {'no absolute path' if home else 'not set'}")
+    return home.rstrip("/") + path[1:]
 
 
 def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str]:

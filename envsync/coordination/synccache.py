@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from envsync import replace
-from envsync.cache.store import Store
+from envsync.cache.store import NOWHERE, Store
 from envsync.coordination import cachelock
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from envsync.environment import Environment
     from envsync.progress import Report
     from envsync.request import Request
+
+
+NO_HOME = "HOME is not set or no absolute path, and neither is XDG_CACHE_HOME"
 
 
 class SyncCache:
@@ -47,6 +50,9 @@ class SyncCache:
         below = self.store.below
         if below is None or not self.store.written:
             return ""
+        if below == NOWHERE:
+            where = f"went to `{self.store.root}`" if self._fallback else "is for this environment alone"
+            return f"there is no cache, since {NO_HOME}: what was fetched {where}; --cache-dir DIR names one"
         if self._fallback:
             return f"the cache `{below}` cannot be written to: what it lacked went to `{self.store.root}`"
         return (
@@ -89,7 +95,7 @@ _OTHER_PLACES = frozenset({"darwin", "win32"})
 
 
 def cache_directory(request: Request) -> str:
-    """Return the cache directory, absolute: as asked for, or the user's own."""
+    """Return the cache directory, absolute: as asked for, or the user's own; `NOWHERE` if no home is known."""
     asked = request.text("cache_dir")
     if asked:
         return os.path.abspath(asked)
@@ -99,4 +105,19 @@ def cache_directory(request: Request) -> str:
         return user_cache_dir("envsync", appauthor=False)
     # As platformdirs says it, without the 25 ms that it takes to import (XDG Base Directory Specification).
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "envsync")
+    if not os.path.isabs(base):
+        home = os.environ.get("HOME") or _home_of_user()
+        if not os.path.isabs(home):
+            return NOWHERE
+        base = f"{home.rstrip('/')}/.cache"
+    return os.path.join(base, "envsync")
+
+
+def _home_of_user() -> str:
+    """Return the home directory of this user; empty if there is no such user, as in many containers."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except (ImportError, KeyError):
+        return ""

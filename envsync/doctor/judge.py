@@ -36,11 +36,12 @@ def is_safe(findings: list[Finding]) -> bool:
     return all(finding.level != UNSAFE for finding in findings)
 
 
-def judge(facts: Facts, *, blind: bool) -> list[Finding]:
+def judge(facts: Facts, *, blind: bool, fallback: str = "") -> list[Finding]:
     """Say what follows from what was found out.
 
     :param blind: what is asked for can do without knowing whether commands run in an environment: each lock file has
         one of its own, which need never be changed, or it is changed beneath them
+    :param fallback: where what a cache lacks goes that cannot be written to (`--cache-fallback`); empty if nowhere
     """
     if facts.writable:
         text = f"nothing can be made in `{facts.directory}` ({facts.writable})"
@@ -55,7 +56,7 @@ def judge(facts: Facts, *, blind: bool) -> list[Finding]:
         findings += _times(facts.times, network=facts.network)
     findings += _space(facts)
     if facts.cache is not None:
-        findings += _cache(facts.cache)
+        findings += _cache(facts.cache, fallback)
     return findings
 
 
@@ -168,10 +169,14 @@ def _space(facts: Facts) -> Iterator[Finding]:
         yield Finding(LIMITED, "space", text, "raise the quota of files")
 
 
-def _cache(cache: Cache) -> Iterator[Finding]:
-    if not cache.writable:
-        text = f"the cache `{cache.path}` cannot be written to: what it lacks cannot be fetched"
-        yield Finding(LIMITED, "cache", text, "name another one with --cache-dir")
+def _cache(cache: Cache, fallback: str) -> Iterator[Finding]:
+    if not cache.writable and fallback:
+        text = f"the cache `{cache.path}` cannot be written to: what it lacks goes to the fallback `{fallback}`"
+        yield Finding(FINE, "cache", text)
+    elif not cache.writable:
+        text = f"the cache `{cache.path}` cannot be written to: what it lacks is fetched for each environment alone"
+        advice = "name a fallback that keeps it: `envsync sync --cache-fallback /var/tmp/envsync-fallback`"
+        yield Finding(LIMITED, "cache", text, advice)
     if cache.lock:
         text = f"the cache `{cache.path}` cannot be locked ({cache.lock}): it is used, but not cleaned"
         yield Finding(LIMITED, "cache", text, "remove it yourself while nothing is being synced anywhere")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from envsync import replace
+from envsync.cache.store import NOWHERE
 from envsync.coordination import lockrecord, mount, pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
@@ -53,7 +54,7 @@ def examine(place: Place) -> Facts:
                 locks=locks.examine(_room(work, "locks"), mounted.local_flock),
                 names=names.examine(_room(work, "names")),
                 times=times.examine(_room(work, "times")),
-                cache=_cache(place.cache, _room(work, "cache")),
+                cache=None if place.cache == NOWHERE else _cache(place.cache, _room(work, "cache")),
             )
     except NotWritableError as error:
         return facts._replace(writable=error.name)

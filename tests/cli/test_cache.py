@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,43 @@ class TestWhich:
         """By default it is where the user's caches are."""
         assert self.dir(run_envsync) == str(nobodys_home / ".cache" / "envsync")
         assert json.loads(self.dir(run_envsync, "--json")) == {"cache": str(nobodys_home / ".cache" / "envsync")}
+
+    def test_a_home_with_a_tilde(self, run_envsync: Run, nobodys_home: Path, tmp_path: Path) -> None:
+        """No shell sees `~` in a file, a variable or behind `--cache-dir=`; no directory of that name is made."""
+        assert self.dir(run_envsync, "--cache-dir=~/here") == str(nobodys_home / "here")
+        assert self.dir(run_envsync, env={"ENVSYNC_CACHE_DIR": "~/here"}) == str(nobodys_home / "here")
+        (tmp_path / "pyproject.toml").write_text('[tool.envsync]\ncache-dir = "~/here"\nenv = "~/env"\n')
+        (tmp_path / "below").mkdir()
+        shutil.copy(FIXTURES / "pylock.toml", tmp_path)
+        assert self.dir(run_envsync, cwd=tmp_path / "below") == str(nobodys_home / "here")
+        done = run_envsync("sync", "--dry-run", "--json", cwd=tmp_path / "below", check=True)
+        assert json.loads(done.stdout)["env"] == str(nobodys_home / "env")
+        done = run_envsync("cache", "dir", env={"HOME": None})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "is below HOME, which is not set" in done.stderr
+
+    @pytest.mark.parametrize("home", ["relative", "~"])
+    def test_no_home(self, run_envsync: Run, tmp_path: Path, home: str) -> None:
+        """The environment alone gets what is fetched, which is said once, and nothing is made in the directory."""
+        work = tmp_path / "work"
+        work.mkdir()
+        none = {"HOME": home, "XDG_CACHE_HOME": "relative", "ENVSYNC_CACHE_DIR": None}
+        env = tmp_path / "env"
+        done = run_envsync("sync", "--lock", FIXTURES / "pylock.toml", "--env", env, cwd=work, env=none)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("there is no cache, since HOME is not set or no absolute path") == 1
+        assert unverified(env) == []
+        assert list(work.iterdir()) == []
+        for words in (["check"], ["status"], ["doctor"], ["sync", "--dry-run"]):
+            done = run_envsync(*words, "--lock", FIXTURES / "pylock.toml", "--env", env, cwd=work, env=none)
+            assert done.returncode == 0, done.stderr
+        done = run_envsync("cache", "clean", cwd=work, env=none)
+        assert done.returncode == 2
+        assert "there is no cache" in done.stderr
+        fallback = {**none, "ENVSYNC_CACHE_FALLBACK": str(tmp_path / "fallback")}
+        done = run_envsync("sync", "--lock", FIXTURES / "pylock.next.toml", "--env", env, cwd=work, env=fallback)
+        assert f"what was fetched went to `{tmp_path / 'fallback'}`" in done.stderr
+        assert list(work.iterdir()) == []
 
     @pytest.mark.parametrize("lock_files", [0, 1, 2])
     def test_the_one_that_was_asked_for(self, run_envsync: Run, tmp_path: Path, lock_files: int) -> None:

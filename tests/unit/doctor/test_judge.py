@@ -124,6 +124,16 @@ def test_everything_else(subject: str, fact: dict[str, Any], level: str) -> None
     assert {each.level for each in findings(**fact) if each.subject != subject} <= {FINE}
 
 
+def test_a_cache_that_cannot_be_written_to() -> None:
+    """It is said where what it lacks goes, as a sync does it: to the fallback, or to the environment alone."""
+    facts = FACTS._replace(cache=CACHE._replace(writable=False))
+    text = " ".join(each.text for each in judge(facts, blind=False))
+    assert "what it lacks is fetched for each environment alone" in text
+    text = " ".join(each.text for each in judge(facts, blind=False, fallback="/var/other"))
+    assert "what it lacks goes to the fallback `/var/other`" in text
+    assert "alone" not in text
+
+
 def test_nothing_can_be_written() -> None:
     """Then nothing else can be said."""
     (found,) = judge(FACTS._replace(writable="EROFS", locks=None, names=None, times=None, cache=None), blind=True)
