@@ -27,6 +27,8 @@ LINE_SECONDS = 10.0
 WAITING_SECONDS = 0.7
 """How long a leader waits for others before a plain line says so."""
 WAITING_LINE_SECONDS = 60.0
+NAMED = 10
+"""So many distributions that were removed are named; then it is said how many more there are."""
 BAR_SECONDS = 0.2
 """A sync that takes less shows no bar: it would only flicker, and importing rich takes as long."""
 
@@ -78,9 +80,12 @@ class Display:
                 f"synced `{outcome.env}` in {outcome.seconds:.2f} s: "
                 f"{len(outcome.installed)} installed, {len(outcome.removed)} removed"
             )
+        if outcome.removed:
+            say(_removed(outcome))
         if self.verbose:
             for name in outcome.removed:
-                say(f"- {name}")
+                by = outcome.installers.get(name)
+                say(f"- {name}{f' (installed by {by})' if by else ''}")
             for name in outcome.installed:
                 say(f"+ {name}")
             for detail in outcome.details:
@@ -136,6 +141,24 @@ def _bars() -> Progress:
         console=Console(stderr=True),
         transient=True,
     )
+
+
+def _removed(outcome: Outcome) -> str:
+    """Name what was removed, in one line: first what others had installed, then what is gone, then what is renewed."""
+    now = {name: version for name, _, version in (item.partition("==") for item in outcome.installed)}
+
+    def rank(name: str) -> tuple[bool, bool]:
+        return name not in outcome.installers, name.partition("==")[0] in now
+
+    names = []
+    for item in sorted(outcome.removed, key=rank)[:NAMED]:
+        remarks = [f"installed by {outcome.installers[item]}"] if item in outcome.installers else []
+        name, _, version = item.partition("==")
+        if name in now:
+            remarks.append(f"now {now[name]}" if now[name] != version else "installed anew")
+        names.append(f"{item} ({', '.join(remarks)})" if remarks else item)
+    more = f" and {len(outcome.removed) - NAMED} more" if len(outcome.removed) > NAMED else ""
+    return f"removed {', '.join(names)}{more}"
 
 
 def describe_status(status: Status) -> Iterator[str]:

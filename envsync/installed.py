@@ -128,6 +128,25 @@ def _text(value: object) -> str:
     return value
 
 
+def installers(environment: Environment, items: Iterable[Installed]) -> dict[str, str]:
+    """Say who installed distributions that are not as envsync installed them, as their INSTALLER files do.
+
+    :returns: their names, as in `name==version`, and the tools; without those that envsync installed itself
+    """
+    from envsync.reading import read
+
+    found: dict[str, str] = {}
+    for item in items:
+        if item.origin is None:
+            try:
+                tool = read(f"{environment.path}/{item.dist_info}/INSTALLER")[:100].decode("utf-8", "replace").strip()
+            except OSError:
+                tool = ""
+            if tool != "envsync":
+                found[f"{item.name}=={item.version}"] = tool if tool.isprintable() and tool else "somebody"
+    return found
+
+
 def dump_ledger(ledger: Ledger) -> bytes:
     """Serialize `installed.json`."""
     distributions = {

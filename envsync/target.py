@@ -93,3 +93,7 @@ class Target(NamedTuple):
     artifacts: tuple[Artifact, ...]
     local_files: tuple[str, ...] = ()
     """Local wheels that were chosen without a hash: their size and mtime vouch for them from now on."""
+    extras: Mapping[str, frozenset[str]] = MappingProxyType({})
+    """The extras that the lock file asks for, by package, where it may lack what packages require."""
+    complete: bool = True
+    """A tool has made sure that what packages require is there, too; in requirements, nobody has."""

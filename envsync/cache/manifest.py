@@ -132,6 +132,8 @@ class Manifest(NamedTuple):
     """What else was odd about the wheel."""
     twins: tuple[tuple[str, str], ...] = ()
     """Files or directories, by final scheme and path, that are one where case or Unicode form does not count."""
+    requires: tuple[str, ...] = ()
+    """What its METADATA requires, as it says it."""
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -160,6 +162,7 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
             scripts=tuple(Script(*script) for script in value["scripts"]),
             rewrite=tuple(value["rewrite"]),
             complete=value["complete"],
+            requires=tuple(value["requires"]),
             record=record,
             unrecorded=tuple(value["unrecorded"]),
             remarks=tuple(value["remarks"]),

@@ -38,6 +38,8 @@ from envsync.errors import FilesystemError, WheelError
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHEBANG = b"#!python"
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
+_REQUIRES = re.compile(r"^Requires-Dist:(.+(?:\n[ \t].+)*)", re.MULTILINE | re.IGNORECASE)
+_Texts = tuple[dict[str, str], tuple[str, ...]]
 _HEAD_LIMIT = 4 * 1024 * 1024
 """The headers of METADATA, WHEEL and entry_points.txt: more would keep their parsers busy for minutes."""
 _LINE_LIMIT = 1024
@@ -102,7 +104,7 @@ def _unpack(  # noqa: PLR0917
     if unrecorded and how_to_vouch is not None:
         archive.refuse(unrecorded[0], how_to_vouch)
     expected = {name: entry for name, entry in expected.items() if entry.weakness is None}
-    texts = _metadata(archive, identity, expected)
+    texts, requires = _metadata(archive, identity, expected)
     layout = lay_out(wheel, archive.members.values(), identity.dist_info, identity.data, texts)
     twins.refuse(wheel, layout.twins, directory, "cache", _TELLING_APART)
     writer = _Writer(archive, expected, directory, second_for(identity.name))
@@ -110,7 +112,7 @@ def _unpack(  # noqa: PLR0917
     written = [writer.write(place, checkpoint) for place in layout.places]
     writer.check_unused(layout.places, checkpoint)
     writer.check_repeated(checkpoint)
-    said = _Said(_some(unrecorded), _some(_remarks(archive)), layout.twins)
+    said = _Said(_some(unrecorded), _some(_remarks(archive)), layout.twins, requires)
     return _conclude(writer, layout, identity, written, sha256, said)
 
 
@@ -120,6 +122,7 @@ class _Said(NamedTuple):
     unrecorded: tuple[str, ...]
     remarks: tuple[str, ...]
     twins: tuple[twins.Pair, ...]
+    requires: tuple[str, ...]
 
 
 def _some(sentences: Sequence[str]) -> tuple[str, ...]:
@@ -236,8 +239,8 @@ def _directories(archive: Archive) -> set[str]:
     return directories
 
 
-def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, record.Expected]) -> dict[str, str]:
-    """Check WHEEL and METADATA; return the texts that decide the layout."""
+def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, record.Expected]) -> _Texts:
+    """Check WHEEL and METADATA; return the texts that decide the layout, and what METADATA requires."""
     texts = {}
     for name in ("WHEEL", "METADATA", "entry_points.txt"):
         path = f"{identity.dist_info}/{name}"
@@ -258,8 +261,10 @@ def _metadata(archive: Archive, identity: _Identity, expected: Mapping[str, reco
             archive.refuse(f"its {name} is not UTF-8")
     if _check_wheel_version(archive, texts["WHEEL"]) < 1:
         texts["WHEEL"] = "Wheel-Version: 1.0\n" + texts["WHEEL"]  # what `installer` knows; the first such line counts
-    _check_metadata(archive, identity, texts.pop("METADATA"))
-    return texts
+    metadata = texts.pop("METADATA")
+    _check_metadata(archive, identity, metadata)
+    requires = _REQUIRES.findall(_BLANK_LINE.split(metadata, 1)[0])
+    return texts, tuple(" ".join(line.split()) for line in requires)
 
 
 def _check_wheel_version(archive: Archive, text: str) -> int:
@@ -467,6 +472,7 @@ def _conclude(  # noqa: PLR0917
         scripts=layout.scripts,
         rewrite=rewritten,
         complete=complete,
+        requires=said.requires,
         record=Rows.of((scheme, _joined(entries)) for scheme, entries in sorted(lines.items())),
         unrecorded=said.unrecorded,
         remarks=said.remarks,

@@ -36,6 +36,8 @@ from envsync.stamp import LocalFile
 from envsync.target import Interpreter
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from envsync.lockfile import LockFile
     from envsync.target import Target
 
@@ -134,6 +136,23 @@ class Seeker:
             index_urls=self.request.texts("index_url"),
             lock_file=self.request.lock,
         )
+
+    def incomplete(self, python: Python, present: Collection[str]) -> str:
+        """Say what packages require and the lock file lacks, in a sentence; empty if nothing is missing.
+
+        :param present: the names of all that is installed
+        """
+        if self.target is None or self.target.complete:
+            return ""
+        from envsync.lockfile import remedies, required
+
+        wanted = {artifact.name for artifact in self.target.artifacts}
+        requires = {name: manifest.requires for name, manifest in self.manifests.items() if name in wanted}
+        found = required.missing(requires, present, self.target.extras, python.interpreter.markers)
+        if not found:
+            return ""
+        lock = self.request.lock
+        return f"`{lock}` lacks what its packages require: {required.described(found)}; {remedies.pin(lock)}"
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:
         parsed = read_lock_file(self.request)

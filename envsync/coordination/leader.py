@@ -211,7 +211,15 @@ class Leader:
         self._write_stamp(vouched, goal, layout)
         failures.forgive(self.environment, self.request.key)
         leftovers.sweep(self.environment)
+        self._note_what_lacks(goal, planned)
         return self._conclude(planned, vouched, predecessor)
+
+    def _note_what_lacks(self, goal: Goal, planned: Plan) -> None:
+        """Say once, when something is changed, what packages require and the lock file does not have."""
+        if not planned.is_empty:
+            present = [item.name for item in planned.keep] + [item.name for item in planned.install]
+            lacking = self.seeker.incomplete(goal.python, present)
+            self.reconciler.notes += [lacking] if lacking else []
 
     def _conclude(self, planned: Plan, vouched: Stamp, predecessor: dict[str, object]) -> Outcome:
         if self.locking.reason and not planned.is_empty:
@@ -226,6 +234,7 @@ class Leader:
             self.reconciler.notes.append(f"went on with what {who} had staged")
         if self.cache.note:
             self.reconciler.notes.append(self.cache.note)
+        outcome.installers = self.reconciler.installers
         outcome.notes = tuple(self.reconciler.notes)
         outcome.details = (*self._startup_files(planned), *self.reconciler.details)
         if not planned.is_empty:

@@ -19,12 +19,24 @@ class Outcome:
     :ivar env: absolute path of the environment
     :ivar installed: as in `name==version`, sorted
     :ivar removed: likewise; an upgrade is in both
+    :ivar installers: who had installed what was removed, if it was not envsync, by that name and version
     :ivar notes: what the user may want to know, a sentence each
     :ivar details: what only those want to know who ask for more, a sentence each
     :ivar entry: a shared hold on the environment, if a command follows
     """
 
-    __slots__ = ("details", "digest", "entry", "env", "installed", "notes", "outcome", "removed", "seconds")
+    __slots__ = (
+        "details",
+        "digest",
+        "entry",
+        "env",
+        "installed",
+        "installers",
+        "notes",
+        "outcome",
+        "removed",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -44,6 +56,7 @@ class Outcome:
         self.digest = digest
         self.installed = installed
         self.removed = removed
+        self.installers: dict[str, str] = {}
         self.seconds = seconds
         self.notes = notes
         self.details = details

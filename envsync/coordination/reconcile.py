@@ -25,7 +25,7 @@ from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
-from envsync.installed import Layout, Ledger, dump_ledger, load_ledger, scan
+from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
@@ -86,6 +86,7 @@ class Reconciler:
     :ivar uncompiled: wheels that go without bytecode this time, by sha256
     :ivar notes: what the user may want to know, a sentence each
     :ivar details: what only those want to know who ask for more
+    :ivar installers: who had installed what was removed, if it was not envsync
     """
 
     def __init__(  # noqa: PLR0917
@@ -117,6 +118,7 @@ class Reconciler:
         self.uncompiled: frozenset[str] = frozenset()
         self.notes: list[str] = []
         self.details: list[str] = []
+        self.installers: dict[str, str] = {}
 
     def refetch(self, hashes: Iterable[str]) -> None:
         """Get wheels again whose entries in the store were poisoned, and are gone."""
@@ -190,6 +192,7 @@ class Reconciler:
                 prepared = prepared._replace(journal=prepared.decide())
             except ConflictError:
                 return None  # it is planned again, and said if it stays so
+            self.installers |= installers(self.environment, planned.remove)
             self._commit(prepared)
             committed = True
         finally:

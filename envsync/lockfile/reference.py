@@ -29,8 +29,8 @@ from envsync.redact import redacted
 _NAMED = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _VCS = re.compile(r"(git|hg|svn|bzr)(\+[a-z]+)?:", re.IGNORECASE)
-_AT_URL = re.compile(r"(?P<place>\S+?)(\[[\w,.-]*\])?(\s+;\s*(?P<marker>.+))?")
-_AT_PATH = re.compile(r"(?P<place>[^;]+?)\s*(\[[\w\s,.-]*\])?\s*(;\s*(?P<marker>.+))?")
+_AT_URL = re.compile(r"(?P<place>\S+?)(?P<extras>\[[\w,.-]*\])?(\s+;\s*(?P<marker>.+))?")
+_AT_PATH = re.compile(r"(?P<place>[^;]+?)\s*(?P<extras>\[[\w\s,.-]*\])?\s*(;\s*(?P<marker>.+))?")
 _FORMS = "each line is like `name==1.0`, `name @ https://host/name-1.0-py3-none-any.whl` or the path of a wheel"
 _SDIST = (".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar")
 
@@ -52,6 +52,8 @@ class Reference:
     path: str | None = None
     """Absolute."""
     url: str | None = field(default=None, repr=False)
+    extras: frozenset[str] = frozenset()
+    """Normalized."""
 
     @property
     def direct(self) -> bool:
@@ -108,19 +110,21 @@ def parse(line: Line, directory: str, where: str) -> Reference:
         reason = str(error).splitlines()[0]
         raise GrammarError(f"it is not a requirement: {reason[:1].lower()}{reason[1:]}", _FORMS) from None
     name = canonicalize_name(requirement.name)
+    extras = frozenset(map(canonicalize_name, requirement.extras))
     if requirement.url is not None:
         reference = _at(requirement.url, directory, where, strong)
         if reference.name != name:
             raise GrammarError(f"`{name}` is at a wheel of `{reference.name}`", "correct the name or the URL")
-        return replace(reference, marker=requirement.marker)
-    return Reference(name, requirement.specifier, where, requirement.marker, strong)
+        return replace(reference, marker=requirement.marker, extras=extras)
+    return Reference(name, requirement.specifier, where, requirement.marker, strong, extras=extras)
 
 
 def _unnamed(text: str, directory: str, where: str, strong: tuple[tuple[str, str], ...]) -> Reference:
     match = (_AT_URL if is_url(text) else _AT_PATH).fullmatch(text)
     if match is None:
         raise GrammarError("it is neither a requirement nor the URL or path of a wheel")
-    reference = _at(match["place"], directory, where, strong)
+    extras = frozenset(canonicalize_name(each) for each in re.findall(r"[\w.-]+", match["extras"] or ""))
+    reference = replace(_at(match["place"], directory, where, strong), extras=extras)
     if match["marker"] is None:
         return reference
     try:

@@ -257,7 +257,8 @@ class RequirementsFile:
             pinned = [each for each in references if not each.direct]
             artifacts += resolve(self.path, pinned, fit, combined, known, blockers=blockers)
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
-        return Target(tuple(sorted(artifacts, key=lambda artifact: artifact.name)), local)
+        ordered = tuple(sorted(artifacts, key=lambda artifact: artifact.name))
+        return Target(ordered, local, {each.name: each.extras for each in references if each.extras}, complete=False)
 
     def _applicable(self, interpreter: Interpreter) -> list[Reference]:
         """Keep what applies to the interpreter, constrained, each name once.
@@ -275,6 +276,7 @@ class RequirementsFile:
                 blockers.append(_blocker(self.path, requirement.where, error))
                 continue
             earlier = chosen.setdefault(pinned.name, pinned)
+            chosen[pinned.name] = replace(earlier, extras=earlier.extras | pinned.extras)
             if earlier.identity != pinned.identity:
                 blockers.append(self._twice(earlier, pinned))
         blockers += self._without_hash(chosen.values())

@@ -248,3 +248,66 @@ def test_files_that_python_reads_at_every_start_are_named_on_request(run_envsync
     said = "late==1.0 has `late.pth`"
     assert said in run_envsync("sync", "-v", "--env", "one").stderr
     assert said not in run_envsync("sync", "--env", "two").stderr
+
+
+def pip_installs(env: Path, name: str, tool: str | None = "pip") -> None:
+    """Put a distribution where pip would."""
+    info = site_packages(env) / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n{info.name}/INSTALLER,,\n")
+    if tool is not None:
+        (info / "INSTALLER").write_text(f"{tool}\n")
+
+
+@pytest.mark.parametrize("words", [["sync"], ["run", "true"]])
+def test_what_is_removed_is_named(run_envsync: Run, tmp_path: Path, words: list[str]) -> None:
+    """With who had installed it, if that was another tool; what others had installed comes first."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
+    pip_installs(tmp_path / "env", "byhand")
+    pip_installs(tmp_path / "env", "byuv", "uv")
+    pip_installs(tmp_path / "env", "unknown", None)
+    done = run_envsync(words[0], "--lock", NEXT, "--env", "env", *words[1:], check=True)
+    (line,) = [line for line in done.stderr.splitlines() if "removed byhand" in line]
+    assert line == (
+        "envsync: removed byhand==1.0 (installed by pip), byuv==1.0 (installed by uv), "
+        "unknown==1.0 (installed by somebody), almanac-words==1.0, greet==1.0 (now 2.0)"
+    )
+
+
+def test_very_many_that_are_removed_are_counted(run_envsync: Run, tmp_path: Path) -> None:
+    """Ten names and a number; with `-v`, all of them; with `-q`, nothing."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
+    for number in range(12):
+        pip_installs(tmp_path / "env", f"p{number:02}")
+    done = run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
+    assert "p09==1.0 (installed by pip) and 2 more" in done.stderr
+    pip_installs(tmp_path / "env", "again")
+    done = run_envsync("sync", "-v", "--lock", LOCK, "--env", "env", check=True)
+    assert "envsync: - again==1.0 (installed by pip)" in done.stderr
+    pip_installs(tmp_path / "env", "again")
+    assert run_envsync("sync", "-q", "--lock", LOCK, "--env", "env", check=True).stderr == ""
+
+
+def test_what_requirements_lack_is_said_once(run_envsync: Run, tmp_path: Path) -> None:
+    """When something is installed, by the METADATA of what was; it is no failure, and no launch says it again."""
+    metadata = (
+        "Metadata-Version: 2.1\nName: needs\nVersion: 1.0\n"
+        "Requires-Dist: absentee >=1\nRequires-Dist: other-one ; extra == 'more'\n"
+        "Requires-Dist: never ; extra == 'unwanted'\nRequires-Dist: windows ; sys_platform == 'win32'\n"
+        "\nRequires-Dist: is-text\n"
+    )
+    wheel = Path(build_wheel(tmp_path, "needs", "1.0", {"needs.py": ""}, metadata=metadata))
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(f"./{wheel.name}\n")
+    done = run_envsync("sync", check=True)
+    (note,) = [line for line in done.stderr.splitlines() if "lacks what" in line]
+    assert note == (
+        "envsync: note: `requirements.txt` lacks what its packages require: `absentee` (of needs); pin all of it with "
+        "`uv pip compile --generate-hashes --output-file requirements.lock.txt requirements.txt`, and name "
+        "`requirements.lock.txt` with --lock"
+    )
+    for again in (run_envsync("sync", check=True), run_envsync("run", "true", check=True)):
+        assert "absentee" not in again.stderr
+    lock.write_text(f"needs[more] @ {wheel.as_uri()}\n")
+    assert "`absentee` (of needs), `other-one` (of needs)" in run_envsync("sync", "--env", "other", check=True).stderr
