@@ -48,7 +48,9 @@ def test_an_entry_knows_the_names_that_may_be_one(tmp_path: Path) -> None:
     entry.mkdir()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        manifest = unpack(descriptor, os.path.basename(path), sha256_of(path), str(entry))
+        manifest = unpack(
+            descriptor, os.path.basename(path), sha256_of(path), str(entry), second_for=lambda _: 1_700_000_000
+        )
     finally:
         os.close(descriptor)
     found = {frozenset(os.path.basename(path) for path in pair) for pair in manifest.twins}
