@@ -1,6 +1,6 @@
 """The fast lane of `run`: is the environment current? Then become the command at once.
 
-Everything here is counted: a launch in a current environment takes six file operations in the environment and
+Everything here is counted: a launch in a current environment takes seven file operations in the environment and
 the project, no exclusive lock, and only these modules of ours on top of `os`, `fcntl` and a hash built in C:
 
 1. read pyproject.toml or find that there is none (one listing of the directory more if the lock file is not named)
@@ -8,7 +8,7 @@ the project, no exclusive lock, and only these modules of ours on top of `os`, `
 3. read the stamp, now that nobody can commit
 4. read the lock file, and every further input that the stamp names
 5. open site-packages, by the absolute path in the stamp
-6. stat pyvenv.cfg
+6. stat pyvenv.cfg, and a file that is there to be purged before the rest (one more, in the store, if it is linked to)
 7. exec `<env>/bin/COMMAND`, untried before
 
 It knows "current" and "don't know", never "wrong": whatever does not fit releases the in-use lock and leaves the
@@ -157,7 +157,7 @@ def _variables(current: Stamp) -> list[str]:
 
 
 def is_untouched(current: Stamp, config: str) -> bool:
-    """Tell whether site-packages, pyvenv.cfg and local wheels are as the stamp says.
+    """Tell whether site-packages, pyvenv.cfg, the guards and local wheels are as the stamp says.
 
     :raises OSError: one of them cannot be looked at
     """
@@ -172,6 +172,10 @@ def is_untouched(current: Stamp, config: str) -> bool:
     status = os.stat(config)
     if current.config != f"{status.st_size} {status.st_mtime_ns}":
         return False
+    for guard in current.guards:
+        status = os.stat(guard.path)
+        if (status.st_ino, status.st_mtime_ns) != (guard.inode, guard.mtime_ns):
+            return False
     for local in current.local_files:
         status = os.stat(local.path)
         if (status.st_size, status.st_mtime_ns) != (local.size, local.mtime_ns):

@@ -37,6 +37,18 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLO
 """A pipe must not keep us waiting for a writer."""
 
 
+_GUARD = ".dist-info/REQUESTED"
+"""How the path of a file ends that a stamp may name since nobody reads it (`envsync.transaction.stamping`)."""
+
+
+def _open_unseen(path: str) -> int:
+    """Open a file for reading so that its atime does not change, if it is one's own (open(2))."""
+    try:
+        return os.open(path, _FLAGS | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, _FLAGS)
+
+
 class Expectation(NamedTuple):
     """What a distribution expects of a file."""
 
@@ -264,7 +276,7 @@ class _Reader:
 
     def examine(self, path: str, job: Job) -> Answer | None:
         try:
-            fd = os.open(path, _FLAGS)
+            fd = _open_unseen(path) if path.endswith(_GUARD) else os.open(path, _FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return Answer(job, True, f"{job.expectations[0].source} has it")
         except OSError as error:

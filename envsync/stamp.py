@@ -10,6 +10,9 @@ What it records of the environment is what can be compared for the price of an o
 - `config`: size and mtime_ns of pyvenv.cfg. A remade environment has another one.
 - `site`: inode and mtime_ns of site-packages by its absolute path. Whoever adds or removes a top-level entry (pip,
   uv, `rm`) changes the mtime; whoever moves the environment changes the path, and the scripts' `#!` lines with it.
+- `guard`: inode and mtime_ns of a file in site-packages that no program reads (a .dist-info's REQUESTED): purges of
+  scratch filesystems remove files and leave directories, which changes nothing else of this. Where directories are
+  linked into a store, one more in there.
 - `commands`: what was in `bin`. If exec does not find one of these, its interpreter is gone, not the command.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
@@ -25,7 +28,7 @@ HEADER = "envsync-stamp 2"
 
 
 class Site:
-    """A site-packages directory as it was: absolute path, inode, mtime in ns."""
+    """A site-packages directory, or a guard, as it was: absolute path, inode, mtime in ns."""
 
     __slots__ = ("inode", "mtime_ns", "path")
 
@@ -64,6 +67,7 @@ class Stamp:
         "config",
         "digest",
         "environment",
+        "guards",
         "in_use",
         "inputs",
         "local_files",
@@ -83,6 +87,7 @@ class Stamp:
         self.config = ""
         self.commands: list[str] = []
         self.sites: list[Site] = []
+        self.guards: list[Site] = []
         self.inputs: list[str] = []
         self.variables: list[str] = []
         self.unhashed = False
@@ -108,6 +113,7 @@ def dump(stamp: Stamp) -> bytes:
         "commands " + " ".join(stamp.commands),
     ]
     lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
+    lines += [f"guard {guard.inode} {guard.mtime_ns} {_quote(guard.path)}" for guard in stamp.guards]
     lines += ["input " + _quote(path) for path in stamp.inputs]
     lines += ["variable " + name for name in stamp.variables]
     lines += [
@@ -149,9 +155,10 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             stamp.config = value
         elif key == "commands":
             stamp.commands = value.split()
-        elif key == "site":
+        elif key in ("site", "guard"):
             inode, mtime_ns, path = value.split(" ", 2)
-            stamp.sites.append(Site(_unquote(path), int(inode), int(mtime_ns)))
+            site = Site(_unquote(path), int(inode), int(mtime_ns))
+            (stamp.sites if key == "site" else stamp.guards).append(site)
         elif key == "input":
             stamp.inputs.append(_unquote(value))
         elif key == "variable":

@@ -308,10 +308,20 @@ def find_python(request: Request, environment: Environment, ledger: Ledger, cach
     return made
 
 
+def _has_commands(environment: Environment) -> bool:
+    """Tell whether there is anything in `bin`: a purge takes files and links, and leaves directories."""
+    try:
+        return bool(os.listdir(environment.bin))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it may not be looked into, or is no directory
+
+
 def _refuse_base(environment: Environment, ledger: Ledger, path: str) -> None:
     """What is to be remade has to be a virtual environment: never the base Python or a conda environment (P10)."""
     surely = os.path.lexists(environment.config) or os.path.lexists(environment.making) or ledger.path
-    if not surely and os.path.lexists(environment.bin) and not was_environment(environment):
+    if not surely and _has_commands(environment) and not was_environment(environment):
         raise EnvironmentRefusedError(
             path,
             "it has a Python of its own and no pyvenv.cfg, so it is not a virtual environment",

@@ -167,6 +167,8 @@ class Leader:
         self.store = self.cache.store
         self.seeker = Seeker(request, environment, self.store, self.progress)
         self.leading: Flock | None = None
+        self.former: Stamp | None = None
+        """The stamp that was there, if it could be read."""
         self.listener: Listener | None = None
         self.env = os.path.abspath(environment.path)
         self.digest = ""
@@ -198,13 +200,13 @@ class Leader:
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
         planned = self.reconciler.reconcile(goal, layout)
-        vouched = self._observe(goal, layout)
+        vouched = self._observe(goal, layout, planned)
         for _ in range(ATTEMPTS):
             if self.reconciler.is_reconciled(goal, layout):
                 break
             self.reconciler.doubtful = True
             planned = self.reconciler.reconcile(goal, layout)
-            vouched = self._observe(goal, layout)
+            vouched = self._observe(goal, layout, planned)
         else:
             raise self.reconciler.restless()
         self._check_in_place()
@@ -327,7 +329,7 @@ class Leader:
             os.close(entry.fd)
             return Outcome("current", entry.stamp.environment, self.digest)
         data = replace.read(self.environment.stamp)
-        vouched = stamp.load(data) if data else None
+        self.former = vouched = stamp.load(data) if data else None
         if data and vouched is None and stamp.is_newer(data):
             raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint="use that version")
         try:
@@ -415,7 +417,7 @@ class Leader:
         """
         return self.lock.is_in_place() and self.progress.is_ours()
 
-    def _observe(self, goal: Goal, layout: Layout) -> Stamp:
+    def _observe(self, goal: Goal, layout: Layout, planned: Plan) -> Stamp:
         """Put together what the stamp will say. Whoever changes site-packages after this is noticed."""
         self.cache.release()
         lock = self.occupancy.lock or self.occupancy.share()
@@ -429,6 +431,9 @@ class Leader:
         vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
+        manifests = self.seeker.manifests
+        fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}
+        stamping.guard(vouched, self.former, load_ledger(self.environment), fresh)
         return vouched
 
     def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:

@@ -15,12 +15,22 @@ from envsync.transaction import linkmodes
 
 
 def clone_as_usual(  # noqa: PLR0917
-    name: str, size: int, mtime_ns: int, mode: int, device: int, owner: int, source: int, destination: int
+    name: str,
+    size: int,
+    mtime_ns: int,
+    mode: int,
+    device: int,
+    owner: int,
+    source: int,
+    destination: int,
+    *,
+    own_mtime_ns: int = 0,
 ) -> bool:
     """Clone a file that is as it should be to where nothing is: `File.fill` in half of the calls and lookups.
 
     :param source: a descriptor of its directory in the store
     :param destination: a descriptor of that in the stage
+    :param own_mtime_ns: the mtime that the clone gets, if that is not the store's
     :returns: False if anything is unusual; then all of it is still to be done, and what is unusual shows itself
     """
     try:
@@ -35,7 +45,9 @@ def clone_as_usual(  # noqa: PLR0917
         copy = os.open(name, _CREATE, mode, dir_fd=destination)
         try:
             linkmodes.clone(original, copy)
-            os.utime(copy, ns=(time.time_ns(), mtime_ns))  # last, and nothing was written that could change it later
+            os.utime(
+                copy, ns=(time.time_ns(), own_mtime_ns or mtime_ns)
+            )  # last, and nothing was written that could change it later
         except BaseException:
             os.unlink(name, dir_fd=destination)
             raise

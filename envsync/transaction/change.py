@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
@@ -20,6 +22,7 @@ from envsync.errors import ConflictError, FilesystemError
 from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
 from envsync.plan import Installed, Plan
 from envsync.progress import Report
+from envsync.transaction import linkmodes
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.linkmodes import Said
 from envsync.transaction.parts import entries_of, parts
@@ -242,12 +245,14 @@ class Changer(NamedTuple):
         :raises ConflictError: files that nobody owns are in the way; nothing has been touched
         :raises EnvsyncError: staging failed; the stage is to be thrown away
         """
+        now = int(time.time())
         items = [
             Item(
                 wanted,
                 (manifest := manifests[wanted.name]),
                 tuple(parts(self.layout, manifest.name, manifest)),
                 compiled=compiled.get(wanted.origin.sha256) if wanted.bytecode else None,
+                fresh=now if self._is_stale(manifest, now) and not wanted.bytecode else 0,
             )
             for wanted in plan.install
         ]
@@ -283,6 +288,14 @@ class Changer(NamedTuple):
         new = self._ledger(plan, items, staged, ledger)
         return Change(decide_steps(), new, allotment.differing, staged.said, decide_steps)
 
+    def _is_stale(self, manifest: Manifest, now: int) -> bool:
+        """Tell whether copies of a wheel get a time of their own: the cache's is old, and none has to be kept.
+
+        Some filesystems are purged by mtime alone. Links have the cache's, and so has what has its bytecode.
+        """
+        is_own = self.link_mode in (linkmodes.COPY, linkmodes.CLONE)
+        return is_own and bool(manifest.mtime) and now - manifest.mtime > seconds.DAY_NS // 1_000_000_000
+
     def _later(self, item: Item, replaced: Collection[str], hashes: Mapping[str, str]) -> frozenset[str]:
         """Name the sources of a distribution that replace other ones of the same size and second.
 
@@ -302,7 +315,7 @@ class Changer(NamedTuple):
                 if name.endswith(".py") and path in replaced and not own.has(path, hashes.get(path, "")):
                     with suppress(OSError):  # then there is nothing to be replaced
                         status = os.stat(f"{self.environment.path}/{path}")
-                        if (status.st_size, int(status.st_mtime)) == (size, item.manifest.mtime):
+                        if status.st_size == size and int(status.st_mtime) in (item.manifest.mtime, item.fresh):
                             found.append(path)
         return frozenset(found)
 

@@ -44,6 +44,8 @@ class Job(NamedTuple):
     directories: Sequence[Directory]
     """Their paths are below both."""
     manifest: Manifest | Compiled
+    fresh: int = 0
+    """The mtime of copies and clones, in seconds since the epoch, if that is not the store's."""
 
     @property
     def total(self) -> int:
@@ -179,6 +181,7 @@ class Linker:
         """
         look, link = os.stat, os.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
+        own_ns = job.fresh * 1_000_000_000 or mtime_ns
         if not mtime_ns:
             self.ways.without_times(f"`{job.source}` has none")
         above = (job.source, job.destination)
@@ -190,7 +193,8 @@ class Linker:
             name = prefix + base
             if cloning and mtime_ns:
                 mode = 0o777 if executable else 0o666
-                if clone_as_usual(name, size, mtime_ns, mode, device, owner, source, destination):
+                known = (size, mtime_ns, mode, device, owner)
+                if clone_as_usual(name, *known, source, destination, own_mtime_ns=own_ns):
                     continue
             try:
                 status = look(name, dir_fd=source, follow_symlinks=False)
@@ -215,7 +219,7 @@ class Linker:
                         continue
                 except OSError:
                     pass  # what it is, shows itself again below
-            file = File(above, mtime_ns, name, size, executable, source, destination)
+            file = File(above, own_ns, name, size, executable, source, destination)
             if lacking and HARDLINK in ways:
                 self.ways.cannot_read(file.origin)
                 self._bring_in_some_way(file, status, tuple(way for way in ways if way != HARDLINK))

@@ -57,6 +57,8 @@ class Item(NamedTuple):
     """Its bytecode, if it is to have any."""
     later: frozenset[str] = frozenset()
     """Sources that replace others of equal size and second: leftover bytecode of those would fit them."""
+    fresh: int = 0
+    """The time of its files where they are copies or clones, if that is not the cache's: in seconds since the epoch."""
 
     @property
     def has_guard(self) -> bool:
@@ -177,7 +179,7 @@ class Stager:
         if item.has_guard:
             self.staged.tree.add(requested)
             groups.setdefault(self._dist_info(manifest), []).append(
-                Making(lambda: self._make_guard(manifest, requested), 1)
+                Making(lambda: self._make_guard(item.fresh or manifest.mtime, requested), 1)
             )
         self._plan_later(item, groups)
         if item.compiled is not None:
@@ -236,7 +238,7 @@ class Stager:
             return
         # Of what is loose, nobody else's files are in the same group: two distributions never have the same file.
         group = f"{part.place} {item.wanted.name}" if part.is_loose else part.place
-        job = Job(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has)
+        job = Job(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has, item.fresh)
         groups.setdefault(group, []).append(job)
         below = len(part.place) + 1 if part.place else 0
 
@@ -303,7 +305,7 @@ class Stager:
     def _look_at_record(self, item: Item) -> tuple[int, int]:
         """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
         manifest = item.manifest
-        if self._is_complete(item) and manifest.mtime and not self.linker.said.timeless:
+        if self._is_complete(item) and manifest.mtime and not item.fresh and not self.linker.said.timeless:
             return _record_size(manifest), manifest.mtime * 1_000_000_000
         path = f"{self.root}/{self._dist_info(manifest)}/RECORD"
         try:
@@ -365,17 +367,19 @@ class Stager:
             os.unlink(full)
         return os.open(full, flags, mode)
 
-    def _make_guard(self, manifest: Manifest, path: str) -> None:
+    def _make_guard(self, second: int, path: str) -> None:
         """Make the file that a stamp may name: as old as the oldest that is linked, or a purge would take it later.
 
         What is linked has the entry's mtime, and was read or linked anew within a day.
+
+        :param second: of the files beside it; 0 where times cannot be set
         """
         full = f"{self.root}/{path}"
         try:
             fd = self._create(full, 0o666)
             try:
-                if manifest.mtime and not self.linker.ways.timeless:
-                    seconds.age(fd, manifest.mtime)
+                if second and not self.linker.ways.timeless:
+                    seconds.age(fd, second)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -385,7 +389,7 @@ class Stager:
         """Have sources copied that get another second than the rest (`Item.later`), and their bytecode made to fit."""
         if not item.later:
             return
-        second = item.manifest.mtime + 1
+        second = (item.fresh or item.manifest.mtime) + 1
         entry, name = self.store.path(item.manifest.sha256), item.manifest.name
         for source, path, executable in self._files(item.manifest, entry, name):
             if path in item.later and path not in item.skip:

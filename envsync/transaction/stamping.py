@@ -1,15 +1,26 @@
-"""Write the stamp: the last thing that a sync does, after everything that the stamp vouches for."""
+"""Write the stamp: the last thing that a sync does, after everything that the stamp vouches for.
+
+A purge of a scratch filesystem removes the files that were not read or changed for some days, and leaves directories.
+So the stamp names one file, the guard, that goes no later than the rest: nobody reads it, it is as old as what was
+linked with it (`envsync.transaction.stage`), and it is of the distribution that has been there longest. If it is gone,
+or another one, all files are counted. Where directories are linked into a store, one in there is named, too: a store
+may be purged by itself.
+
+Not covered: a purge that is still going on, or that goes by something else than age (docs/filesystems.md).
+"""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from envsync import replace, stamp
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Layout
+from envsync.installed import Entry, Layout, Ledger, is_store_link
 from envsync.stamp import Site, Stamp
+from envsync.transaction.stage import GUARD
 
 PATIENCE_SECONDS = 1.5
 """How long to wait for the filesystem's clock to pass the last change: some count in whole seconds."""
@@ -37,6 +48,66 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     except OSError as error:
         raise FilesystemError("look at", error.filename or environment.path, error) from error
     vouched.in_use = in_use
+
+
+def guard(vouched: Stamp, before: Stamp | None, ledger: Ledger, fresh: Mapping[str, int]) -> None:
+    """Put guards into a stamp: those of before, if they are still there.
+
+    :param before: the stamp that was there, if it was for this environment
+    :param fresh: distributions that were installed just now → the time of their files
+    """
+    for former in before.guards if before is not None else ():
+        found = _look(former.path)
+        if found is not None and (found.inode, found.mtime_ns) == (former.inode, former.mtime_ns):
+            vouched.guards.append(found)
+    known = {guard.path for guard in vouched.guards}
+    infos = {name: info for name, entry in ledger.entries.items() if (info := _dist_info(entry))}
+    kinds = [{name: f"{vouched.environment}/{info}/{GUARD}" for name, info in infos.items()}]
+    if any(entry.linked for entry in ledger.entries.values()):
+        kinds.append({name: path for name in infos if (path := _in_store(vouched, ledger.entries[name], infos[name]))})
+    for paths in kinds:
+        if known.isdisjoint(paths.values()):
+            vouched.guards += _oldest(paths, fresh)
+
+
+def _oldest(paths: Mapping[str, str], fresh: Mapping[str, int]) -> list[Site]:
+    """Look for the guard of the distribution that has been there longest."""
+    former = [path for name, path in paths.items() if name not in fresh]
+    found = [(status.st_atime_ns, status.st_mtime_ns, path) for path in former if (status := _status(path)) is not None]
+    if found:
+        return [site for site in [_look(min(found)[2])] if site is not None]
+    for _, path in sorted((fresh[name], path) for name, path in paths.items() if name in fresh):
+        site = _look(path)
+        if site is not None:
+            return [site]
+    return []
+
+
+def _dist_info(entry: Entry) -> str:
+    return next((path for path in entry.entries if path.endswith(".dist-info")), "")
+
+
+def _in_store(vouched: Stamp, entry: Entry, dist_info: str) -> str:
+    """Return the guard in the store's entry that a distribution links to; empty if it does not."""
+    for path in entry.entries if entry.linked else ():
+        linked = f"{vouched.environment}/{path}"
+        if is_store_link(linked):
+            above, _, below = os.readlink(linked).partition("/v1/wheels/")
+            sha256, scheme = below.split("/")[:2]
+            return f"{above}/v1/wheels/{sha256}/{scheme}/{os.path.basename(dist_info)}/{GUARD}"
+    return ""
+
+
+def _look(path: str) -> Site | None:
+    status = _status(path)
+    return None if status is None else Site(path, status.st_ino, status.st_mtime_ns)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def write(vouched: Stamp, environment: Environment, *, durable: bool = False) -> None:

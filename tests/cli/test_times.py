@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,3 +146,32 @@ def test_no_directory_is_linked_that_others_could_not_enter(run_envsync: Run, tm
     assert any(path.is_symlink() for path in site_packages(tmp_path / "first").iterdir())
     assert not any(path.is_symlink() for path in site_packages(tmp_path / "env").iterdir())
     assert all(mode(path) & 0o044 for path in files(site_packages(tmp_path / "env")))
+
+
+def test_copies_of_what_is_old_are_new(run_envsync: Run, tmp_path: Path) -> None:
+    """Against purges by mtime alone: with files of its own, an environment is new however old the cache is."""
+    wheel = version(tmp_path, 1)
+    lock = pinned(tmp_path, wheel)
+    week = int(time.time()) - 7 * 86400
+    ago = "import time, sys; now = time.time; time.time = lambda: now() - 7 * 86400\n"
+    add = (
+        "from envsync.cache.store import Store; from tests.wheels import artifact\n"
+        "store = Store(sys.argv[1]); store.prepare(); store.add(sys.argv[2], artifact(sys.argv[2]))"
+    )
+    words = [sys.executable, "-c", ago + add, str(tmp_path / "cache"), wheel]
+    subprocess.run(words, check=True, cwd=Path(__file__).parents[2])
+    words = ["--lock", str(lock), "--cache-dir", "cache"]
+    run_envsync("sync", *words, "--env", "linked", check=True)
+    run_envsync("sync", *words, "--env", "copied", "--link-mode", "copy", check=True)
+    run_envsync("sync", *words, "--env", "compiled", "--link-mode", "copy", "--compile-bytecode", check=True)
+    times = {env: (site_packages(tmp_path / env) / "demo" / "__init__.py").stat().st_mtime for env in ENVS}
+    assert times["linked"] == times["compiled"] < week + 10
+    assert min(path.stat().st_mtime for path in files(tmp_path / "copied")) > time.time() - 3600
+    for env in ENVS:
+        assert unverified(tmp_path / env) == []
+        compiling = ["--compile-bytecode"] if env == "compiled" else []
+        assert "current" in run_envsync("sync", *words, "--env", env, *compiling, "--json", check=True).stdout
+        assert run_envsync("check", "--env", env, "--cache-dir", "cache").returncode == 0
+
+
+ENVS = ("linked", "copied", "compiled")

@@ -33,6 +33,7 @@ def full() -> Stamp:
     made.variables = ["NAME", "VERSION_2"]
     made.unhashed = True
     made.placed = True
+    made.guards = [Site("/w/env/lib/demo.dist-info/REQUESTED", 8, 9)]
     made.local_files = [LocalFile("/w/a.whl", 3, 4, direct=True), LocalFile("/w/b.whl", 5, 6, direct=False)]
     made.racy = True
     return made
