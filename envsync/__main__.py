@@ -79,7 +79,7 @@ def _run(arguments: Sequence[str]) -> int | None:
     environment = fastlane.environment_of(asked)
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
-        fastlane.become(entry, words, environ)
+        fastlane.become(entry, words, environ, isolated=asked.flag("isolated"))
     from envsync.coordination.signals import listen
     from envsync.coordination.slowlane import run
 
@@ -98,8 +98,10 @@ def _open_missing_streams() -> None:
     os.close(fd)
 
 
-def start() -> NoReturn:
+def start(said: str = "") -> NoReturn:
     """Run the process's own command line and end it.
+
+    :param said: what the launcher knows of how the process was started (`envsync.launch.begin`)
 
     Without taking the interpreter down, which takes 10 ms after a sync: what is open is flushed, nothing else is kept.
     And without the cyclic garbage collector: the process ends soon, and going over the tens of thousands of names of a
@@ -107,8 +109,11 @@ def start() -> NoReturn:
     """
     import gc
 
+    from envsync import launch
+
     gc.disable()
     _open_missing_streams()
+    launch.begin(said)
     status = main(sys.argv[1:])
     import os
 

@@ -99,7 +99,7 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     environment = fastlane.environment_of(asked)
     entry = fastlane.enter(asked, environment) if environment is not None else None
     if entry is not None:
-        fastlane.become(entry, command, os.environ)
+        fastlane.become(entry, command, os.environ, isolated=asked.flag("isolated"))
     slowlane.run(asked, environment, command, os.environ, distrust=entry is not None)
 
 

@@ -183,6 +183,11 @@ def describe_status(status: Status) -> Iterator[str]:
         yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
     for path in status.leftovers:
         yield f"left over by a dead leader, for the next sync to see to: `{path}`"
+    if status.pythonpath:
+        yield (
+            f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "
+            "`run --isolated` does not"
+        )
 
 
 def describe_check(env: str, checked: Checked) -> Iterator[str]:

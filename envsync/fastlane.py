@@ -183,15 +183,23 @@ def is_untouched(current: Stamp, config: str) -> bool:
     return True
 
 
-def become(entry: Entry, words: Sequence[str], environ: Mapping[str, str], *, certain: bool = False) -> None:
+def become(
+    entry: Entry,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    certain: bool = False,
+    isolated: bool = False,
+) -> None:
     """Exec the command in the environment that was entered. Returns only if the environment turns out broken.
 
     :param certain: the environment has been made current just now: what is broken now stays so
+    :param isolated: let no other packages in than the environment's
     :raises CommandError: the command was not found or cannot be executed
     """
     env = entry.stamp.environment
     token = f"{entry.stamp.in_use}:{entry.stamp.digest}"
-    variables = launch.environment_variables(environ, env, token)
+    variables = launch.environment_variables(environ, env, token, isolated=isolated)
     fd = launch.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
     if environ.get("ENVSYNC_EVENTS"):
         from envsync.coordination.eventsfile import record

@@ -7,6 +7,7 @@ lasts as long as the command and its forks do, and no longer. Imports only built
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import errno
 import sys
 
@@ -29,8 +30,35 @@ SPOILED = frozenset({errno.EACCES, errno.ELOOP})
 WHO = "ENVSYNC_IN_BY"
 """The variable that says which process on which host is the command, as in `4711@node07`."""
 FIRST_FREE = 3
+IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 OUT_OF_THE_WAY = 200
 """Shells and daemons use and close low descriptors (`exec 3>&1`); few go above this."""
+
+
+ignored: frozenset[str] = frozenset()
+"""Which of `IGNORED_BY_PYTHON` were ignored before Python began, as far as somebody has said so."""
+
+
+def begin(said: str) -> None:
+    """Take in what the launcher says: what there was before Python began, and variables that a shell cannot hand on.
+
+    :param said: signals that were ignored, as in "PIPE XFSZ", and "CTYPE" if LC_CTYPE was set; empty: nobody knows
+    """
+    global ignored  # noqa: PLW0603  # of the process
+    ignored = frozenset("SIG" + name for name in said.split())
+    if sys.platform == "win32":
+        return
+    if said and "SIGCTYPE" not in ignored and posix.environ.pop(b"LC_CTYPE", b""):
+        posix.unsetenv(b"LC_CTYPE")
+    odd = posix.environ.pop(b"_envsync_odd", b"")
+    if odd:
+        posix.unsetenv(b"_envsync_odd")
+    for line in odd.split(b"\n"):
+        name, _, value = line.partition(b"=")
+        if name:
+            value = value.replace(b"\1", b"\n")
+            posix.environ[name] = value
+            posix.putenv(name, value)
 
 
 def variable(name: str) -> str:
@@ -76,11 +104,14 @@ def keep_across_exec(fd: int) -> int:
             return high
 
 
-def environment_variables(environ: Mapping[str, str], env: str, token: str) -> dict[str, str]:
+def environment_variables(
+    environ: Mapping[str, str], env: str, token: str, *, isolated: bool = False
+) -> dict[str, str]:
     """Return the variables that the command sees: what activation would set, and the mark of being inside.
 
     :param env: absolute path of the environment
     :param token: `<in-use inode>:<digest>`, by which a `run` within this one knows where it is
+    :param isolated: let no other packages in: neither those of PYTHONPATH nor the user's own
     """
     variables = dict(environ)
     variables["VIRTUAL_ENV"] = env
@@ -88,6 +119,9 @@ def environment_variables(environ: Mapping[str, str], env: str, token: str) -> d
     variables["PATH"] = f"{env}/bin:{path}" if path else f"{env}/bin"
     variables.pop("PYTHONHOME", None)
     variables["ENVSYNC_IN"] = token
+    if isolated:
+        variables.pop("PYTHONPATH", None)
+        variables["PYTHONNOUSERSITE"] = "1"
     variables[WHO] = f"{os.getpid()}@{os.uname().nodename}" if sys.platform != "win32" else ""
     return variables
 
@@ -103,6 +137,26 @@ def execute(env: str, commands: Sequence[str], words: Sequence[str], variables: 
         the base Python of the environment, is gone or spoiled
     :raises CommandError: it was not found (127) or cannot be executed (126)
     """
+    python_ignores = _restore_signals()
+    try:
+        return _execute(env, commands, words, variables)
+    finally:
+        for number in python_ignores:
+            _signal.signal(number, _signal.SIG_IGN)
+
+
+def _restore_signals() -> list[int]:
+    """Let the command have the signals that Python ignores as they were. Returns which were restored."""
+    restored = []
+    for name in IGNORED_BY_PYTHON:
+        number = getattr(_signal, name, None)
+        if number is not None and name not in ignored and _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+            restored.append(number)
+    return restored
+
+
+def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables: Mapping[str, str]) -> str:
     command = words[0]
     if "/" in command:
         raise _attempt(command, words, variables) or _error(f"command `{command}` not found")

@@ -1,22 +1,81 @@
 #!/bin/sh
+''':'
 # envsync: start Python on the fast lane.
 #
 # A shell script costs 1 ms, and the console script that pip would write costs 7: it imports `site` and `re`
 # before our first line. `-I` ignores PYTHONPATH and the user's directory, `-S` puts `site` off until it is needed.
-self=$0
-while [ -L "$self" ]; do
-    link=$(readlink "$self")
-    case $link in
-    /*) self=$link ;;
-    *) self=${self%/*}/$link ;;
+# It is Python, too, for those who run it as that (shiv): they read this as a string, and go on below.
+#
+# Variables of the shell that were exported keep being so: so all that is set here has a name that nobody else uses.
+case $0 in
+*/*) _envsync_self=$0 ;;
+*) _envsync_self=./$0 ;;
+esac
+while [ -L "$_envsync_self" ]; do
+    _envsync_link=$(readlink "$_envsync_self")
+    case $_envsync_link in
+    /*) _envsync_self=$_envsync_link ;;
+    *) _envsync_self=${_envsync_self%/*}/$_envsync_link ;;
     esac
 done
-bin=${self%/*}
-for python in "$bin/python3" "$bin/python"; do
-    [ -x "$python" ] && exec "$python" -I -S -c '
+_envsync_bin=${_envsync_self%/*}
+
+# The Python that it is installed in, and no other one: that would have another envsync, or none.
+_envsync_fail() {
+    echo "envsync: error: $1" >&2
+    echo "hint: $2" >&2
+    exit 125
+}
+_envsync_anew="install envsync anew, as in: pipx reinstall envsync"
+_envsync_python=$_envsync_bin/python3
+[ -x "$_envsync_python" ] || _envsync_python=$_envsync_bin/python
+if [ ! -x "$_envsync_python" ]; then
+    for _envsync_python in "$_envsync_bin/python3" "$_envsync_bin/python"; do
+        [ ! -L "$_envsync_python" ] || _envsync_fail \
+            "the Python that envsync is installed in is gone: \`$_envsync_python\` leads nowhere" \
+            "make it available again, or $_envsync_anew"
+    done
+    for _envsync_link in "$_envsync_bin"/../lib/python3*/*-packages "$_envsync_bin/.."; do
+        [ ! -d "$_envsync_link/envsync" ] || break
+    done
+    _envsync_fail "\`$_envsync_self\` has no python3 beside it that would be the one it was installed for" \
+        "run it by that Python, as in: PYTHONPATH='$_envsync_link' python3 -m envsync --version"
+fi
+trap '_envsync_fail "cannot start the Python that envsync is installed in, \`$_envsync_python\`" "$_envsync_anew"' EXIT
+
+# A command inherits signals that were ignored. Python ignores these two itself, so it has to be told whether they were
+# before: a shell cannot trap what was ignored when it began.
+_envsync_pipe=PIPE _envsync_xfsz=XFSZ
+trap _envsync_pipe= PIPE
+trap _envsync_xfsz= XFSZ
+kill -PIPE $$
+kill -XFSZ $$
+trap - PIPE XFSZ
+# Python sets this one where the locale is C (PEP 538).
+_envsync_ctype=${LC_CTYPE+CTYPE}
+
+# Other shells than bash keep no variables whose names are none for a shell (`BASH_FUNC_module%%`, `spring.profile`):
+# these are handed on in another one. A value has \001 for the ends of its lines.
+if [ "${1-}" = run ] && [ -z "${BASH_VERSION-}" ]; then
+    _envsync_ifs=$IFS IFS='
+'
+    set -f
+    for _envsync_link in $(tr '\000\012' '\012\001' 2>/dev/null <"/proc/$$/environ"); do
+        case ${_envsync_link%%=*} in
+        [0-9]* | *[!A-Za-z0-9_]*)
+            _envsync_odd=${_envsync_odd-}$_envsync_link$IFS
+            export _envsync_odd
+            ;;
+        esac
+    done
+    set +f
+    IFS=$_envsync_ifs
+fi
+
+exec "$_envsync_python" -I -S -c '
 import sys
-bin = sys.argv[1]
-sys.argv[:2] = ["envsync"]
+bin, *said = sys.argv[1:4]
+sys.argv[:4] = ["envsync"]
 sys.path.insert(0, "%s/../lib/python%d.%d/site-packages" % (bin, *sys.version_info[:2]))
 try:
     from envsync.__main__ import start
@@ -24,7 +83,15 @@ except ImportError:
     del sys.path[0]
     import site
     site.main()
-    from envsync.__main__ import start
-start()' "$bin" "$@"
-done
-exec python3 -P -m envsync "$@"
+    try:
+        from envsync.__main__ import start
+    except ImportError as error:
+        sys.stderr.write("envsync: error: `%s` has no envsync: %s\nhint: %s\n" % (sys.executable, error, said[1]))
+        sys.exit(125)
+start(said[0])' "$_envsync_bin" "$_envsync_pipe $_envsync_xfsz $_envsync_ctype" \
+    "$_envsync_anew" "$@"
+'''
+
+from envsync.__main__ import start
+
+start()

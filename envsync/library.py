@@ -34,6 +34,7 @@ class SyncOptions(TypedDict, total=False):
     durable: bool
     timeout: float | None
     busy: str | None
+    isolated: bool
 
 
 _PATHS: tuple[Literal["env", "python", "cache_dir", "cache_fallback"], ...] = (
@@ -48,12 +49,13 @@ _LISTS: tuple[Literal["extras", "groups", "index_urls", "find_links"], ...] = (
     "index_urls",
     "find_links",
 )
-_FLAGS: tuple[Literal["exact", "no_index", "offline", "compile_bytecode", "durable"], ...] = (
+_FLAGS: tuple[Literal["exact", "no_index", "offline", "compile_bytecode", "durable", "isolated"], ...] = (
     "exact",
     "no_index",
     "offline",
     "compile_bytecode",
     "durable",
+    "isolated",
 )
 
 
@@ -76,6 +78,7 @@ def sync(
     durable: bool = False,
     timeout: float | None = None,
     busy: str | None = None,
+    isolated: bool = False,
     report: Report = quiet,
 ) -> SyncResult:
     """Make an environment match its lock file. Waits if another process, on any host, is at it already.
@@ -92,6 +95,7 @@ def sync(
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
+    :param isolated: for `use`: what runs within sees no packages but the environment's own
     :param report: is told how far it is, in this thread
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
     :raises TypeError: an argument is of the wrong type
@@ -113,6 +117,7 @@ def sync(
         "durable": durable,
         "timeout": timeout,
         "busy": busy,
+        "isolated": isolated,
     }
     return run(resolve(lock, options), report)
 
@@ -140,15 +145,16 @@ def use(lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> Iterato
 class Hold:
     """A current environment that nobody changes before it is released.
 
-    It is one process's: it is neither copied nor pickled, and what a program forks meanwhile does not have it.
+    It is neither copied nor pickled. A child that the program forks shares it: it ends when both have let go.
 
     :ivar result: how it became current
     :ivar fd: the descriptor of its in-use lock; -1 once it is released, and for a read-only environment that has none
     """
 
-    __slots__ = ("_token", "fd", "result")
+    __slots__ = ("_isolated", "_token", "fd", "result")
 
-    def __init__(self, result: SyncResult, fd: int) -> None:
+    def __init__(self, result: SyncResult, fd: int, *, isolated: bool = False) -> None:
+        self._isolated = isolated
         self.result = result
         self.fd = fd
         self._token = f"{os.fstat(fd).st_ino if fd >= 0 else 0}:{result.digest}"
@@ -171,7 +177,7 @@ class Hold:
         """
         if not self._token:
             raise ValueError(f"the hold on environment `{self.result.env}` is released")
-        return launch.environment_variables(os.environ, self.result.env, self._token)
+        return launch.environment_variables(os.environ, self.result.env, self._token, isolated=self._isolated)
 
     def release(self) -> None:
         """Let others change the environment. Releasing twice is harmless."""
@@ -210,6 +216,7 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
         "durable": options.get("durable", False),
         "timeout": options.get("timeout"),
         "busy": options.get("busy"),
+        "isolated": options.get("isolated", False),
         "quiet": True,
     }
     return request.resolve(settings.checked(given), os.environ)
@@ -236,12 +243,12 @@ def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     recorded = lockrecord.read(environment) or lockrecord.WORKS
     entry = fastlane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
-        return Hold(result, entry.fd)
+        return Hold(result, entry.fd, isolated=asked.flag("isolated"))
     if _may_change(environment):
         return None
     from envsync.coordination.readonly import share
 
-    return Hold(result, share(environment))
+    return Hold(result, share(environment), isolated=asked.flag("isolated"))
 
 
 def _may_change(environment: Environment) -> bool:

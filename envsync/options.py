@@ -109,9 +109,13 @@ COMMON = (
     Option("quiet", FLAG, "Say nothing but errors.", short="q"),
     Option("verbose", FLAG, "Say more.", short="v"),
 )
-RUN = REQUEST + HOW + WAIT + COMMON
+WITHIN = (
+    Option("isolated", FLAG, "Let the command see no other packages: neither those of PYTHONPATH nor the user's own."),
+)
+PREPARE = REQUEST + HOW + WAIT + COMMON
+RUN = PREPARE + WITHIN
 SYNC = (
-    *RUN,
+    *PREPARE,
     Option("dry-run", FLAG, "Say what would change, change nothing."),
     Option("json", FLAG, "Print the outcome as one JSON object."),
 )
@@ -121,7 +125,7 @@ STATUS = (
     Option("exit-code", FLAG, "Exit with 1 if the environment is not current."),
 )
 CHECK = (
-    *RUN,
+    *PREPARE,
     Option("repair", FLAG, "Restore what is missing or changed, from the cache."),
     Option("json", FLAG, "Print what was found as one JSON object."),
 )

@@ -18,6 +18,9 @@ from envsync import fastlane
 from envsync.coordination.eventsfile import record
 from envsync.coordination.messages import say
 
+PYTHONPATH = (
+    "PYTHONPATH is set and kept: modules it names come before those of the environment; --isolated leaves it out"
+)
 REPLACED_TIMES = 10
 """How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
 
@@ -50,14 +53,14 @@ def run(
     :param distrust: the stamp fits, and yet the command does not run
     :raises EnvsyncError: it could not be made current, or the command could not be executed
     """
-    if environ.get("PYTHONPATH") and not request.flag("quiet"):
-        say("PYTHONPATH is set and kept: modules it names come before those of the environment")
+    if environ.get("PYTHONPATH") and not request.flag("quiet") and not request.flag("isolated"):
+        say(PYTHONPATH)
     from envsync.coordination.failures import Arrival
 
     arrival = Arrival(whole_process=True)
     outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
     assert outcome.entry is not None
-    fastlane.become(outcome.entry, words, environ, certain=True)
+    fastlane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
     raise AssertionError("unreachable")
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync import fastlane, replace, stamp
+from envsync import fastlane, launch, replace, stamp
 from envsync.coordination import failures, leftovers, processes, queue, statefile
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
@@ -85,6 +85,8 @@ class Status(NamedTuple):
     failure: Failure | None
     leftovers: tuple[str, ...]
     """What a dead leader left, for the next sync to finish or to throw away."""
+    pythonpath: str
+    """The variable: what a command started from here would see before the environment's own modules."""
 
     def as_json(self) -> dict[str, object]:
         """Return it as a JSON object."""
@@ -111,6 +113,7 @@ def look(environment: Environment, request: Request | None) -> Status:
         commands=tuple(_commands(pid for pid in commands if pid not in lockers)),
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
+        pythonpath="" if request is not None and request.flag("isolated") else launch.variable("PYTHONPATH"),
     )
 
 

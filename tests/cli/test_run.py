@@ -50,6 +50,38 @@ def test_the_command_sees_an_activated_environment(run_envsync: Run, tmp_path: P
     assert "PYTHONPATH" in done.stderr
 
 
+@pytest.mark.parametrize("how", ["option", "variable", "file"])
+def test_isolated(run_envsync: Run, tmp_path: Path, how: str) -> None:
+    """With --isolated, modules of PYTHONPATH and the user's own have no say, at the first run and at all others."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "shout.py").write_text("")
+    shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    lock = shutil.copy(FIXTURES / "pylock.toml", tmp_path)
+    if how == "file":
+        (tmp_path / "pyproject.toml").write_text("[tool.envsync]\nisolated = true\n")
+    env = {"PYTHONPATH": str(tmp_path / "modules"), "PYTHONHOME": "/nowhere"}
+    env |= {"ENVSYNC_ISOLATED": "1"} if how == "variable" else {}
+    options = ["--isolated"] if how == "option" else []
+    code = "import shout, site; print(shout.__file__, site.ENABLE_USER_SITE)"
+    for _ in range(2):
+        words = ["run", *options, "--lock", lock, "--env", "env", "--", "python", "-c", code]
+        done = run_envsync(*words, env={**env, "PYTHONHOME": None})
+        assert done.stdout == f"{site_packages(tmp_path / 'env')}/shout.py False\n"
+        assert "PYTHONPATH" not in done.stderr
+
+
+def test_pythonpath_is_named_where_one_looks(run_envsync: Run, tmp_path: Path) -> None:
+    """Who makes the environment current says that PYTHONPATH is kept, and `status` does; a launch says nothing."""
+    env = {"PYTHONPATH": str(tmp_path)}
+    said = [run_envsync("run", "--lock", LOCK, "--env", "env", "--", "true", env=env).stderr for _ in range(2)]
+    assert [text.count("PYTHONPATH") for text in said] == [1, 0]
+    assert "--isolated" in said[0]
+    assert f"`{tmp_path}`" in run_envsync("status", "--lock", LOCK, "--env", "env", env=env).stdout
+    shown = json.loads(run_envsync("status", "--lock", LOCK, "--env", "env", "--json", env=env).stdout)
+    assert shown["pythonpath"] == str(tmp_path)
+    assert "PYTHONPATH" not in run_envsync("status", "--lock", LOCK, "--env", "env").stdout
+
+
 @pytest.mark.parametrize("status", [0, 1, 3, 124, 125])
 def test_the_exit_status_is_the_commands_own(run_envsync: Run, status: int) -> None:
     """Whatever the command exits with is what the scheduler sees."""
