@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from envsync import hearing
 from envsync.coordination.messages import say
 from envsync.coordination.narrator import SILENCE_SECONDS
+from envsync.coordination.shortening import volume
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,6 +30,8 @@ WAITING_SECONDS = 0.7
 WAITING_LINE_SECONDS = 60.0
 NAMED = 10
 """So many distributions that were removed are named; then it is said how many more there are."""
+WIDE_COLUMNS = 110
+"""Of a terminal that has room for the slowest download, too."""
 BAR_SECONDS = 0.2
 """A sync that takes less shows no bar: it would only flicker, and importing rich takes as long."""
 
@@ -47,6 +50,7 @@ class Display:
         self.next_line = self.began + LINE_SECONDS
         self.bars: Progress | None = None
         self.task: TaskID | None = None
+        self.slowest = ""
 
     def __enter__(self) -> Display:
         return self
@@ -64,7 +68,11 @@ class Display:
             if self.terminal:
                 self._bar(phase, done, total, bytes_done, bytes_total)
             else:
-                self._line(phase, done, total, bytes_done)
+                self._line(phase, done, total, bytes_done, bytes_total)
+
+    def detail(self, text: str) -> None:
+        """Note which download is the slowest and how far it is."""
+        self.slowest = text
 
     def conclude(self, outcome: Outcome) -> None:
         """Say what was done, and what is worth knowing."""
@@ -91,7 +99,7 @@ class Display:
             for detail in outcome.details:
                 say(detail)
 
-    def _line(self, phase: str, done: int, total: int, bytes_done: int) -> None:
+    def _line(self, phase: str, done: int, total: int, bytes_done: int, bytes_total: int) -> None:
         now = time.monotonic()
         waiting = phase.startswith("waiting")
         if waiting and not self.phase.startswith("waiting"):
@@ -101,8 +109,9 @@ class Display:
             return
         self.next_line = now + (WAITING_LINE_SECONDS if waiting else LINE_SECONDS)
         counted = f" {done} of {total}" if total else ""
-        volume = f" ({bytes_done / 1e6:.0f} MB)" if bytes_done else ""
-        say(f"{phase}{counted}{volume}, {now - self.began:.0f} s so far")
+        come = f", {volume(bytes_done, bytes_total)}" if bytes_done else ""
+        slowest = f", {self.slowest}" if bytes_done and self.slowest else ""
+        say(f"{phase}{counted}{come}{slowest}, {now - self.began:.0f} s so far")
 
     def _bar(self, phase: str, done: int, total: int, bytes_done: int, bytes_total: int) -> None:
         if self.bars is None:
@@ -116,14 +125,16 @@ class Display:
             self.phase = phase
             self.task = self.bars.add_task(phase, total=None, count="", volume="")
         seconds = max(1e-3, self.bars.tasks[0].elapsed or 0.0)
-        volume = f"{bytes_done / 1e6:.1f} MB, {bytes_done / 1e6 / seconds:.1f} MB/s" if bytes_done else ""
+        come = f"{volume(bytes_done, bytes_total)}, {bytes_done / 1e6 / seconds:.1f} MB/s" if bytes_done else ""
+        if come and self.slowest and self.bars.console.width >= WIDE_COLUMNS:
+            come += f", {self.slowest}"
         complete, whole = (bytes_done, bytes_total) if bytes_total else (done, total)
         self.bars.update(
             self.task,
             completed=complete,
             total=whole or None,
             count=f"{done}/{total}" if total else "",
-            volume=volume,
+            volume=come,
         )
 
 
@@ -228,6 +239,9 @@ def describe_facts(env: str, facts: Facts, findings: Sequence[Finding]) -> Itera
 
 def _leader(leader: Leader, now: float) -> str:
     counted = f" {leader.done} of {leader.total}" if leader.total else ""
+    if leader.bytes_done:
+        counted += f", {volume(leader.bytes_done, leader.bytes_total)}"
+    counted += f", {leader.detail}" if leader.detail else ""
     stopped = "; it is stopped" if leader.stopped else ""
     silent = f"; no sign of life for {leader.silent:.0f} s" if leader.silent >= SILENCE_SECONDS else ""
     return (

@@ -6,7 +6,10 @@ from typing import Protocol
 
 
 class Report(Protocol):
-    """Called whenever there is something new to say, from any thread; must return at once.
+    """How far a sync is. One that also has a method `detail` is told by that, before a report of bytes, which item is
+    the slowest and how far that is, in a few words.
+
+    Called whenever there is something new to say, from any thread; must return at once.
 
     What it raises ends the sync, at the latest before the commit is decided. Once it is, it must not raise.
 

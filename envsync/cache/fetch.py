@@ -29,6 +29,7 @@ from envsync.cache.store import Store
 from envsync.cache.wheelfile import check_identity, check_vouched, origin, vouches
 from envsync.cache.wheellock import Turn
 from envsync.coordination import processes, signals
+from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.progress import Report, quiet
 from envsync.target import Artifact
@@ -254,6 +255,9 @@ class _Session:
         """Report what has happened; if nothing has, how far it is: somebody may want to end it."""
         if not self._progress.news:
             self._progress.tell(self._waited_for())
+        detail = getattr(self._report, "detail", None)
+        if detail is not None:
+            detail(self._progress.slowest)
         while self._progress.news:
             self._report(*self._progress.news.popleft())
 
@@ -308,13 +312,13 @@ class _Session:
                 if manifest is not None:  # somebody else got it meanwhile
                     self.manifests[artifact.name] = manifest
                     if artifact.path is None:
-                        self._progress.finish_download()
+                        self._progress.finish_download(artifact)
                     self._progress.finish_unpacking()
                 elif downloader is None or artifact.path is not None:
                     await self._add(artifact.path or "", artifact, limiter)
                 else:
-                    async with downloader.download(artifact, self._progress.receive) as path:
-                        self._progress.finish_download()
+                    async with downloader.download(artifact, partial(self._progress.receive, artifact)) as path:
+                        self._progress.finish_download(artifact)
                         await self._add(path, artifact, limiter)
         except EnvsyncError as error:
             self._failures.append((not isinstance(error, WheelError), number, error))
@@ -377,10 +381,12 @@ class _Progress:
 
     :param size: of all downloads, 0 if unknown
     :ivar news: what there is to report, as the arguments of a report
+    :ivar slowest: the download that most is missing of, in a few words; empty if nothing comes
     """
 
     def __init__(self, downloads: int, size: int, wheels: int) -> None:
         self.news: deque[tuple[str, int, int] | tuple[str, int, int, int, int]] = deque()
+        self.slowest = ""
         self._downloads = downloads
         self._size = size
         self._wheels = wheels
@@ -388,17 +394,21 @@ class _Progress:
         self._downloaded = 0
         self._unpacked = 0
         self._next = 0.0
+        self._running: dict[str, tuple[int, int]] = {}
+        """By name, how many bytes have come of what comes now, and of how many, 0 if unknown."""
 
-    def receive(self, count: int) -> None:
+    def receive(self, artifact: Artifact, count: int) -> None:
         """Count bytes; negative if some were thrown away."""
         self._received += count
+        self._running[artifact.name] = (self._running.get(artifact.name, (0, 0))[0] + count, artifact.size or 0)
         now = time.monotonic()
         if now >= self._next:
             self._next = now + REPORT_SECONDS
             self.tell()
 
-    def finish_download(self) -> None:
+    def finish_download(self, artifact: Artifact) -> None:
         self._downloaded += 1
+        self._running.pop(artifact.name, None)
         self.tell()
 
     def finish_unpacking(self) -> None:
@@ -409,6 +419,14 @@ class _Progress:
         if waiting:
             self.news.append((waiting, self._unpacked, self._wheels))
         elif self._downloaded < self._downloads:
+            self.slowest = self._slowest()
             self.news.append(("downloading", self._downloaded, self._downloads, self._received, self._size))
         else:
             self.news.append(("unpacking", self._unpacked, self._wheels))
+
+    def _slowest(self) -> str:
+        """Where sizes are not known, the one that has begun first."""
+        if not self._running:
+            return ""
+        name, (done, size) = max(self._running.items(), key=lambda item: max(0, item[1][1] - item[1][0]))
+        return f"{name} {volume(done, size)}"

@@ -1,7 +1,8 @@
 """What a waiter says on stderr: for whom it waits, since when, and how far they are.
 
-On a terminal it is one line that lives and goes when the wait is over; elsewhere a line within a second and one a
-minute. Whoever has not been heard of for a while is shown as such: a leader says something at least every
+On a terminal it is one line that lives and goes when the wait is over, shortened to the width that it has just then:
+the command goes first, then the host; phase and count stay to the last. Elsewhere it is a line within a second and one
+a minute. Whoever has not been heard of for a while is shown as such: a leader says something at least every
 `HEARTBEAT_SECONDS`, so silence means that it is stopped, hangs in a system call, or its host is gone.
 """
 
@@ -19,6 +20,7 @@ from envsync import launch
 from envsync.coordination import processes, statefile
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
+from envsync.coordination.shortening import fitted, volume
 from envsync.redact import redacted
 
 TYPE_CHECKING = False
@@ -56,25 +58,28 @@ class Narrator:
         self.next = now + (LIVE_SECONDS if self.live else LINE_SECONDS)
         if self.quiet:
             return
-        text = self.describe(now)
+        forms = self._forms(now)
         if self.live:
-            self._show(text)
+            self._show(forms)
         else:
-            say(text)
+            say(forms[0])
 
     def describe(self, now: float) -> str:
         """Say for whom this process waits."""
+        return self._forms(now)[0]
+
+    def _forms(self, now: float) -> list[str]:
         latest = identity(self.environment.progress)
         if latest != self.identity:
             self.identity, self.heard = latest, now
-        return _printable(describe(self.environment, now - self.heard))
+        return [_printable(form) for form in forms_of(self.environment, now - self.heard)]
 
-    def _show(self, text: str) -> None:
+    def _show(self, forms: list[str]) -> None:
         try:
-            columns = os.get_terminal_size(2).columns
+            columns = os.get_terminal_size(2).columns  # each time: the window may have another size by now
         except OSError:
             columns = 80
-        line = _cut(f"envsync: {text}", max(20, columns - 1))
+        line = fitted((f"envsync: {form}" for form in forms), max(20, columns - 1))
         self.shown = True  # before it is: an interrupt may come in between
         _write(f"\r\x1b[2K{line}")
 
@@ -90,62 +95,98 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in redacted(text))
 
 
-def _cut(text: str, columns: int) -> str:
-    """Cut a line to a terminal's width, so that it does not wrap and can be taken back."""
-    if text.isascii():
-        return text[:columns]
-    from unicodedata import combining, east_asian_width
-
-    width = 0
-    for position, character in enumerate(text):
-        width += 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
-        if width > columns:
-            return text[:position]
-    return text
-
-
 def describe(environment: Environment, silent: float = 0.0) -> str:
     """Say for whom one waits: pid, host, since when, what it is doing and how far it is, and its command.
 
     :param silent: for how many seconds it has not been heard of
     """
+    return forms_of(environment, silent)[0]
+
+
+def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
+    """Say the same as `describe`, each time with less: first without the command, last with phase and count alone."""
     said = statefile.load(environment.progress)
     if "pid" not in said:
-        return _describe_stranger(environment)
+        return _stranger(environment)
+    return _leader(said, *_alive(said, silent))
+
+
+def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
+    """Say what a leader said of itself.
+
+    :param alarm: what is wrong with it, and what can be done; empty if nothing is
+    :param alarm_short: the same in a word
+    """
     now = time.time()
-    seconds = max(0.0, now - statefile.number(said, "since", now))
-    text = f"waiting for pid {said['pid']} on {said.get('host')}, syncing for {seconds:.0f} s"
-    phase = statefile.text(said, "phase")
-    if phase:
-        text += f": {phase}"
-        if said.get("total"):
-            text += f" {said.get('done')} of {said['total']}"
-    if command := statefile.text(said, "command"):
-        text += f" (`{command}`)"
-    return text + _alive(said, silent)
+    who, where = f"waiting for pid {said['pid']}", f" on {said.get('host')}"
+    age = f", syncing for {max(0.0, now - statefile.number(said, 'since', now)):.0f} s"
+    phase, count, more = statefile.text(said, "phase"), "", ""
+    if said.get("total"):
+        count = f" {said.get('done')} of {said['total']}"
+    if done := volume(statefile.number(said, "bytes_done"), statefile.number(said, "bytes_total")):
+        more = f", {done}"
+    detail = f", {text}" if (text := statefile.text(said, "detail")) else ""
+    command = f" (`{text}`)" if (text := statefile.text(said, "command")) else ""
+    if not phase:
+        return [f"{who}{where}{age}{command}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
+    brief = phase.partition(":")[0]
+    least = "waiting for commands" if brief.startswith("waiting for commands") else brief.partition(",")[0]
+    state = f" ({alarm_short[2:]})" if alarm_short else ""
+    return [
+        f"{who}{where}{age}: {phase}{count}{more}{detail}{command}{alarm}",
+        f"{who}{where}{age}: {phase}{count}{more}{detail}{alarm}",
+        f"{who}{where}{age}: {phase}{count}{more}{detail}{alarm_short}",
+        f"{who}{age}: {brief}{count}{more}{detail}{alarm_short}",
+        f"{who}{age}: {brief}{count}{more}{alarm_short}",
+        f"{who}: {least}{count}{more}{alarm_short}",
+        f"{who}: {least}{count}{alarm_short}",
+        f"waiting{state}: {least}{count}",
+        f"{least}{count}{alarm_short}",
+        f"{least}{count}",
+    ]
 
 
-def _alive(said: dict[str, object], silent: float) -> str:
+def _alive(said: dict[str, object], silent: float) -> tuple[str, str]:
     pid = int(statefile.number(said, "pid"))
     if statefile.text(said, "place") == processes.here() != "":
         if processes.is_stopped(pid):
-            return "; it is stopped: continue it with `kill -CONT " + str(pid) + "`, or end it"
+            return f"; it is stopped: continue it with `kill -CONT {pid}`, or end it", "; stopped"
         if not processes.is_alive(pid):
-            return "; it is dead, and a child of it still holds the environment lock"
+            return "; it is dead, and a child of it still holds the environment lock", "; dead"
     if silent >= SILENCE_SECONDS:
-        return f"; no sign of life for {silent:.0f} s"
-    return ""
+        return f"; no sign of life for {silent:.0f} s", "; silent"
+    return "", ""
 
 
-def _describe_stranger(environment: Environment) -> str:
-    """Somebody who is not envsync, or has only just begun, holds the lock."""
+def _stranger(environment: Environment) -> list[str]:
+    """Say for whom one waits who says nothing: somebody who is not envsync, or has only just begun."""
+    lock = f"the environment lock `{environment.lock}`"
     holders = processes.holders(environment.lock)
     if not holders:
-        return f"waiting for whoever holds the environment lock `{environment.lock}` (uv, pip or another tool)"
+        if _is_ours(environment):
+            return [f"waiting for another envsync, which holds {lock} and has not said yet what it does", _OURS]
+        return [f"waiting for whoever holds {lock} (uv, pip or another tool)", "waiting for the environment lock"]
+    pids = ", ".join(map(str, holders))
     names = ", ".join(f"pid {pid} on {processes.host()} (`{processes.command_of(pid)}`)" for pid in holders)
     stopped = [str(pid) for pid in holders if processes.is_stopped(pid)]
     more = f"; it is stopped: continue it with `kill -CONT {' '.join(stopped)}`, or end it" if stopped else ""
-    return f"waiting for {names}, which holds the environment lock `{environment.lock}`{more}"
+    brief = "; stopped" if stopped else ""
+    return [
+        f"waiting for {names}, which holds {lock}{more}",
+        f"waiting for {names}, which holds the environment lock{brief}",
+        f"waiting for pid {pids}, which holds the environment lock{brief}",
+        f"waiting for pid {pids}{brief}",
+    ]
+
+
+_OURS = "waiting for another envsync"
+
+
+def _is_ours(environment: Environment) -> bool:
+    """Tell whether it is envsync that holds the environment lock, though it says nothing: by what only leaders hold."""
+    from envsync.coordination.queue import is_held
+
+    return is_held(environment.leading) or identity(environment.lease) != (0, 0)
 
 
 def _is_terminal() -> bool:

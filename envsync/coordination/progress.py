@@ -20,6 +20,8 @@ from envsync.progress import Report
 LOCAL_SECONDS = 0.25
 NETWORK_SECONDS = 1.0
 """How often the file is replaced at most."""
+STEP_BYTES = 1_000_000
+"""Fewer bytes more are nothing new."""
 
 
 class ProgressFile:
@@ -36,6 +38,7 @@ class ProgressFile:
         self.next = 0.0
         self.beat = 0.0
         self.said: tuple[object, ...] = ()
+        self.detailed = ""
         self.written = False
         self.value: dict[str, statefile.Value] = {
             "id": os.urandom(8).hex(),
@@ -52,18 +55,27 @@ class ProgressFile:
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
         self.report(phase, done, total, bytes_done, bytes_total)
         now = time.monotonic()
-        said = (phase, done, total)
         with self.lock:
+            self.detailed = self.detailed if bytes_done else ""
+            said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])
             is_soon = now < self.next or (said == self.said and now < self.beat)
             if is_soon and phase == self.value.get("phase"):
                 return
             self.said, self.next, self.beat = said, now + self.every, now + HEARTBEAT_SECONDS
             self.value.update(phase=phase, done=done, total=total)
+            self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
             try:
                 replace.write(self.environment.progress, statefile.dump(self.value))
                 self.written = True
             except FilesystemError:
                 pass  # a full disk stops the sync where it matters, not here
+
+    def detail(self, text: str) -> None:
+        """Note what the phase's slowest item is and how far it is, for the next report of bytes."""
+        self.detailed = text
+        forward = getattr(self.report, "detail", None)
+        if forward is not None:
+            forward(text)
 
     def is_ours(self) -> bool:
         """Tell whether the file is still what we have written; nobody but a successor replaces or removes it."""

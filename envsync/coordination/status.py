@@ -32,6 +32,11 @@ class Leader(NamedTuple):
     phase: str
     done: int
     total: int
+    bytes_done: int
+    bytes_total: int
+    """0 if it is not known."""
+    detail: str
+    """Which download is the slowest, and how far it is."""
     silent: float
     """Seconds since its last sign of life."""
     stopped: bool
@@ -134,6 +139,9 @@ def _leader(environment: Environment) -> Leader | None:
         phase=statefile.text(said, "phase"),
         done=int(statefile.number(said, "done")),
         total=int(statefile.number(said, "total")),
+        bytes_done=int(statefile.number(said, "bytes_done")),
+        bytes_total=int(statefile.number(said, "bytes_total")),
+        detail=statefile.text(said, "detail"),
         silent=round(silent, 1),
         stopped=statefile.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
     )

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -99,6 +100,28 @@ def test_downloads_and_files_go_together(store: Store, tmp_path: Path, server: S
     assert [*fetch(wanted, store, workers=workers)] == [item.name for item in wanted]
     assert len(server.requests) == 4
     assert leftovers(store) == []
+
+
+def test_the_slowest_download_is_named(store: Store, tmp_path: Path, server: Server) -> None:
+    """Of the downloads that are under way, the one that most is missing of is told, with how much of it has come."""
+
+    class Listener:
+        details: ClassVar[list[str]] = []
+
+        def detail(self, text: str) -> None:
+            self.details.append(text)
+            if text.startswith("demo3 "):
+                hold.set()
+
+        def __call__(self, *_: object) -> None:
+            pass
+
+    hold = threading.Event()
+    wheels = build(tmp_path, 4, 60_000)
+    wanted = [remote(server, wheel) for wheel in wheels]
+    server.files[f"/{wanted[3].filename}"].hold = hold
+    fetch(wanted, store, report=Listener())
+    assert any(text.startswith("demo3 0.1 of 0.2 MB") for text in Listener.details)
 
 
 def test_what_the_store_has_is_not_asked_for(store: Store, tmp_path: Path, server: Server) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from envsync.coordination import narrator, processes
 from envsync.coordination.flock import Flock
-from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe
+from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
+from envsync.coordination.shortening import fitted, width
 from envsync.environment import Environment
 from tests.unit.coordination.scene import (
     LIVENESS_SECONDS,
@@ -84,6 +85,64 @@ class TestDescribe:
             assert "dead" not in describe(environment)
 
 
+DOWNLOAD = {**SAID, "bytes_done": 45_000_000, "bytes_total": 310_200_000, "detail": "numpy 12.0 of 80.1 MB"}
+
+
+class TestShortened:
+    """The same in less room."""
+
+    def shown(self, environment: Environment, columns: int) -> str:
+        return fitted(forms_of(environment), columns)
+
+    def test_the_order_in_which_things_go(self, environment: Environment, clock: Clock) -> None:
+        """The command first, then the host, the slowest wheel, the seconds, the bytes, whom; phase and count stay."""
+        write_progress(environment, **DOWNLOAD)
+        forms = list(dict.fromkeys(self.shown(environment, columns) for columns in range(200, 10, -1)))
+        assert forms[:7] == [
+            "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9, 45.0 of 310.2 MB, numpy 12.0 of 80.1 MB "
+            "(`envsync run x`)",
+            "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9, 45.0 of 310.2 MB, numpy 12.0 of 80.1 MB",
+            "waiting for pid 4711, syncing for 11 s: downloading 3 of 9, 45.0 of 310.2 MB, numpy 12.0 of 80.1 MB",
+            "waiting for pid 4711, syncing for 11 s: downloading 3 of 9, 45.0 of 310.2 MB",
+            "waiting for pid 4711: downloading 3 of 9, 45.0 of 310.2 MB",
+            "waiting for pid 4711: downloading 3 of 9",
+            "waiting: downloading 3 of 9",
+        ]
+
+    @pytest.mark.parametrize("said", [{}, {"host": "a" * 64}, {"pid": 4194304}, {"command": "x" * 80}])
+    def test_at_any_width(self, environment: Environment, clock: Clock, said: dict[str, object]) -> None:
+        """Phase and count are there on terminals of 40 columns, one of which stays free, and of all that are wider."""
+        write_progress(environment, **{**DOWNLOAD, "done": 63, "total": 123, **said})
+        for columns in range(39 - len("envsync: "), 112):
+            shown = self.shown(environment, columns)
+            assert width(shown) <= columns
+            assert "downloading 63 of 123" in shown
+
+    def test_a_long_phase(self, environment: Environment, clock: Clock) -> None:
+        """A phase that tells a story is brought down to its beginning."""
+        phase = "waiting for commands that run in the environment to end: pid 12 (`python job.py`), pid 13 (`x`)"
+        write_progress(environment, phase=phase)
+        assert phase in self.shown(environment, 160)
+        assert self.shown(environment, 100).endswith(": waiting for commands that run in the environment to end")
+        assert self.shown(environment, 50) == "waiting for pid 4711: waiting for commands"
+        assert self.shown(environment, 30) == "waiting: waiting for commands"
+
+    def test_what_is_wrong_stays(self, environment: Environment, clock: Clock) -> None:
+        """That a leader is stopped is said in a word where there is no room for more, longer than all but its phase."""
+        with helper("sys.stdin.read()") as process:
+            write_progress(environment, **SAID, pid=process.pid, place=processes.here())
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            for columns in range(36, 100):
+                assert "stopped" in self.shown(environment, columns)
+
+    def test_strangers(self, environment: Environment) -> None:
+        """Of others, the pid stays."""
+        with holder(environment.lock) as process:
+            assert self.shown(environment, 30) == f"waiting for pid {process.pid}"
+        assert self.shown(environment, 35) == "waiting for the environment lock"
+
+
 class TestLeader:
     """A leader of this host."""
 
@@ -133,6 +192,15 @@ class TestStranger:
             os.kill(process.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             assert describe(environment).endswith(f"continue it with `kill -CONT {process.pid}`, or end it")
+
+    @pytest.mark.parametrize("how", ["leading", "lease"])
+    def test_one_of_ours(self, environment: Environment, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of envsync it is not said that it may be another tool, even if nobody here knows who holds the lock."""
+        monkeypatch.setattr(processes, "holders", lambda path: [])
+        with holder(getattr(environment, how)):
+            said = describe(environment)
+        assert said.startswith("waiting for another envsync, which holds the environment lock")
+        assert "tool" not in said
 
     def test_unknown(self, environment: Environment) -> None:
         """Where nothing is known of it, it is another tool's, on another host perhaps."""
@@ -204,10 +272,10 @@ class Terminal:
         )
         os.close(theirs)
 
-    def text(self, until: str = "") -> str:
-        """Let the wait end once something was said, and return all that came."""
+    def text(self, *until: str) -> str:
+        """Let the wait end once something was said, and return all that came. Several: one after the other."""
         seen = b""
-        ended = not until
+        awaited = [text.encode() for text in until]
         while True:
             try:
                 chunk = os.read(self.ours, 1 << 16)
@@ -216,9 +284,9 @@ class Terminal:
             if not chunk:
                 break
             seen += chunk
-            if not ended and until.encode() in seen:
+            if awaited and awaited[0] in seen:
+                awaited.pop(0)
                 self.end()
-                ended = True
         os.close(self.ours)
         self.process.wait(LIVENESS_SECONDS)
         return seen.decode()
@@ -250,11 +318,24 @@ class TestTerminal:
 
     @pytest.mark.parametrize("columns", [21, 40, 79])
     def test_narrower_than_the_line(self, environment: Environment, leader: Flock, columns: int) -> None:
-        """A line that does not fit is cut: one that wraps could not be erased."""
+        """A line that does not fit is shortened: one that wraps could not be erased. Phase and count stay."""
         write_progress(environment, **SAID)
-        text = Terminal(environment, term="xterm", columns=columns, end=leader.release).text("waiting")
+        text = Terminal(environment, term="xterm", columns=columns, end=leader.release).text("downloading")
         *lines, _ = text.split(ERASE)
-        assert [len(line) for line in lines[1:]] == [columns - 1] * (len(lines) - 1)
+        assert max(map(len, lines[1:])) < columns
+        assert all(("downloading 3 of 9" if columns > 30 else "downloading") in line for line in lines[1:])
+
+    def test_after_a_resize(self, environment: Environment, leader: Flock) -> None:
+        """The line fits the window as it is now, not as it was when the wait began."""
+        write_progress(environment, **SAID)
+        terminal = Terminal(environment, term="xterm", columns=120, end=lambda: None)
+
+        def narrow() -> None:
+            termios.tcsetwinsize(terminal.ours, (24, 40))
+            terminal.end = leader.release
+
+        terminal.end = narrow
+        assert "envsync run x" in terminal.text("envsync run x", "envsync: waiting: downloading 3 of 9")
 
     def test_characters_of_two_columns(self, environment: Environment, leader: Flock) -> None:
         """Nor may one that is made of wide characters wrap."""

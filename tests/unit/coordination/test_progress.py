@@ -65,6 +65,35 @@ def test_everything_is_reported_on(environment: Environment, clock: Clock) -> No
     assert heard == [("staging", done, 5, done * 10, 50) for done in range(5)]
 
 
+def test_bytes_and_the_slowest(environment: Environment, clock: Clock, writes: list[float]) -> None:
+    """Those who wait see how many bytes have come, of how many, and the slowest download, as who listens here does."""
+
+    class Listener:
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def detail(self, text: str) -> None:
+            self.heard.append(text)
+
+        def __call__(self, *words: object) -> None:
+            self.heard.append(words)
+
+    listener = Listener()
+    progress = ProgressFile(environment, "key", listener)
+    progress.detail("numpy 1.0 of 2.0 MB")
+    progress("downloading", 3, 9, 45_000_000, 310_000_000)
+    assert listener.heard == ["numpy 1.0 of 2.0 MB", ("downloading", 3, 9, 45_000_000, 310_000_000)]
+    expected = {"bytes_done": 45_000_000, "bytes_total": 310_000_000, "detail": "numpy 1.0 of 2.0 MB"}
+    assert expected.items() <= said(environment).items()
+    clock.now += 1
+    progress("downloading", 3, 9, 45_000_001, 310_000_000)  # nothing that anybody would see
+    assert len(writes) == 1
+    progress("downloading", 3, 9, 46_000_000, 310_000_000)
+    assert len(writes) == 2
+    progress("staging", 0, 9)
+    assert (said(environment)["bytes_done"], said(environment)["detail"]) == (0, "")
+
+
 @pytest.mark.parametrize(("network", "every"), [(False, LOCAL_SECONDS), (True, NETWORK_SECONDS)])
 def test_not_too_often(
     environment: Environment,
