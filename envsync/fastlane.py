@@ -27,7 +27,7 @@ else:
 
 from envsync import launch, stamp
 from envsync.environment import Environment
-from envsync.request import Request, content, describe_python
+from envsync.request import Request, content, describe_python, exactly, release_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,11 @@ def environment_of(request: Request) -> Environment | None:
         return Environment(request.env_template)
     if request.text("python") or not request.lock.endswith(".toml"):
         return None
-    python = describe_python(sys.implementation.name, "%d.%d" % sys.version_info[:2])  # noqa: UP031
-    return Environment(request.env_template.replace("{digest}", request.digest(python)))
+    short = "%d.%d" % sys.version_info[:2]  # noqa: UP031
+    release = release_of(short, getattr(sys, "abiflags", ""), narrow=sys.maxsize < 1 << 32)
+    python = describe_python(sys.implementation.name, release)
+    name = request.digest(python, conditions=exactly(request.looks_at, sys.version.partition(" ")[0]))
+    return Environment(request.env_template.replace("{digest}", name))
 
 
 def enter(request: Request, environment: Environment, *, accept_racy: bool = False, share: bool = True) -> Entry | None:
@@ -128,12 +131,11 @@ def digest_of(request: Request, current: Stamp) -> str | None:
     """Compute the request's digest with the stamp's word for what only a parser can tell.
 
     That word is good: it was given for inputs of exactly this content, or the digest comes out differently.
-    Returns None if the host is not one that the stamp was made for.
+    Returns None if the host is not one that the stamp was made for, or that it has seen since.
 
-    :raises OSError: a further input cannot be read
+    :raises OSError: a further input, or the base interpreter if it matters, cannot be looked at
     """
-    implementation, _, rest = current.python.partition(" ")
-    if current.python != describe_python(implementation, rest.partition(" ")[0]):
+    if not (is_for_this_host(current) and is_for_this_base(current) and is_for_this_kernel(current)):
         return None
     inputs = [
         stamp.checksum(content(path if path.startswith("/") else request.directory + path)) for path in current.inputs
@@ -142,10 +144,45 @@ def digest_of(request: Request, current: Stamp) -> str | None:
         current.python,
         inputs,
         variables=_variables(current),
+        conditions=current.conditions,
         unhashed=current.unhashed,
         placed=current.placed,
         local_files=[f for f in current.local_files if f.direct],
     )
+
+
+def is_for_this_host(current: Stamp) -> bool:
+    """Tell whether machine and C library are those that the stamp was made for. No file operation."""
+    implementation, _, rest = current.python.partition(" ")
+    return current.python == describe_python(implementation, rest.partition(" ")[0])
+
+
+def is_for_this_base(current: Stamp) -> bool:
+    """Tell whether the base interpreter is one that was seen to be what markers want, if any looks at more than X.Y.
+
+    One operation, outside the environment; none for a lock file without such a marker.
+
+    :raises OSError: there is none any more
+    """
+    return not current.base or look_at_base(current.base) in current.bases
+
+
+def look_at_base(path: str) -> tuple[int, int]:
+    """Return size and mtime_ns of a base interpreter, through all links."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def is_for_this_kernel(current: Stamp) -> bool:
+    """Tell whether the kernel is one that was seen to be what markers want, if any looks at it. No file operation."""
+    return not current.kernel or look_at_kernel(current.kernel) in current.kernels
+
+
+def look_at_kernel(names: Sequence[str]) -> str:
+    """Return what stands for the kernel of this host, as far as markers of these names look at it."""
+    system = os.uname()
+    known = {"platform_release": system.release, "platform_version": system.version}
+    return stamp.checksum("\n".join(known.get(name, "") for name in names).encode("utf-8", "surrogateescape"))
 
 
 def _variables(current: Stamp) -> list[str]:

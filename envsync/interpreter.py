@@ -17,7 +17,7 @@ from typing import Any
 from envsync import replace
 from envsync.cache import sharing
 from envsync.errors import InterpreterError, UnsupportedPythonError
-from envsync.request import content, libc_family
+from envsync.request import content, libc_family, release_of
 from envsync.stamp import checksum
 from envsync.target import Interpreter
 
@@ -67,7 +67,8 @@ def inspect(executable: str, cache: str) -> Interpreter:
     :raises InterpreterError: it cannot be run
     :raises UnsupportedPythonError: it is older than Python 3.9
     """
-    key = _key(executable)
+    status = _status(executable)
+    key = _key(executable, status)
     path = os.path.join(cache, "v1", "interpreters", key + ".json")
     facts = _cached(path)
     if facts is None:
@@ -92,6 +93,9 @@ def inspect(executable: str, cache: str) -> Interpreter:
         layout=facts["layout"],
         fingerprint=facts["fingerprint"],
         key=key,
+        release=release_of(".".join(facts["version"].split(".")[:2]), facts["abiflags"], narrow=facts["bits"] == 32),
+        base_executable=facts["base_executable"],
+        identity=(status.st_size, status.st_mtime_ns),
         magic=facts["magic"],
     )
 
@@ -117,13 +121,16 @@ def _kernel() -> dict[str, str]:
     return {"platform_release": system.release, "platform_version": system.version}
 
 
-def _key(executable: str) -> str:
-    import packaging
-
+def _status(executable: str) -> os.stat_result:
     try:
-        status = os.stat(executable)
+        return os.stat(executable)
     except OSError as error:
         raise InterpreterError(f"cannot run Python `{executable}`: {error.strerror}") from error
+
+
+def _key(executable: str, status: os.stat_result) -> str:
+    import packaging
+
     parts = [
         FORMAT,
         os.path.abspath(executable),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 28
 """Bytes of an input or of a file of ours; what is larger is none."""
+EXACT = ("python_full_version", "implementation_version", "platform_release", "platform_version")
+"""The markers that look at more than implementation, X.Y, machine and C library."""
 CANDIDATES = ("pylock.toml", "requirements.txt", "uv.lock")
 
 
@@ -41,16 +43,20 @@ class Request:
     :ivar lock: path of the lock file, as it can be opened
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
+    :ivar looks_at: those of `EXACT` that occur in it, if the environment is named by `{digest}`
     """
 
-    __slots__ = ("_key", "content", "directory", "env_template", "lock", "settings")
+    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "settings")
 
-    def __init__(self, settings: Settings, lock: str, content: str, env_template: str) -> None:
+    def __init__(
+        self, settings: Settings, lock: str, content: str, env_template: str, looks_at: tuple[str, ...] = ()
+    ) -> None:
         self.settings = settings
         self.lock = lock
         self.directory = lock[: lock.rfind("/") + 1]
         self.content = content
         self.env_template = env_template
+        self.looks_at = looks_at
         self._key = ""
 
     @property
@@ -71,7 +77,7 @@ class Request:
 
     def replaced(self, **settings: Value) -> Request:
         """Return the same request with other settings."""
-        return Request({**self.settings, **settings}, self.lock, self.content, self.env_template)
+        return Request({**self.settings, **settings}, self.lock, self.content, self.env_template, self.looks_at)
 
     def text(self, key: str) -> str | None:
         """Return the value of an option that takes one word."""
@@ -101,6 +107,7 @@ class Request:
         inputs: Sequence[str] = (),
         *,
         variables: Sequence[str] = (),
+        conditions: str = "",
         unhashed: bool = False,
         placed: bool = False,
         local_files: Iterable[LocalFile] = (),
@@ -110,6 +117,7 @@ class Request:
         :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
         :param inputs: the checksums of the further input files, in order
         :param variables: what stands for the environment variables that decide (`envsync.variables.describe`)
+        :param conditions: stands for how markers come out that look at more than X.Y; empty if none does
         :param unhashed: whether some reference has no hash
         :param placed: whether such a reference is found by a path relative to the lock file
         :param local_files: the local wheels that are referred to directly and without a hash
@@ -119,6 +127,8 @@ class Request:
         lines += [f"variable {variable}" for variable in variables]
         lines += _chosen(self.settings, "target")
         lines.append("python " + python)
+        if conditions:
+            lines.append("conditions " + conditions)
         if unhashed:
             lines += _chosen(self.settings, "source")
             lines += [f"directory {_absolute(self.directory)!r}"] if placed else []
@@ -126,16 +136,50 @@ class Request:
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def describe_python(implementation: str, short_version: str) -> str:
+def describe_python(implementation: str, release: str) -> str:
     """Describe a target Python on this machine, as in `cpython 3.11 x86_64 glibc`.
+
+    :param release: X.Y, with what tells its builds apart, as in 3.13t (`release_of`)
 
     The machine and the libc family are this host's: an environment on a shared filesystem may be met by others.
     """
-    return f"{implementation} {short_version} {os.uname().machine} {libc_family()}"
+    return f"{implementation} {release} {os.uname().machine} {libc_family()}"
+
+
+def release_of(short_version: str, flags: str, *, narrow: bool) -> str:
+    """Name a release and kind of build: each kind takes other wheels.
+
+    :param flags: as `sys.abiflags`: `t` for one without the GIL, `d` for one with debugging
+    :param narrow: of 32 bits
+    """
+    return f"{short_version}{flags}{'-32' if narrow else ''}"
+
+
+def looks_at(data: bytes) -> tuple[str, ...]:
+    """Return those of `EXACT` that occur in lock files."""
+    return tuple(name for name in EXACT if name.encode() in data)
+
+
+def exactly(names: Sequence[str], full_version: str) -> str:
+    """Return what a directory named by `{digest}` has in its name besides, if the lock file has such markers.
+
+    An environment that is named by its digest is never changed, so its name has the versions themselves, whatever the
+    markers make of them. Empty if there are no such markers.
+
+    :param full_version: of the target
+    """
+    system = os.uname()
+    known = {EXACT[2]: system.release, EXACT[3]: system.version}
+    return " ".join(f"{name} {known.get(name, full_version)!r}" for name in names)
 
 
 def libc_family() -> str:
-    """Name the C library's family without a file operation: confstr is glibc's own (confstr(3))."""
+    """Name the C library's family without a file operation: confstr is glibc's own (confstr(3)).
+
+    Other systems than Linux have but one: there it is the system's name.
+    """
+    if sys.platform != "linux":
+        return sys.platform
     try:
         return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "other"
     except (ValueError, OSError):
@@ -165,7 +209,9 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
         template = lock[: lock.rfind("/") + 1] + ".venv"
     if not template.strip("/"):
         raise _usage_error("the environment cannot be the root directory or an empty path")
-    return Request(settings, lock, checksum(read(lock)), template.rstrip("/"))
+    data = read(lock)
+    looks = looks_at(data) if "{digest}" in template else ()
+    return Request(settings, lock, checksum(data), template.rstrip("/"), looks)
 
 
 def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:

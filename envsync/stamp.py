@@ -24,6 +24,28 @@ from __future__ import annotations
 
 from _blake2 import blake2b
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+KEPT = 8
+"""So many base interpreters and kernels are named: nodes with images of different dates do not drive each other out."""
+OF_THE_REQUEST = (
+    "python",
+    "inputs",
+    "variables",
+    "unhashed",
+    "placed",
+    "conditions",
+    "base",
+    "bases",
+    "kernel",
+    "kernels",
+    "local_files",
+)
+"""What a stamp says of what was asked for, and not of the environment as it is."""
 HEADER = "envsync-stamp 2"
 
 
@@ -60,16 +82,26 @@ class Stamp:
     :ivar inputs: the further input files, relative to the lock file's directory
     :ivar variables: the names of environment variables that decide what is installed
     :ivar placed: references without a hash are found by paths relative to the lock file
+    :ivar conditions: stands for how the markers come out that look at more than the digest covers; empty if none does
+    :ivar base: the path of the base interpreter, if they look at its full version
+    :ivar bases: size in bytes and mtime in ns of it, as it was seen, on whichever host, to come out so
+    :ivar kernel: what they look at of the kernel, by the names of the markers
+    :ivar kernels: stand for what it was, on whichever host it was seen to come out so
     """
 
     __slots__ = (
+        "base",
+        "bases",
         "commands",
+        "conditions",
         "config",
         "digest",
         "environment",
         "guards",
         "in_use",
         "inputs",
+        "kernel",
+        "kernels",
         "local_files",
         "placed",
         "python",
@@ -92,6 +124,11 @@ class Stamp:
         self.variables: list[str] = []
         self.unhashed = False
         self.placed = False
+        self.conditions = ""
+        self.base = ""
+        self.bases: list[tuple[int, int]] = []
+        self.kernel: list[str] = []
+        self.kernels: list[str] = []
         self.local_files: list[LocalFile] = []
         self.racy = False
 
@@ -99,6 +136,11 @@ class Stamp:
 def checksum(data: bytes) -> str:
     """Return 32 hexadecimal digits that stand for the data. Also the hash of input files and of the digest."""
     return blake2b(data, digest_size=16).hexdigest()
+
+
+def latest(seen: list[T], here: T) -> list[T]:
+    """Add to what was seen elsewhere what is seen here, as the last, and keep the last `KEPT`."""
+    return [*(item for item in seen if item != here), here][-KEPT:]
 
 
 def dump(stamp: Stamp) -> bytes:
@@ -120,6 +162,13 @@ def dump(stamp: Stamp) -> bytes:
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {_quote(local.path)}"
         for local in stamp.local_files
     ]
+    if stamp.conditions:
+        lines.append("conditions " + stamp.conditions)
+    if stamp.base:
+        lines.append("base " + _quote(stamp.base))
+    lines += [f"seen {size} {mtime_ns}" for size, mtime_ns in stamp.bases]
+    lines += ["kernel " + name for name in stamp.kernel]
+    lines += ["on " + kernel for kernel in stamp.kernels]
     lines += ["unhashed"] * stamp.unhashed + ["placed"] * stamp.placed + ["racy"] * stamp.racy
     data = "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
     return data + b"end " + checksum(data).encode() + b"\n"
@@ -163,6 +212,17 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             stamp.inputs.append(_unquote(value))
         elif key == "variable":
             stamp.variables.append(value)
+        elif key == "conditions":
+            stamp.conditions = value
+        elif key == "base":
+            stamp.base = _unquote(value)
+        elif key == "seen":
+            size, mtime_ns = value.split(" ")
+            stamp.bases.append((int(size), int(mtime_ns)))
+        elif key == "kernel":
+            stamp.kernel.append(value)
+        elif key == "on":
+            stamp.kernels.append(value)
         elif key in ("direct", "found"):
             size, mtime_ns, path = value.split(" ", 2)
             local = LocalFile(_unquote(path), int(size), int(mtime_ns), direct=key == "direct")

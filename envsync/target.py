@@ -36,6 +36,12 @@ class Interpreter(NamedTuple):
     """Stands for the markers and the tags."""
     key: str
     """Stands for the executable as it is: path, size, mtime, machine, C library."""
+    release: str = ""
+    """X.Y, and what tells builds apart that take other wheels, as in 3.13t (`envsync.request.release_of`)."""
+    base_executable: str = ""
+    """The interpreter beneath a virtual environment, as that knows it; otherwise itself."""
+    identity: tuple[int, int] = (0, 0)
+    """Size in bytes and mtime in ns of the file behind it, as they were before it was asked."""
     magic: str = ""
     """The magic number of its bytecode, in hexadecimal (PEP 3147)."""
 

@@ -4,8 +4,9 @@ Which lock file, parsed; which Python; which wheels, by hash, all of them in the
 environment, so whatever is wrong with the input is said before anything is changed.
 
 What a pylock.toml selects on one interpreter is remembered in the cache (`v1/targets`), by the digest of the
-request and the interpreter's markers and tags: nothing else decides it. It is used if the store has all the wheels
-that it names, and saves a leader on a busy cluster from importing a TOML parser and `packaging`.
+request and the interpreter's markers and tags: nothing else decides it, or it is not remembered
+(`envsync.lockfile.conditions`). It is used if the store has all the wheels that it names, and saves a leader on a busy
+cluster from importing a TOML parser and `packaging`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from envsync.errors import (
 from envsync.installed import Ledger
 from envsync.plan import Origin, Wanted
 from envsync.progress import Report
-from envsync.request import Request, content, describe_python
+from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile
 from envsync.target import Interpreter
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from envsync.lockfile import LockFile
+    from envsync.lockfile.conditions import Conditions
     from envsync.target import Target
 
 
@@ -73,7 +75,7 @@ class Python(NamedTuple):
     @property
     def description(self) -> str:
         """What the digest says of it."""
-        return describe_python(self.interpreter.implementation, self.interpreter.short_version)
+        return describe_python(self.interpreter.implementation, self.interpreter.release)
 
     @property
     def host(self) -> str:
@@ -91,6 +93,8 @@ class Goal(NamedTuple):
     """Sorted by name."""
     found_files: tuple[LocalFile, ...] = ()
     """Local wheels that were found for references without a hash."""
+    conditions: Conditions | None = None
+    """What markers look at that the digest does not cover anyway; None if nothing of the kind."""
 
 
 class Seeker:
@@ -157,7 +161,8 @@ class Seeker:
     def _select(self, python: Python, *, fetching: bool) -> Goal:
         parsed = read_lock_file(self.request)
         inputs = inputs_of(self.request, parsed)
-        digest = digest_of(self.request, inputs, python.description)
+        conditions = conditions_of(self.request, parsed, python.interpreter)
+        digest = digest_of(self.request, inputs, python.description, conditions)
         self.target = self._target(parsed, python)
         if fetching:
             self.fetch()
@@ -169,10 +174,11 @@ class Seeker:
             digest,
             tuple(self._wanted(self.target)),
             tuple(local_file(self.request, path, direct=False) for path in found),
+            conditions,
         )
         # direct_url.json names the place of this very lock file, which the digest does not cover.
         placeless = all(item.origin.direct_url is None for item in goal.wanted)
-        if fetching and placeless and self._is_memorable(inputs):
+        if fetching and placeless and conditions is None and self._is_memorable(inputs):
             self._remember(goal)
         return goal
 
@@ -211,12 +217,11 @@ class Seeker:
 
     def _is_memorable(self, inputs: Inputs) -> bool:
         """Tell whether digest and interpreter alone decide the selection: so it is for pylock.toml."""
-        return self.request.lock.endswith(".toml") and inputs == Inputs()
+        full = looks_at_full_version(self.request.text("python"))
+        return self.request.lock.endswith(".toml") and inputs == Inputs() and not full
 
     def _memory(self, digest: str, python: Python) -> str:
-        facts = python.interpreter
-        kernel = [facts.markers[name] for name in ("platform_release", "platform_version")]
-        key = stamp.checksum("\n".join(["target 1", digest, facts.fingerprint, *kernel]).encode())
+        key = stamp.checksum(f"target 2 {digest} {python.interpreter.fingerprint}".encode())
         return f"{self.store.memory}/v1/targets/{key}.json"
 
     def _remember(self, goal: Goal) -> None:
@@ -226,7 +231,7 @@ class Seeker:
 
     def _recall(self, python: Python) -> Goal | None:
         """Return the goal that was remembered, if the store still has all of it."""
-        digest = digest_of(self.request, Inputs(), python.description)
+        digest = digest_of(self.request, Inputs(), python.description, None)
         if not self._is_memorable(Inputs()):
             return None
         try:
@@ -274,6 +279,21 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
         parsed.placed,
         tuple(local_file(request, path, direct=True) for path in parsed.local_files),
     )
+
+
+def conditions_of(request: Request, parsed: LockFile, facts: Interpreter) -> Conditions | None:
+    """Find out what the lock file, or `--python`, looks at beyond X.Y; None if at nothing."""
+    from envsync.lockfile import conditions
+
+    spec = request.text("python")
+    asked = [f'python_full_version in "{facts.version}"'] if looks_at_full_version(spec) else []
+    found = conditions.of([*parsed.markers, *asked], facts.markers)
+    return found if found.text else None
+
+
+def looks_at_full_version(spec: str | None) -> bool:
+    """Tell whether `--python` asks for more than X.Y. The name of a file does not."""
+    return spec is not None and os.sep not in spec and spec.count(".") > 1
 
 
 def local_file(request: Request, path: str, *, direct: bool) -> LocalFile:
@@ -358,9 +378,20 @@ def _usable(environment: Environment, ledger: Ledger, path: str, cache: str, *, 
 def _satisfies(facts: Interpreter, spec: str, cache: str) -> bool:
     """Tell whether the environment's Python is what `--python` asks for."""
     if spec.replace(".", "").isdigit():
-        return f"{facts.version}.".startswith(f"{spec}.")
+        return f"{facts.version}.".startswith(f"{spec}.") and "t" not in facts.release
     asked = interpreter.inspect(interpreter.find(spec), cache)
-    return (asked.implementation, asked.short_version) == (facts.implementation, facts.short_version)
+    if looks_at_full_version(spec) and asked.version != facts.version and not _is_allowed(facts.version, spec):
+        return False
+    return (asked.implementation, asked.release) == (facts.implementation, facts.release)
+
+
+def _is_allowed(version: str, spec: str) -> bool:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return SpecifierSet(spec).contains(version, prereleases=True)
+    except InvalidSpecifier:
+        return False
 
 
 def _base_of(environment: Environment, cache: str) -> str:
@@ -403,12 +434,13 @@ def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:
         )
 
 
-def digest_of(request: Request, inputs: Inputs, python: str) -> str:
+def digest_of(request: Request, inputs: Inputs, python: str, conditions: Conditions | None) -> str:
     """Compute the digest of a request whose lock file is parsed."""
     return request.digest(
         python,
         inputs.checksums,
         variables=inputs.values,
+        conditions=conditions.text if conditions is not None else "",
         unhashed=inputs.unhashed,
         placed=inputs.placed,
         local_files=inputs.local_files,
@@ -420,6 +452,15 @@ def environment_by_digest(request: Request, cache: str) -> Environment:
     spec = request.text("python")
     base = interpreter.find(spec) if spec is not None else interpreter.own_base()
     facts = interpreter.inspect(base, cache)
-    inputs = inputs_of(request, read_lock_file(request))
-    digest = digest_of(request, inputs, describe_python(facts.implementation, facts.short_version))
-    return Environment(request.env_template.replace("{digest}", digest))
+    parsed = read_lock_file(request)
+    inputs = inputs_of(request, parsed)
+    name = request.digest(
+        describe_python(facts.implementation, facts.release),
+        inputs.checksums,
+        variables=inputs.values,
+        conditions=exactly(looks_at(b"\n".join(parsed.contents)), facts.markers["python_full_version"]),
+        unhashed=inputs.unhashed,
+        placed=inputs.placed,
+        local_files=inputs.local_files,
+    )
+    return Environment(request.env_template.replace("{digest}", name))

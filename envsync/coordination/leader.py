@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, replace, stamp
-from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, queue, statefile
+from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, queue, sightings, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -427,6 +427,7 @@ class Leader:
         vouched.environment = self.env
         vouched.inputs = [self._relative(path) for path in goal.inputs.further]
         vouched.variables = list(goal.inputs.variables)
+        sightings.note(vouched, goal, self.environment, self.store.memory)
         vouched.unhashed = goal.inputs.unhashed
         vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]

@@ -303,7 +303,7 @@ class Repair(Leader):
             replace.discard(self.environment.stamp)
             replace.discard(self.environment.draining)
             return
-        for name in ("python", "inputs", "variables", "unhashed", "placed", "local_files"):
+        for name in stamp.OF_THE_REQUEST:
             setattr(vouched, name, getattr(self.before, name))
         super()._write_stamp(vouched, goal, layout)
 

@@ -234,13 +234,23 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
             return "somebody else has changed it since it was synced"
         if request is not None and (asked := fastlane.digest_of(request, vouched)) != vouched.digest:
             if asked is None:
-                return f"it was made for {vouched.python}, which is not this host's"
+                return _foreign(vouched)
             return "the lock file or the options are not those that it was synced with"
     except OSError as error:
         return f"`{error.filename}` cannot be read: {error.strerror}"
     if not os.access(environment.python, os.X_OK):
         return "its Python is gone"
     return ""
+
+
+def _foreign(vouched: stamp.Stamp) -> str:
+    """Say what of this host is not as the stamp knows it."""
+    if not fastlane.is_for_this_host(vouched):
+        return f"it was made for {vouched.python}, which is not this host's"
+    if not fastlane.is_for_this_base(vouched):
+        return f"the lock file asks for the full version of Python, and `{vouched.base}` is not as it was synced with"
+    names = " and ".join(f"`{name}`" for name in vouched.kernel)
+    return f"the lock file asks for {names}, and no host with this kernel has synced it"
 
 
 def _plain(value: object) -> object:

@@ -55,6 +55,10 @@ class LockFile(Protocol):
     def placed(self) -> bool:
         """Whether references without a hash are found by paths relative to the lock file."""
 
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """The texts of all markers, Requires-Python among them (`envsync.lockfile.conditions`)."""
+
     def select(
         self,
         interpreter: Interpreter,

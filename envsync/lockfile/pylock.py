@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 from envsync import hearing
 from envsync.errors import LockFileError
-from envsync.lockfile import remedies, wheels
+from envsync.lockfile import conditions, remedies, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
@@ -94,6 +94,13 @@ class PylockFile:
         self.inputs = (path,)
         self.contents = (content,)
         self._lock = lock
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        lock = self._lock
+        conditional = [*(lock.environments or ()), *(each.marker for each in lock.packages if each.marker)]
+        needed = {lock.requires_python, *(each.requires_python for each in lock.packages)}
+        return (*map(str, conditional), *(text for each in needed for text in conditions.needs(each)))
 
     def select(
         self,

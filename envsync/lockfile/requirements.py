@@ -225,6 +225,8 @@ class RequirementsFile:
         self.variables = tuple(sorted(reader.deciding | reader.placing if self.unhashed else reader.deciding))
         self.values = tuple(variables.describe(self.variables, reader.environ))
         self.placed = self.unhashed and reader.has_relative_places
+        referring = (*self._requirements, *self._constraints)
+        self.markers = tuple(str(each.marker) for each in referring if each.marker is not None)
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
 
     def select(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from envsync import fastlane, request
+from tests import pythons
+from tests.conftest import envsync_command
 from tests.environments import FIXTURES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -135,3 +141,173 @@ def test_wheels_beside_another_lock_file(project: Path, run_envsync: Run) -> Non
     run_envsync("sync", "--env", "../env", cwd=project / "a", check=True)
     assert run_envsync("status", "--env", "../env", "--exit-code", cwd=project / "a").returncode == 0
     assert run_envsync("status", "--env", "../env", "--exit-code", cwd=project / "b").returncode == 1
+
+
+def lock(project: Path, *markers: str, requires: str = "") -> None:
+    """Write a lock file that asks for `greet` 1.0 under the first marker and for 2.0 under the second."""
+    lines = ['lock-version = "1.0"', 'created-by = "test"', requires]
+    for version, marker in zip(("1.0", "2.0"), markers, strict=False):
+        lines += ["[[packages]]", 'name = "greet"', f'version = "{version}"', f'marker = "{marker}"']
+        path = f"wheels/greet-{version}-py3-none-any.whl"
+        lines.append(f'wheels = [{{ path = "{path}", hashes = {{ sha256 = "{HASH[version]}" }} }}]')
+    (project / "pylock.toml").write_text("\n".join(lines) + "\n")
+
+
+def rebase(project: Path, python: str) -> None:
+    """Let the environment stand on a Python at a path of ours, as one does that was made in a container's image."""
+    (project / "image").mkdir(exist_ok=True)
+    exchange(project, python)
+    for link in (project / "env/bin").iterdir():
+        if link.is_symlink() and os.path.isabs(os.readlink(link)):
+            link.unlink()
+            link.symlink_to(project / "image/python")
+    config = project / "env/pyvenv.cfg"
+    lines = (
+        f"home = {project}/image" if line.startswith("home =") else line for line in config.read_text().split("\n")
+    )
+    config.write_text("\n".join(lines))
+
+
+def exchange(project: Path, python: str) -> None:
+    """Put another Python into the image."""
+    (project / "image/new").symlink_to(python)
+    (project / "image/new").rename(project / "image/python")
+
+
+def stamped(project: Path, key: str) -> list[str]:
+    """Return the lines of a stamp that begin with a word."""
+    lines = (project / "env/.envsync/stamp").read_text().splitlines()
+    return [line.partition(" ")[2] for line in lines if line.startswith(f"{key} ")]
+
+
+def test_python_upgraded_in_place(project: Path, run_envsync: Run) -> None:
+    """Another full version at the same path is noticed by the next launch, if a marker cares."""
+    old, new = pythons.pair()
+    ask = [old, "-c", "import platform; print(platform.python_version())"]
+    full = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    lock(project, f"python_full_version == '{full}'", f"python_full_version != '{full}'")
+    run_envsync("sync", "--env", "env", "--python", old, check=True)
+    rebase(project, old)
+    assert runs(run_envsync, {}) == "1.0"
+    exchange(project, new)
+    said = run_envsync("status", "--env", "env").stdout
+    assert f"`{project}/image/python` is not as it was synced with" in said
+    assert runs(run_envsync, {}) == "2.0"
+    assert is_current(run_envsync, {})
+    exchange(project, old)
+    assert runs(run_envsync, {}) == "1.0"
+
+
+def test_images_of_other_dates_share_a_stamp(project: Path, run_envsync: Run) -> None:
+    """The same version in a file of another date is added to the stamp once; then both hosts launch as it is."""
+    full = platform.python_version()
+    lock(project, f"python_full_version == '{full}'", f"python_full_version != '{full}'")
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    run_envsync("sync", "--env", "env", "--python", base, check=True)
+    rebase(project, base)
+    assert runs(run_envsync, {}) == "1.0"
+    assert len(stamped(project, "seen")) == 1
+    assert stamped(project, "base") == [f"{project}/image/python"]
+    copies = []
+    for number in range(3):
+        copies.append(str(project / f"python-{number}"))
+        shutil.copy(base, copies[-1])
+        os.utime(copies[-1], (1_700_000_000 + number, 1_700_000_000 + number))
+    for copy in copies:
+        exchange(project, copy)
+        if runs(run_envsync, {}) != "1.0":
+            pytest.skip("a Python that was copied does not run here")
+        assert is_current(run_envsync, {})
+    before = (project / "env/.envsync/stamp").stat()
+    for copy in (*copies, base):
+        exchange(project, copy)
+        assert is_current(run_envsync, {})
+        assert runs(run_envsync, {}) == "1.0"
+    after = (project / "env/.envsync/stamp").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(stamped(project, "seen")) == 4
+
+
+def test_a_lock_file_that_does_not_care(project: Path, run_envsync: Run) -> None:
+    """Without such a marker, or with one that X.Y settles, the base interpreter is not in the stamp."""
+    lock(project, "python_full_version >= '3.9' and sys_platform == 'linux'", "python_full_version < '3.9'")
+    assert runs(run_envsync, {}) == "1.0"
+    assert stamped(project, "base") == stamped(project, "seen") == stamped(project, "conditions") == []
+
+
+def test_another_kernel(project: Path, run_envsync: Run) -> None:
+    """A marker of the kernel is evaluated where a launch is; hosts where it comes out the same share a stamp."""
+    if shutil.which("setarch") is None:
+        pytest.skip("setarch is not installed")
+    other = ["setarch", platform.machine(), "--uname-2.6"]
+    asked = subprocess.run([*other, "uname", "-r"], capture_output=True, text=True, check=False)
+    if not asked.stdout.startswith("2.6."):
+        pytest.skip("no other kernel can be pretended here")
+    lock(project, "'2.6.' in platform_release", "'2.6.' not in platform_release")
+    words = ["run", "-q", "--env", "env", "--", "python", "-c", WHICH]
+
+    def on_the_other() -> str:
+        done = subprocess.run(
+            [*other, *envsync_command(), *words], capture_output=True, text=True, cwd=project, check=True
+        )
+        return done.stdout.strip()
+
+    assert runs(run_envsync, {}) == "2.0"
+    assert on_the_other() == "1.0"
+    assert runs(run_envsync, {}) == "2.0"
+    lock(project, "'9999.' in platform_release", "'9999.' not in platform_release")
+    assert (runs(run_envsync, {}), on_the_other(), runs(run_envsync, {})) == ("2.0", "2.0", "2.0")
+    assert is_current(run_envsync, {})
+    assert len(stamped(project, "on")) == 2
+
+
+def test_full_version_asked_for(project: Path, run_envsync: Run) -> None:
+    """`--python X.Y.Z` looks at the full version as a marker does."""
+    lock(project, "python_version >= '3'")
+    full = platform.python_version()
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    run_envsync("sync", "--env", "env", "--python", base, check=True)
+    done = run_envsync("sync", "--env", "env", "--python", full)
+    assert done.returncode == 0, done.stderr
+    assert len(stamped(project, "seen")) == 1
+    short = ".".join(full.split(".")[:2])
+    run_envsync("sync", "--env", "env", "--python", short, check=True)
+    assert stamped(project, "seen") == []
+
+
+def test_what_was_remembered_is_for_this_host(project: Path, run_envsync: Run, nobodys_home: Path) -> None:
+    """What a lock file selects is remembered only if digest and interpreter decide it alone."""
+    memory = nobodys_home / ".cache/envsync/v1/targets"
+    lock(project, "platform_release != 'x'", "platform_release == 'x'")
+    assert runs(run_envsync, {}) == "1.0"
+    assert not memory.exists() or not list(memory.iterdir())
+    lock(project, "sys_platform != 'x'")
+    assert runs(run_envsync, {}) == "1.0"
+    assert len(list(memory.iterdir())) == 1
+
+
+def test_repair_keeps_what_was_asked_for(project: Path, run_envsync: Run) -> None:
+    """After a repair, the environment is still current for what it was synced to, variables and markers included."""
+    (project / "requirements.txt").write_text(
+        f"--no-index\n-f wheels\ngreet==${{V}}; python_full_version == '{platform.python_version()}'\n"
+    )
+    assert runs(run_envsync, {"V": "1.0"}) == "1.0"
+    next((project / "env").glob("lib/*/site-packages/greet*/**/*.py")).unlink()
+    run_envsync("check", "--env", "env", "--repair", env={"V": "1.0"}, check=True)
+    assert is_current(run_envsync, {"V": "1.0"})
+    assert not is_current(run_envsync, {"V": "2.0"})
+
+
+def test_a_directory_for_each_version(project: Path, run_envsync: Run) -> None:
+    """An environment that is named by its digest is found by the fast lane, and is another for another full version."""
+    lock(project, f"python_full_version == '{platform.python_version()}'")
+    for _ in range(2):
+        done = run_envsync("run", "-q", "--env", "envs/{digest}", "--", "python", "-c", WHICH, check=True)
+        assert done.stdout == "1.0\n"
+    assert len(list((project / "envs").iterdir())) == 1
+    asked = request.resolve({"lock": str(project / "pylock.toml"), "env": str(project / "envs/{digest}")}, {})
+    environment = fastlane.environment_of(asked)
+    assert environment is not None
+    entry = fastlane.enter(asked, environment)
+    assert entry is not None
+    os.close(entry.fd)

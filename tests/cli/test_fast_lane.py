@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -75,6 +76,51 @@ def test_seven_file_operations_and_no_exclusive_lock(
     locks = [call for call in calls if "flock(" in call]
     assert len(locks) == 1
     assert "LOCK_SH|LOCK_NB" in locks[0]
+
+
+LOCKS = {
+    "nothing": ("", 0),
+    "settled by X.Y": ("python_full_version >= '3.9'", 0),
+    "kernel": ("platform_release != 'x' and platform_version != 'x'", 0),
+    "full version": ("python_full_version <= '{}'", 1),
+}
+
+
+@pytest.mark.parametrize("looks", LOCKS)
+def test_what_markers_look_at(launcher: Path, project: Path, run_envsync: Run, tmp_path: Path, looks: str) -> None:
+    """A marker that looks at the full version of Python costs one look at the base interpreter, others nothing."""
+    marker, expected = LOCKS[looks]
+    lock = project / "pylock.toml"
+    name = 'name = "greet"\n'
+    marker = marker.format(platform.python_version())
+    lock.write_text(lock.read_text().replace(name, f'{name}marker = "{marker}"\n') if marker else lock.read_text())
+    run_envsync("sync", cwd=project, check=True)
+    stamp = (project / ".venv/.envsync/stamp").read_text()
+    base = next((line.partition(" ")[2] for line in stamp.splitlines() if line.startswith("base ")), None)
+    calls = traced([str(launcher), "run", "--lock", str(lock), "--", "true"], tmp_path, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=False)]
+    assert len([call for call in ours if not re.search("execve|flock|fcntl", call)]) <= 7
+    begun = next(i for i, call in enumerate(calls) if ".envsync/in-use" in call)  # before, Python looks for itself
+    looked = [call for call in calls[begun:became] if base is not None and f'"{base}"' in call]
+    assert len(looked) == expected, "\n".join(calls)
+
+
+def test_variables_cost_no_file_operation(
+    launcher: Path, project: Path, run_envsync: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a requirements file's variables stand for is compared without a look at any further file."""
+    counts = []
+    for text in ("greet==1.0\n", "greet==${V}\n"):
+        lock = project / "requirements.txt"
+        lock.write_text(f"--no-index\n--find-links {project}/wheels\n{text}")
+        monkeypatch.setenv("V", "1.0")
+        run_envsync("sync", "--lock", str(lock), cwd=project, check=True)
+        calls = traced([str(launcher), "run", "--lock", str(lock), "--", "true"], tmp_path, tmp_path / "trace")
+        became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+        counts.append(len([call for call in calls[:became] if _names_project(call, project, relative=False)]))
+    assert counts[0] == counts[1]
 
 
 def _names_project(call: str, project: Path, *, relative: bool) -> bool:

@@ -34,6 +34,11 @@ def full() -> Stamp:
     made.unhashed = True
     made.placed = True
     made.guards = [Site("/w/env/lib/demo.dist-info/REQUESTED", 8, 9)]
+    made.conditions = "fedcba9876543210fedcba9876543210"
+    made.base = "/opt/py\nthon/bin/python3.11"
+    made.bases = [(5904936, 1795328528783938900), (5904937, 1)]
+    made.kernel = ["platform_release"]
+    made.kernels = ["0" * 32, "1" * 32]
     made.local_files = [LocalFile("/w/a.whl", 3, 4, direct=True), LocalFile("/w/b.whl", 5, 6, direct=False)]
     made.racy = True
     return made
@@ -64,6 +69,11 @@ def stamps(draw: st.DrawFn) -> Stamp:
     made.variables = draw(st.lists(WORDS, max_size=2))
     made.unhashed = draw(st.booleans())
     made.placed = draw(st.booleans())
+    made.conditions = draw(st.just("") | WORDS)
+    made.base = draw(st.just("") | PATHS)
+    made.bases = draw(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=8))
+    made.kernel = draw(st.lists(WORDS, max_size=2))
+    made.kernels = draw(st.lists(WORDS, max_size=8))
     made.local_files = draw(st.lists(st.builds(LocalFile, PATHS, NUMBERS, NUMBERS, direct=st.booleans()), max_size=3))
     made.racy = draw(st.booleans())
     return made
@@ -173,3 +183,17 @@ def test_a_version_of_any_length_is_newer() -> None:
     """However many digits it has."""
     assert stamp.is_newer(b"envsync-stamp " + b"9" * 5000 + b"\n")
     assert not stamp.is_newer(stamp.HEADER.encode() + b"\n")
+
+
+def test_the_latest_eight_are_kept() -> None:
+    """What is seen again is not kept twice, and becomes the latest; the one that was seen least lately goes."""
+    seen: list[int] = []
+    for number in (1, 2, 1, 3, 4, 5, 6, 7, 8, 2, 9):
+        seen = stamp.latest(seen, number)
+    assert seen == [3, 4, 5, 6, 7, 8, 2, 9]
+
+
+def test_every_field_is_of_the_request_or_of_the_environment() -> None:
+    """Whoever adds a field decides whether a repair, which knows no request, has to carry it over."""
+    environment = {"digest", "environment", "in_use", "config", "commands", "sites", "guards", "racy"}
+    assert set(Stamp.__slots__) - environment == set(stamp.OF_THE_REQUEST)
