@@ -2,7 +2,7 @@
 
 A state file is written to a temporary file beside it and renamed over it; never in place, for on a network
 filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
-being replaced: ESTALE for up to a second or so, and EEXIST.
+being replaced (`envsync.patience`).
 
 Every rename of envsync goes through `move`, which tries again what some filesystems refuse for a moment.
 """
@@ -20,7 +20,6 @@ from envsync.stamp import checksum
 
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
-PASSING = frozenset({errno.ESTALE, errno.EEXIST})
 NO_FILE = frozenset({errno.ESPIPE, errno.EISDIR, errno.ENXIO, errno.EFBIG})
 """What is answered of something that no version of ours has put there: a pipe, a socket, a device, ..."""
 SENSELESS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -156,18 +155,14 @@ def read(path: str) -> bytes | None:
 
     :raises FilesystemError: it is there and cannot be read
     """
-    for attempt in range(40):
-        try:
-            return content(path)
-        except FileNotFoundError:
+    try:
+        return content(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in NO_FILE:
             return None
-        except OSError as error:
-            if error.errno in NO_FILE:
-                return None
-            if error.errno not in PASSING or attempt == 39:
-                raise FilesystemError("read", path, error) from error
-            time.sleep(0.05)
-    raise AssertionError("unreachable")
+        raise FilesystemError("read", path, error) from error
 
 
 def remove(path: str) -> None:

@@ -241,7 +241,7 @@ def read(path: str) -> bytes:
     :raises LockFileError: it cannot be read
     """
     try:
-        return content(path)
+        return content_of_named(path)
     except OSError as error:
         from envsync.errors import LockFileError
 
@@ -268,6 +268,30 @@ def content(path: str) -> bytes:
 
     :raises OSError: it cannot be read; ESPIPE: it is no file, but a pipe, a device, ...
     """
+    try:
+        return _content(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # it may pass
+        from envsync.patience import reading
+
+        return reading(_content, path)
+
+
+def content_of_named(path: str) -> bytes:
+    """Read a file that ought to be there.
+
+    :raises OSError: as `content`
+    """
+    try:
+        return content(path)
+    except FileNotFoundError:
+        from envsync.patience import reading_what_is_there
+
+        return reading_what_is_there(_content, path)
+
+
+def _content(path: str) -> bytes:
     fd = _open(path)
     try:
         status = os.fstat(fd)
@@ -398,7 +422,7 @@ def _find() -> tuple[str, str, Settings]:
     levels = 0
     while True:
         try:
-            names = os.listdir(directory or ".")
+            names = _names(directory or ".")
         except OSError as error:
             raise _usage_error(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
         table = _table(directory) if "pyproject.toml" in names else {}
@@ -423,6 +447,15 @@ def _find() -> tuple[str, str, Settings]:
                 hint="name one with --lock FILE",
             )
         directory += "../"
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:  # it may pass
+        from envsync.patience import reading
+
+        return reading(os.listdir, directory)
 
 
 def _table(directory: str) -> Settings:

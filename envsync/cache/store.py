@@ -37,6 +37,7 @@ from contextlib import contextmanager, suppress
 from envsync.cache import sharing
 from envsync.cache.manifest import NAME, Manifest, load
 from envsync.errors import FilesystemError, WheelError
+from envsync.patience import patiently
 from envsync.target import Artifact
 
 PATIENCE = 2.0
@@ -160,7 +161,7 @@ class Store:
         if not is_sha256(sha256) or sha256.lower() in self.shunned:
             return False
         try:
-            _load(f"{self.below}/v1/wheels/{sha256.lower()}", sha256)
+            patiently(_load, f"{self.below}/v1/wheels/{sha256.lower()}", sha256)
         except (OSError, ValueError):
             return False
         return True
@@ -304,7 +305,7 @@ class Store:
         poisoned = self.poisoned.get(sha256.lower())
         if poisoned is not None and _identity(path) == poisoned:
             raise ValueError("it is not what was put there")
-        return _load(path, sha256, lazily=lazily)
+        return patiently(_load, path, sha256, lazily=lazily)
 
     @contextmanager
     def _staged(self) -> Iterator[str]:

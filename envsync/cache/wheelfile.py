@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
+from envsync.patience import patiently
 from envsync.target import Artifact
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def opened(wheel: str) -> Iterator[int]:
     :raises FilesystemError: it cannot be opened
     """
     try:
-        descriptor = os.open(wheel, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = patiently(os.open, wheel, flags)
     except OSError as error:
         raise FilesystemError("open", wheel, error) from error
     try:

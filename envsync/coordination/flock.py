@@ -140,20 +140,28 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
     :raises FilesystemError: it cannot be opened
     """
-    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
-    for attempt in range(20):
+    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    try:
         try:
-            fd = os.open(path, flags | (os.O_CREAT if create else 0), 0o666)
-            if os.fstat(fd).st_mode & 0o170000 == 0o100000:
-                return fd
-            os.close(fd)
-            raise OSError(errno.ESPIPE, "it is no regular file")
+            return _open(path, flags)
         except OSError as error:
             # EEXIST without O_EXCL: two clients of a network filesystem created it at once (MooseFS does so
             # every other time). ESTALE: it was replaced on the server just now. Both pass.
-            if error.errno not in (errno.EEXIST, errno.ESTALE) or attempt == 19:
-                from envsync.errors import FilesystemError
+            if error.errno not in (errno.EEXIST, errno.ESTALE):
+                raise
+            from envsync import patience
 
-                hint = f"remove what is there: rm '{path}'" if error.errno in (errno.ESPIPE, errno.ENXIO) else None
-                raise FilesystemError("open lock file", path, error, hint=hint) from error
-    raise AssertionError("unreachable")
+            return patience.reading(lambda path: _open(path, flags), path)
+    except OSError as error:
+        from envsync.errors import FilesystemError
+
+        hint = f"remove what is there: rm '{path}'" if error.errno in (errno.ESPIPE, errno.ENXIO) else None
+        raise FilesystemError("open lock file", path, error, hint=hint) from error
+
+
+def _open(path: str, flags: int) -> int:
+    fd = os.open(path, flags, 0o666)
+    if os.fstat(fd).st_mode & 0o170000 == 0o100000:
+        return fd
+    os.close(fd)
+    raise OSError(errno.ESPIPE, "it is no regular file")

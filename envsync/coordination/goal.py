@@ -30,6 +30,7 @@ from envsync.errors import (
     UnsupportedPythonError,
 )
 from envsync.installed import Ledger
+from envsync.patience import patiently
 from envsync.plan import Origin, Wanted
 from envsync.progress import Report
 from envsync.request import Request, content, describe_python, exactly, looks_at
@@ -302,7 +303,7 @@ def local_file(request: Request, path: str, *, direct: bool) -> LocalFile:
     :raises LockFileError: it is not there
     """
     try:
-        status = os.stat(path)
+        status = patiently(os.stat, path)
     except OSError as error:
         raise LockFileError(request.lock, f"cannot read wheel `{path}`: {error.strerror}") from error
     return LocalFile(path, status.st_size, status.st_mtime_ns, direct=direct)

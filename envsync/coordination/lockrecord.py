@@ -10,7 +10,6 @@ Imports what a waiter may.
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 
@@ -20,6 +19,7 @@ else:
     import posix as os
 
 from envsync.coordination import processes, statefile
+from envsync.request import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ TORN_SECONDS = 2.0
 BEGINNING = b'{\n"format": '
 LINES = 6
 """Of a record, before its last one."""
-PASSING = frozenset({errno.ESTALE, errno.EEXIST})
-"""What network filesystems answer for a moment."""
 
 
 class Locking:
@@ -84,22 +82,14 @@ def read(environment: Environment) -> Locking | None:
 
 def _read(path: str) -> bytes:
     """Read a record; empty if there is none."""
-    for attempt in range(20):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                return os.read(fd, 1 << 16)
-            finally:
-                os.close(fd)
-        except (FileNotFoundError, NotADirectoryError):
-            return b""
-        except OSError as error:
-            if error.errno not in PASSING or attempt == 19:
-                from envsync.errors import FilesystemError
+    try:
+        return content(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        from envsync.errors import FilesystemError
 
-                raise FilesystemError("read", path, error) from error
-            time.sleep(0.05)
-    raise AssertionError("unreachable")
+        raise FilesystemError("read", path, error) from error
 
 
 def _is_torn(data: bytes) -> bool:

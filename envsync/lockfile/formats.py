@@ -10,7 +10,7 @@ from typing import Protocol
 
 from envsync.errors import LockFileError
 from envsync.lockfile.sources import Sources
-from envsync.request import content, hint_of
+from envsync.request import content_of_named, hint_of
 from envsync.target import Interpreter, Target
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
@@ -130,7 +130,7 @@ def read_input(path: str, lock_file: str, origin: str = "") -> bytes:
     :raises LockFileError: it cannot be read
     """
     try:
-        return content(path)
+        return content_of_named(path)
     except OSError as error:
         what = origin + (f"`{path}`: " if path != lock_file else "")
         raise LockFileError(lock_file, what + (error.strerror or str(error)), hint=hint_of(error)) from error

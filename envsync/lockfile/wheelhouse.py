@@ -11,6 +11,7 @@ from shlex import quote
 
 from envsync.errors import FilesystemError
 from envsync.lockfile.wheels import Offer, offer_of
+from envsync.patience import patiently, reading
 
 
 class Wheelhouse:
@@ -66,7 +67,7 @@ def _listed(places: tuple[str, ...]) -> dict[str, str]:
 
 def _names(place: str) -> list[str]:
     try:
-        with os.scandir(place) as entries:
+        with patiently(os.scandir, place) as entries:
             return [entry.name for entry in entries if entry.name.endswith((".whl", ".tar.gz", ".zip"))]
     except NotADirectoryError:
         return [""]
@@ -80,14 +81,19 @@ def hashed(offer: Offer, algorithms: Iterable[str]) -> Offer:
     import hashlib
 
     assert offer.path is not None
-    computed = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
-    try:
-        if stat.S_IFMT(os.stat(offer.path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+    algorithms = list(algorithms)
+
+    def compute(path: str) -> dict[str, str]:
+        computed = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(errno.ESPIPE, "it is no file")
-        with open(offer.path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             while chunk := file.read(1 << 20):
                 for one in computed.values():
                     one.update(chunk)
+        return {algorithm: one.hexdigest() for algorithm, one in computed.items()}
+
+    try:
+        return replace(offer, hashes=reading(compute, offer.path))
     except OSError as error:
         raise FilesystemError("read", offer.path, error) from error
-    return replace(offer, hashes={algorithm: one.hexdigest() for algorithm, one in computed.items()})

@@ -26,6 +26,7 @@ from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
 from envsync.cache.manifest import Directory, Manifest
 from envsync.errors import FilesystemError
+from envsync.patience import patiently
 from envsync.progress import Report
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import File, clone_as_usual
@@ -142,16 +143,19 @@ class Linker:
 
     def _do_group(self, group: list[AnyJob]) -> None:
         for job in group:
-            if isinstance(job, Job):
-                self._do(job)
-            elif isinstance(job, WholeJob):
-                make_directory(job.destination.rpartition("/")[0])
-                link(job)
-                self.ways.used(WHOLE)
-            else:
-                job.make()
+            patiently(self._do, job)  # what it has done already is seen, as that of a leader that died
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: AnyJob) -> None:
+        if isinstance(job, Job):
+            self._link_files(job)
+        elif isinstance(job, WholeJob):
+            make_directory(job.destination.rpartition("/")[0])
+            link(job)
+            self.ways.used(WHOLE)
+        else:
+            job.make()
+
+    def _link_files(self, job: Job) -> None:
         make_directory(job.destination)
         source = _open_source(job)
         try:
@@ -199,7 +203,7 @@ class Linker:
             try:
                 status = look(name, dir_fd=source, follow_symlinks=False)
             except OSError as error:
-                raise PoisonedError(job.manifest, f"{above[0]}/{name}", error.strerror) from error
+                raise cannot_open(job.manifest, f"{above[0]}/{name}", error) from error
             if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
                 raise PoisonedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users

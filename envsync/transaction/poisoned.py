@@ -19,8 +19,8 @@ from envsync.cache.manifest import NAME, Manifest
 from envsync.errors import EnvsyncError, FilesystemError
 
 CHANGED = "its size or time is not what it was"
-_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What open(2) answers for want of something in this process or host, whatever is in the store."""
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+"""What open(2) answers for want of something in this process or host, whatever is in the store; and for a moment."""
 
 
 class PoisonedError(EnvsyncError):
@@ -86,7 +86,7 @@ def compare(
             if status.st_atime_ns < stale:
                 seconds.freshen(name, status, top)
     except OSError as error:
-        raise PoisonedError(manifest, f"{above}{name}", error.strerror) from error
+        raise cannot_open(manifest, f"{above}{name}", error) from error
 
 
 def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | None:

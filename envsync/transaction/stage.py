@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from envsync import replace
+from envsync import replace, request
 from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled, Shelf, source_of
 from envsync.cache.manifest import Manifest
@@ -321,8 +321,7 @@ class Stager:
         for name in manifest.rewrite:
             path = f"{self.store.path(manifest.sha256)}/scripts/{name}"
             try:
-                with open(path, "rb") as file:
-                    content = file.read()
+                content = request.content(path)
             except OSError as error:
                 raise cannot_open(manifest, path, error) from error
             yield name, scripts.rewrite(content, python)

@@ -10,6 +10,8 @@ Everything else is real: processes, files, and what the calls do that are let th
 - `mount`: what the mount table says of the filesystem of the directory: its kind and one option
 - `link`, `rename_dir`: the name of an error for hard links, for renames of directories
 - `rename`: [error, times, after]: so many renames fail, after so many that do not
+- `open`: [error, times, after]: so many tries to open a file or a directory fail, after so many that do not; those that
+  may create one apart
 - `lease_seconds`: instead of `envsync.coordination.lease.SECONDS`
 - `stop_after`: the process stops itself (SIGSTOP) after the first rename to a path that ends so, and says each later
   one below the directory in `log`
@@ -18,8 +20,10 @@ Everything else is real: processes, files, and what the calls do that are let th
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
+import io
 import json
 import os
 import posix
@@ -36,10 +40,12 @@ class Faults:
         self.spec = spec
         self.below = os.path.realpath(spec["below"]) + "/"
         self.renames = 0
+        self.opened = 0
         self.stopped = False
 
     def install(self) -> None:
         """Put faulty calls in the place of the sound ones, for all modules that come after."""
+        self._fail_to_open()
         for name in ("link", "rename"):
             call = getattr(self, name)
             faulty = self._made(call, getattr(os, name))
@@ -54,6 +60,22 @@ class Faults:
             from envsync.coordination import lease
 
             lease.SECONDS = self.spec["lease_seconds"]
+
+    def _fail_to_open(self) -> None:
+        if "open" not in self.spec:
+            return
+        for module, name in ((os, "open"), (posix, "open"), (io, "open"), (builtins, "open")):
+            setattr(module, name, self._made(self.open, getattr(module, name)))
+
+    def open(self, original: Callable[..., object], path: object, *arguments: Any, **keywords: Any) -> object:
+        cause, times, after = self.spec["open"]
+        creates = any(isinstance(flags, int) and flags & os.O_CREAT for flags in arguments[:1])
+        concerned = isinstance(path, str | bytes) and self._concerns(path, keywords.get("dir_fd"))
+        if concerned and not creates:
+            self.opened += 1
+            if after < self.opened <= after + times:
+                fail(cause)
+        return original(path, *arguments, **keywords)
 
     def _made(self, call: Callable[..., object], original: Callable[..., object]) -> Any:
         def faulty(*arguments: object, **keywords: object) -> object:
