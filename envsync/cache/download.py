@@ -32,7 +32,7 @@ from unearth.auth import MultiDomainBasicAuth
 from envsync import __version__, hearing
 from envsync.cache import sharing
 from envsync.cache.store import Store, is_sha256
-from envsync.cache.wheelfile import hash_mismatch, origin
+from envsync.cache.wheelfile import hash_mismatch, origin, size_mismatch
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.hints import VARIABLES
 from envsync.redact import keep_out_of_logs
@@ -357,10 +357,7 @@ class _Transfer:
         return self._error(f"the server answers {status}", hint)
 
     def _wrong_size(self, size: str) -> WheelError:
-        return WheelError(
-            self._artifact.filename,
-            f"{origin(self._artifact)} has {size} bytes, but the lock file says {self._artifact.size}",
-        )
+        return size_mismatch(self._artifact, size)
 
     def _error(self, problem: str, hint: str | None = None) -> FetchError:
         return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint)

@@ -286,7 +286,8 @@ class Store:
                 )
                 wheelfile.check_identity(manifest, artifact)
                 if wheelfile.state(wheelfile.status_of(descriptor, wheel)) != wheelfile.state(before):
-                    raise WheelError(artifact.filename, f"`{wheel}` changed while it was read")
+                    problem, hint = f"`{wheel}` changed while it was read", "run `envsync sync` again once it is whole"
+                    raise WheelError(artifact.filename, problem, hint=hint)
                 return self._publish(directory, manifest)
 
     def sweep(self) -> int:

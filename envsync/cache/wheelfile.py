@@ -41,15 +41,18 @@ def check_vouched(manifest: Manifest, artifact: Artifact, hashes: Mapping[str, s
 
 def how_to_vouch(artifact: Artifact) -> str:
     """Say what helps where a wheel's RECORD does not vouch for all its files."""
-    command = f"pip hash {shlex.quote(artifact.path)}" if artifact.path is not None else _download_and_hash(artifact)
     return (
-        f"lock with hashes: that of the whole wheel vouches for what RECORD does not, and `{command}` prints it "
-        f"(`uv pip compile --generate-hashes` gives them for all)"
+        f"lock with hashes, for that of the whole wheel vouches for what RECORD does not: `{how_to_hash(artifact)}` "
+        f"prints it (as soon as one line has a hash, each needs one)"
     )
 
 
-def _download_and_hash(artifact: Artifact) -> str:
-    return f"pip download --no-deps {artifact.name}=={artifact.version} && pip hash {artifact.filename}"
+def how_to_hash(artifact: Artifact) -> str:
+    """Give the command that prints the hash that a wheel has where it is now, as an option for a lock file."""
+    if artifact.path is not None:
+        return f"pip hash {shlex.quote(artifact.path)}"
+    wanted = origin(artifact) if artifact.direct_url else f"{artifact.name}=={artifact.version}"
+    return f"pip download --no-deps {shlex.quote(wanted)} && pip hash {shlex.quote(artifact.filename)}"
 
 
 def check_identity(manifest: Manifest, artifact: Artifact) -> None:
@@ -67,7 +70,7 @@ def check_identity(manifest: Manifest, artifact: Artifact) -> None:
         raise WheelError(
             artifact.filename,
             f"it is {manifest.name} {manifest.version}, but the lock file wants {artifact.name} {artifact.version}",
-            hint="correct the lock file, or lock again",
+            hint=f"lock the one that is wanted: `pip download --no-deps {artifact.name}=={artifact.version}` gets it",
         )
 
 
@@ -113,12 +116,10 @@ def verify(
     :raises FilesystemError: they cannot be read
     """
     if not stat.S_ISREG(status.st_mode):
-        raise WheelError(artifact.filename, f"`{wheel}` is not a file")
+        hint = f"put the wheel there, or correct the path; `ls -ld {shlex.quote(wheel)}` shows what is there"
+        raise WheelError(artifact.filename, f"`{wheel}` is not a file", hint=hint)
     if artifact.size is not None and artifact.size != status.st_size:
-        raise WheelError(
-            artifact.filename,
-            f"{origin(artifact)} has {status.st_size} bytes, but the lock file says {artifact.size}",
-        )
+        raise size_mismatch(artifact, status.st_size)
     hashers = _hashers(artifact)
     position = 0
     while True:
@@ -150,7 +151,10 @@ def _hashers(artifact: Artifact) -> dict[str, hashlib._Hash]:
         if hasher is not None and hasher.digest_size:  # the digests of shake have no size of their own
             hashers[name] = hasher
         elif name in artifact.hashes:
-            raise WheelError(artifact.filename, f"the lock file has a hash of an unknown kind for it: {name}")
+            hint = f"lock again with sha256; `{how_to_hash(artifact)}` prints it"
+            raise WheelError(
+                artifact.filename, f"the lock file has a hash of an unknown kind for it: {name}", hint=hint
+            )
     return hashers
 
 
@@ -169,7 +173,20 @@ def hash_mismatch(artifact: Artifact, algorithm: str, expected: str, got: str) -
     return HashMismatchError(
         artifact.filename,
         f"the {algorithm} of {origin(artifact)} is {got}, but the lock file expects {expected}",
-        hint="if the file was meant to change, lock again; if not, ask whoever publishes it",
+        hint=_how_to_judge(artifact),
+    )
+
+
+def size_mismatch(artifact: Artifact, size: object) -> WheelError:
+    """Build the error of a file that has another size than the lock file says."""
+    problem = f"{origin(artifact)} has {size} bytes, but the lock file says {artifact.size}"
+    return WheelError(artifact.filename, problem, hint=_how_to_judge(artifact))
+
+
+def _how_to_judge(artifact: Artifact) -> str:
+    return (
+        f"if the file was meant to change, lock again; if not, ask whoever publishes it; "
+        f"`{how_to_hash(artifact)}` prints the hash that it has now"
     )
 
 

@@ -130,6 +130,12 @@ def _environment() -> list[Case]:
             for how in ("scripts", "data/bin")
             for name in scripts
         ),
+        Case(
+            "environment-shouted",
+            "What is `bin` on some filesystems is `bin`.",
+            wheel(data={"data/BIN/python": "#!/bin/sh\n"}),
+            refused=KEEPS.format("python"),
+        ),
         *(
             Case(
                 f"environment-stage-{how.replace('/', '-')}",
@@ -137,7 +143,7 @@ def _environment() -> list[Case]:
                 wheel(data={f"{how}/.envsync/x": ""}),
                 refused=KEEPS.format(".envsync/x"),
             )
-            for how in ("purelib", "platlib", DEEP, DEEP64)
+            for how in ("purelib", "platlib", DEEP, DEEP64, DEEP.replace("lib", "Lib", 1))
         ),
         Case(
             "environment-stage-root",
