@@ -240,6 +240,21 @@ def _store(environment: Environment, failures: list[Failure]) -> None:
         pass  # a full disk, say: then every waiter finds out for itself
 
 
+def fate(said: Mapping[str, object]) -> str:
+    """Say what became of one who leads no more: it has ended, unless only its lease has run out.
+
+    :param said: what it said of itself last
+    """
+    from envsync.coordination.statefile import number, text
+
+    pid, is_here = int(number(said, "pid")), text(said, "place") == processes.here() != ""
+    if is_here and processes.is_stopped(pid):
+        return "was stopped"
+    if text(said, "token") and not (is_here and not processes.is_alive(pid)):
+        return "was not heard of any more"
+    return "ended"
+
+
 def bury(environment: Environment) -> dict[str, object]:
     """Write down the death of a leader that left its progress behind. The caller holds the environment lock.
 
@@ -255,6 +270,7 @@ def bury(environment: Environment) -> dict[str, object]:
     of_interest = ("id", "host", "pid", "command", "phase", "since")
     # With its id: whoever buries it may die, too, before the progress is gone.
     known: dict[str, object] = {name: said[name] for name in of_interest if name in said}
+    known["fate"] = said["fate"] = fate(said)
     record(environment, statefile.text(said, "key"), DIED, known)
     try:
         os.unlink(environment.progress)

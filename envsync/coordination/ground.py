@@ -108,6 +108,19 @@ def is_remnant(environment: Environment) -> bool:
     return True
 
 
+def is_marked(environment: Environment) -> bool:
+    """Tell whether the variables say that this process was started by a command that runs in this environment.
+
+    It may have come by them through a daemon (srun, a batch job that is waited for), as no descendant of it. Then
+    nobody can tell whether that command still runs and waits for this process.
+    """
+    token = launch.variable("ENVSYNC_IN").partition(":")[0]
+    try:
+        return token != "" and token == str(os.stat(environment.in_use).st_ino)
+    except OSError:
+        return False
+
+
 def is_inside(environment: Environment, *, besides: int = -1) -> bool:
     """Tell whether this process descends from a command that runs in this environment: it would wait for itself.
 
@@ -121,12 +134,7 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
 
     :param besides: a descriptor of the in-use lock that was not inherited
     """
-    token = launch.variable("ENVSYNC_IN").partition(":")[0]
-    try:
-        in_use = os.stat(environment.in_use)
-    except OSError:
-        return False
-    if token != str(in_use.st_ino):
+    if not is_marked(environment):
         return False
     if processes.inherited(environment.in_use, besides=besides):
         return True

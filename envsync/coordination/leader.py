@@ -311,7 +311,8 @@ class Leader:
         if statefile.text(predecessor, "key") != self.request.key:
             return
         host, pid, phase = (predecessor.get(name) for name in ("host", "pid", "phase"))
-        ended = "was interrupted" if predecessor.get("kind") == failures.INTERRUPTED else "ended"
+        is_interrupted = predecessor.get("kind") == failures.INTERRUPTED
+        ended = "was interrupted" if is_interrupted else statefile.text(predecessor, "fate") or "ended"
         self.reconciler.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
         self._tell("took_over", from_host=host, from_pid=pid)
 

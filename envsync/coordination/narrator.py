@@ -17,7 +17,7 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import processes, statefile
+from envsync.coordination import ground, processes, statefile
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
 from envsync.coordination.shortening import fitted, volume
@@ -72,7 +72,7 @@ class Narrator:
         latest = identity(self.environment.progress)
         if latest != self.identity:
             self.identity, self.heard = latest, now
-        return [_printable(form) for form in forms_of(self.environment, now - self.heard)]
+        return list(map(_printable, forms_of(self.environment, now - self.heard)))
 
     def _show(self, forms: list[str]) -> None:
         try:
@@ -108,7 +108,17 @@ def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
     said = statefile.load(environment.progress)
     if "pid" not in said:
         return _stranger(environment)
-    return _leader(said, *_alive(said, silent))
+    alarm = _alive(said, silent)
+    if not any(alarm) and _is_draining(said) and ground.is_marked(environment):
+        alarm = (
+            "; this may be waiting for itself, for it was started from within such a command",
+            "; for itself?",
+        )
+    return _leader(said, *alarm)
+
+
+def _is_draining(said: dict[str, object]) -> bool:
+    return statefile.text(said, "phase").startswith("waiting for commands")
 
 
 def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
@@ -130,7 +140,7 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
     if not phase:
         return [f"{who}{where}{age}{command}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
     brief = phase.partition(":")[0]
-    least = "waiting for commands" if brief.startswith("waiting for commands") else brief.partition(",")[0]
+    least = "waiting for commands" if _is_draining(said) else brief.partition(",")[0]
     state = f" ({alarm_short[2:]})" if alarm_short else ""
     return [
         f"{who}{where}{age}: {phase}{count}{more}{detail}{command}{alarm}",

@@ -32,6 +32,7 @@ from envsync.request import Request
 
 OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
+MAYBE_ITSELF = " (this may be waiting for itself, for it was started from within such a command)"
 DIGEST_HINT = "give each its own environment: --env '.venvs/{digest}'"
 
 
@@ -161,19 +162,21 @@ class Occupancy:
         pause = 0.005
         held = cycle.holds(besides=fd)
         known: dict[str, queue.Lookout] = {}
+        itself = MAYBE_ITSELF if ground.is_marked(self.environment) else ""
         phase, look_at = "", 0.0
         while self.lock is None:
             now = time.monotonic()
             if self.deadline is not None and now >= self.deadline:
                 raise WaitTimeoutError(
                     f"gave up after {self.request.timeout:g} s: commands are still running in environment "
-                    f"`{self.environment.path}`{self._who()}",
+                    f"`{self.environment.path}`{itself}{self._who()}",
                     hint=f"allow more with --timeout SECONDS, or {DIGEST_HINT}",
                 )
             if now >= look_at:
                 if not Flock(self.environment.in_use, fd, shared=False).is_in_place():
                     raise ReplacedError  # those commands run in what is no more
-                phase, look_at = f"waiting for commands that run in the environment to end{self._who()}", now + 1.0
+                phase = f"waiting for commands that run in the environment to end{itself}{self._who()}"
+                look_at = now + 1.0
                 if (through := cycle.find(self.environment, held, known)) is not None:
                     raise cycle.refusal(self.environment, through)
             self.report(phase, 0, 0)

@@ -20,6 +20,8 @@ from envsync.errors import FilesystemError
 from envsync.redact import everything_redacted
 from envsync.request import Request
 
+CHANGED = "somebody else has changed it since it was synced"
+
 
 class Leader(NamedTuple):
     """Who syncs, as it says itself."""
@@ -190,7 +192,8 @@ def _failure(environment: Environment) -> Failure | None:
     last = dict(known[-1])
     kind = statefile.text(last, "kind")
     spoken = statefile.text(last, "message") or f"was interrupted while {last.get('phase')}"
-    died = f"ended without a word while {last.get('phase')}"
+    ended = fate if (fate := statefile.text(last, "fate")) not in ("", "ended") else "ended without a word"
+    died = f"{ended} while {last.get('phase')}"
     return Failure(
         kind=kind,
         pid=int(statefile.number(last, "pid")),
@@ -208,7 +211,24 @@ def _leftovers(environment: Environment) -> Iterator[str]:
 
 
 def _doubt(environment: Environment, request: Request | None) -> tuple[str, str]:
-    """Say why the environment is not current, and what digest it has. As the fast lane looks, without its lock."""
+    """Say why the environment is not current, and what digest it has. As the fast lane looks, without its lock.
+
+    What a sync of ours changes while one looks is nobody else's change.
+    """
+    reason, digest = "", ""
+    for _ in range(3):
+        before = failures.identity(environment.stamp)
+        reason, digest = _doubt_now(environment, request)
+        if reason != CHANGED or failures.identity(environment.stamp) == before:
+            break
+    if reason == CHANGED and is_led(environment):
+        return "a sync of it is going on", digest
+    if reason == CHANGED and os.path.lexists(environment.progress):
+        return "a sync of it did not come to its end", digest
+    return reason, digest
+
+
+def _doubt_now(environment: Environment, request: Request | None) -> tuple[str, str]:
     if not os.path.isdir(environment.path):
         return "it does not exist", ""
     if os.path.lexists(environment.journal):
@@ -231,7 +251,7 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
         if os.stat(environment.in_use).st_ino != vouched.in_use:
             return "its directory was copied or made anew since it was synced"
         if not fastlane.is_untouched(vouched, environment.config):
-            return "somebody else has changed it since it was synced"
+            return CHANGED
         if request is not None and (asked := fastlane.digest_of(request, vouched)) != vouched.digest:
             if asked is None:
                 return _foreign(vouched)

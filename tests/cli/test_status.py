@@ -103,6 +103,19 @@ def test_current_or_not_and_why(
     assert reason in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [("leading", "a sync of it is going on"), ("progress.json", "a sync of it did not come to its end")],
+)
+def test_what_a_sync_changes(run_envsync: Run, status: Status, tmp_path: Path, state: str, reason: str) -> None:
+    """What a sync of ours changes, or one that was ended, is not put down to somebody else."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
+    (site_packages(tmp_path / "env") / "new").mkdir()
+    with (tmp_path / "env" / ".envsync" / state).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert status()["reason"] == reason
+
+
 def test_a_copied_environment(run_envsync: Run, status: Status, tmp_path: Path) -> None:
     """A copy is not taken for the original."""
     run_envsync("sync", "--lock", LOCK, "--env", "first", check=True)

@@ -31,9 +31,10 @@ def start(directory: Path, *, env: str = ".venvs/{digest}", **faults: object) ->
     return start_process(words, directory, PYTHONPATH=str(ROOT))
 
 
-def outcome(process: subprocess.Popen[str]) -> str:
+def outcome(process: subprocess.Popen[str], says: str = "") -> str:
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
+    assert says in err
     return str(json.loads(out)["outcome"])
 
 
@@ -71,8 +72,10 @@ def test_a_leader_that_was_stopped_stops(place: Path, stopped: subprocess.Popen[
     leader = look(Environment(str(env)), None).leader
     assert leader is not None
     assert (leader.pid, leader.phase, leader.stopped) == (stopped.pid, "committing", True)
-    assert outcome(start(place)) == "current"  # once it has finished what was decided, nothing is left to do
+    assert outcome(start(place), says="which was stopped while committing") == "current"  # nothing is left to do
     assert unverified(env) == []
+    failure = look(Environment(str(env)), None).failure
+    assert failure is None or "ended" not in failure.message
     before = {path: path.lstat().st_ino for path in env.rglob("*")}
     os.kill(stopped.pid, signal.SIGCONT)
     assert outcome(stopped) in ("current", "waited")
@@ -101,7 +104,7 @@ def test_a_leader_that_was_killed_is_succeeded(place: Path, stopped: subprocess.
     """The next one knows at once that its process is no more, finishes what it has decided, and removes its lease."""
     stopped.kill()
     stopped.communicate()
-    assert outcome(start(place, lease_seconds=3600)) == "current"
+    assert outcome(start(place, lease_seconds=3600), says="which ended while committing") == "current"
     env = the_environment(place)
     assert unverified(env) == []
     assert leftovers(env) == []
@@ -115,7 +118,7 @@ def test_a_leader_on_another_host_that_is_lost_is_succeeded(place: Path, stopped
     for name in ("lease", "progress.json"):
         text = (state / name).read_text().replace(os.uname().nodename, "elsewhere")
         (state / name).write_text(text.replace('"place": "', '"place": "other '))
-    assert outcome(start(place)) == "current"
+    assert outcome(start(place), says="on elsewhere, which was not heard of any more while") == "current"
     assert unverified(the_environment(place)) == []
 
 

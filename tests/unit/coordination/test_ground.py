@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.coordination import ground, processes
-from envsync.coordination.ground import is_inside, prepare
+from envsync.coordination.ground import is_inside, is_marked, prepare
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
 from tests.unit.coordination.scene import helper, holder
@@ -133,6 +133,16 @@ class TestInside:
             assert is_inside(environment)
         finally:
             os.close(fd)
+
+    @pytest.mark.usefixtures("token")
+    def test_the_mark(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The variable alone is a mark: a command that runs there may have started this process by way of a daemon."""
+        assert is_marked(environment)
+        os.rename(environment.in_use, environment.in_use + ".gone")
+        assert not is_marked(environment)
+        for token in ("", "1:abc", ":", "garbage"):
+            monkeypatch.setenv("ENVSYNC_IN", token)
+            assert not is_marked(environment)
 
     @pytest.mark.usefixtures("token")
     def test_the_variable_is_not_enough(self, environment: Environment) -> None:

@@ -136,6 +136,19 @@ class TestShortened:
             for columns in range(36, 100):
                 assert "stopped" in self.shown(environment, columns)
 
+    @pytest.mark.parametrize(
+        "phase", ["waiting for commands that run in the environment to end: pid 7 (`x`)", "staging"]
+    )
+    @pytest.mark.parametrize("marked", [True, False])
+    def test_perhaps_for_itself(
+        self, environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch, phase: str, marked: bool
+    ) -> None:
+        """Who was started from within, and waits for the commands there to end, may wait for what started it."""
+        write_progress(environment, phase=phase)
+        inode = os.stat(environment.in_use).st_ino
+        monkeypatch.setenv("ENVSYNC_IN", f"{inode + (not marked)}:abc")
+        assert ("may be waiting for itself" in describe(environment)) == (marked and phase != "staging")
+
     def test_strangers(self, environment: Environment) -> None:
         """Of others, the pid stays."""
         with holder(environment.lock) as process:

@@ -140,6 +140,29 @@ class TestDrain:
         assert sum(clock.naps) <= 2 * pace.LOCAL_SECONDS
 
 
+class TestPerhapsForItself:
+    """A command that runs in the environment may have started it, as srun does: no child, only the variables."""
+
+    @pytest.mark.parametrize("marked", [True, False])
+    def test_it_is_said(
+        self, environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch, marked: bool
+    ) -> None:
+        """While it waits and when it gives up, it is said that this may be for itself; never without the mark."""
+        monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino + (not marked)}:abc")
+        phases: list[str] = []
+
+        def report(phase: str, *_: int) -> None:
+            phases.append(phase)
+
+        request = Request({"timeout": 5.0}, "pylock.toml", "0", environment.path)
+        hold = Occupancy(environment, request, report, clock.now)
+        with holder(environment.in_use, "shared"), pytest.raises(WaitTimeoutError) as caught:
+            hold.drain()
+        hold.close()
+        assert all(phase.startswith("waiting for commands") for phase in phases)
+        assert [("waiting for itself" in text) for text in (*phases, str(caught.value))] == [marked] * (len(phases) + 1)
+
+
 class TestNetwork:
     """Over a network, those who wait look seldom."""
 
