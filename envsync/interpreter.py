@@ -55,8 +55,17 @@ def find(spec: str) -> str:
 
 
 def own_base() -> str:
-    """Return the interpreter that envsync itself was started with, outside any virtual environment."""
-    return str(getattr(sys, "_base_executable", None) or sys.executable)
+    """Return the interpreter that envsync itself was started with, outside any virtual environment.
+
+    By the name that has the version, where there is one: after an upgrade, `python3` runs another version, which finds
+    nothing of what was installed for this one, while a name that is gone is noticed.
+    """
+    base = str(getattr(sys, "_base_executable", None) or sys.executable)
+    named = os.path.join(os.path.dirname(base), "python" + ".".join(map(str, sys.version_info[:2])))
+    try:
+        return named if os.path.samefile(base, named) else base
+    except OSError:
+        return base
 
 
 def inspect(executable: str, cache: str) -> Interpreter:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import replace
@@ -129,10 +130,8 @@ def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
     :raises FilesystemError: the directory cannot be written to
     """
     if os.path.realpath(executable) == os.path.realpath(own_base()):
-        import venv
-
         try:
-            venv.EnvBuilder(symlinks=os.name != "nt").create(path)
+            _create(path)
         except OSError as error:
             raise FilesystemError("make environment", path, error) from error
         except ValueError as error:  # a character in the path that `venv` cannot cope with
@@ -146,3 +145,18 @@ def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise InterpreterError(f"`{executable}` cannot make an environment in `{path}`: {said}")
+
+
+def _create(path: str) -> None:
+    """Make a virtual environment of the Python that runs here, by the name of it that `own_base` chooses."""
+    import venv
+
+    class Builder(venv.EnvBuilder):
+        def ensure_directories(self, env_dir: str | os.PathLike[str]) -> SimpleNamespace:  # type: ignore[override]
+            context = super().ensure_directories(env_dir)
+            context.executable = own_base()
+            context.python_dir, context.python_exe = os.path.split(context.executable)
+            context.env_exe = os.path.join(context.bin_path, context.python_exe)
+            return context
+
+    Builder(symlinks=os.name != "nt").create(path)

@@ -87,3 +87,26 @@ def test_what_is_no_python(answer: str, tmp_path: Path) -> None:
     fake.chmod(0o755)
     with pytest.raises(InterpreterError, match="does not answer as a Python does"):
         interpreter.inspect(str(fake), os.devnull)
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_our_own_python_is_named_with_its_version(versioned: bool, tmp_path: Path) -> None:
+    """An environment stands on `python3.11` rather than `python3`, which will be another version one day."""
+    short = ".".join(map(str, sys.version_info[:2]))
+    base = os.path.realpath(interpreter.own_base())
+    for name in ("python3", f"python{short}") if versioned else ("python3",):
+        (tmp_path / name).symlink_to(base)
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(Path(interpreter.__file__).parent.parent)!r})\n"
+        "from envsync.interpreter import own_base\nfrom envsync.transaction.pattern import run_venv\n"
+        "run_venv(own_base(), 'env', None)\nprint(own_base())"
+    )
+    words = [str(tmp_path / "python3"), "-I", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True)
+    expected = str(tmp_path / (f"python{short}" if versioned else "python3"))
+    assert done.stdout.strip() == expected
+    links = [os.readlink(path) for path in (tmp_path / "env/bin").iterdir() if path.is_symlink()]
+    assert sorted(link for link in links if os.path.isabs(link)) == [expected]
+    ask = "import sys; print(sys.prefix)"
+    found = subprocess.run([tmp_path / "env/bin/python", "-c", ask], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(tmp_path / "env")
