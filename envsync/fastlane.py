@@ -44,6 +44,7 @@ class Entry:
     def __init__(self, fd: int, stamp: Stamp) -> None:
         self.fd = fd
         self.stamp = stamp
+        launch.own(fd, self)
 
 
 def environment_of(request: Request) -> Environment | None:
@@ -74,13 +75,13 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     import fcntl
 
     try:
-        fd = os.open(environment.in_use, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = launch.open_lock(environment.in_use, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         if share:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        inode = os.fstat(fd).st_ino
+        inode = launch.held[fd].inode
         current = _read_stamp(environment, inode)
         certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)
         if current is not None and certain and fits(current, request, environment.config):
@@ -88,9 +89,9 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     except OSError:
         pass  # "don't know" is the answer to whatever cannot be opened, read or locked
     except BaseException:
-        os.close(fd)
+        launch.close_lock(fd)
         raise
-    os.close(fd)
+    launch.close_lock(fd)
     return None
 
 

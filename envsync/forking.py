@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from envsync.coordination import flock
+
 TELL_SECONDS = 0.25
 _NUMBER_BYTES = 2
 _PIPE_BYTES = 4096
@@ -122,7 +124,7 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     child = -1
     try:
-        child = os.fork()
+        child = flock.fork()
         if child:
             running.append(child)
     finally:

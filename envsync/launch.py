@@ -8,6 +8,7 @@ lasts as long as the command and its forks do, and no longer. Imports only built
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import _thread
 import errno
 import sys
 
@@ -20,6 +21,7 @@ else:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from envsync.errors import CommandError
 
@@ -87,6 +89,56 @@ def _decoded(value: bytes) -> str:
     return value.decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
+class Held:
+    """A descriptor of a lock that this process holds.
+
+    :ivar inode: of the file
+    :ivar owner: the object whose `fd` it is, if there is one
+    """
+
+    __slots__ = ("inode", "owner")
+
+    def __init__(self, inode: int) -> None:
+        self.inode = inode
+        self.owner: Any = None
+
+
+held: dict[int, Held] = {}
+"""What a child that somebody else forks must not have (`envsync.coordination.flock`)."""
+guard = _thread.allocate_lock()
+"""Held while a descriptor is opened and noted: nobody forks in between."""
+
+
+def open_lock(path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file to lock it, and note it. Close it with `close_lock`, or `let_go` of it.
+
+    :raises OSError: it cannot be opened
+    """
+    with guard:
+        fd = os.open(path, flags | os.O_CLOEXEC, mode)
+        held[fd] = Held(os.fstat(fd).st_ino)
+    return fd
+
+
+def own(fd: int, owner: object) -> None:
+    """Say whose `fd` it is: it becomes -1 in children that do not have the descriptor."""
+    if fd in held:
+        held[fd].owner = owner
+
+
+def let_go(fd: int) -> int:
+    """Note no more that a descriptor is held: children shall have it, too."""
+    held.pop(fd, None)
+    return fd
+
+
+def close_lock(fd: int) -> None:
+    """Close a descriptor that `open_lock` has opened."""
+    with guard:
+        held.pop(fd, None)
+        os.close(fd)
+
+
 def keep_across_exec(fd: int) -> int:
     """Duplicate a descriptor to a high, inheritable number. A flock belongs to the open file: it is kept."""
     import fcntl
@@ -100,7 +152,7 @@ def keep_across_exec(fd: int) -> int:
                 raise
             least = max(FIRST_FREE, least * 3 // 4)
         else:
-            os.close(fd)
+            close_lock(fd)
             return high
 
 

@@ -243,12 +243,12 @@ def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     recorded = lockrecord.read(environment) or lockrecord.WORKS
     entry = fastlane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
-        return Hold(result, entry.fd, isolated=asked.flag("isolated"))
+        return Hold(result, launch.let_go(entry.fd), isolated=asked.flag("isolated"))
     if _may_change(environment):
         return None
     from envsync.coordination.readonly import share
 
-    return Hold(result, share(environment), isolated=asked.flag("isolated"))
+    return Hold(result, launch.let_go(share(environment)), isolated=asked.flag("isolated"))
 
 
 def _may_change(environment: Environment) -> bool:

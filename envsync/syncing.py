@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from envsync import fastlane
+from envsync import fastlane, launch
 from envsync.coordination import failures
 from envsync.coordination.slowlane import named_by_digest, reach
 
@@ -60,7 +60,7 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
     entry = fastlane.enter(asked, environment)
     if entry is None:
         return None, environment, False
-    os.close(entry.fd)
+    launch.close_lock(entry.fd)
     runs = os.access(environment.python, os.X_OK)
     if runs and not _has_leftovers(environment, entry):
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False

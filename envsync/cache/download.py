@@ -29,7 +29,7 @@ import anyio.to_thread
 import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
-from envsync import __version__, hearing
+from envsync import __version__, hearing, launch
 from envsync.cache import sharing
 from envsync.cache.store import Store, is_sha256
 from envsync.cache.wheelfile import hash_mismatch, origin, size_mismatch
@@ -133,14 +133,14 @@ class _Part:
         if not self.shared:
             self.path = store.staging("download")
             try:
-                self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+                self.descriptor = launch.open_lock(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS)
             except OSError as error:
                 raise FilesystemError("create", self.path, error) from error
 
     def _take(self) -> bool:
         """Open and lock the file that all share; False if somebody has it or this filesystem cannot lock."""
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
+            descriptor = launch.open_lock(self.path, os.O_RDWR | os.O_CREAT | _FLAGS)
         except OSError:
             return False  # somebody else's, say; a file of our own will tell if nothing can be written at all
         try:
@@ -150,7 +150,7 @@ class _Part:
             os.utime(descriptor)  # or it might be swept while it is continued
             sharing.grant(self.path, self._group)
         except OSError:
-            os.close(descriptor)
+            launch.close_lock(descriptor)
             return False
         self.descriptor = descriptor
         return True
@@ -162,7 +162,9 @@ class _Part:
                 os.unlink(self.path)
             except OSError:
                 pass  # swept later
-        os.close(self.descriptor)
+        if self.shared:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # whoever has inherited it meanwhile
+        launch.close_lock(self.descriptor)
 
 
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

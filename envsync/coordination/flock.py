@@ -11,6 +11,12 @@ One small module for all plain locks of envsync, with only the fast lane's impor
 - For an exclusive lock the file is opened for reading and writing, since NFS emulates flock by record locks and
   wants it (flock(2)); for a shared one for reading only, so that a read-only environment can be locked.
 
+- So a lock could outlive a sync in whatever the program forked meanwhile, in another thread say. Therefore a child
+  that others than envsync fork closes what is held (`os.register_at_fork`), and `Flock.release` unlocks before it
+  closes, for children that C code has forked. Our own children (`fork`) keep it all, for they outlive a SIGKILL of
+  their parent. What is exec'd has none of it but by `pass_fds`. The hold of a command, or of `envsync.use`, is shared
+  with forks on purpose (`launch.let_go`).
+
 Order, never taken otherwise: environment lock, cache lock, wheel lock, in-use lock.
 
 Not covered: filesystems where flock is refused are refused in turn (`LockingError`), for an environment is
@@ -27,8 +33,63 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync import launch
+
 NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF})
 """What filesystems without flock answer. Never a reason to go on unlocked."""
+
+
+FORK_SECONDS = 1.0
+"""For how long a fork waits until descriptors that are just being opened are noted: that may hang, a fork must not."""
+
+
+class _Forks:
+    """What happens at a fork.
+
+    :ivar ours: the child is ours, and is to have all locks
+    :ivar guarded: nobody is just opening a lock
+    """
+
+    def __init__(self) -> None:
+        self.ours = False
+        self.guarded = False
+
+    def before(self) -> None:
+        self.guarded = launch.guard.acquire(timeout=FORK_SECONDS)
+
+    def in_parent(self) -> None:
+        if self.guarded:
+            launch.guard.release()
+
+    def in_child(self) -> None:
+        """Close what is held; whoever has gone by the number of a descriptor finds none any more."""
+        if launch.guard.locked():
+            launch.guard.release()
+        if self.ours:
+            return
+        for fd, held in list(launch.held.items()):
+            del launch.held[fd]
+            if held.owner is not None:
+                held.owner.fd = -1
+            try:
+                if os.fstat(fd).st_ino == held.inode:
+                    os.close(fd)
+            except OSError:
+                pass  # it is closed
+
+
+_forks = _Forks()
+if sys.platform != "win32":
+    os.register_at_fork(before=_forks.before, after_in_parent=_forks.in_parent, after_in_child=_forks.in_child)
+
+
+def fork() -> int:
+    """Fork a child that has all the locks of this process, as long as it lives."""
+    _forks.ours = True
+    try:
+        return os.fork()
+    finally:
+        _forks.ours = False
 
 
 class Flock:
@@ -40,6 +101,7 @@ class Flock:
         self.path = path
         self.fd = fd
         self.shared = shared
+        launch.own(fd, self)
 
     @property
     def inode(self) -> int:
@@ -51,6 +113,8 @@ class Flock:
             named = os.stat(self.path)
         except OSError:
             return False
+        if self.fd < 0:
+            return False  # in a child that somebody has forked
         held = os.fstat(self.fd)
         return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
@@ -66,11 +130,17 @@ class Flock:
         self.shared = True
 
     def release(self) -> None:
-        """Close the descriptor. Releasing twice is harmless."""
+        """Unlock, whoever has inherited the lock meanwhile, and close the descriptor. Releasing twice is harmless."""
         if self.fd >= 0:
+            import fcntl
+
             fd, self.fd = self.fd, -1
             try:
-                os.close(fd)
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            except OSError:
+                pass  # the last one who closes it unlocks it
+            try:
+                launch.close_lock(fd)
             except OSError:
                 pass  # closed it is all the same (close(2)): the network filesystem's client has died, say
 
@@ -87,9 +157,9 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | N
         if try_lock(fd, path, shared=shared):
             return Flock(path, fd, shared=shared)
     except BaseException:
-        os.close(fd)
+        launch.close_lock(fd)
         raise
-    os.close(fd)
+    launch.close_lock(fd)
     return None
 
 
@@ -125,14 +195,14 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
 def grants_twice(lock: Flock) -> bool:
     """Tell whether a lock that is held is granted once more: then it excludes nobody."""
     try:
-        fd = os.open(lock.path, os.O_RDWR | os.O_CLOEXEC)
+        fd = launch.open_lock(lock.path, os.O_RDWR)
     except OSError:
         return False  # somebody has removed the directory: whoever looks at the lock will see that
     try:
         # Of a file that has just been replaced, the lock is free and nothing is proved.
         return try_lock(fd, lock.path, shared=False) and lock.is_in_place()
     finally:
-        os.close(fd)
+        launch.close_lock(fd)
 
 
 def open_file(path: str, *, shared: bool, create: bool = True) -> int:
@@ -140,7 +210,7 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
     :raises FilesystemError: it cannot be opened
     """
-    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_NONBLOCK | (os.O_CREAT if create else 0)
     try:
         try:
             return _open(path, flags)
@@ -160,8 +230,8 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
 
 def _open(path: str, flags: int) -> int:
-    fd = os.open(path, flags, 0o666)
+    fd = launch.open_lock(path, flags)
     if os.fstat(fd).st_mode & 0o170000 == 0o100000:
         return fd
-    os.close(fd)
+    launch.close_lock(fd)
     raise OSError(errno.ESPIPE, "it is no regular file")

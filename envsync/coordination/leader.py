@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from envsync import fastlane, replace, stamp
+from envsync import fastlane, launch, replace, stamp
 from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, queue, sightings, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
@@ -244,7 +244,7 @@ class Leader:
             self._tell("synced", seconds=outcome.seconds, **counts)
         if self.launching:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
-            outcome.entry = Entry(os.dup(self.occupancy.share().fd), vouched)
+            outcome.entry = Entry(self.occupancy.hand_over(), vouched)
         return outcome
 
     def _startup_files(self, planned: Plan) -> Iterator[str]:
@@ -327,7 +327,7 @@ class Leader:
             self.digest = entry.stamp.digest
             if self.launching:
                 return Outcome("current", entry.stamp.environment, self.digest, entry=entry)
-            os.close(entry.fd)
+            launch.close_lock(entry.fd)
             return Outcome("current", entry.stamp.environment, self.digest)
         data = replace.read(self.environment.stamp)
         self.former = vouched = stamp.load(data) if data else None

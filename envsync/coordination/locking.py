@@ -28,6 +28,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync import launch
 from envsync.coordination import flock
 from envsync.coordination.lockrecord import FLOCK, LEASE, SUFFIX, Locking, read, record
 
@@ -197,7 +198,7 @@ def probe(environment: Environment) -> Locking:
         return Locking(FLOCK, in_use=not (reason := _fault_of_shared(path, *fds)), reason=reason)
     finally:
         for fd in fds:
-            os.close(fd)
+            launch.close_lock(fd)
         try:
             os.unlink(path)
         except OSError:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from envsync import replace
+from envsync import launch, replace
 from envsync.coordination import cycle, flock, ground, locking, pace, processes, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
@@ -102,7 +102,7 @@ class Occupancy:
                 self.waits = False
         finally:
             if self.lock is None:
-                os.close(fd)
+                launch.close_lock(fd)
 
     def _drain_unseen(self) -> None:
         """Where shared locks do not work, only an environment that never had a stamp is known to be empty."""
@@ -135,7 +135,7 @@ class Occupancy:
         except OSError as error:
             raise FilesystemError("write", self.environment.in_use, error) from error
         finally:
-            os.close(fd)
+            launch.close_lock(fd)
 
     def _take(self, fd: int) -> None:
         if flock.try_lock(fd, self.environment.in_use, shared=False):
@@ -224,6 +224,12 @@ class Occupancy:
         elif not self.lock.shared:
             self.lock.downgrade()
         return self.lock
+
+    def hand_over(self) -> int:
+        """Give the shared lock, and its descriptor, to the command that follows."""
+        lock, self.lock = self.share(), None
+        fd, lock.fd = lock.fd, -1
+        return fd
 
     def close(self) -> None:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
-from envsync import fastlane
+from envsync import fastlane, launch
 from envsync.cache.store import Store
 from envsync.coordination.goal import Seeker
 from envsync.coordination.outcome import WOULD_SYNC, Outcome
@@ -27,7 +26,7 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     began = time.monotonic()
     entry = fastlane.enter(request, environment)
     if entry is not None:
-        os.close(entry.fd)
+        launch.close_lock(entry.fd)
         return Outcome("current", entry.stamp.environment, entry.stamp.digest)
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))

@@ -29,7 +29,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import stamp
+from envsync import launch, stamp
 from envsync.coordination import processes, statefile
 from envsync.redact import redacted
 
@@ -68,6 +68,7 @@ class Place:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
+        launch.own(fd, self)
 
     def leave(self) -> None:
         """Take the name off the list."""
@@ -76,8 +77,8 @@ class Place:
                 os.unlink(self.path)
             except OSError:
                 pass  # somebody tidied up, or the environment was replaced
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            launch.close_lock(fd)
 
 
 def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Place | None:
@@ -109,14 +110,14 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
         os.write(fd, said)
         os.rename(path + SUFFIX, path)
     except OSError:
-        os.close(fd)
+        launch.close_lock(fd)
         try:
             os.unlink(path + SUFFIX)
         except OSError:
             pass  # a later leader tidies up
         return None
     except BaseException:
-        os.close(fd)
+        launch.close_lock(fd)
         raise
     return Place(path, fd)
 
@@ -145,7 +146,7 @@ def _create(environment: Environment, path: str) -> int:
         except FileExistsError:
             pass  # others wait, too
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            return launch.open_lock(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileNotFoundError:
             pass  # a leader has just removed the directory, empty as it was
     raise FileNotFoundError(path)
@@ -182,7 +183,7 @@ def is_held(path: str) -> bool:
     import fcntl
 
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = launch.open_lock(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -195,7 +196,7 @@ def is_held(path: str) -> bool:
                 continue
             return False
     finally:
-        os.close(fd)
+        launch.close_lock(fd)
     return False  # no locks on this filesystem, so nobody has any in such a file
 
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync import __version__, replace
+from envsync import __version__, launch, replace
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
@@ -401,7 +401,8 @@ class Reconciler:
 
             try:
                 if shas:
-                    os.close(flock.open_file(self.environment.in_use, shared=False))  # which stands for the environment
+                    # It stands for the environment.
+                    launch.close_lock(flock.open_file(self.environment.in_use, shared=False))
                 users.record(root, env, shas)
             except FilesystemError as error:
                 note = f"the cache was not told that it is linked to, and may be pruned: {error.message}"

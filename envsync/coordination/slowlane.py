@@ -10,11 +10,11 @@ import sys
 import time
 
 if sys.platform == "win32":
-    import os
+    pass
 else:
-    import posix as os
+    pass
 
-from envsync import fastlane
+from envsync import fastlane, launch
 from envsync.coordination.eventsfile import record
 from envsync.coordination.messages import say
 
@@ -175,7 +175,7 @@ def restless(environment: Environment) -> FilesystemError:
 def current(held: fastlane.Entry, *, launching: bool) -> Outcome:
     """Return the outcome for who finds the environment current, and holds it now."""
     if not launching:
-        os.close(held.fd)
+        launch.close_lock(held.fd)
     from envsync.coordination.outcome import Outcome
 
     return Outcome("current", held.stamp.environment, held.stamp.digest, entry=held if launching else None)
@@ -187,7 +187,7 @@ def followed(held: fastlane.Entry, arrival: Arrival, *, launching: bool) -> Outc
     env, digest = held.stamp.environment, held.stamp.digest
     record("waited", env=env, digest=digest, seconds=seconds)
     if not launching:
-        os.close(held.fd)
+        launch.close_lock(held.fd)
     from envsync.coordination.outcome import Outcome
 
     return Outcome("waited", env, digest, seconds=seconds, entry=held if launching else None)

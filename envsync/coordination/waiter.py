@@ -31,7 +31,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import fastlane
+from envsync import fastlane, launch
 from envsync.coordination import bare, failures, ground, pace
 from envsync.coordination.locking import Locks
 
@@ -200,7 +200,7 @@ class Wait:
         entry = fastlane.enter(self.request, self.environment, share=False)
         if entry is None or os.access(self.environment.python, os.X_OK):
             return entry
-        os.close(entry.fd)
+        launch.close_lock(entry.fd)
         self.distrust = True
         return None
 
