@@ -19,7 +19,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from types import TracebackType
@@ -147,7 +147,8 @@ class _Part:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise FileNotFoundError  # it was finished and removed between open and flock
-            os.utime(descriptor)  # or it might be swept while it is continued
+            with suppress(OSError):  # or it might be swept while it is continued; some filesystems set no times
+                os.utime(descriptor)
             sharing.grant(self.path, self._group)
         except OSError:
             launch.close_lock(descriptor)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__, launch, replace
+from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
@@ -298,6 +299,10 @@ class Reconciler:
             planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
             self._tell_of_oddities(planned)
             prepared = changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
+            if prepared.said.timeless and any(item.bytecode for item in planned.install):
+                # Bytecode would not fit its sources, whose times cannot be set.
+                self.uncompiled |= {item.origin.sha256 for item in planned.install}
+                return planned, None
         except PoisonedError as error:
             self._replace_poisoned(error, planned, compiled)
             return planned, None
@@ -353,6 +358,10 @@ class Reconciler:
     def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
         """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
         wanted = {item.origin.sha256: item for item in planned.install if item.bytecode}
+        manifests = self.seeker.manifests
+        timeless = {sha256 for sha256, item in wanted.items() if manifests[item.name].mtime == seconds.TIMELESS}
+        self.uncompiled |= timeless
+        wanted = {sha256: item for sha256, item in wanted.items() if sha256 not in timeless}
         if not wanted:
             return {}
         shelf = Shelf(self.store, goal.python.interpreter.bytecode)

@@ -187,7 +187,7 @@ class Linker:
         mtime_ns = job.manifest.mtime * 1_000_000_000
         own_ns = job.fresh * 1_000_000_000 or mtime_ns
         if not mtime_ns:
-            self.ways.without_times(f"`{job.source}` has none")
+            self.ways.cached_without_times(job.source)
         above = (job.source, job.destination)
         prefix = f"{directory.path}/" if directory.path else ""
         ways: tuple[str, ...] = ()

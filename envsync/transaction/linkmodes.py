@@ -27,7 +27,7 @@ from typing import NamedTuple
 CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
 WHOLE = "whole"
 """A symbolic link to a directory of the store (`envsync.transaction.whole`)."""
-NO_TIMES = "no times"
+NO_TIMES, NO_CACHED_TIMES = "no times", "no cached times"
 SYMLINK = "symlink"
 """The mode in which there are such links."""
 MODES = {
@@ -101,6 +101,10 @@ class Ways:
         self.timeless = True
         self._tell_once(NO_TIMES, reason)
 
+    def cached_without_times(self, path: str) -> None:
+        """Take note that files of the cache never got a time that is known."""
+        self._tell_once(NO_CACHED_TIMES, f"in the cache (`{path}`)")
+
     def used(self, way: str) -> None:
         """Take note that a way worked."""
         if way not in self._told:
@@ -133,7 +137,7 @@ class Said(NamedTuple):
     details: tuple[str, ...]
     """For those who ask."""
     timeless: bool = False
-    """Files came without the times that bytecode needs: these cannot be set here, or in the cache."""
+    """Files came without the times that bytecode needs: these cannot be set where they come."""
 
 
 _DONE = {CLONE: "cloned", HARDLINK: "linked", COPY: "copied"}
@@ -149,10 +153,11 @@ def conclude(mode: str, told: list[str]) -> Said:
         key, _, reason = line.partition("\t")
         facts.setdefault(key, reason)
     said = _conclude_ways(mode, facts)
-    if NO_TIMES not in facts:
+    why = [facts[key] for key in (NO_TIMES, NO_CACHED_TIMES) if key in facts]
+    if not why:
         return said
-    note = f"the times of files cannot be set here, so that they come without bytecode: {facts[NO_TIMES]}"
-    return Said((*said.notes, note), said.details, timeless=True)
+    note = f"the times of files cannot be set here, so nothing comes with the cache's bytecode: {why[0]}"
+    return Said((*said.notes, note), said.details, timeless=NO_TIMES in facts)
 
 
 def _conclude_ways(mode: str, facts: Mapping[str, str]) -> Said:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 
 from envsync import replace, stamp
+from envsync.cache import seconds
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Entry, Layout, Ledger, is_store_link
@@ -134,7 +135,7 @@ def _outlast(probe: str, mtime_ns: int) -> bool:
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(0.0005)  # a tick is 1 to 10 ms on most, and far less from Linux 6.13 on
-                os.utime(fd)
+                seconds.touch(fd)
             return True
         finally:
             os.close(fd)
