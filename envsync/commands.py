@@ -74,16 +74,12 @@ def doctor(settings: options.Settings) -> int:
     from envsync.coordination.synccache import NO_HOME, cache_directory
     from envsync.doctor import Finding, Place, examine, is_safe, judge
     from envsync.doctor.judge import LIMITED
-    from envsync.errors import FilesystemError
 
     asked = _whatever(settings)
     template = asked.env_template
     env = template.partition("{digest}")[0].rpartition("/")[0] if "{digest}" in template else template
     place = Place(os.path.abspath(env or "."), cache_directory(asked))
-    try:
-        facts = examine(place)
-    except OSError as error:
-        raise FilesystemError("examine", str(error.filename or place.env), error) from error
+    facts = examine(place)
     blind = "{digest}" in template or asked.text("busy") == "ignore"
     findings = judge(facts, blind=blind, fallback=asked.text("cache_fallback") or "")
     if place.cache == NOWHERE:

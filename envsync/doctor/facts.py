@@ -6,6 +6,7 @@ None stands for what could not be asked, because what it depends on failed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -53,14 +54,16 @@ class Names(NamedTuple):
 class Times(NamedTuple):
     """How fine its clock is, and how long calls take. All in seconds."""
 
-    resolution: float
-    """The finest difference of times of change that it stores."""
+    resolution: float | None
+    """The finest difference of times of change that it stores; None: they cannot be set."""
     tick: float | None
     """After which a file that is changed again gets another time; None: not within two seconds."""
     seen: float | None
     """Until this process saw what another one of this host has changed; None: not within three seconds."""
     calls: dict[str, float]
     """Call → the median of some."""
+    refused: str = ""
+    """Times of files cannot be set."""
 
 
 class Cache(NamedTuple):
@@ -104,11 +107,15 @@ class Facts(NamedTuple):
     recorded: str
     """How the environment is locked by its record: "flock" or "lease"; "unknown" if it cannot be used, empty if nobody
     has decided."""
-    space: Space
+    space: Space | None
     locks: Locks | None = None
     names: Names | None = None
     times: Times | None = None
     cache: Cache | None = None
+    failed: Mapping[str, str] = {}
+    """Probe → what it failed with, though nobody has expected that it can."""
+    left: str = ""
+    """What was made to try it in, and could not be removed."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -116,6 +123,8 @@ class Facts(NamedTuple):
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _plain(item) for name, item in value._asdict().items()}
     return list(value) if isinstance(value, tuple) else value

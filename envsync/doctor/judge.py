@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from envsync.doctor.facts import Cache, Facts, Locks, Names, Times
+from envsync.doctor.facts import Cache, Facts, Locks, Names, Space, Times
 
 FINE, SLOW, LIMITED, UNSAFE = "fine", "slow", "limited", "unsafe"
 """All is well; it takes longer; something is done in another way; envsync refuses, or ought not to be used there."""
@@ -47,17 +48,29 @@ def judge(facts: Facts, *, blind: bool, fallback: str = "") -> list[Finding]:
         text = f"nothing can be made in `{facts.directory}` ({facts.writable})"
         advice = "environments that are current can be run; sync them from where they can be written to"
         return [Finding(UNSAFE, "writing", text, advice)]
-    findings: list[Finding] = []
+    findings = [*_failed(facts)]
     if facts.locks is not None:
         findings += _locks(facts.locks, facts.recorded, blind=blind)
     if facts.names is not None:
         findings += _names(facts.names)
     if facts.times is not None:
         findings += _times(facts.times, network=facts.network)
-    findings += _space(facts)
+    if facts.space is not None:
+        findings += _space(facts.space)
     if facts.cache is not None:
         findings += _cache(facts.cache, fallback)
     return findings
+
+
+def _failed(facts: Facts) -> Iterator[Finding]:
+    """Name what could not be found out, and what could not be cleared away."""
+    for name, problem in facts.failed.items():
+        level = UNSAFE if name == "locks" else LIMITED
+        text = f"it could not be found out what this filesystem does ({problem})"
+        yield Finding(level, name, text, "look what the kernel says of it (`dmesg`), or use another filesystem")
+    if facts.left:
+        text = f"what was made to try it in could not be removed: `{facts.left}`"
+        yield Finding(LIMITED, "removal", text, f"remove it yourself: rm -r {shlex.quote(facts.left)}")
 
 
 def fault_of_flock(locks: Locks) -> str:
@@ -139,14 +152,20 @@ def _names(names: Names) -> Iterator[Finding]:
 
 
 def _times(times: Times, *, network: bool) -> Iterator[Finding]:
-    if times.tick is None or max(times.tick, times.resolution) >= COARSE_SECONDS:
-        text = f"times of change are {times.resolution:g} s apart at least: a sync waits for the next before it ends"
+    if times.refused:
+        text = f"the times of files cannot be set ({times.refused}): they come without bytecode from the cache"
+        yield Finding(LIMITED, "times", text, "mount it with yourself as the owner (CIFS: uid=), if that is possible")
+    apart = max(times.tick or 0.0, times.resolution or 0.0)
+    if times.tick is None or apart >= COARSE_SECONDS:
+        text = f"times of change are {apart:g} s apart at least: a sync waits for the next before it ends"
         yield Finding(SLOW, "clock", text)
     if times.seen is None or times.seen > LATE_SECONDS:
         late = "not within seconds" if times.seen is None else f"after {times.seen:.1f} s"
         text = f"what another process changes is seen {late}: who waits starts that much later"
         yield Finding(SLOW, "caching", text, "mount with a shorter attribute cache (NFS: actimeo)")
     elif network:
+        text = "if old files are removed here by their time of change alone, what is linked from the cache goes early"
+        yield Finding(FINE, "purges", text, "there, sync with --link-mode copy or clone (docs/filesystems.md)")
         text = "what other hosts change may be seen late; that takes a second host to find out"
         yield Finding(FINE, "caching", text)
     slow = {name: seconds for name, seconds in times.calls.items() if seconds >= SLOW_CALL_SECONDS}
@@ -160,8 +179,8 @@ def _times(times: Times, *, network: bool) -> Iterator[Finding]:
         yield Finding(FINE, "latency", f"no call takes more than {max(times.calls.values(), default=0.0) * 1e6:.0f} µs")
 
 
-def _space(facts: Facts) -> Iterator[Finding]:
-    free, inodes = facts.space
+def _space(space: Space) -> Iterator[Finding]:
+    free, inodes = space
     if free < LITTLE_BYTES:
         yield Finding(LIMITED, "space", f"{free / 1e6:.0f} MB are left", "a full disk fails a sync and loses nothing")
     if inodes is not None and inodes < FEW_INODES:

@@ -6,11 +6,13 @@ exists (beside `lib`, so that no stamp is disturbed), else in the nearest direct
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from envsync import replace
 from envsync.cache.store import NOWHERE
@@ -20,6 +22,7 @@ from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.environment import Environment
 
+Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
 CLEARING_SECONDS = 2.0
 """For how long removal is tried: a file that was open may keep its directory for a moment."""
@@ -33,31 +36,47 @@ class Place(NamedTuple):
 
 
 def examine(place: Place) -> Facts:
-    """Examine it all.
-
-    :raises OSError: something failed in the middle that nobody has expected
-    """
+    """Examine it all, as far as that can be done: what fails in a way that nobody has expected is a fact, too."""
     directory = nearest(place.env)
-    mounted = mount.mount_of(directory)
+    failed: dict[str, str] = {}
+    try_it = partial(_try, failed)
+    mounted = try_it("mount", mount.mount_of, directory)
     facts = Facts(
         directory=directory,
         writable="",
-        kind=mounted.kind,
-        options=mounted.options,
-        network=pace.is_network(directory),
-        recorded=_recorded(place.env),
-        space=_space(directory),
+        kind=mounted.kind if mounted is not None else "",
+        options=mounted.options if mounted is not None else (),
+        network=bool(try_it("mount", pace.is_network, directory)),
+        recorded=try_it("record", _recorded, place.env) or "",
+        space=try_it("space", _space, directory),
+        failed=failed,
     )
+    local = mounted.local_flock if mounted is not None else ""
     try:
         with workshop(directory) as work:
-            return facts._replace(
-                locks=locks.examine(_room(work, "locks"), mounted.local_flock),
-                names=names.examine(_room(work, "names")),
-                times=times.examine(_room(work, "times")),
-                cache=None if place.cache == NOWHERE else _cache(place.cache, _room(work, "cache")),
+            try_it("reading", lambda: _read_back(_room(work, "reading")))
+            facts = facts._replace(
+                locks=try_it("locks", lambda: locks.examine(_room(work, "locks"), local)),
+                names=try_it("names", lambda: names.examine(_room(work, "names"))),
+                times=try_it("times", lambda: times.examine(_room(work, "times"))),
+                cache=None
+                if place.cache == NOWHERE
+                else try_it("cache", lambda: _cache(place.cache, _room(work, "cache"))),
             )
     except NotWritableError as error:
         return facts._replace(writable=error.name)
+    return facts._replace(left=work if os.path.lexists(work) else "")
+
+
+def _try(failed: dict[str, str], name: str, probe: Callable[..., Answer], *arguments: str) -> Answer | None:
+    """Ask a probe. If it raises, whatever that is, take it down under a name, and return None."""
+    try:
+        return probe(*arguments)
+    except OSError as error:
+        failed[name] = error_name(error)
+    except Exception as error:  # noqa: BLE001  # the other probes have their say all the same
+        failed[name] = f"{type(error).__name__}: {error}"
+    return None
 
 
 class NotWritableError(Exception):
@@ -94,6 +113,18 @@ def nearest(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
+
+
+def _read_back(room: str) -> None:
+    """Write something, list it and read it.
+
+    :raises OSError: one of these fails, or it is not what was written
+    """
+    write(f"{room}/file")
+    for name in os.listdir(room):
+        with open(f"{room}/{name}", "rb", buffering=0) as file:
+            if file.read() != b"x":
+                raise OSError(errno.EIO, "it is not what was written", file.name)
 
 
 def _room(work: str, name: str) -> str:

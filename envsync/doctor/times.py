@@ -11,26 +11,28 @@ import time
 from collections.abc import Callable
 
 from envsync.doctor.facts import Times
-from envsync.doctor.names import write
+from envsync.doctor.names import attempt, write
 
 ROUNDS = 11
 """Of each call."""
 PATIENCE_SECONDS = 2.0
 SEEN_SECONDS = 3.0
 ODD_NS = 1_600_000_001_123_456_789
-_CHANGE = "import os, sys; os.utime(sys.argv[1], (7, 7))"
+_CHANGE = "import sys; open(sys.argv[1], 'a').write('more')"
 
 
 def examine(directory: str) -> Times:
     """Measure it all, in a directory of its own."""
-    return Times(_resolution(f"{directory}/stored"), _tick(f"{directory}/tick"), _seen(directory), _calls(directory))
+    write(f"{directory}/stored")
+    refused = attempt(os.utime, f"{directory}/stored")
+    refused = refused or attempt(lambda: os.utime(f"{directory}/stored", ns=(ODD_NS, ODD_NS)))
+    resolution = None if refused else _resolution(f"{directory}/stored")
+    return Times(resolution, _tick(f"{directory}/tick"), _seen(directory), _calls(directory), refused)
 
 
 def _resolution(path: str) -> float:
     """Store a time and look what is left of it."""
-    write(path)
-    os.utime(path, ns=(ODD_NS, ODD_NS))
-    lost = ODD_NS - os.stat(path).st_mtime_ns
+    lost = abs(ODD_NS - os.stat(path).st_mtime_ns)
     return next((step for step in (1e-9, 1e-7, 1e-6, 1e-3, 1.0, 2.0) if lost < step * 1e9), 60.0)
 
 
@@ -39,7 +41,7 @@ def _tick(path: str) -> float | None:
     write(path)
     first, began = os.stat(path).st_mtime_ns, time.monotonic()
     while time.monotonic() - began < PATIENCE_SECONDS:
-        os.utime(path)
+        write(path)
         if os.stat(path).st_mtime_ns != first:
             return time.monotonic() - began
         time.sleep(0.0005)
@@ -50,11 +52,11 @@ def _seen(directory: str) -> float | None:
     """Let another process change a file that we have just looked at."""
     path = f"{directory}/seen"
     write(path)
-    os.stat(path)
+    size = os.stat(path).st_size
     subprocess.run([sys.executable, "-I", "-S", "-c", _CHANGE, path], check=True, stdin=subprocess.DEVNULL)
     began = time.monotonic()
     while time.monotonic() - began < SEEN_SECONDS:
-        if os.stat(path).st_mtime < 60:
+        if os.stat(path).st_size != size:
             return time.monotonic() - began
         time.sleep(0.005)
     return None
