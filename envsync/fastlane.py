@@ -85,6 +85,7 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
         current = _read_stamp(environment, inode)
         certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)
         if current is not None and certain and fits(current, request, environment.config):
+            _keep_new(fd, launch.held[fd].mtime)
             return Entry(fd, current)
     except OSError:
         pass  # "don't know" is the answer to whatever cannot be opened, read or locked
@@ -93,6 +94,20 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
         raise
     launch.close_lock(fd)
     return None
+
+
+def _keep_new(fd: int, mtime: float) -> None:
+    """Let the in-use lock look new once a day: nobody reads it, and a purge takes what is old while commands hold it.
+
+    So its time is that of the environment's last use, to a day.
+    """
+    from time import time
+
+    if mtime < time() - 86400:
+        try:
+            os.utime(fd)
+        except OSError:
+            pass  # somebody else's environment
 
 
 def _read_stamp(environment: Environment, inode: int) -> Stamp | None:

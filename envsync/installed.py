@@ -88,6 +88,8 @@ class Ledger(NamedTuple):
     host: str
     """Machine and libc family that it was made for."""
     entries: Mapping[str, Entry]
+    in_use: tuple[int, ...] = ()
+    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.coordination.lost`)."""
 
 
 def load_ledger(environment: Environment) -> Ledger:
@@ -97,7 +99,8 @@ def load_ledger(environment: Environment) -> Ledger:
         if value["format"] != FORMAT:
             return Ledger("", "", {})
         entries = {name: _entry(item) for name, item in value["distributions"].items()}
-        return Ledger(_text(value["environment"]), _text(value["host"]), entries)
+        in_use = tuple(int(inode) for inode in value.get("in_use", ()))
+        return Ledger(_text(value["environment"]), _text(value["host"]), entries, in_use)
     except (OSError, *SENSELESS):
         return Ledger("", "", {})
 
@@ -166,6 +169,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
         "format": FORMAT,
         "environment": ledger.path,
         "host": ledger.host,
+        "in_use": ledger.in_use,
         "distributions": distributions,
     }
     return seal(json.dumps(value, separators=(",", ":")).encode())

@@ -93,13 +93,15 @@ class Held:
     """A descriptor of a lock that this process holds.
 
     :ivar inode: of the file
+    :ivar mtime: of the file when it was opened, in seconds since the epoch
     :ivar owner: the object whose `fd` it is, if there is one
     """
 
-    __slots__ = ("inode", "owner")
+    __slots__ = ("inode", "mtime", "owner")
 
-    def __init__(self, inode: int) -> None:
-        self.inode = inode
+    def __init__(self, status: os.stat_result) -> None:
+        self.inode = status.st_ino
+        self.mtime = status.st_mtime
         self.owner: Any = None
 
 
@@ -116,7 +118,7 @@ def open_lock(path: str, flags: int, mode: int = 0o666) -> int:
     """
     with guard:
         fd = os.open(path, flags | os.O_CLOEXEC, mode)
-        held[fd] = Held(os.fstat(fd).st_ino)
+        held[fd] = Held(os.fstat(fd))
     return fd
 
 

@@ -39,6 +39,8 @@ NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLC
 """What filesystems without flock answer. Never a reason to go on unlocked."""
 
 
+NEW_SECONDS = 86400
+"""A day: a lock file that is older when it is locked looks new from then on."""
 FORK_SECONDS = 1.0
 """For how long a fork waits until descriptors that are just being opened are noted: that may hang, a fork must not."""
 
@@ -189,7 +191,19 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
                 hint="put the environment on a filesystem with flock, such as a local disk",
             ) from error
         raise FilesystemError("lock", path, error) from error
+    keep_new(fd)
     return True
+
+
+def keep_new(fd: int) -> None:
+    """Let a lock file that is held look new once a day: it is never read, and a purge by age would take it first."""
+    from time import time
+
+    try:
+        if os.fstat(fd).st_mtime < time() - NEW_SECONDS:
+            os.utime(fd)
+    except OSError:
+        pass  # somebody else's, or read-only: then it is as old as it is
 
 
 def grants_twice(lock: Flock) -> bool:

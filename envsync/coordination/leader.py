@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, launch, replace, stamp
-from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, queue, sightings, statefile
+from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, lost, queue, sightings, statefile
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -41,7 +41,7 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
-from envsync.installed import Layout, load_ledger
+from envsync.installed import Layout, Ledger, dump_ledger, load_ledger
 from envsync.plan import Plan, named
 from envsync.progress import Report
 from envsync.request import Request
@@ -435,8 +435,18 @@ class Leader:
         stamping.observe(vouched, self.environment, layout, lock.inode)
         manifests = self.seeker.manifests
         fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}
-        stamping.guard(vouched, self.former, load_ledger(self.environment), fresh)
+        ledger = load_ledger(self.environment)
+        stamping.guard(vouched, self.former, ledger, fresh)
+        if planned.is_empty:
+            self._remember_lost(ledger, lock.inode)
         return vouched
+
+    def _remember_lost(self, ledger: Ledger, present: int) -> None:
+        """Keep the inode of an in-use lock that was lost: commands may hold it, and the stamp will not name it."""
+        gone = self.former.in_use if self.former is not None and self.former.environment == self.env else 0
+        if gone and gone not in (present, *ledger.in_use) and ledger.path == self.env:
+            kept = ledger._replace(in_use=(*ledger.in_use, gone)[-lost.MOST :])
+            replace.write(self.environment.installed, dump_ledger(kept))
 
     def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:
         bare.serve(self.environment)

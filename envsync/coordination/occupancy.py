@@ -7,6 +7,8 @@ Every running command holds `<env>/.envsync/in-use` shared. To commit, the leade
 2. It tries the lock until the last command has ended, or `--busy` and `--timeout` say otherwise.
 3. If it gives up, it renames the stamp back: the environment is as it was.
 
+The lock may be lost, to a purge: then commands hold one that has no name (`envsync.coordination.lost`).
+
 A stamp is left in place for two poll intervals first, so that all who waited for it see it. Otherwise, they would
 lose to the next digest, and a hundred tasks of two digests would cost two hundred syncs.
 
@@ -22,7 +24,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from envsync import launch, replace
-from envsync.coordination import cycle, flock, ground, locking, pace, processes, queue
+from envsync.coordination import cycle, flock, ground, locking, lost, pace, processes, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
@@ -86,6 +88,8 @@ class Occupancy:
             return
         self.release()  # our own shared hold would keep us out
         self.lock = None
+        if self.request.text("busy") != "ignore":
+            lost.check(self.environment)
         self._rest_stamp()
         replace.rename_if_there(self.environment.stamp, self.environment.draining)
         # One descriptor for the whole wait: if the file is replaced meanwhile, its new inode is free, but says nothing
@@ -125,7 +129,7 @@ class Occupancy:
         try:
             marked = os.stat(self.environment.in_use).st_size > 0
         except FileNotFoundError:
-            marked = False
+            marked = bool(lost.former(self.environment))
         return marked or any(map(os.path.lexists, (self.environment.stamp, self.environment.draining)))
 
     def _mark_open(self) -> None:
@@ -230,6 +234,13 @@ class Occupancy:
         lock, self.lock = self.share(), None
         fd, lock.fd = lock.fd, -1
         return fd
+
+    def inodes(self) -> tuple[int, ...]:
+        """Return the inode of the in-use lock, in a tuple; an empty one if there is none."""
+        try:
+            return (os.stat(self.environment.in_use).st_ino,)
+        except OSError:
+            return ()
 
     def close(self) -> None:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""

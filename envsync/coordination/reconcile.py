@@ -419,7 +419,8 @@ class Reconciler:
 
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))
-        replace.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(prepared.ledger))
+        ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
+        replace.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
         journal.write(self.environment, prepared.journal, durable=self.durable)
         replace.discard(self.environment.draining)
         self.damaged = frozenset()
