@@ -148,6 +148,7 @@ class TestPerhapsForItself:
         self, environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch, marked: bool
     ) -> None:
         """While it waits and when it gives up, it is said that this may be for itself; never without the mark."""
+        Path(environment.in_use).touch()
         monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino + (not marked)}:abc")
         phases: list[str] = []
 
