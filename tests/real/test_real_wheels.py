@@ -36,6 +36,8 @@ WHEELS = sorted(Path(os.environ.get("REAL_WHEELS", "/dev/null")).rglob("*.whl"))
 PYTHONS = ("3.11", "3.12", "3.13", "3.10", "3.9")
 OURS = re.compile(r"\.lock|\.gitignore|CACHEDIR\.TAG|\.envsync/.*|lib/[^/]+/site-packages/\.envsync/.*")
 GENERATED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+VERSIONED = re.compile(r"bin/(pip|easy_install-)\d+\.\d+")
+"""Scripts that pip gives the version of the target Python, whatever the wheel says; here they are as the wheel says."""
 ENTRY_POINT = re.compile(rb"from (\S+) import (\S+)\n.*sys\.exit\((\S+)\(\)\)", re.DOTALL)
 WHOLE_HASH = re.compile(r"sha256=[\w-]{43}=?")
 
@@ -79,7 +81,7 @@ def files(env: Path) -> Files:
         names[:] = [name for name in names if name != "__pycache__"]
         for entry in entries:
             path = Path(directory, entry)
-            if not path.is_symlink():
+            if not path.is_symlink() and not VERSIONED.fullmatch(path.relative_to(env).as_posix()):
                 data = path.read_bytes()
                 content = data if len(data) < 100_000 else b""
                 digest = hashlib.sha256(data).hexdigest()
@@ -92,7 +94,8 @@ def record(env: Path) -> dict[str, str]:
     (path,) = site_packages(env).glob("*.dist-info/RECORD")
     site = site_packages(env).relative_to(env).as_posix()
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return {posixpath.normpath(posixpath.join(site, row[0])): row[1] for row in csv.reader(file) if row}
+        rows = {posixpath.normpath(posixpath.join(site, row[0])): row[1] for row in csv.reader(file) if row}
+    return {path: hash_ for path, hash_ in rows.items() if not VERSIONED.fullmatch(path)}
 
 
 def by_pip(wheel: Path, python: str, env: Path) -> Files:

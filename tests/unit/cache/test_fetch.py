@@ -30,7 +30,7 @@ from envsync.errors import (
 )
 from envsync.target import Artifact
 from tests.unit.cache.server import File, Server, serving
-from tests.wheels import artifact, build_wheel
+from tests.wheels import artifact, build_wheel, sha256_of
 
 HEAVY = ("anyio", "asyncio", "concurrent.futures", "email", "httpx2", "installer", "ssl", "unearth", "zipfile")
 
@@ -216,6 +216,33 @@ def test_errors_of_wheels_come_before_others(store: Store, tmp_path: Path, serve
 
     with pytest.raises(HashMismatchError, match="y"):
         anyio.run(session.run, ())
+
+
+def test_a_hash_that_only_an_index_says_vouches_for_no_file(store: Store, tmp_path: Path) -> None:
+    """A wheel whose RECORD omits a file is refused with it, before and after another lock file has vouched for it."""
+    wheel = build_wheel(tmp_path, "demo", "1.0", {"x": ""}, record="")
+    by_index = artifact(wheel, locked=())
+    assert by_index.sha256 is not None
+    with pytest.raises(WheelError, match="`x` is not in its RECORD"):
+        fetch([by_index], store)
+    assert fetch([artifact(wheel)], store)["demo"].unrecorded
+    with pytest.raises(WheelError, match="`x` is not in its RECORD") as caught:
+        fetch([by_index], store, offline=True)
+    assert f"`pip hash {wheel}`" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_another_hash_of_the_lock_file_vouches_once_it_is_compared(store: Store, tmp_path: Path, known: bool) -> None:
+    """The store knows its entries by sha256 alone, so the wheel is read again to compare what the lock file has."""
+    wheel = build_wheel(tmp_path, "demo", "1.0", {"x": ""}, record="")
+    pair = ("sha512", hashlib.sha512(Path(wheel).read_bytes()).hexdigest())
+    by_index = {"sha256": sha256_of(wheel)} if known else {}
+    wanted = artifact(wheel, hashes={**by_index, **dict([pair])}, locked=(pair,))
+    for _ in range(2):
+        assert fetch([wanted], store)["demo"].unrecorded
+    Path(wheel).unlink()
+    with pytest.raises(FilesystemError):
+        fetch([wanted], store)
 
 
 @pytest.mark.parametrize("kind", ["hash", "wheel", "file", "answer"])
