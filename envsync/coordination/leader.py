@@ -151,13 +151,16 @@ class Leader:
             raise
         self.locking = recorded or lockrecord.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
-        self.progress = ProgressFile(environment, request.key, report, token=token)
+        since = self.began if began is None else began
+        self.progress = ProgressFile(
+            environment, request.key, report, token=token, timeout=request.timeout, began=since
+        )
         self.distrust = distrust
         self.occupancy = Occupancy(
             environment,
             request,
             self.progress,
-            self.began if began is None else began,
+            since,
             idle,
             locking=self.locking,
         )

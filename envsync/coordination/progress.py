@@ -14,7 +14,7 @@ from envsync import replace
 from envsync.coordination import cycle, pace, processes, statefile
 from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.environment import Environment
-from envsync.errors import FilesystemError
+from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.progress import Report
 
 LOCAL_SECONDS = 0.25
@@ -24,13 +24,29 @@ STEP_BYTES = 1_000_000
 """Fewer bytes more are nothing new."""
 
 
+WAITING = "waiting for "
+"""How phases begin in which nothing is done but wait for others."""
+
+
 class ProgressFile:
     """A report that is also written to the environment, as often as that is cheap. Never fails a sync.
 
+    It bounds whatever waits for others without a look at the time, such as for a wheel that another process fetches.
     What is done is written when it has changed; nothing new, too, every `HEARTBEAT_SECONDS`, as a sign of life.
     """
 
-    def __init__(self, environment: Environment, key: str, report: Report, *, token: str = "") -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        key: str,
+        report: Report,
+        *,
+        token: str = "",
+        timeout: float | None = None,
+        began: float = 0.0,
+    ) -> None:
+        self.timeout = timeout
+        self.deadline = None if timeout is None else began + timeout
         self.environment = environment
         self.report = report
         self.lock = threading.Lock()
@@ -53,8 +69,12 @@ class ProgressFile:
         }
 
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
-        self.report(phase, done, total, bytes_done, bytes_total)
         now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline and phase.startswith(WAITING):
+            raise WaitTimeoutError(
+                f"gave up after {self.timeout:g} s: {phase}", hint="allow more with --timeout SECONDS"
+            )
+        self.report(phase, done, total, bytes_done, bytes_total)
         with self.lock:
             self.detailed = self.detailed if bytes_done else ""
             said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from envsync.cache import wheellock
+from envsync.cache import compiling, wheellock
 from envsync.cache.store import Store
 from envsync.cache.wheellock import Turn
+from tests.unit.cache.server import File, serving
+from tests.unit.coordinator.program import write_lock
+from tests.wheels import build_wheel, sha256_of
 
 ROOT = Path(__file__).parent.parent.parent.parent
 KEY = "ab" * 32
@@ -38,9 +42,9 @@ def store(tmp_path: Path) -> Store:
 
 
 @contextmanager
-def holder(store: Store) -> Iterator[subprocess.Popen[str]]:
+def holder(store: Store, key: str = KEY) -> Iterator[subprocess.Popen[str]]:
     """Another process at the wheel, killed in the end."""
-    words = [sys.executable, "-c", HOLD, store.root, KEY]
+    words = [sys.executable, "-c", HOLD, store.root, key]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -123,3 +127,34 @@ def test_a_lock_has_the_groups_bits(store: Store, mode: int, expected: int) -> N
     assert stat.S_IMODE(os.stat(f"{store.locks}/{KEY}").st_mode) == expected
     assert os.listdir(store.tmp) == []
     lock.release()
+
+
+@pytest.mark.parametrize("place", ["file", "network"])
+def test_a_wait_for_a_wheel_is_bounded(
+    store: Store, tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]], place: str
+) -> None:
+    """--timeout bounds the wait for a process that fetches a wheel, as it does any other; who that is, is said."""
+    wheel = build_wheel(tmp_path)
+    with serving() as server, holder(store, sha256_of(wheel)) as process:
+        server.files[f"/{os.path.basename(wheel)}"] = File(Path(wheel).read_bytes())
+        lock = write_lock(tmp_path / "pylock.toml", [wheel], url=server.url if place == "network" else "")
+        words = ["sync", "--lock", lock, "--env", "env", "--cache-dir", store.root, "--timeout", "0.5"]
+        done = run_envsync(*words)
+    assert done.returncode == 124
+    assert f"gave up after 0.5 s: waiting for pid {process.pid}, which fetches demo" in done.stderr
+    assert run_envsync(*words).returncode == 0
+
+
+def test_a_wait_for_a_compiler_is_bounded(
+    store: Store, tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """So is the wait for a process that compiles a wheel."""
+    wheel = build_wheel(tmp_path, files={"demo.py": "x = 1\n"})
+    lock = write_lock(tmp_path / "pylock.toml", [wheel])
+    name = f"bytecode-{int(sha256_of(wheel)[:8], 16) % compiling.LOCKS}"
+    with open(f"{store.locks}/{name}", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        words = ["sync", "--lock", lock, "--env", "env", "--cache-dir", store.root, "--compile-bytecode"]
+        done = run_envsync(*words, "--timeout", "0.5")
+    assert done.returncode == 124
+    assert "to compile" in done.stderr

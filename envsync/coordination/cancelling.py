@@ -1,0 +1,79 @@
+"""Has the task been cancelled for which this thread syncs? Then the sync ends, and keeps nobody.
+
+A program with an event loop calls `envsync.sync` in a thread, as `anyio.to_thread.run_sync` and `asyncio.to_thread` do.
+If the task that waits for the thread is cancelled, the thread goes on: anyio and Trio wait for it, and asyncio does so
+when its loop ends. So it has to ask. anyio and Trio answer. asyncio does not: its future is found by way of the pool's,
+which calls it back when the work is done; where that is kept otherwise than CPython does, nobody is known to be gone.
+
+Only cancelling counts. That a pool is shut down, or that the main thread has ended, says nothing: programs do so, and
+wait for what goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from envsync.errors import SyncCancelledError
+from envsync.progress import Report
+
+UNSTOPPABLE = frozenset({"committing", "recovering"})
+"""Phases in which the environment is being changed."""
+
+
+def checkpoint() -> Callable[[], None]:
+    """Make a function for this thread that raises if whoever waits for the thread was cancelled.
+
+    It raises what the event loop's library cancels with, or SyncCancelledError.
+    """
+    future = _pool_future()
+
+    def check() -> None:
+        for name in ("anyio", "trio"):
+            _ask(name)
+        if future is not None and any(map(_is_cancelled, future._done_callbacks)):
+            raise SyncCancelledError("the task that waited for this sync was cancelled")
+
+    return check
+
+
+def heeding(report: Report, check: Callable[[], None]) -> Report:
+    """Make a report that ends the sync as `check` says, but for the moments in which the environment is changed."""
+
+    def heeding(phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
+        if phase not in UNSTOPPABLE:
+            check()
+        report(phase, done, total, bytes_done, bytes_total)
+
+    return heeding
+
+
+def _ask(name: str) -> None:
+    """Ask a library's event loop, if this thread is one of its threads."""
+    if name not in sys.modules:
+        return
+    library: Any = __import__(f"{name}.from_thread").from_thread
+    try:
+        library.check_cancelled()
+    except RuntimeError:
+        pass  # it is none of its threads
+
+
+def _pool_future() -> Any:
+    """Return the future of the thread pool's work item that this thread is doing; None if it does none."""
+    pool: Any = sys.modules.get("concurrent.futures.thread")
+    item = getattr(pool, "_WorkItem", None)
+    frame = sys._getframe() if item is not None else None
+    while frame is not None:
+        if frame.f_code is item.run.__code__:
+            return getattr(frame.f_locals.get("self"), "future", None)
+        frame = frame.f_back
+    return None
+
+
+def _is_cancelled(callback: Any) -> bool:
+    """Tell whether a pool's callback would tell a future of asyncio that was cancelled."""
+    asyncio: Any = sys.modules.get("asyncio")
+    cells = getattr(callback, "__closure__", None) or () if asyncio is not None else ()
+    return any(isinstance(cell.cell_contents, asyncio.Future) and cell.cell_contents.cancelled() for cell in cells)
