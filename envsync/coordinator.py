@@ -31,6 +31,7 @@ from anyio import to_thread
 
 from envsync import events, fastlane, library, request, syncing
 from envsync.coordination import failures, leader, processes, slowlane
+from envsync.coordination.cancelling import UNSTOPPABLE
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
@@ -48,8 +49,6 @@ PROGRESS_SECONDS = 0.2
 MOST_AT_ONCE = 4
 WAITING_SECONDS = 1.0
 CROWDED = "waiting for other syncs of this process to end"
-UNSTOPPABLE = frozenset({"committing", "recovering"})
-"""Phases in which the environment is being changed."""
 
 
 class Coordinator:

@@ -48,7 +48,14 @@ def run(asked: Request, report: Report | None) -> SyncResult:
     result, environment, distrust = glance(asked)
     if result is not None:
         return result
-    return result_of(reach(asked, environment, launching=False, report=report, distrust=distrust, arrival=arrival))
+    check = None
+    if report is not None:
+        from envsync.coordination import cancelling
+
+        check = cancelling.checkpoint()
+        report = cancelling.heeding(report, check)
+    done = reach(asked, environment, launching=False, report=report, distrust=distrust, arrival=arrival, check=check)
+    return result_of(done)
 
 
 def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:

@@ -46,6 +46,8 @@ def heeding(report: Report, check: Callable[[], None]) -> Report:
             check()
         report(phase, done, total, bytes_done, bytes_total)
 
+    if hasattr(report, "detail"):
+        heeding.detail = report.detail  # type: ignore[attr-defined]
     return heeding
 
 
@@ -63,8 +65,8 @@ def _ask(name: str) -> None:
 def _pool_future() -> Any:
     """Return the future of the thread pool's work item that this thread is doing; None if it does none."""
     pool: Any = sys.modules.get("concurrent.futures.thread")
-    item = getattr(pool, "_WorkItem", None)
-    frame = sys._getframe() if item is not None else None
+    item: Any = getattr(pool, "_WorkItem", None)
+    frame = None if item is None else sys._getframe()
     while frame is not None:
         if frame.f_code is item.run.__code__:
             return getattr(frame.f_locals.get("self"), "future", None)

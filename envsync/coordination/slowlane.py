@@ -26,7 +26,7 @@ REPLACED_TIMES = 10
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from envsync.coordination.failures import Arrival
@@ -72,12 +72,14 @@ def reach(
     report: Report | None = None,
     distrust: bool = False,
     arrival: Arrival | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Outcome:
     """Make the environment current, by leading or by waiting for whoever leads.
 
     :param launching: a command follows: hand out a shared hold on the environment
     :param report: where to say how far it is; default: on stderr
     :param arrival: since when it is wanted; default: now
+    :param check: called now and then while it waits; what it raises ends the wait
     """
     from envsync.coordination.failures import Arrival
     from envsync.coordination.waiter import Wait
@@ -91,7 +93,7 @@ def reach(
     for _ in range(REPLACED_TIMES):
         wait = Wait(request, environment, arrival, distrust=distrust)
         try:
-            held = wait.until_over()
+            held = wait.until_over(check)
         except _filesystem_error() as error:  # is imported only if there is one
             outcome: Outcome | None = unchangeable(request, environment, error, launching=launching)
         else:

@@ -37,6 +37,7 @@ from envsync.coordination.locking import Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from envsync.coordination.failures import Arrival
@@ -155,15 +156,18 @@ class Wait:
         self.leads = False
         """The environment lock was taken, and handed out."""
 
-    def until_over(self) -> EnvironmentLock | Entry:
+    def until_over(self, check: Callable[[], None] | None = None) -> EnvironmentLock | Entry:
         """Wait, sleeping in between.
 
+        :param check: called between two looks; what it raises ends the wait
         :returns: the held environment lock: we lead; or a shared hold on the current environment
         """
         try:
             held = self.begin()
             while held is None:
                 time.sleep(self.pause())
+                if check is not None:
+                    check()
                 held = self.look()
             return held
         finally:

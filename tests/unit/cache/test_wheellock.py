@@ -135,14 +135,15 @@ def test_a_wait_for_a_wheel_is_bounded(
 ) -> None:
     """--timeout bounds the wait for a process that fetches a wheel, as it does any other; who that is, is said."""
     wheel = build_wheel(tmp_path)
-    with serving() as server, holder(store, sha256_of(wheel)) as process:
+    with serving() as server:
         server.files[f"/{os.path.basename(wheel)}"] = File(Path(wheel).read_bytes())
         lock = write_lock(tmp_path / "pylock.toml", [wheel], url=server.url if place == "network" else "")
         words = ["sync", "--lock", lock, "--env", "env", "--cache-dir", store.root, "--timeout", "0.5"]
-        done = run_envsync(*words)
-    assert done.returncode == 124
-    assert f"gave up after 0.5 s: waiting for pid {process.pid}, which fetches demo" in done.stderr
-    assert run_envsync(*words).returncode == 0
+        with holder(store, sha256_of(wheel)) as process:
+            done = run_envsync(*words)
+        assert done.returncode == 124
+        assert f"gave up after 0.5 s: waiting for pid {process.pid}, which fetches demo" in done.stderr
+        assert run_envsync(*words).returncode == 0
 
 
 def test_a_wait_for_a_compiler_is_bounded(
