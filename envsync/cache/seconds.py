@@ -48,14 +48,17 @@ def take(root: str, name: str, sha256: str) -> int:
     second = int(time.time()) // STEP * STEP
     for attempt in range(TRIES):
         try:
+            if attempt:
+                _make(root, directory)
             while not _take(f"{directory}/{second}", sha256):
                 second -= STEP
         except FileNotFoundError as error:
             if attempt == TRIES - 1:
                 raise FilesystemError("create", directory, error) from error
-            _make(root, directory)
+        except PermissionError:
+            break  # somebody else's, in a cache that is open to all but is no group's: it is free, and not noted down
         except OSError as error:
-            raise FilesystemError("write", f"{directory}/{second}", error) from error
+            raise FilesystemError("write", str(error.filename or directory), error) from error
         else:
             break
     return second
@@ -75,10 +78,7 @@ def _take(path: str, sha256: str) -> bool:
 
 
 def _make(root: str, directory: str) -> None:
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise FilesystemError("create", directory, error) from error
+    os.makedirs(directory, exist_ok=True)
     group = sharing.bits(root)
     for path in (f"{root}/v1", os.path.dirname(directory), directory):
         sharing.grant(path, group)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -73,3 +75,21 @@ def test_an_entry_can_be_read_whatever_the_umask(tmp_path: Path, umask: int) -> 
     entry = Path(store.path(manifest.sha256))
     assert {stat.S_IMODE(path.stat().st_mode) for path in files_of(store, manifest)} == {0o444, 0o555}
     assert stat.S_IMODE(entry.stat().st_mode) == 0o777 & ~umask
+
+
+def test_a_cache_that_is_open_to_all_by_hand(tmp_path: Path) -> None:
+    """Where another user's directory must not be written to, a second is taken all the same."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to be another user")
+    first = seconds.take(str(tmp_path), "demo", "0" * 64)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.name.startswith("pytest"):
+            path.chmod(0o755)
+    code = (
+        f"import os, sys; sys.path[:0] = {sys.path!r}; from envsync.cache import seconds; os.setuid(4321); "
+        f"print(seconds.take({str(tmp_path)!r}, sys.argv[1], '1' * 64))"
+    )
+    for name in ("demo", "other"):
+        done = subprocess.run([sys.executable, "-c", code, name], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert abs(int(done.stdout) - first) < 120
