@@ -15,12 +15,10 @@ from envsync.cache import entry, store, trash, users
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.inventory import BYTECODE, WHEELS, Item, names
 from envsync.cache.manifest import Manifest
-from envsync.cache.seconds import NAMES
 from envsync.cache.store import Store
 
-STAYING = frozenset({"users", NAMES})
-"""Who links what: not to be removed as long as it counts. And which seconds are taken, a few bytes for each project:
-environments still have files of entries that go."""
+USERS = "users"
+"""Who links what: not to be removed as long as it counts."""
 
 
 class Removal(NamedTuple):
@@ -75,7 +73,7 @@ def everything(root: str) -> list[Item]:
         Item(kind, name, "", 0, 0, 0, 0.0)
         for kind in sorted(names(f"{root}/v1"))
         for name in sorted(names(f"{root}/v1/{kind}"))
-        if kind not in STAYING and not (kind == WHEELS and name in linked)
+        if kind != USERS and not (kind == WHEELS and name in linked)
     ]
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 
 from envsync.cache import sharing
 from envsync.errors import FilesystemError
@@ -71,6 +72,8 @@ def _take(path: str, sha256: str) -> bool:
     except FileExistsError:
         return False
     try:
+        with suppress(OSError):  # others may look, whatever the umask; nobody needs to
+            os.chmod(descriptor, 0o444)
         os.write(descriptor, sha256.encode() + b"\n")  # for people only
     finally:
         os.close(descriptor)

@@ -174,7 +174,7 @@ class Filesystem:
             "os",
             SimpleNamespace(**{**vars(os), "fstat": lambda _: SimpleNamespace(st_mtime_ns=self.changed_ns)}),
         )
-        monkeypatch.setattr(stamping.os, "utime", self.utime)
+        monkeypatch.setattr(stamping.seconds, "touch", self.touch)
 
     @property
     def mtime_ns(self) -> int:
@@ -186,7 +186,7 @@ class Filesystem:
         self.slept += seconds
         self.now_ns += int(seconds * SECOND)
 
-    def utime(self, _: int) -> None:
+    def touch(self, _: int) -> None:
         self.changed_ns = self.mtime_ns
 
 
