@@ -102,6 +102,11 @@ class Store:
             time.sleep(0.02)  # another of the group may be making them just now
         self.mend()
 
+    def move(self, root: str) -> None:
+        """Forget all that is here, and be at another directory; nothing is made in it before something is added."""
+        self.below = None
+        self._be_at(root)
+
     def _is_refused(self) -> bool:
         if self.root == NOWHERE:
             return True

@@ -170,8 +170,11 @@ def is_passing(error: EnvsyncError) -> bool:
     return isinstance(error, FetchError) or (isinstance(error, FilesystemError) and error.errno in own)
 
 
-def tell(environment: Environment, key: str, error: EnvsyncError, *, digest: str = "") -> None:
-    """Leave word of an error for those who wait for the same. The caller holds the environment lock."""
+def tell(environment: Environment, key: str, error: EnvsyncError, *, digest: str = "", passes: bool = False) -> None:
+    """Leave word of an error for those who wait for the same. The caller holds the environment lock.
+
+    :param passes: it is known to be one that may not meet the next
+    """
     details = {
         "message": error.message,
         "hint": error.hint,
@@ -180,7 +183,7 @@ def tell(environment: Environment, key: str, error: EnvsyncError, *, digest: str
         "host": processes.host(),
         "pid": os.getpid(),
     }
-    record(environment, key, PASSING if is_passing(error) else FATAL, details)
+    record(environment, key, PASSING if passes or is_passing(error) else FATAL, details)
 
 
 def tell_interruption(environment: Environment, key: str, phase: str) -> None:

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 1.0
 """For how long renames go on without a look at the lock."""
+CACHES = 4
+"""How often a sync is begun whose cache is removed beneath it; the last time it uses one of its own."""
 OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
 """Failures that say nothing about the next attempt: others may be willing to wait."""
 
@@ -198,6 +200,18 @@ class Leader:
         if (current := self._look_again()) is not None:
             return current
         self._recover()
+        for attempt in range(CACHES):
+            try:
+                return self._reach(predecessor)
+            except (EnvsyncError, OSError) as error:
+                if not self.cache.is_gone(error) or attempt == CACHES - 1:
+                    raise
+            self._check_in_place()
+            self.cache.begin_again(elsewhere=attempt == CACHES - 2)
+        raise AssertionError("unreachable")
+
+    def _reach(self, predecessor: dict[str, object]) -> Outcome:
+        """Make the environment current, from the lock file to the stamp. May be done again if it comes to nothing."""
         self.cache.share()
         goal = self._set_goal()
         self._make_skeleton(goal)
@@ -266,7 +280,8 @@ class Leader:
     def record_failure(self, error: EnvsyncError) -> None:
         """Leave word for those who wait for the same."""
         self._tell("failed", message=error.message)
-        failures.tell(self.environment, self.request.key, error, digest=self.digest)
+        passes = self.cache.is_gone(error)  # whoever waited may have more luck
+        failures.tell(self.environment, self.request.key, error, digest=self.digest, passes=passes)
 
     def record_interruption(self) -> None:
         """Leave word that a signal ended it in the midst of its work: whoever waited goes on with it."""

@@ -4,10 +4,14 @@ It is shared from before the leader looks for wheels until all files are staged,
 for anybody (`envsync.coordination.cachelock`). A cache that may not be written to is used as it is. What it lacks goes
 to `--cache-fallback`, or to a cache in the environment, which is gone in the end. A leader that is killed leaves that
 to the next one, which sweeps it (`envsync.coordination.leftovers`).
+
+Nobody who asks cleans a cache that is shared so. `rm -rf` does not ask: what was removed beneath a sync is made again,
+and if that happens again and again, it goes where that of a cache goes that may not be written to.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -16,6 +20,7 @@ from typing import TYPE_CHECKING
 from envsync import replace
 from envsync.cache.store import NOWHERE, Store
 from envsync.coordination import cachelock
+from envsync.errors import FilesystemError
 
 if TYPE_CHECKING:
     from envsync.coordination.flock import Flock
@@ -43,10 +48,21 @@ class SyncCache:
         self._report = report
         self._deadline = deadline
         self._locks: list[Flock] = []
+        self._environment = environment
+        self._removed = ""
+        """The cache that was given up, since somebody keeps removing it."""
 
     @property
     def note(self) -> str:
         """Say where what was missing went, if the cache could not be written to; empty if nothing was."""
+        if self._removed:
+            return (
+                f"the cache `{self._removed}` was removed again and again while it was used: what was needed went to "
+                f"`{self._fallback}`"
+                if self._fallback
+                else f"the cache `{self._removed}` was removed again and again while it was used: what was needed was "
+                "fetched for this environment alone"
+            )
         below = self.store.below
         if below is None or not self.store.written:
             return ""
@@ -77,6 +93,24 @@ class SyncCache:
                 lock = cachelock.share(root, lambda what: self._report(what, 0, 0), deadline=self._deadline)
                 if lock is not None:
                     self._locks.append(lock)
+
+    def is_gone(self, error: Exception) -> bool:
+        """Tell whether an error may be what came of it that somebody has removed the cache, or is removing it."""
+        number = error.errno if isinstance(error, OSError | FilesystemError) else None
+        path = error.path if isinstance(error, FilesystemError) else getattr(error, "filename", None)
+        ours = (self.store.root, self._environment.path)
+        is_missing = number == errno.ENOENT and not (path and not str(path).startswith(ours))
+        return is_missing or any(not lock.is_in_place() for lock in self._locks)
+
+    def begin_again(self, *, elsewhere: bool) -> None:
+        """Let go what was removed: what is wanted of it is made again.
+
+        :param elsewhere: in the fallback, or for this sync alone, since somebody removes it again and again
+        """
+        self.release()
+        if elsewhere:
+            self._removed = self.store.root
+            self.store.move(self._fallback or self._private)
 
     def release(self) -> None:
         """Let others clean: nothing is read any more. It may be shared again."""

@@ -41,6 +41,13 @@ class Pattern(NamedTuple):
     files: dict[str, tuple[int, str]]
     """Name → permissions, of which only whether it can be executed counts, and content."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody has removed a part of it before it was read, as far as that can be seen."""
+        names = {*self.links, *self.files}
+        is_whole = names >= {"pyvenv.cfg", "bin/python", "bin/activate"}
+        return is_whole and any(name.endswith("/site-packages") for name in self.directories)
+
     def render(self, path: str) -> None:
         """Make the skeleton in a directory that exists.
 
@@ -96,9 +103,15 @@ def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pa
     try:
         run_venv(base.executable, model, lock)
         pattern = _read(model)
+        if not pattern.is_whole:
+            return None
         sharing.write(cache, kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
     except (OSError, FilesystemError, UnicodeDecodeError):
         return None
+    except InterpreterError:
+        if os.path.lexists(model):
+            raise
+        return None  # somebody has removed the cache
     finally:
         replace.discard_tree(workspace)
     return pattern
