@@ -32,6 +32,7 @@ class SyncOptions(TypedDict, total=False):
     link_mode: str | None
     compile_bytecode: bool
     durable: bool
+    allow_empty: bool
     timeout: float | None
     busy: str | None
     isolated: bool
@@ -49,12 +50,15 @@ _LISTS: tuple[Literal["extras", "groups", "index_urls", "find_links"], ...] = (
     "index_urls",
     "find_links",
 )
-_FLAGS: tuple[Literal["exact", "no_index", "offline", "compile_bytecode", "durable", "isolated"], ...] = (
+_FLAGS: tuple[
+    Literal["exact", "no_index", "offline", "compile_bytecode", "durable", "allow_empty", "isolated"], ...
+] = (
     "exact",
     "no_index",
     "offline",
     "compile_bytecode",
     "durable",
+    "allow_empty",
     "isolated",
 )
 
@@ -76,6 +80,7 @@ def sync(
     link_mode: str | None = None,
     compile_bytecode: bool = False,
     durable: bool = False,
+    allow_empty: bool = False,
     timeout: float | None = None,
     busy: str | None = None,
     isolated: bool = False,
@@ -93,6 +98,7 @@ def sync(
         "symlink"
     :param compile_bytecode: compile all modules, once for each Python, in the cache
     :param durable: force what is installed to the disk: a lost node leaves no more than a killed process does
+    :param allow_empty: remove all packages if the lock file asks for none, which is refused else
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
     :param isolated: for `use`: what runs within sees no packages but the environment's own
@@ -115,6 +121,7 @@ def sync(
         "link_mode": link_mode,
         "compile_bytecode": compile_bytecode,
         "durable": durable,
+        "allow_empty": allow_empty,
         "timeout": timeout,
         "busy": busy,
         "isolated": isolated,
@@ -214,6 +221,7 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
         "link_mode": options.get("link_mode"),
         "compile_bytecode": options.get("compile_bytecode", False),
         "durable": options.get("durable", False),
+        "allow_empty": options.get("allow_empty", False),
         "timeout": options.get("timeout"),
         "busy": options.get("busy"),
         "isolated": options.get("isolated", False),

@@ -100,6 +100,7 @@ REQUEST = (
 )
 HOW = (
     Option("durable", FLAG, "Force what is installed to the disk, so that a lost node leaves no broken environment."),
+    Option("allow-empty", FLAG, "Remove all packages if the lock file asks for none. Default: refuse to."),
 )
 WAIT = (
     Option("timeout", SECONDS, "How long to wait for others. Default: no limit.", metavar="SECONDS"),

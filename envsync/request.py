@@ -399,7 +399,7 @@ def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str
 
 def _given(settings: Settings) -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
-    given = {key: settings.get(key) for key in ("offline", "cache_dir", "cache_fallback", "link_mode")}
+    given = {key: settings.get(key) for key in ("offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty")}
     return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
 
 

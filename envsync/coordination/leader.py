@@ -29,7 +29,7 @@ from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.progress import ProgressFile
-from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler
+from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
 from envsync.coordination.synccache import SyncCache
 from envsync.environment import Environment
 from envsync.errors import (
@@ -214,6 +214,7 @@ class Leader:
         """Make the environment current, from the lock file to the stamp. May be done again if it comes to nothing."""
         self.cache.share()
         goal = self._set_goal()
+        refuse_to_empty(self.request, self.environment, goal)
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
         planned = self.reconciler.reconcile(goal, layout)

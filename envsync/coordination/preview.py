@@ -9,7 +9,7 @@ from envsync import fastlane, launch
 from envsync.cache.store import Store
 from envsync.coordination.goal import Seeker
 from envsync.coordination.outcome import WOULD_SYNC, Outcome
-from envsync.coordination.reconcile import make_plan
+from envsync.coordination.reconcile import make_plan, refuse_to_empty
 from envsync.coordination.synccache import cache_directory
 from envsync.installed import load_ledger, scan
 from envsync.plan import Installed, named
@@ -31,6 +31,7 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))
     goal = Seeker(request, environment, store, report).preview(ledger)
+    refuse_to_empty(request, environment, goal)
     python = goal.python
     installed: list[Installed] = []
     if not python.make:

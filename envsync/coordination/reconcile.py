@@ -25,8 +25,8 @@ from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
-from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
-from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, scan
+from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
+from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
@@ -436,6 +436,44 @@ class Reconciler:
         self.details += prepared.said.details
         if self.occupancy.ignored:
             self.notes.append("the environment was changed while commands run in it (--busy ignore)")
+
+
+def refuse_to_empty(request: Request, environment: Environment, goal: Goal) -> None:
+    """Refuse to remove all that is installed because a lock file asks for nothing: hardly anybody means that.
+
+    A file that is being written begins empty, and one that was named by mistake has nothing that is understood, or
+    nothing for this Python. What the environment was seeded with does not count, nor does a new environment.
+
+    :raises LockFileError: the environment would be emptied
+    """
+    if goal.wanted or request.flag("inexact") or request.flag("allow_empty"):
+        return
+    names = sorted(_names_in(environment) - spare_of(goal))
+    if names:
+        some = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        raise LockFileError(
+            request.lock,
+            f"it asks for no package, for this Python and these options, and all {len(names)} of environment "
+            f"`{environment.path}` would be removed: {some}",
+            hint="is it the right file, and written to its end? If all are to go: `envsync sync --allow-empty`",
+        )
+
+
+def _names_in(environment: Environment) -> set[str]:
+    """Name the distributions of an environment, whichever Python it was made for."""
+    found: set[str] = set()
+    for version in _listed(f"{environment.path}/lib"):
+        for name in _listed(f"{environment.path}/lib/{version}/site-packages"):
+            if name.endswith(".dist-info") and not name.startswith("~"):
+                found.add(normalized(name.partition("-")[0]))
+    return found
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []  # it is not there, or no directory
 
 
 def _in_short(poisoned: Mapping[str, PoisonedError]) -> str:

@@ -35,10 +35,33 @@ _CONTENTS = (
 _OF_CONDA = ("conda", "conda-lock", "pixi")
 
 
-def refuse_name(path: str) -> None:
-    """Refuse what surely is no lock file that is read here, by its name alone.
+_KINDS = (
+    (re.compile(r".*\.pyw?", re.IGNORECASE), "a Python script"),
+    (re.compile(r".*\.(sh|bash|zsh)", re.IGNORECASE), "a script"),
+    (re.compile(r".*\.ipynb", re.IGNORECASE), "a notebook"),
+    (re.compile(r".*\.whl", re.IGNORECASE), "a wheel"),
+    (re.compile(r".*\.(zip|tar|tar\.[a-z0-9]+|tgz)", re.IGNORECASE), "an archive"),
+    (re.compile(r".*\.html?", re.IGNORECASE), "a page of HTML"),
+    (re.compile(r"setup\.cfg|tox\.ini|Pipfile"), "a project's configuration"),
+)
+"""What files are by their names, besides lock files of others."""
+_LOOKS = (
+    (r"\A\x7fELF", "a program"),
+    (r"\APK\x03\x04", "an archive"),
+    (r"\A\s*<(!doctype|html|\?xml)", "a page of HTML or XML"),
+    (r"\A\s*[{\[]\s*[\"{\[\]}]", "JSON"),
+    (r"^(import \w|from [\w.]+ import |def \w+\(|class \w+[:(])", "a Python script"),
+    (r"\0", "no text"),
+)
+"""What files are by what is in them, if they cannot be read as requirements."""
+_INTERPRETER = re.compile(r"#!(?!.*\bpip\b)")
+"""A first line of a script; of `#!/usr/bin/env -S pip install -r`, the rest are requirements."""
 
-    :raises LockFileError: it is another tool's, or in TOML, which only pylock.toml is
+
+def refuse_name(path: str) -> None:
+    """Refuse what surely is no lock file that is read here, by its name or its first line.
+
+    :raises LockFileError: it is another tool's, or in TOML, which only pylock.toml is, or no lock file at all
     """
     name = os.path.basename(path)
     tool = remedies.tool_of(name) or next((tool for pattern, tool in _NAMES if pattern.fullmatch(name)), "")
@@ -46,6 +69,9 @@ def refuse_name(path: str) -> None:
         raise _foreign(path, tool)
     if name.lower().endswith(".toml"):
         raise _of_toml(path)
+    kind = next((kind for pattern, kind in _KINDS if pattern.fullmatch(name)), "")
+    if kind or _INTERPRETER.match(_head(path)):
+        raise _of_another_kind(path, kind or "a script")
 
 
 def refuse_content(path: str) -> None:
@@ -57,6 +83,20 @@ def refuse_content(path: str) -> None:
     for tool, patterns in _CONTENTS:
         if all(re.search(pattern, head, re.MULTILINE) for pattern in patterns):
             raise _foreign(path, tool)
+    for pattern, kind in _LOOKS:
+        if re.search(pattern, head, re.MULTILINE | re.IGNORECASE):
+            raise _of_another_kind(path, kind)
+
+
+def _of_another_kind(path: str, kind: str) -> LockFileError:
+    name = os.path.basename(path)
+    if kind == "a Python script":
+        stem = re.sub(r"[^\w-]", "-", name.rpartition(".")[0] or name)
+        locked = shlex.quote(f"pylock.{stem}.toml")
+        hint = _then(f"`uv export --script {shlex.quote(path)} --format pylock.toml --output-file {locked}`")
+    else:
+        hint = "name the lock file with --lock: a pylock.toml, or requirements that are pinned"
+    return LockFileError(path, f"it is {kind}, and no lock file", hint=hint)
 
 
 def _foreign(path: str, tool: str) -> LockFileError:

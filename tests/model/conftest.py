@@ -16,6 +16,12 @@ from tests.model.universe import Universe
 from tests.model.world import World
 
 
+@pytest.fixture(autouse=True)
+def _any_set_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a lock file ask for nothing, as for any other set; that it is refused else is `tests/cli/test_empty.py`'s."""
+    monkeypatch.setenv("ENVSYNC_ALLOW_EMPTY", "1")
+
+
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
     """Nobody waits for the stamps here, no child and no thread helps: so the N-th change is always the same."""
