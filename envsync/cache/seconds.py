@@ -102,14 +102,14 @@ def stamp(descriptor: int, second: int) -> bool:
     return True
 
 
-def freshen(name: str, status: os.stat_result, directory: int | None) -> None:
+def freshen(name: str, mtime_ns: int, directory: int | None) -> None:
     """Let a file that is linked look new, for filesystems that are purged of what was not read for long.
 
-    :param status: what it is, with the mtime that it keeps
+    :param mtime_ns: that it has, and keeps
     :param directory: a descriptor of the directory that its name is relative to
     """
     try:
-        os.utime(name, ns=(time.time_ns(), status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)
+        os.utime(name, ns=(time.time_ns(), mtime_ns), dir_fd=directory, follow_symlinks=False)
     except OSError:
         pass  # it is as old as it was
 

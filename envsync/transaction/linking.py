@@ -24,7 +24,7 @@ from typing import NamedTuple
 from envsync import forking
 from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import Directory, Manifest
+from envsync.cache.manifest import NAME, Directory, Manifest
 from envsync.errors import FilesystemError
 from envsync.patience import patiently
 from envsync.progress import Report
@@ -215,7 +215,7 @@ class Linker:
                     link(name, name, src_dir_fd=source, dst_dir_fd=destination)
                     linked = True
                     if status.st_atime_ns < self.stale:
-                        seconds.freshen(name, status, source)
+                        _freshen(name, status.st_mtime_ns, source)
                     continue
                 except FileExistsError:
                     # A child that failed has done it, or a leader that died.
@@ -261,6 +261,15 @@ class Linker:
             if error.errno not in seconds.REFUSALS:
                 raise FilesystemError("write", file.path, error) from error
             self.ways.without_times(f"{error.strerror} (`{file.path}`)")
+
+
+def _freshen(name: str, mtime_ns: int, source: int) -> None:
+    """Let a file of the cache look new; with METADATA those of the entry, too, that are not linked."""
+    seconds.freshen(name, mtime_ns, source)
+    directory, _, base = name.rpartition("/")
+    if base == "METADATA" and not mtime_ns % 1_000_000_000:  # else the entry's files have no common time
+        seconds.freshen(f"{directory}/REQUESTED", mtime_ns, source)
+        seconds.freshen(f"../{NAME}", mtime_ns, source)
 
 
 class _Heard:

@@ -84,7 +84,7 @@ def compare(
             if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
                 raise PoisonedError(manifest, f"{above}{name}", CHANGED)
             if status.st_atime_ns < stale:
-                seconds.freshen(name, status, top)
+                seconds.freshen(name, status.st_mtime_ns, top)
     except OSError as error:
         raise cannot_open(manifest, f"{above}{name}", error) from error
 

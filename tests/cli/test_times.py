@@ -94,12 +94,18 @@ def test_what_was_not_read_for_long_looks_new_once_it_is_linked(run_envsync: Run
     words = ("--lock", LOCK, "--cache-dir", cache, "--link-mode", "hardlink")
     run_envsync("sync", *words, "--env", "one", check=True)
     entries = [path for path in files(cache / "v1" / "wheels") if path.name != "manifest.json"]
+    entries.sort()
     now = time.time_ns()
     times = {path: path.stat().st_mtime_ns for path in entries}
     lately = now - 3600 * 10**9
     for number, path in enumerate(entries):
         os.utime(path, ns=(lately if number % 2 else now - 8 * 86400 * 10**9, times[path]))
+    apart = [path for path in files(cache / "v1" / "wheels") if path.name in ("REQUESTED", "manifest.json")]
+    old = {path.parent for path in entries if path.name == "METADATA" and path.stat().st_atime_ns < lately}
+    for path in apart:
+        os.utime(path, ns=(now - 8 * 86400 * 10**9, path.stat().st_mtime_ns))
     run_envsync("sync", *words, "--env", "two", check=True)
+    assert all(path.stat().st_atime_ns >= now for path in apart if path.parent in old)
     assert {path: path.stat().st_mtime_ns for path in entries} == times
     linked = [path for path in entries if path.stat().st_nlink == 3]
     assert len(linked) > 20
