@@ -85,7 +85,7 @@ def _folded(pairs: Iterable[Pair], directory: str) -> Pair | None:
     asked = {(pair[0].isascii() and pair[1].isascii()) or pair: pair for pair in pairs}
     if not asked:
         return None
-    place = f"{directory}/.envsync-{os.urandom(6).hex()}"
+    place = f"{directory}/names-{os.urandom(6).hex()}"
     try:
         os.mkdir(place)
         try:

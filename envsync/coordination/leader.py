@@ -215,6 +215,7 @@ class Leader:
         self.cache.share()
         goal = self._set_goal()
         refuse_to_empty(self.request, self.environment, goal)
+        self._ask_about_names()
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
         planned = self.reconciler.reconcile(goal, layout)
@@ -380,6 +381,20 @@ class Leader:
         goal = self.seeker.seek(load_ledger(self.environment))
         self.env, self.digest = goal.python.env, goal.digest
         return goal
+
+    def _ask_about_names(self) -> None:
+        """Refuse wheels with names that the environment's filesystem does not tell apart, while it is as it was.
+
+        :raises WheelError: there is one
+        """
+        for manifest in self.seeker.manifests.values():
+            if manifest.twins:
+                from envsync.cache import twins
+
+                place = f"{self.environment.state}/work"
+                os.makedirs(place, exist_ok=True)
+                hint = "choose a place on another filesystem: `envsync sync --env DIR`"
+                twins.refuse(manifest.filename, manifest.twins, place, "environment", hint)
 
     def _make_skeleton(self, goal: Goal) -> None:
         if not goal.python.make:

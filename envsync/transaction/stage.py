@@ -87,9 +87,6 @@ class Staged:
         self.said = Said((), ())
 
 
-_TELLING_APART = "choose a place on another filesystem: `envsync sync --env DIR`"
-
-
 class Stager:
     """Stages distributions for one environment.
 
@@ -144,15 +141,13 @@ class Stager:
         return self.staged
 
     def _check_twins(self, manifest: Manifest) -> None:
-        """See that neither the environment's filesystem nor the store's, by now, takes two of its names for one.
+        """See that the store still tells its names apart; of the environment that was seen before.
 
-        :raises WheelError: that of the environment does
         :raises PoisonedError: the entry was copied to where they are one
         """
         if manifest.twins:
             from envsync.cache import twins
 
-            twins.refuse(manifest.filename, manifest.twins, self.root, "environment", _TELLING_APART)
             gone = twins.lost(manifest, self.store.path(manifest.sha256))
             if gone is not None:
                 raise PoisonedError(manifest, gone, "the filesystem does not tell its name from another")

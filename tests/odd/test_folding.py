@@ -24,6 +24,7 @@ def folding(tmp_path: Path) -> Iterator[Path]:
     with mounted("ntfs", tmp_path, 60 << 20) as place:
         (place / "a").touch()
         assert (place / "A").exists()
+        (place / "a").unlink()
         yield place
 
 
@@ -61,9 +62,24 @@ def test_the_filesystem_of_the_environment_is_asked(
     """What would be one file there is refused before anything is installed; elsewhere the same entry serves."""
     cache = ("--cache-dir", tmp_path / "cache")
     refusal(run_envsync("sync", "--lock", lock, "--env", folding / "env", *cache), "environment", "--env")
-    assert not list(folding.rglob("demo*"))
+    # Locks that are open when they are removed have FUSE keep the directory, and what says that it is to go.
+    assert {path.name for path in (folding / "env").rglob("*")} <= {".envsync", "bare"}
     assert run_envsync("sync", "--lock", lock, "--env", "env", *cache).returncode == 0
     assert unverified(tmp_path / "env") == []
+
+
+@files_only
+def test_an_environment_there_is_left_as_it_was(run_envsync: Run, tmp_path: Path, folding: Path, lock: Path) -> None:
+    """It is asked before anything is taken away, also where the environment would have to be made anew."""
+    sound = tmp_path / "sound.txt"
+    sound.write_text(f"other @ {Path(build_wheel(tmp_path, 'other', '1.0')).as_uri()}\n")
+    words = ("--env", folding / "env", "--cache-dir", tmp_path / "cache")
+    assert run_envsync("sync", "--lock", sound, *words).returncode == 0
+    before = sorted(folding.rglob("*"))
+    (folding / "env" / "bin" / "python").unlink()
+    refusal(run_envsync("sync", "--lock", lock, *words), "environment", "--env")
+    gone = {path for path in before if not os.path.lexists(path)}
+    assert gone <= {folding / "env" / "bin" / "python"}
 
 
 @every
