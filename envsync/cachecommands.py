@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
 from envsync import request
@@ -185,7 +186,8 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
         say(f"some of that is still in {where}{more}: only its owner can remove it")
     if removal.refused:
         path, error = removal.refused[0]
-        hint = f"so it is with {len(removal.refused)} in all: see who owns them"
+        owners = f"`ls -la {quote(os.path.dirname(path))}` says who owns them"
+        hint = f"so it is with {len(removal.refused)} in all: {owners}"
         raise FilesystemError("remove", path, error, hint=hint)
     return 0
 

@@ -345,7 +345,8 @@ class _Slot:
             self.report(CROWDED, 0, 0)
             if self.wait.deadline is not None and time.monotonic() >= self.wait.deadline:
                 raise WaitTimeoutError(
-                    f"gave up after {self.wait.request.timeout:g} s: {CROWDED}", hint="allow more time or more jobs"
+                    f"gave up after {self.wait.request.timeout:g} s: {CROWDED}",
+                    hint="allow more time or more jobs; `envsync status` says who syncs",
                 )
         self.held = True
 

@@ -18,7 +18,7 @@ class EnvsyncError(Exception):
     """Anything that envsync refuses or fails to do.
 
     :param message: one sentence, lower case, that names the path or package and the cause
-    :param hint: what to do about it, if anything can be said
+    :param hint: what to do about it; default: what usually helps where such an error is met
     """
 
     exit_code = 125
@@ -26,7 +26,20 @@ class EnvsyncError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(redacted(message))
         self.message = redacted(message)
-        self.hint = hint and redacted(hint)
+        self._hint = hint and redacted(hint)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it: a sentence with a command that can be run as it stands."""
+        if self._hint is None:
+            from envsync.hints import usual
+
+            self._hint = usual(self)
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str | None) -> None:
+        self._hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
         """Be copied and pickled with all fields, whatever a class is made from: task runners move errors so."""
@@ -115,7 +128,8 @@ class ConflictError(EnvsyncError):
         super().__init__(
             f"environment `{path}` holds files that no distribution owns where the lock file wants its own: "
             f"{shown}{more}",
-            hint="move them away, or remove the environment and let envsync make it anew",
+            hint="`envsync check` names them all; move them away, or have an environment made elsewhere: "
+            "`envsync sync --env '.venvs/{digest}'`",
         )
         self.path = path
         self.files = files
@@ -171,7 +185,8 @@ class DeadLeadersError(EnvsyncError):
         super().__init__(
             f"{len(leaders)} processes died one after the other while they synced environment `{path}`: "
             f"{', '.join(leaders)}",
-            hint="find out what ended them (memory or time limits?), then run again",
+            hint="find out what ended them, a limit of memory or time perhaps; `ulimit -a` says those of this shell; "
+            "then `envsync sync`",
         )
         self.path = path
         self.leaders = leaders

@@ -7,15 +7,36 @@ environment, the cache. Only used once something has failed.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 from collections.abc import Sequence
 
 from envsync import options
 from envsync.coordination.messages import say_error
-from envsync.errors import EnvsyncError, UsageError
+from envsync.errors import (
+    EnvironmentRefusedError,
+    EnvsyncError,
+    FetchError,
+    FilesystemError,
+    InterpreterError,
+    LockFileError,
+    LockingError,
+    NoEnvironmentError,
+    RefusedError,
+    SyncCancelledError,
+    UsageError,
+    WaitTimeoutError,
+    WheelError,
+)
 from envsync.redact import redacted
 
+OWN_ENVIRONMENTS = "give each lock file an environment of its own: `envsync sync --env '.venvs/{digest}'`"
+ELSEWHERE = "have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`"
+UPGRADE = "install the newer envsync: `pip install --upgrade envsync`"
+AGAIN = "`envsync sync` tries again"
+ANOTHER_PYTHON = "name another: `envsync sync --python 3`"
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
 COMMAND = "name it behind the options: `envsync run -- python --version`"
@@ -34,6 +55,65 @@ _TABLES = {
     "cache verify": options.CACHE,
 }
 _HINTED = re.compile(r"`envsync (cache [a-z]+|[a-z]+)(| [^`]*)`")
+
+
+def longer(timeout: float | None) -> str:
+    """Say how to wait longer than that many seconds, and how to see for whom."""
+    seconds = max(60, 2 * (timeout or 0))
+    return f"`envsync status` says who is waited for; wait longer with `envsync sync --timeout {seconds:g}`"
+
+
+def usual(error: EnvsyncError) -> str | None:
+    """Return what usually helps where an error of that kind is met, for those that say nothing better."""
+    if isinstance(error, FilesystemError):
+        return _of_filesystem(error)
+    if isinstance(error, WheelError):
+        name, _, rest = error.wheel.partition("-")
+        version = rest.partition("-")[0]
+        again = f"`pip download --no-deps --no-cache-dir {shlex.quote(f'{name}=={version}' if version else name)}`"
+        return f"get it again, to compare, with {again}, or lock another version"
+    if isinstance(error, LockFileError):
+        return _of_lock_file(error)
+    return next((hint for kind, hint in _USUAL.items() if isinstance(error, kind)), None)
+
+
+def _of_filesystem(error: FilesystemError) -> str:
+    directory = _nearest(error.path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"`df -h {directory}` says how much is left; `envsync cache prune` removes what was not used for long"
+    if error.is_refusal:
+        return f"`ls -la {directory}` says whose it is; `envsync doctor` says what can be done there"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "allow more open files: `ulimit -n` says how many there may be"
+    return "`envsync doctor` says what can be done there, and what cannot"
+
+
+def _of_lock_file(error: LockFileError) -> str | None:
+    from envsync.lockfile import remedies
+
+    if not error.path or not os.path.isfile(error.path):
+        return f"`ls -a {_nearest(error.path)}` shows what is there"
+    return remedies.relock(error.path) if error.path.endswith(".toml") else remedies.pin(error.path)
+
+
+def _nearest(path: str) -> str:
+    """Return the nearest directory at or above a path, for a shell."""
+    directory = path
+    while directory and not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    return shlex.quote(directory or ".")
+
+
+_USUAL: dict[type[EnvsyncError], str] = {
+    NoEnvironmentError: "`envsync sync` makes it",
+    EnvironmentRefusedError: ELSEWHERE,
+    InterpreterError: ANOTHER_PYTHON,
+    LockingError: "`envsync doctor` says what locks can do there",
+    WaitTimeoutError: "`envsync status` says who is waited for",
+    RefusedError: "`envsync status` says who runs in it",
+    SyncCancelledError: AGAIN,
+    FetchError: AGAIN,
+}
 
 
 def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:

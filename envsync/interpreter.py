@@ -17,6 +17,7 @@ from typing import Any
 from envsync import replace
 from envsync.cache import sharing
 from envsync.errors import InterpreterError, UnsupportedPythonError
+from envsync.hints import ANOTHER_PYTHON
 from envsync.request import content, libc_family, release_of
 from envsync.stamp import checksum
 from envsync.target import Interpreter
@@ -37,7 +38,7 @@ def find(spec: str) -> str:
     """
     if os.sep in spec:
         if not os.access(spec, os.X_OK):
-            raise InterpreterError(f"`{spec}` is not an executable Python", hint="name another with --python")
+            raise InterpreterError(f"`{spec}` is not an executable Python", hint=ANOTHER_PYTHON)
         return os.path.realpath(spec)
     from python_discovery import get_interpreter
 
@@ -48,7 +49,7 @@ def find(spec: str) -> str:
     if found is None or not found.executable:
         raise InterpreterError(
             f"no Python found for `{spec}`",
-            hint="install one, or name another with --python (a version or a path)",
+            hint=f"install one, or {ANOTHER_PYTHON}",
         )
     # The versioned file behind `python3`: one day, that name leads to another version.
     return os.path.realpath(str(found.system_executable or found.executable))
@@ -86,7 +87,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
     if _version(facts) < OLDEST:
         raise UnsupportedPythonError(
             f"`{executable}` is Python {facts['version']}; environments need Python 3.9 or newer",
-            hint="name another with --python",
+            hint=ANOTHER_PYTHON,
         )
     return Interpreter(
         executable=facts["executable"],

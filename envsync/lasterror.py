@@ -67,5 +67,6 @@ def unexpected(error: BaseException) -> EnvsyncError:
             hint="install it again: `pip install --force-reinstall envsync`",
         )
     if isinstance(error, MemoryError):
-        return UnexpectedError(f"there was not enough memory ({what})", hint="allow more memory, then run again")
-    return UnexpectedError(f"a fault of envsync: {what}", hint=f"set {DEBUG}=1 to see where, and report that")
+        hint = "allow more memory: `ulimit -v` says how much this shell may have, in kB"
+        return UnexpectedError(f"there was not enough memory ({what})", hint=hint)
+    return UnexpectedError(f"a fault of envsync: {what}", hint=f"see where with `export {DEBUG}=1`, and report that")

@@ -226,7 +226,7 @@ def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables:
         denied = denied or failed
     raise denied or _error(
         f"command `{command}` not found in `{env}/bin` or on PATH",
-        hint="does the lock file name the package it is in?",
+        hint=f"does the lock file name the package it is in? `ls '{env}/bin'` shows the commands that there are",
     )
 
 

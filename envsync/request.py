@@ -253,7 +253,7 @@ def hint_of(error: OSError) -> str | None:
     import errno
 
     if error.errno == errno.ESPIPE:
-        return "write what it gives to a file, and name that one: --lock requirements.txt"
+        return "write what it gives to a file, and name that one: `envsync sync --lock requirements.txt`"
     return None
 
 
@@ -433,7 +433,7 @@ def _find() -> tuple[str, str, Settings]:
             place = f"`{directory}`" if directory else "this directory"
             raise _usage_error(
                 f"several lock files in {place}: {', '.join(found)}",
-                hint=f"choose one with --lock {directory}{found[0]}",
+                hint=f"choose one: `envsync sync --lock {directory}{found[0]}`",
             )
         if found:
             return directory, found[0], table
@@ -444,7 +444,7 @@ def _find() -> tuple[str, str, Settings]:
         if directory.count("/") >= levels:
             raise _usage_error(
                 f"no lock file ({', '.join(CANDIDATES)}) in `{os.getcwd()}` or any of its parents",
-                hint="name one with --lock FILE",
+                hint="name one with --lock, or make one: `uv export --format pylock.toml --output-file pylock.toml`",
             )
         directory += "../"
 

@@ -34,6 +34,7 @@ from envsync.cache.store import Store
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
+from envsync.hints import AGAIN
 from envsync.progress import Report
 from envsync.target import Interpreter
 
@@ -128,7 +129,7 @@ class _Child:
             if self.greeted:
                 yield answer
             elif answer != self.expected:
-                raise InterpreterError(f"`{self.executable}` is another Python than it was", hint="run again")
+                raise InterpreterError(f"`{self.executable}` is another Python than it was", hint=AGAIN)
             self.greeted = True
 
     def end(self) -> int:

@@ -354,9 +354,10 @@ class _Transfer:
     def _refused(self, status: int) -> FetchError:
         hint = None
         if status in (401, 403, 407):
-            hint = "put credentials into the index URL or into ~/.netrc"
+            hint = "put credentials into the index URL or into ~/.netrc, which only you may read: `chmod 600 ~/.netrc`"
         elif status in (404, 410):
-            hint = "if the file was removed from the index, lock again"
+            name = self._artifact.name
+            hint = f"if the file was removed from the index, lock again: `pip index versions {name}` says what there is"
         return self._error(f"the server answers {status}", hint)
 
     def _wrong_size(self, size: str) -> WheelError:

@@ -192,7 +192,7 @@ def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
         problem = artifact.missing or f"{artifact.name} {artifact.version} is not in the cache, nor known elsewhere"
     else:
         problem = f"`{artifact.filename}` is not in the cache and offline: it would come from {origin(artifact)}"
-        hint = "run once without --offline"
+        hint = "run once with the network: `envsync sync --no-offline`"
     error = NoWheelError(lock_file, problem, hint=hint)
     if not lock_file:
         error.message = problem

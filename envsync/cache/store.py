@@ -30,6 +30,7 @@ goes to another one (`Store.settle`).
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -127,9 +128,9 @@ class Store:
             try:
                 os.makedirs(path, exist_ok=True)
             except OSError as error:
-                raise FilesystemError(
-                    "create", path, error, hint="name another cache directory with --cache-dir"
-                ) from error
+                other = shlex.quote(f"{self.root}-2")
+                hint = f"name another cache: `envsync sync --cache-dir {other}`"
+                raise FilesystemError("create", path, error, hint=hint) from error
         group = sharing.bits(self.root)
         for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
             sharing.grant(path, group)

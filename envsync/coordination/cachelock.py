@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shlex import quote
 
 from envsync.cache import sharing
 from envsync.coordination import flock, processes
@@ -65,7 +66,8 @@ def share(root: str, tell: Tell, *, deadline: float | None = None) -> Flock | No
         if deadline is not None and now >= deadline:
             who = _by_cleaner(root)
             raise WaitTimeoutError(
-                f"gave up waiting for cache `{root}` to be cleaned{who}", hint="allow more with --timeout SECONDS"
+                f"gave up waiting for cache `{root}` to be cleaned{who}",
+                hint="wait longer with `envsync sync --timeout 600`",
             )
         if now - said >= SAY_SECONDS:
             said = now
@@ -111,7 +113,7 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     except LockingError as error:
         raise LockingError(
             f"cache `{root}` cannot be cleaned: its filesystem has no locks, so that nobody can be kept out of it",
-            hint="remove the directory yourself while nothing is being synced",
+            hint=f"remove it yourself while nothing is being synced: `ls -la {quote(root)}` shows it",
         ) from error
     try:
         yield
@@ -131,8 +133,8 @@ def _refuse_local(root: str) -> None:
         raise LockingError(
             f"cache `{root}` cannot be cleaned: on its mount ({local}) flock stays within this node, so that whoever "
             "uses the cache on another one cannot be kept out",
-            hint="clean it from a node that mounts it with flock that reaches the others, or remove the directory "
-            "yourself while nothing is being synced on any of them",
+            hint="clean it from a node that mounts it with flock that reaches the others: `envsync cache prune` there; "
+            "or remove the directory yourself while nothing is being synced on any of them",
         )
 
 
@@ -175,7 +177,7 @@ class _Cleaner:
         if self._deadline is not None and now >= self._deadline:
             raise WaitTimeoutError(
                 f"gave up waiting for whoever uses the cache{_by(self._lock) or _by(self._gate)}; nothing was removed",
-                hint="allow more with --timeout SECONDS, or wait for them to end",
+                hint="wait longer, as in `envsync cache prune --timeout 600`",
             )
         if now - self._said >= SAY_SECONDS:
             self._said = now

@@ -122,5 +122,5 @@ def refusal(environment: Environment, through: str) -> Exception:
     return RefusedError(
         f"environment `{environment.path}` cannot be waited for: commands that run in it wait for environment "
         f"`{through}`, in which this command runs, and neither would ever end",
-        hint="give each its own environment: --env '.venvs/{digest}'",
+        hint="give each its own environment: `envsync sync --env '.venvs/{digest}'`",
     )

@@ -188,7 +188,7 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
         if error.errno in NO_FLOCK:
             raise LockingError(
                 f"cannot lock `{path}`: its filesystem does not support flock ({error.strerror})",
-                hint="put the environment on a filesystem with flock, such as a local disk",
+                hint="put it on a filesystem with flock, as a local disk is: `envsync doctor --env /var/tmp/venv`",
             ) from error
         raise FilesystemError("lock", path, error) from error
     keep_new(fd)
@@ -237,9 +237,12 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
             return patience.reading(lambda path: _open(path, flags), path)
     except OSError as error:
+        from shlex import quote
+
         from envsync.errors import FilesystemError
 
-        hint = f"remove what is there: rm '{path}'" if error.errno in (errno.ESPIPE, errno.ENXIO) else None
+        is_other = error.errno in (errno.ESPIPE, errno.ENXIO)
+        hint = f"remove what is there: `rm {quote(path)}`" if is_other else None
         raise FilesystemError("open lock file", path, error, hint=hint) from error
 
 

@@ -29,6 +29,7 @@ from envsync.errors import (
     LockFileError,
     UnsupportedPythonError,
 )
+from envsync.hints import AGAIN, ELSEWHERE
 from envsync.installed import Ledger
 from envsync.patience import patiently
 from envsync.plan import Origin, Wanted
@@ -262,7 +263,7 @@ def read_lock_file(request: Request) -> LockFile:
 
     parsed = lockfile.read(request.lock)
     if stamp.checksum(parsed.contents[0]) != request.content:
-        raise LockFileError(request.lock, "it changed while it was being read", hint="run again")
+        raise LockFileError(request.lock, "it changed while it was being read", hint=AGAIN)
     return parsed
 
 
@@ -346,7 +347,7 @@ def _refuse_base(environment: Environment, ledger: Ledger, path: str) -> None:
         raise EnvironmentRefusedError(
             path,
             "it has a Python of its own and no pyvenv.cfg, so it is not a virtual environment",
-            hint="choose another directory with --env DIR",
+            hint=ELSEWHERE,
         )
 
 
@@ -431,7 +432,7 @@ def _refuse_other_hosts(python: Python, ledger: Ledger) -> None:
         raise EnvironmentRefusedError(
             python.env,
             f"it was made for {ledger.host}, and this host is {python.host}",
-            hint="give each kind of host its own: --env '.venvs/{digest}'",
+            hint="give each kind of host its own: `envsync sync --env '.venvs/{digest}'`",
         )
 
 

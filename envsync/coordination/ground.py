@@ -54,7 +54,7 @@ def _make(environment: Environment) -> None:
         raise EnvironmentRefusedError(
             environment.path,
             "the directory is not empty and not a virtual environment",
-            hint="choose another directory with --env DIR",
+            hint="have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`",
         )
     missing = _missing(environment.path)
     try:

@@ -41,6 +41,7 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
+from envsync.hints import UPGRADE
 from envsync.installed import Layout, Ledger, dump_ledger, load_ledger
 from envsync.plan import Plan, named
 from envsync.progress import Report
@@ -352,7 +353,7 @@ class Leader:
         data = replace.read(self.environment.stamp)
         self.former = vouched = stamp.load(data) if data else None
         if data and vouched is None and stamp.is_newer(data):
-            raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint="use that version")
+            raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint=UPGRADE)
         try:
             self.reconciler.doubtful = vouched is None or not fastlane.is_untouched(vouched, self.environment.config)
         except OSError:
@@ -416,7 +417,7 @@ class Leader:
             raise EnvironmentRefusedError(
                 self.env,
                 "envsync itself runs from it",
-                hint="install envsync elsewhere, for example with pipx",
+                hint="install envsync elsewhere, for example with `pipx install envsync`",
             )
 
     # The change

@@ -230,8 +230,8 @@ def _check_served(environment: Environment, request: Request, locking: Locking) 
     raise LockingError(
         f"refusing environment `{environment.path}`: its filesystem has no lock that tells whether commands run in it "
         f"({locking.reason})",
-        hint="give each lock file its own environment with --env '.venvs/{digest}', or change environments beneath "
-        f"running commands with --busy ignore; `envsync doctor --env {environment.path}` says more",
+        hint="give each lock file its own environment: `envsync sync --env '.venvs/{digest}'`; or change environments "
+        "beneath running commands: `envsync sync --busy ignore`; `envsync doctor` says more",
     )
 
 
@@ -241,7 +241,7 @@ def _refused_here(environment: Environment, reason: str) -> LockingError:
     return LockingError(
         f"refusing environment `{environment.path}`: other hosts lock it by flock, and from this one that does not "
         f"work ({reason})",
-        hint=f"see `envsync doctor --env {environment.path}`, on this host and on another",
+        hint="see `envsync doctor`, on this host and on another",
     )
 
 
@@ -252,5 +252,6 @@ def cannot_be_drained(environment: Environment, locking: Locking) -> LockingErro
     return LockingError(
         f"refusing to change environment `{environment.path}`: commands may run in it, and its filesystem has no lock "
         f"that tells ({locking.reason})",
-        hint="remove it, or change it beneath them with --busy ignore",
+        hint="change it beneath them with `envsync sync --busy ignore`, or give each lock file its own: "
+        "`envsync sync --env '.venvs/{digest}'`",
     )

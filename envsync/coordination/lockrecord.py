@@ -72,7 +72,7 @@ def read(environment: Environment) -> Locking | None:
 
         raise LockingError(
             f"environment `{environment.path}` is locked in a way that this envsync does not know",
-            hint="use the newer envsync that has made it",
+            hint="install the newer envsync that has made it: `pip install --upgrade envsync`",
         )
     locking = _understood(value)
     if locking is None:
@@ -112,12 +112,14 @@ def _understood(value: Mapping[str, object]) -> Locking | None:
 
 
 def _damaged(environment: Environment) -> LockingError:
+    from shlex import quote
+
     from envsync.errors import LockingError
 
     return LockingError(
         f"cannot tell how environment `{environment.path}` is locked: its record `{environment.locking}` is damaged",
-        hint=f"once nobody syncs it or runs in it, on any host: rm '{environment.locking}'; the next sync finds out "
-        "anew how to lock it",
+        hint=f"once nobody syncs it or runs in it, on any host: `rm {quote(environment.locking)}`; the next sync finds "
+        "out anew how to lock it",
     )
 
 

@@ -29,13 +29,14 @@ from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
+from envsync.hints import longer
 from envsync.progress import Report
 from envsync.request import Request
 
 OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
 MAYBE_ITSELF = " (this may be waiting for itself, for it was started from within such a command)"
-DIGEST_HINT = "give each its own environment: --env '.venvs/{digest}'"
+DIGEST_HINT = "give each its own environment: `envsync sync --env '.venvs/{digest}'`"
 
 
 class ReplacedError(Exception):
@@ -174,7 +175,7 @@ class Occupancy:
                 raise WaitTimeoutError(
                     f"gave up after {self.request.timeout:g} s: commands are still running in environment "
                     f"`{self.environment.path}`{itself}{self._who()}",
-                    hint=f"allow more with --timeout SECONDS, or {DIGEST_HINT}",
+                    hint=f"{longer(self.request.timeout)}, or {DIGEST_HINT}",
                 )
             if now >= look_at:
                 if not Flock(self.environment.in_use, fd, shared=False).is_in_place():

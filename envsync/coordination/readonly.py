@@ -14,6 +14,7 @@ from envsync.coordination.synccache import cache_directory
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.fastlane import Entry
+from envsync.hints import AGAIN
 from envsync.installed import load_ledger, scan
 from envsync.progress import quiet
 from envsync.request import Request
@@ -66,7 +67,7 @@ def _compare(
         raise EnvironmentRefusedError(
             environment.path,
             f"{lacks}, and it cannot be written to ({cause.message})",
-            hint="sync it where it can be",
+            hint="sync it where it can be written to: `envsync sync`",
         ) from cause
     if not request.flag("quiet"):
         say(f"environment `{environment.path}` cannot be written to; it has the right versions, unverified")
@@ -86,5 +87,5 @@ def share(environment: Environment) -> int:
     except (FilesystemError, LockingError):
         return -1
     if lock is None:
-        raise EnvironmentRefusedError(environment.path, "it is being changed from elsewhere", hint="run again")
+        raise EnvironmentRefusedError(environment.path, "it is being changed from elsewhere", hint=AGAIN)
     return lock.fd

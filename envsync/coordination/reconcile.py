@@ -26,6 +26,7 @@ from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
+from envsync.hints import ELSEWHERE
 from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
@@ -157,12 +158,10 @@ class Reconciler:
         """Build the error of what cannot be done since somebody is in the way again and again."""
         if self.poisoned is not None:
             cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{self.poisoned.path}`")
-            hint = "find out who, or name another cache directory with --cache-dir"
+            hint = "find out who, or name another cache: `envsync sync --cache-dir /var/tmp/envsync`"
             return FilesystemError("use", self.store.root, cause, hint=hint)
         cause = OSError(errno.EBUSY, "somebody else keeps changing it")
-        return FilesystemError(
-            "change", self.environment.path, cause, hint="find out who, or give this job its own environment"
-        )
+        return FilesystemError("change", self.environment.path, cause, hint=f"find out who, or {ELSEWHERE}")
 
     def _once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
@@ -209,7 +208,7 @@ class Reconciler:
         if not journal.is_within(self.environment.path, path):
             env = self.environment.path
             reason = f"a symbolic link leads `{path}` out of it, to `{os.path.realpath(f'{env}/{path}')}`"
-            raise EnvironmentRefusedError(env, reason, hint=f"have it made anew: mv '{env}' '{env}.old'")
+            raise EnvironmentRefusedError(env, reason, hint=ELSEWHERE)
 
     def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:
         """Choose the workspace: a dead leader's stage of the very same, or a new one. Sweeps all others away."""
@@ -268,7 +267,7 @@ class Reconciler:
         if barred:
             names = ", ".join(sorted(barred)[:5])
             reason = f"a directory of {names} is linked to a cache, has to become a real one, and this cache lacks it"
-            hint = "use the cache that it was made with, or add the package to the lock file"
+            hint = f"use the cache that it was made with, or {ELSEWHERE}"
             raise EnvironmentRefusedError(self.environment.path, reason, hint=hint)
 
     def _unasked(self, goal: Goal, planned: Plan, owned: Ownership) -> list[Wanted]:

@@ -266,7 +266,7 @@ class Repair(Leader):
                 raise NoWheelError(
                     "installed.json",
                     f"{', '.join(missing[:5])} cannot be restored: the cache does not have the wheel any more",
-                    hint="name the lock file that it was installed from, with --lock FILE",
+                    hint="name the lock file that it was installed from: `envsync check --repair --lock pylock.toml`",
                 )
         self.seeker.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
 

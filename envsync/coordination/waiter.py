@@ -191,7 +191,7 @@ class Wait:
             raise RefusedError(
                 f"environment `{self.environment.path}` is being changed for others, and this command runs within it: "
                 "waiting would be for itself",
-                hint="give each its own environment: --env '.venvs/{digest}'",
+                hint="give each its own environment: `envsync sync --env '.venvs/{digest}'`",
             )
         self.pace = pace.Pace(network=pace.is_network(self.environment.path))
         self.try_at = self.began + self._between_tries()
@@ -393,8 +393,8 @@ class Wait:
 
     def _timeout(self) -> Exception:
         from envsync.errors import WaitTimeoutError
+        from envsync.hints import longer
 
         return WaitTimeoutError(
-            f"gave up after {self.request.timeout:g} s: {self.describe()}",
-            hint="allow more with --timeout SECONDS",
+            f"gave up after {self.request.timeout:g} s: {self.describe()}", hint=longer(self.request.timeout)
         )

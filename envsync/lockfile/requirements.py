@@ -58,7 +58,8 @@ def read(path: str) -> RequirementsFile:
             continue
         count += 1
         if count > MOST_INCLUSIONS:
-            raise LockFileError(path, f"it includes more than {MOST_INCLUSIONS} files", hint="write them into one")
+            hint = f"write them into one; {remedies.pin(path)}"
+            raise LockFileError(path, f"it includes more than {MOST_INCLUSIONS} files", hint=hint)
         open_files.append(reader.read(inclusion))
     if reader.blockers:
         raise refusal(path, [*reader.blockers, *_unpinned(reader)])

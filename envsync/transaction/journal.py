@@ -42,6 +42,7 @@ from typing import NamedTuple
 from envsync import disk, replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
+from envsync.hints import UPGRADE
 from envsync.stamp import checksum
 
 FORMAT = 1
@@ -119,7 +120,7 @@ def load(data: bytes, path: str) -> Journal | None:
         head, *rest = (json.loads(line) for line in body.decode().splitlines())
         written = head["format"]
         if isinstance(written, int) and written > FORMAT:
-            raise EnvironmentRefusedError(path, f"its journal has format {written}", hint="use a newer envsync")
+            raise EnvironmentRefusedError(path, f"its journal has format {written}", hint=UPGRADE)
         return Journal(head["workspace"], tuple(_step(*fields) for fields in rest)) if written == FORMAT else None
     except replace.SENSELESS:
         return None

@@ -174,4 +174,5 @@ def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[
     except OSError as error:
         if error.errno == errno.EROFS:
             return  # then nobody here can write to it
-        raise FilesystemError("seal", full, error, hint="choose another --link-mode") from error
+        hint = "choose another way: `envsync sync --link-mode copy`"
+        raise FilesystemError("seal", full, error, hint=hint) from error

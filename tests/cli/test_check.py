@@ -125,7 +125,7 @@ def test_the_cached_wheel_is_spoiled_and_no_lock_file_is_known(run_envsync: Run,
     done = run_envsync("check", "--env", "env", "--repair")
     assert done.returncode == 125
     assert "shout" in done.stderr
-    assert "--lock FILE" in done.stderr
+    assert "--repair --lock pylock.toml`" in done.stderr
     assert run_envsync("check", "--env", "env", "--repair", "--lock", LOCK).returncode == 0
 
 

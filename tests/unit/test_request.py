@@ -55,7 +55,7 @@ class TestDiscovery:
         (project.parent / "uv.lock").touch()
         with pytest.raises(UsageError, match=r"`\.\./`: pylock\.toml, uv\.lock") as caught:
             resolve({}, {})
-        assert caught.value.hint == "choose one with --lock ../pylock.toml"
+        assert caught.value.hint == "choose one: `envsync sync --lock ../pylock.toml`"
 
     def test_ambiguity_farther_up_does_not_matter(self, project: Path) -> None:
         """What lies farther up is not looked at."""

@@ -186,7 +186,7 @@ def test_offline_nothing_is_downloaded(store: Store, tmp_path: Path, server: Ser
     secret = artifact(wheels[0], path=None, url="https://user:secret@host.test/x.whl?token=hidden")
     with pytest.raises(NoWheelError, match=r"offline.*https://host\.test/x\.whl$") as caught:
         fetch([secret], store, offline=True)
-    assert caught.value.hint == "run once without --offline"
+    assert caught.value.hint == "run once with the network: `envsync sync --no-offline`"
     assert fetch([artifact(wheels[1])], store, offline=True)
 
 

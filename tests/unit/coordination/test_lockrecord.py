@@ -141,7 +141,7 @@ class TestRead:
         for call in (lambda: read(environment), lambda: record(environment, Locking(LEASE, in_use=False))):
             with pytest.raises(LockingError, match=f"`{environment.locking}` is damaged") as caught:
                 call()
-            assert f"rm '{environment.locking}'" in (caught.value.hint or "")
+            assert f"`rm {environment.locking}`" in (caught.value.hint or "")
             assert "newer" not in f"{caught.value} {caught.value.hint}"
         assert path.read_bytes() == damaged
         path.unlink()
