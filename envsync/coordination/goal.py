@@ -295,7 +295,7 @@ def conditions_of(request: Request, parsed: LockFile, facts: Interpreter) -> Con
 
 def looks_at_full_version(spec: str | None) -> bool:
     """Tell whether `--python` asks for more than X.Y. The name of a file does not."""
-    return spec is not None and os.sep not in spec and spec.count(".") > 1
+    return spec is not None and os.sep not in spec and any(part.count(".") > 1 for part in spec.split(","))
 
 
 def local_file(request: Request, path: str, *, direct: bool) -> LocalFile:
