@@ -12,11 +12,13 @@ made. `<env>`, its `.lock` and `.envsync` stay the same inodes throughout: other
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import disk, replace
+from envsync.cache.sharing import read_umask
 from envsync.environment import Environment
 from envsync.installed import Layout, Ledger, dump_ledger
 from envsync.target import Interpreter
@@ -52,6 +54,7 @@ def make(
     pattern = pattern_of(base, cache, lock) if is_plain(path) else None
     if pattern is None:
         run_venv(base.executable, path, lock)
+        _follow_umask(path)
     else:
         pattern.render(path)
     for name, content in ((".gitignore", b"*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
@@ -60,6 +63,20 @@ def make(
     if durable:
         disk.sync_filesystem(path)
     replace.remove(environment.making)
+
+
+def _follow_umask(path: str) -> None:
+    """Take from what `venv` has made what the umask does not allow: it copies the modes of its templates."""
+    umask = read_umask()
+    for directory, _, names in os.walk(path):
+        for name in names:
+            file = f"{directory}/{name}"
+            try:
+                mode = os.lstat(file).st_mode
+                if stat.S_ISREG(mode) and mode & umask:
+                    os.chmod(file, stat.S_IMODE(mode) & ~umask)
+            except OSError:
+                pass  # the mount says the modes of all files, or it is gone
 
 
 def exists(environment: Environment) -> bool:

@@ -181,3 +181,11 @@ def test_copies_of_what_is_old_are_new(run_envsync: Run, tmp_path: Path) -> None
 
 
 ENVS = ("linked", "copied", "compiled")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_venv_itself_makes_follows_the_umask(run_envsync: Run, tmp_path: Path, umask: int) -> None:
+    """In a place with a name that no pattern is kept for, the scripts have the modes of venv's templates at first."""
+    run_envsync("sync", "--lock", LOCK, "--env", "an env", umask=umask, check=True)
+    own = [path for path in files(tmp_path / "an env") if path.stat().st_nlink == 1 and ".envsync" not in path.parts]
+    assert {mode(path) & ~0o111 for path in own} == {0o666 & ~umask}

@@ -65,7 +65,8 @@ def modes(env: Path) -> dict[str, set[int]]:
 @pytest.mark.parametrize("link_mode", ["auto", "copy"])
 @pytest.mark.parametrize("umask", ["077", "022", "002"])
 def test_the_umask_counts(tmp_path: Path, umask: str, link_mode: str) -> None:
-    """Files are as private as the umask says, whether linked or copied. Linked ones are read-only."""
+    """Directories, and files of the environment's own, are as private as the umask says. Linked ones are the cache's:
+    who may get at them is said by the directories, and nobody may write to them."""
     options = ["--lock", LOCK, "--env", tmp_path / "env", "--cache-dir", tmp_path / "cache", "--link-mode", link_mode]
     done = output(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words("run", *options, "-q", "--", "greet")])
     assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
@@ -77,8 +78,7 @@ def test_the_umask_counts(tmp_path: Path, umask: str, link_mode: str) -> None:
     if link_mode == "copy":
         assert found["modules"] == {0o666 & ~taken}
     else:
-        assert all(not mode & taken & ~0o111 for mode in found["modules"]), found["modules"]
-        assert all(not mode & 0o222 for mode in found["modules"] - {0o666 & ~taken}), found["modules"]
+        assert found["modules"] <= {0o444, 0o555, 0o666 & ~taken}
 
 
 @pytest.mark.parametrize("umask", ["002", "077"])
