@@ -13,6 +13,7 @@ import pytest
 
 from envsync import stamp
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
+from tests.wheels import build_wheel
 
 LOCK = str(FIXTURES / "pylock.toml")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -83,6 +84,26 @@ def test_a_purged_environment_is_healed(
     if (what, cache_too, link) != ("modules", False, "symlink"):  # of which nothing is missed
         assert unverified(tmp_path / "env") == []
         assert leftovers(tmp_path / "env") == []
+
+
+@pytest.mark.parametrize("link", ["hardlink", "copy"])
+def test_what_nothing_but_the_guard_tells(run_envsync: Run, tmp_path: Path, link: str) -> None:
+    """Where all is in packages, a purge changes neither site-packages nor anything else that a stamp names: `sync`,
+    `status` and `run` notice it by one file."""
+    wheel = build_wheel(tmp_path, "demo", "1.0", {"demo/__init__.py": "VALUE = 1\n", "demo/data/table.txt": "x"})
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(f"demo @ file://{wheel}\n")
+    words = ("--lock", str(lock), "--env", "env")
+    for command in (("run", *words, "--", "python", "-c", "import demo; demo.VALUE"), ("sync", *words)):
+        run_envsync("sync", *words, "--link-mode", link, check=True)
+        site = site_packages(tmp_path / "env")
+        before = site.stat().st_mtime_ns
+        purge(site, spare=(".envsync",))
+        assert site.stat().st_mtime_ns == before
+        assert run_envsync("status", "--env", "env", "--exit-code").returncode == 1
+        done = run_envsync(*command)
+        assert done.returncode == 0, done.stderr
+        assert unverified(tmp_path / "env") == []
 
 
 def test_a_purged_cache_is_noticed_by_who_links_to_it(run_envsync: Run, tmp_path: Path) -> None:
