@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from envsync.errors import SyncCancelledError
@@ -28,10 +29,11 @@ def checkpoint() -> Callable[[], None]:
     It raises what the event loop's library cancels with, or SyncCancelledError.
     """
     future = _pool_future()
+    asked = [ask for name in ("anyio", "trio") if (ask := _questions(name)) is not None]
 
     def check() -> None:
-        for name in ("anyio", "trio"):
-            _ask(name)
+        for ask in asked:
+            ask()
         if future is not None and any(map(_is_cancelled, future._done_callbacks)):
             raise SyncCancelledError("the task that waited for this sync was cancelled")
 
@@ -51,15 +53,16 @@ def heeding(report: Report, check: Callable[[], None]) -> Report:
     return heeding
 
 
-def _ask(name: str) -> None:
-    """Ask a library's event loop, if this thread is one of its threads."""
-    if name not in sys.modules:
-        return
-    library: Any = __import__(f"{name}.from_thread").from_thread
+def _questions(name: str) -> Callable[[], None] | None:
+    """Return how to ask a library, if this thread is one of its threads. Others may just be importing it."""
+    if f"{name}.to_thread" not in sys.modules:
+        return None
     try:
-        library.check_cancelled()
-    except RuntimeError:
-        pass  # it is none of its threads
+        ask: Callable[[], None] = import_module(f"{name}.from_thread").check_cancelled
+        ask()
+    except (RuntimeError, ImportError, KeyError, AttributeError):
+        return None  # it is none of its threads, where all has been imported
+    return ask
 
 
 def _pool_future() -> Any:

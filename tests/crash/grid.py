@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.crash.harness import ERRORS, KILL_ONE, KILLS, LASTING, SIGNALS, Kind, Striker, strike
+from tests.crash.harness import ERRORS, KILL_ONE, KILLS, LASTING, LOOP, SIGNALS, Kind, Striker, strike
 from tests.crash.judge import judge
 from tests.crash.scenarios import Scenario, build_wheels
 from tests.crash.stage import Stage
 
-KINDS = {kind.name: kind for kind in (*KILLS, KILL_ONE, *SIGNALS, *ERRORS, *LASTING)}
+KINDS = {kind.name: kind for kind in (*KILLS, KILL_ONE, *SIGNALS, *LOOP, *ERRORS, *LASTING)}
 MOST = 2000
 """Changes after which something is wrong with the counting."""
 
@@ -86,7 +86,9 @@ def check(scenario: Scenario, points: Iterable[Point]) -> None:
     struck = {point.nth for point in points if point.struck}
     last = max(struck, default=0)
     # Two processes may both try what one of them has to do only: then some runs are a few changes longer.
-    assert {nth for nth in range(1, last) if nth not in struck} <= set(range(last - 4 * scenario.forks, last))
+    assert {nth for nth in range(1, last) if nth not in struck} <= set(
+        range(last - 4 * scenario.forks - scenario.varies, last)
+    )
     assert last >= scenario.least
 
 
@@ -152,4 +154,6 @@ def _exit(status: int) -> str:
 
 def kinds_for(scenario: Scenario) -> tuple[Kind, ...]:
     """Return all kinds that make a difference for a scenario."""
-    return tuple(kind for kind in KINDS.values() if scenario.forks or not kind.alone)
+    return tuple(
+        kind for kind in KINDS.values() if (scenario.forks or not kind.alone) and (scenario.served or not kind.within)
+    )

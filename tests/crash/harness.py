@@ -5,9 +5,11 @@ rename, link, symlink, mkdir, remove, rmdir, truncate, chmod, chown, utime; in t
 else. The count is kept in a pipe: a byte for each change, and the N-th says that it is due. So it goes over all
 processes that the command forks, and whatever runs in threads.
 
-A strike comes before the change, or right after it: then a file that was just created is empty, for instance. What the
-hook does not see are write, fsync, close and copy_file_range, which raise no audit events, and what is changed by
-children that are not Python or exec another program: for those there is the lab's killer (test_from_outside.py).
+A strike comes before the change, or right after it: then a file that was just created is empty, for instance. Strikes
+within the event loop (`LOOP`) count what that does instead: each wait for the network, and each write of what has come.
+
+What the hook does not see are write, fsync, close and copy_file_range, which raise no audit events, and what is changed
+by children that are not Python or exec another program: for those there is the lab's killer (test_from_outside.py).
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import io
 import json
 import os
 import posix
+import selectors
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -49,6 +53,8 @@ CALLS = (
     *("truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime"),
 )
 DECIDES = "/.envsync/journal"
+LOOP_THREAD = "envsync fetch"
+"""The thread of the event loop (`envsync.cache.fetch`)."""
 SECONDS = 30
 """After which a command that was struck is taken to hang."""
 PIPE_BYTES = 60_000
@@ -66,6 +72,8 @@ class Kind(NamedTuple):
     """It hits the one process that makes the change, not all that the command has started."""
     lasting: frozenset[str] | None = None
     """Changes that keep failing from then on; None: the next one goes well again."""
+    within: bool = False
+    """What is counted and struck are the waits and writes of the event loop, not the changes."""
 
 
 KILL = Kind("SIGKILL", signal.SIGKILL)
@@ -75,6 +83,11 @@ SIGNALS = tuple(
     Kind(f"{number.name} {'after' if after else 'before'}", number, after=after)
     for after in (False, True)
     for number in (signal.SIGTERM, signal.SIGINT)
+)
+LOOP = tuple(
+    Kind(f"{number.name} in the event loop, {'after' if after else 'before'}", number, after=after, within=True)
+    for after in (False, True)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 )
 ERRORS = tuple(
     Kind(errno.errorcode[number], errno=number)
@@ -204,13 +217,37 @@ class Hook:
 
     def arm(self) -> None:
         """Begin to count. There is no way back."""
-        if self.kind.after:
+        if self.kind.within:
+            self._arm_loop()
+        elif self.kind.after:
             for module in (os, posix):
                 for name in CALLS:
                     if hasattr(module, name):
                         setattr(module, name, self._struck_after(getattr(module, name)))
             builtins.open = io.open = self._struck_after(open)
         sys.addaudithook(self._audit)
+
+    def _arm_loop(self) -> None:
+        os.write = self._struck_in_loop("write", os.write)
+        selector = selectors.DefaultSelector
+        selector.select = self._struck_in_loop("wait", selector.select)  # type: ignore[method-assign]
+
+    def _struck_in_loop(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def struck(*args: Any, **options: Any) -> Any:
+            if not threading.current_thread().name.startswith(LOOP_THREAD):
+                return call(*args, **options)
+            due = os.read(self.tokens, 1) == b"X"
+            if due:
+                _tell(self.telling, "struck", name, ())
+            if due and not self.kind.after:
+                self._strike()
+            try:
+                return call(*args, **options)
+            finally:
+                if due and self.kind.after:
+                    self._strike()
+
+        return struck
 
     def _struck_after(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def struck(*args: Any, **options: Any) -> Any:
@@ -226,7 +263,7 @@ class Hook:
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event not in CHANGES and not (event == "open" and writes(args)):
             return
-        due = os.read(self.tokens, 1) == b"X"
+        due = not self.kind.within and os.read(self.tokens, 1) == b"X"
         named = args[:1] if event == "open" else args[:2]
         change = Change(event, tuple(os.fsdecode(arg) for arg in named if isinstance(arg, str | bytes)))
         if due and self.kind.lasting is not None and event not in self.kind.lasting:

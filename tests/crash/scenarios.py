@@ -73,6 +73,8 @@ class Scenario(NamedTuple):
     :ivar command: what follows the options of `run`
     :ivar then: the commands that put things right, one after the other; the first of them is the next command
     :ivar forks: let the command fork as it would; otherwise it does all in one process, in the same order every time
+    :ivar served: the wheels come from a server that pauses in the midst of each
+    :ivar varies: by how many the changes differ from run to run, since several things go on at once
     :ivar least: how many changes it makes at least: if it made fewer, nothing would be shown
     """
 
@@ -87,6 +89,8 @@ class Scenario(NamedTuple):
     command: tuple[str, ...] = ()
     then: tuple[str, ...] = (SYNC,)
     forks: bool = False
+    served: bool = False
+    varies: int = 0
     least: int = 20
 
 
@@ -230,6 +234,16 @@ SCENARIOS = (
         cache=NO_WHEELS,
         forks=True,
         least=90,
+    ),
+    Scenario(
+        "downloads",
+        "So it is if wheels have to be downloaded, whatever the event loop is doing.",
+        ("one-1.0",),
+        ("app-2.0", "single-1.0", "tool-1.0"),
+        cache=NO_WHEELS,
+        served=True,
+        varies=40,
+        least=60,
     ),
     *_repairs(
         "lost module",

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from envsync import fastlane, forking, interpreter, library, options, request, stamp
 from envsync.cache import trash
@@ -49,6 +52,7 @@ class Stage:
         self.remembered: dict[str, int] = {}
         self.may_lack_bytecode = False
         root.mkdir()
+        self.url = _serve(wheels) if scenario.served else ""
         self.locks: dict[tuple[str, ...], Path] = {}
         self.lock = self.aim(scenario.target)
         self.before = self._lock_file(scenario.before) if scenario.before is not None else None
@@ -132,7 +136,8 @@ class Stage:
         name, _, version = key.rpartition("-")
         path = self.wheels / f"{key}-py3-none-any.whl"
         hashes = f'{{ sha256 = "{sha256_of(path)}" }}'
-        wheel = f'{{ path = "{path}", size = {path.stat().st_size}, hashes = {hashes} }}'
+        place = f'url = "{self.url}/{path.name}"' if self.scenario.served else f'path = "{path}"'
+        wheel = f"{{ {place}, size = {path.stat().st_size}, hashes = {hashes} }}"
         return f'[[packages]]\nname = "{name.replace("_", "-")}"\nversion = "{version}"\nwheels = [{wheel}]\n'
 
     def sync(self, lock: Path | None) -> str:
@@ -197,6 +202,32 @@ def _copy(template: Path, env: Path) -> None:
                 shutil.copy2(source, destination)
             else:
                 os.link(source, destination, follow_symlinks=False)
+
+
+def _serve(directory: Path) -> str:
+    """Serve wheels from a thread as long as this process lives. Returns the URL."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(directory))
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            body = source.read()
+            outputfile.write(body[: len(body) // 2])
+            outputfile.flush()
+            time.sleep(0.02)  # so that there is something to wait for
+            outputfile.write(body[len(body) // 2 :])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            pass  # whoever downloads was killed
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_address[1]}"
 
 
 def _be_steady(scenario: Scenario) -> None:

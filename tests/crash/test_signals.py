@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.grid import check, strike_all
-from tests.crash.harness import SIGNALS
-from tests.crash.scenarios import Scenario, rows
+from tests.crash.harness import LOOP, SIGNALS
+from tests.crash.scenarios import BY_NAME, Scenario, rows
 
 
 @pytest.mark.timeout(900)
@@ -16,6 +16,13 @@ from tests.crash.scenarios import Scenario, rows
 def test_a_signal_at_any_change(tmp_path: Path, scenario: Scenario) -> None:
     """Before the commit is decided, the old environment stays current; after, the next command finishes it."""
     check(scenario, strike_all(scenario, lambda nth: (SIGNALS[nth // 2 % len(SIGNALS)],), tmp_path))
+
+
+@pytest.mark.timeout(900)
+def test_a_signal_in_the_event_loop(tmp_path: Path) -> None:
+    """So it is at any wait for the network and any write of what has come, before and after it."""
+    scenario = BY_NAME["downloads"]
+    check(scenario, strike_all(scenario, lambda nth: (LOOP[nth // 2 % len(LOOP)],), tmp_path))
 
 
 @pytest.mark.slow
