@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from envsync import hearing
 from envsync.coordination.messages import say
 from envsync.coordination.narrator import SILENCE_SECONDS
-from envsync.coordination.shortening import volume
+from envsync.coordination.shortening import briefly, fitted, volume, width
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import BarColumn, Progress, TaskID
 
     from envsync.coordination.outcome import Outcome
     from envsync.coordination.repair import Checked
@@ -30,8 +30,12 @@ WAITING_SECONDS = 0.7
 WAITING_LINE_SECONDS = 60.0
 NAMED = 10
 """So many distributions that were removed are named; then it is said how many more there are."""
-WIDE_COLUMNS = 110
-"""Of a terminal that has room for the slowest download, too."""
+WIDE = 10
+"""Of a bar: one that has no count to show is no wider."""
+BAR_COLUMNS = ((100, 3 * WIDE), (60, WIDE), (0, 4))
+"""How wide the bar is on a terminal of at least so many columns."""
+OTHER_COLUMNS = 14
+"""Of the spinner, the time and what is between them all."""
 BAR_SECONDS = 0.2
 """A sync that takes less shows no bar: it would only flicker, and importing rich takes as long."""
 
@@ -117,7 +121,7 @@ class Display:
         if self.bars is None:
             if time.monotonic() - self.began < BAR_SECONDS:
                 return
-            self.bars = _bars()
+            self.bars, self.bar_column = _bars()
             self.bars.start()
         if phase != self.phase or self.task is None:
             if self.task is not None:
@@ -125,32 +129,43 @@ class Display:
             self.phase = phase
             self.task = self.bars.add_task(phase, total=None, count="", volume="")
         seconds = max(1e-3, self.bars.tasks[0].elapsed or 0.0)
-        come = f"{volume(bytes_done, bytes_total)}, {bytes_done / 1e6 / seconds:.1f} MB/s" if bytes_done else ""
-        if come and self.slowest and self.bars.console.width >= WIDE_COLUMNS:
-            come += f", {self.slowest}"
+        count = f"{done}/{total}" if total else ""
+        come = volume(bytes_done, bytes_total)
+        speed = f"{come}, {bytes_done / 1e6 / seconds:.1f} MB/s"
+        forms = (f"{speed}, {self.slowest}" if self.slowest else speed, speed, come, "") if come else ("",)
+        columns = self.bars.console.width  # each time: the window may have another size by now
+        bar = next(bar for least, bar in BAR_COLUMNS if columns >= least and (total or bar < WIDE))
+        self.bar_column.bar_width = bar
+        room = columns - bar - len(count) - OTHER_COLUMNS
+        said = fitted((phase, *briefly(phase)), room)
         complete, whole = (bytes_done, bytes_total) if bytes_total else (done, total)
         self.bars.update(
             self.task,
             completed=complete,
             total=whole or None,
-            count=f"{done}/{total}" if total else "",
-            volume=come,
+            description=said,
+            count=count,
+            volume=fitted(forms, max(0, room - width(said))),
         )
 
 
-def _bars() -> Progress:
+def _bars() -> tuple[Progress, BarColumn]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[volume]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
+    bar = BarColumn()
+    return (
+        Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            bar,
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[volume]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        ),
+        bar,
     )
 
 

@@ -25,8 +25,8 @@ class EnvsyncError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(redacted(message))
-        self.message = redacted(message)
-        self._hint = hint and redacted(hint)
+        self.message = message
+        self._hint = hint
 
     @property
     def hint(self) -> str | None:
@@ -40,6 +40,10 @@ class EnvsyncError(Exception):
     @hint.setter
     def hint(self, hint: str | None) -> None:
         self._hint = hint
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Keep what is secret in a URL out of every field: programs log and store errors."""
+        super().__setattr__(name, redacted(value) if isinstance(value, str) else value)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Be copied and pickled with all fields, whatever a class is made from: task runners move errors so."""

@@ -20,7 +20,7 @@ from envsync import launch
 from envsync.coordination import ground, processes, statefile
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
-from envsync.coordination.shortening import fitted, volume
+from envsync.coordination.shortening import DRAINING, briefly, fitted, volume
 from envsync.redact import redacted
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
 
 
 def _is_draining(said: dict[str, object]) -> bool:
-    return statefile.text(said, "phase").startswith("waiting for commands")
+    return statefile.text(said, "phase").startswith(DRAINING)
 
 
 def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
@@ -139,8 +139,7 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
     command = f" (`{text}`)" if (text := statefile.text(said, "command")) else ""
     if not phase:
         return [f"{who}{where}{age}{command}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
-    brief = phase.partition(":")[0]
-    least = "waiting for commands" if _is_draining(said) else brief.partition(",")[0]
+    brief, least = briefly(phase)
     state = f" ({alarm_short[2:]})" if alarm_short else ""
     return [
         f"{who}{where}{age}: {phase}{count}{more}{detail}{command}{alarm}",

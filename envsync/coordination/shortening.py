@@ -10,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+DRAINING = "waiting for commands"
+"""How the phase of a leader begins that waits for the commands in the environment to end."""
+
 
 def fitted(forms: Iterable[str], columns: int) -> str:
     """Return the first of some forms that fits into so many columns, or what fits of the last one."""
@@ -41,6 +44,14 @@ def _widths(text: str) -> list[int]:
     from unicodedata import combining, east_asian_width
 
     return [0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text]
+
+
+def briefly(phase: str) -> tuple[str, str]:
+    """Return a phase without what it tells of others after a colon, and what is the least that says what is done."""
+    brief = phase.partition(":")[0]
+    if brief.startswith(DRAINING):
+        return brief, DRAINING
+    return brief, brief.partition(",")[0]
 
 
 def volume(done: float, total: float) -> str:

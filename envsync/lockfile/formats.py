@@ -119,7 +119,7 @@ def understanding(path: str) -> Iterator[None]:
         raise LockFileError(path, "it is nested too deeply to be meant") from error
     except (ValueError, ArithmeticError) as error:
         said = " ".join(str(error).split())[:120]
-        raise LockFileError(path, f"it has a value that makes no sense ({said})") from error
+        raise LockFileError(path, f"it has a value that makes no sense ({said})") from None
 
 
 def read_input(path: str, lock_file: str, origin: str = "") -> bytes:

@@ -56,7 +56,8 @@ def read(path: str) -> PylockFile:
         with hearing.about(path):
             return PylockFile(path, content, Pylock.from_dict(table))
     except PylockValidationError as error:
-        raise LockFileError(path, _described(error, table), hint=relock) from error
+        # Its own text may have a URL with a password.
+        raise LockFileError(path, _described(error, table), hint=relock) from None
 
 
 def _place_nowhere(table: Mapping[str, Any]) -> None:
@@ -178,7 +179,7 @@ class _Selection:
         try:
             fits = not markers or any(marker.evaluate(self._markers, context="requirement") for marker in markers)
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
-            raise self._unevaluated(error) from error
+            raise self._unevaluated(error) from None
         if not fits:
             listed = "; ".join(str(marker) for marker in markers or ())
             problem = f"it was not made for {self._fit.description}; its environments are: {listed}"
@@ -202,9 +203,9 @@ class _Selection:
                 else:
                     blocked = True
         except PylockSelectError as error:
-            raise self._explained(str(error), extras, groups) from error
+            raise self._explained(str(error), extras, groups) from None
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
-            raise self._unevaluated(error) from error
+            raise self._unevaluated(error) from None
         if blocked:
             raise self._explained("", extras, groups)
         return chosen

@@ -162,7 +162,7 @@ def _path(place: str, directory: str) -> str:
     try:
         local = path_of_url(place) if is_url(place) else place
     except ValueError as error:
-        raise GrammarError(str(error)) from error
+        raise GrammarError(str(error)) from None
     return os.path.abspath(os.path.join(directory, local))
 
 

@@ -176,6 +176,28 @@ def test_what_cannot_be_meant(
     assert sweep([], *(each.stdout + each.stderr for each in said)) == []
 
 
+LOCKS = {
+    "a marker": ("requirements.txt", f"greet @ {URL} ; {URL}\n"),
+    "a version": ("requirements.txt", f"greet=={URL}\n"),
+    "an included file": ("requirements.txt", f"-r {URL}\n"),
+    "an unknown option": ("requirements.txt", f"--index {URL}\n"),
+    "a name in pylock.toml": ("pylock.toml", f'[[packages]]\nname = "{URL}"\n'),
+    "a marker in pylock.toml": ("pylock.toml", f'[[packages]]\nname = "greet"\nmarker = "{URL}"\n'),
+    "a Python in pylock.toml": ("pylock.toml", f'requires-python = "{URL}"\npackages = []\n'),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), LOCKS.values(), ids=LOCKS.keys())
+def test_a_lock_file_that_is_wrong(tmp_path: Path, name: str, text: str) -> None:
+    """What a lock file has in the wrong place is not shown, not even in the traceback of a program."""
+    head = 'lock-version = "1.0"\ncreated-by = "x"\n' if name.endswith(".toml") else ""
+    (tmp_path / name).write_text(head + text)
+    words = [sys.executable, "-c", f"import envsync; envsync.sync({name!r}, env='env')"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "envsync.errors.LockFileError" in done.stderr
+    assert sweep([tmp_path / "env"], done.stdout, done.stderr) == []
+
+
 PROGRAM = """\
 import logging
 logging.basicConfig(level=logging.DEBUG)

@@ -98,13 +98,14 @@ def test_plain_data() -> None:
 
 
 def test_errors() -> None:
-    """No error has a secret in its message, its hint, its arguments or its pickle."""
+    """No error has a secret in its message, its hint, any other field, its arguments or its pickle."""
     error = EnvsyncError("cannot list `https://u:hunter2@h/`", hint="try https://u:hunter2@h/x")
     assert (error.message, error.hint, str(error)) == ("cannot list `https://h/`", "try https://h/x", error.message)
-    for each in (error, LockFileError("x.txt", "line 1: `https://u:hunter2@h/`")):
-        assert SECRET not in repr(each)
-        assert SECRET not in repr(each.args)
-        assert SECRET.encode() not in pickle.dumps(EnvsyncError(each.message))
+    changed = EnvsyncError("")
+    changed.message = "no `https://u:hunter2@h/`"
+    for each in (error, changed, LockFileError("https://u:hunter2@h", "line 1: `https://u:hunter2@h/`")):
+        assert SECRET not in repr((each, each.args, vars(each)))
+        assert SECRET.encode() not in pickle.dumps(each)
 
 
 def test_command_lines(monkeypatch: pytest.MonkeyPatch) -> None:

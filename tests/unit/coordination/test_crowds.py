@@ -56,7 +56,7 @@ def crowd() -> Iterator[Callable[..., list[Place]]]:
         come = []
         for each in range(number):
             request = Request({}, "x.toml", "x", environment.path)
-            request.key = among[each % len(among)]
+            request._key = among[each % len(among)]
             place = queue.enlist(environment, request, within)
             assert place is not None
             come.append(place)
