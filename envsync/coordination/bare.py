@@ -41,8 +41,9 @@ only if it is empty. Both locks are held throughout.
   /proc/locks), the environment stays, and is served to them.
 
 Not covered: locks that are leases, or where shared locks do not work. There, what was made stays, for nobody could tell
-who wants it. A uv of another host that waits for the lock finds the environment gone. Whoever was started before an
-attempt failed, but comes when the last who waited for it has left, tries once more.
+who wants it, unless the request was refused for that very reason, before anybody had decided how to lock. A uv of
+another host that waits for the lock finds the environment gone. Whoever was started before an attempt failed, but
+comes when the last who waited for it has left, tries once more.
 
 Only what a waiter may import is imported here.
 """
@@ -153,10 +154,12 @@ def leave(environment: Environment, lock: EnvironmentLock | None = None) -> None
             if _is_wanted(environment):
                 return  # who wants it leaves after us
     except Exception as error:
-        from envsync.errors import EnvsyncError
+        from envsync.errors import EnvsyncError, LockingError
 
         if not isinstance(error, (OSError, EnvsyncError)):
             raise
+        if isinstance(error, LockingError):
+            _remove_undecided(environment)
         # What cannot be removed stays: the error to tell is the one that we leave with.
     finally:
         if lock is not None:
@@ -264,6 +267,23 @@ def _remove(environment: Environment, lock: Flock) -> None:
     remove_directories(environment.path, environment.state, missing)
     if _is_there(environment.state):  # somebody has come in between: what was made for us was made for them
         mark(environment, missing, spared)
+
+
+def _remove_undecided(environment: Environment) -> None:
+    """Remove an environment that cannot be locked, and in which nobody has ever decided how: so nobody has led there.
+
+    Whoever decides at this moment makes a file in `.envsync`, which is then not empty, and stays.
+    """
+    said = statefile.load(environment.bare)
+    missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME).split("\n")
+    is_bare = set(_names(environment.path)) <= {".lock", ".envsync", *spared}
+    if said and is_bare and set(_names(environment.state)) <= {"bare", "wanted"}:
+        for path in (environment.lock, environment.wanted, environment.bare):
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # it was never made, or somebody else removes it
+        remove_directories(environment.path, environment.state, missing)
 
 
 def remove_directories(path: str, state: str, missing: int) -> None:

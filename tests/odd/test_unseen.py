@@ -56,6 +56,15 @@ def test_linked_directories(tmp_path: Path, flock: dict[str, str]) -> None:
     assert unverified(the_environment(tmp_path)) == []
 
 
+@pytest.mark.parametrize("flock", [{"flock": "ENOSYS"}, {"flock": "", "flock_sh": "ENOLCK"}])
+def test_a_refusal_leaves_nothing(tmp_path: Path, flock: dict[str, str]) -> None:
+    """Where an environment of that name cannot be served for want of locks, there is none afterwards."""
+    status, _, err = run(tmp_path, "sync", "--lock", LOCK, "--env", "a/env", **flock)
+    assert status == 125
+    assert "has no lock that tells" in err
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_check_in_the_midst_of_a_commit(tmp_path: Path, stopped: subprocess.Popen[str]) -> None:
     """It waits for the leader, says what a dead one has left, and is in nobody's way."""
     env = the_environment(tmp_path)
