@@ -36,4 +36,5 @@ def test_too_old(version: str, run_envsync: Run, tmp_path: Path) -> None:
     done = run_envsync("sync", *lock, "--python", pythons.need(version))
     assert done.returncode == 125
     assert f"is Python {version}." in done.stderr
-    assert "hint: name another with --python" in done.stderr
+    assert "hint: " in done.stderr
+    assert "--python" in done.stderr
