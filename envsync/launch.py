@@ -224,10 +224,14 @@ def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables:
         # As a shell does: go on looking, remember the first that could not be executed.
         failed = _attempt(f"{directory or '.'}/{command}", words, variables)
         denied = denied or failed
-    raise denied or _error(
-        f"command `{command}` not found in `{env}/bin` or on PATH",
-        hint=f"does the lock file name the package it is in? `ls '{env}/bin'` shows the commands that there are",
-    )
+    if denied is None:
+        from shlex import quote
+
+        denied = _error(
+            f"command `{command}` not found in `{env}/bin` or on PATH",
+            hint=f"does the lock file name the package it is in? `ls {quote(f'{env}/bin')}` shows those there are",
+        )
+    raise denied
 
 
 def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> CommandError | None:

@@ -251,7 +251,8 @@ def from_table(table: Mapping[str, object], path: str) -> Settings:
         option = by_name.get(name)
         origin = f"`{name}` in [tool.envsync] of `{path}`"
         if option is None:
-            raise _usage_error(f"{origin} is not an option", hint=f"known are: {', '.join(sorted(by_name))}")
+            hint = f"`envsync sync --help` says more; known are: {', '.join(sorted(by_name))}"
+            raise _usage_error(f"{origin} is not an option", hint=hint)
         settings[option.key] = _from_toml(option, value, origin)
     return settings
 

@@ -44,7 +44,7 @@ _HEAD_LIMIT = 4 * 1024 * 1024
 """The headers of METADATA, WHEEL and entry_points.txt: more would keep their parsers busy for minutes."""
 _LINE_LIMIT = 1024
 """What a line of RECORD takes besides the path, generously."""
-_TELLING_APART = "name a cache directory on another filesystem: `envsync sync --cache-dir DIR`"
+_TELLING_APART = "name a cache directory on another filesystem: `envsync sync --cache-dir /var/tmp/envsync`"
 _SHOWN = 5
 """So many sentences about a wheel are kept; the rest is counted."""
 

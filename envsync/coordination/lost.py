@@ -107,5 +107,6 @@ def _refusal(environment: Environment, why: str, pids: list[int]) -> RefusedErro
     return RefusedError(
         f"the in-use lock `{environment.in_use}` was purged or replaced since commands could start in the environment, "
         f"and {why}{who}",
-        hint="once nothing runs in it any more, sync with --busy ignore; or name another environment with --env DIR",
+        hint="once nothing runs in it any more: `envsync sync --busy ignore`; or have the environment made elsewhere: "
+        "`envsync sync --env '.venvs/{digest}'`",
     )

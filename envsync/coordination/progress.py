@@ -72,7 +72,7 @@ class ProgressFile:
         now = time.monotonic()
         if self.deadline is not None and now >= self.deadline and phase.startswith(WAITING):
             raise WaitTimeoutError(
-                f"gave up after {self.timeout:g} s: {phase}", hint="allow more with --timeout SECONDS"
+                f"gave up after {self.timeout:g} s: {phase}", hint="wait longer with `envsync sync --timeout 600`"
             )
         self.report(phase, done, total, bytes_done, bytes_total)
         with self.lock:
