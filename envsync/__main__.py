@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
+    if not _is_supported():
+        print(f"envsync: error: this system ({sys.platform}) is not supported yet; Linux is", file=sys.stderr)
+        return 125
     try:
         if arguments and arguments[0] == "run" and sys.platform != "win32":
             status = _run(arguments[1:])
@@ -28,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
         return die_of(interrupt)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last handler
         return _last(error, arguments)
+
+
+def _is_supported() -> bool:
+    """Tell whether what everything here rests on is there: flock, descriptors that children inherit, exec."""
+    return sys.platform != "win32"
 
 
 def _last(error: BaseException, arguments: Sequence[str]) -> int:
