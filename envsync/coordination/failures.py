@@ -145,7 +145,7 @@ def _shared(failure: Failure, *, times: int = 1) -> EnvsyncError:
         f"{tried})",
         hint=str(hint) if hint else None,
     )
-    if isinstance(exit_code, int):
+    if isinstance(exit_code, int) and 1 < exit_code < 256:  # 0 would be a success, and 1 the command's own
         error.exit_code = exit_code
     return error
 

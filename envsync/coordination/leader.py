@@ -331,7 +331,8 @@ class Leader:
         """Say whose sync this goes on with, if a leader died over the same request."""
         if statefile.text(predecessor, "key") != self.request.key:
             return
-        host, pid, phase = (predecessor.get(name) for name in ("host", "pid", "phase"))
+        host, phase = (statefile.text(predecessor, name) for name in ("host", "phase"))
+        pid = int(statefile.number(predecessor, "pid"))
         is_interrupted = predecessor.get("kind") == failures.INTERRUPTED
         ended = "was interrupted" if is_interrupted else statefile.text(predecessor, "fate") or "ended"
         self.reconciler.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
