@@ -243,7 +243,7 @@ SCENARIOS = (
         cache=NO_WHEELS,
         served=True,
         varies=40,
-        least=60,
+        least=30,
     ),
     *_repairs(
         "lost module",
