@@ -102,7 +102,7 @@ def sync(
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
     :param isolated: for `use`: what runs within sees no packages but the environment's own
-    :param report: is told how far it is, in this thread
+    :param report: is told how far it is, from any thread
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
     :raises TypeError: an argument is of the wrong type
     """

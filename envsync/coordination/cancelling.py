@@ -12,6 +12,7 @@ wait for what goes on.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -26,12 +27,16 @@ UNSTOPPABLE = frozenset({"committing", "recovering"})
 def checkpoint() -> Callable[[], None]:
     """Make a function for this thread that raises if whoever waits for the thread was cancelled.
 
-    It raises what the event loop's library cancels with, or SyncCancelledError.
+    It raises what the event loop's library cancels with, or SyncCancelledError. In another thread, of those that work
+    for this one, it does nothing: they cannot ask.
     """
+    thread = threading.get_ident()
     future = _pool_future()
     asked = [ask for name in ("anyio", "trio") if (ask := _questions(name)) is not None]
 
     def check() -> None:
+        if threading.get_ident() != thread:
+            return
         for ask in asked:
             ask()
         if future is not None and any(map(_is_cancelled, future._done_callbacks)):
