@@ -287,3 +287,16 @@ def test_a_site_packages_that_leads_out_is_refused(tmp_path: Path, world: World)
     with pytest.raises(EnvsyncError, match="symbolic link leads"):
         library.sync(FIXTURES / "pylock.next.toml", env=env, cache_dir=world.cache)
     assert sorted(os.listdir(tmp_path / "elsewhere")) == before
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, True, -1, 10**30, "125", None])
+def test_a_shared_failure_never_ends_in_success(world: World, exit_code: object) -> None:
+    """Nor in 1, which under `run` is the command's own."""
+    entry = {"id": "1", "key": world.asked.key, "kind": "fatal", "message": "m", "exit_code": exit_code}
+    replace.write(world.environment.failure, json.dumps({"format": 1, "failures": [entry]}).encode())
+    try:
+        with pytest.raises(EnvsyncError) as caught:
+            failures.check(world.environment, world.asked.key, failures.Arrival(whole_process=True), leading=False)
+    finally:
+        replace.discard(world.environment.failure)
+    assert caught.value.exit_code == 125
