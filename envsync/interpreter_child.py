@@ -79,7 +79,7 @@ def _glibc_version() -> "str | None":
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1]
     except (AttributeError, OSError, ValueError, IndexError):
         pass  # not every implementation has confstr, nor every C library that name
-    if not sys.platform.startswith("linux"):
+    if not str(sys.platform).startswith("linux"):  # str: or mypy takes what follows for dead on other systems
         return None
     try:
         import ctypes

@@ -178,8 +178,9 @@ def libc_family() -> str:
 
     Other systems than Linux have but one: there it is the system's name.
     """
-    if sys.platform != "linux":
-        return sys.platform
+    system = str(sys.platform)  # for mypy, which else takes what follows for dead on other systems
+    if system != "linux":
+        return system
     try:
         return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "other"
     except (ValueError, OSError):
