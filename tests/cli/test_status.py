@@ -183,7 +183,8 @@ def test_a_dead_leader(run_envsync: Run, status: Status, tmp_path: Path) -> None
 
 
 def test_the_last_failure(run_envsync: Run, status: Status, tmp_path: Path) -> None:
-    """How the last attempt failed is said, until one succeeds."""
+    """How the last attempt failed is said of an environment that stays. A first one that is refused leaves nothing."""
+    run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
     wrong = tmp_path / "pylock.wrong.toml"
     text = Path(LOCK).read_text()
     broken = text.replace('path = "wheels/', f'path = "{FIXTURES}/wheels/')
