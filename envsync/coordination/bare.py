@@ -256,8 +256,12 @@ def _remove(environment: Environment, lock: Flock) -> None:
     said = statefile.load(environment.bare)
     missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME).split("\n")
     for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
+        if not lock.is_in_place():
+            return  # we were stopped, and the environment was replaced: what is there now is not ours
         replace.discard_tree(f"{environment.path}/{name}")
     for name in set(os.listdir(environment.state)) - {"bare", "wanted"}:
+        if not lock.is_in_place():
+            return
         replace.discard_tree(f"{environment.state}/{name}")
     left = set(os.listdir(environment.path)) - {".lock", ".envsync", *spared}
     if left or not lock.is_in_place():

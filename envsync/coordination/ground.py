@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from envsync.environment import Environment
 
 OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
+TRIES = 100
+"""How often a directory is made that others, whose sync came to nothing, remove meanwhile with those above it."""
 
 
 def prepare(environment: Environment) -> None:
@@ -31,10 +33,14 @@ def prepare(environment: Environment) -> None:
     try:
         os.stat(environment.state + "/.")
     except OSError:
-        _make(environment)
+        for _ in range(TRIES):
+            if _make(environment):
+                return
+        _make(environment, again=False)
 
 
-def _make(environment: Environment) -> None:
+def _make(environment: Environment, *, again: bool = True) -> bool:
+    """Make it. False: others removed meanwhile what was there, or had just been made; only if it may be done again."""
     import os
 
     from envsync.errors import EnvironmentRefusedError, FilesystemError
@@ -63,9 +69,12 @@ def _make(environment: Environment) -> None:
             bare.mark(environment, missing, names)
     except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
         bare.remove_directories(environment.path, environment.state, missing)
+        if again and isinstance(error, (FileNotFoundError, FileExistsError)):
+            return False
         if isinstance(error, OSError):
             raise FilesystemError("make directory", environment.state, error) from error
         raise
+    return True
 
 
 def _missing(path: str) -> int:

@@ -58,6 +58,24 @@ class TestWhatGoes:
         bare.leave(made, take(made))
         assert os.listdir(tmp_path) == []
 
+    def test_what_has_replaced_it_stays(self, made: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever was stopped in the midst of a removal finds another environment there, and leaves it alone."""
+        lock = take(made)
+        make_skeleton(made)
+        discard = replace.discard_tree
+
+        def discard_and_stop(path: str) -> None:
+            discard(path)
+            if not os.path.exists(f"{made.path}/there"):
+                os.rename(made.path, f"{made.path}.old")
+                for below in ("bin", "lib", ".envsync", "there"):
+                    os.makedirs(f"{made.path}/{below}/theirs")
+
+        monkeypatch.setattr(replace, "discard_tree", discard_and_stop)
+        bare.leave(made, lock)
+        assert sorted(os.listdir(made.path)) == [".envsync", "bin", "lib", "there"]
+        assert os.listdir(made.state) == ["theirs"]
+
     def test_a_directory_above_that_others_use_stays(self, made: Environment, tmp_path: Path) -> None:
         """Only empty ones go."""
         (tmp_path / "a" / "other").touch()

@@ -199,3 +199,24 @@ def test_was_environment(tmp_path: Path) -> None:
     python.unlink()
     python.symlink_to("/usr/bin/python3")
     assert ground.was_environment(environment)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_what_others_remove_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Another request, that shares the directory above, is refused and takes it along just when it is used."""
+    environment = Environment(f"{tmp_path}/envs/one")
+    mkdir, removed = os.mkdir, 0
+
+    def make(path: str, *arguments: int) -> None:
+        nonlocal removed
+        if path == environment.path and removed < times:
+            removed += 1
+            os.rmdir(f"{tmp_path}/envs")
+        mkdir(path, *arguments)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    prepare(environment)
+    assert removed == times
+    assert os.listdir(environment.state) == ["bare"]
