@@ -10,6 +10,7 @@ Imports what a waiter may.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 
@@ -81,12 +82,14 @@ def read(environment: Environment) -> Locking | None:
 
 
 def _read(path: str) -> bytes:
-    """Read a record; empty if there is none."""
+    """Read a record; empty if there is none, or what was never one: a pipe, a socket, a device."""
     try:
         return content(path)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
+        if error.errno in (errno.ESPIPE, errno.ENXIO):
+            return b""
         from envsync.errors import FilesystemError
 
         raise FilesystemError("read", path, error) from error
@@ -182,12 +185,7 @@ def _take_away_torn(path: str) -> None:
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     try:
         os.rename(path, aside)
-        fd = os.open(aside, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            torn = _is_torn(os.read(fd, 1 << 16))
-        finally:
-            os.close(fd)
-        if torn:
+        if _is_torn(_read(aside)):
             os.unlink(aside)
         else:
             os.rename(aside, path)  # it was replaced by a whole one just before
