@@ -68,10 +68,7 @@ def usual(error: EnvsyncError) -> str | None:
     if isinstance(error, FilesystemError):
         return _of_filesystem(error)
     if isinstance(error, WheelError):
-        name, _, rest = error.wheel.partition("-")
-        version = rest.partition("-")[0]
-        again = f"`pip download --no-deps --no-cache-dir {shlex.quote(f'{name}=={version}' if version else name)}`"
-        return f"get it again, to compare, with {again}, or lock another version"
+        return _of_wheel(error.wheel)
     if isinstance(error, LockFileError):
         return _of_lock_file(error)
     return next((hint for kind, hint in _USUAL.items() if isinstance(error, kind)), None)
@@ -86,6 +83,19 @@ def _of_filesystem(error: FilesystemError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "allow more open files: `ulimit -n` says how many there may be"
     return "`envsync doctor` says what can be done there, and what cannot"
+
+
+def _of_wheel(wheel: str) -> str:
+    """Say what to do about a wheel that cannot be installed, by its file name."""
+    name, _, rest = wheel.partition("-")
+    version = rest.partition("-")[0]
+    if not version:
+        return f"tell who publishes it; `python -m zipfile --list {shlex.quote(wheel)}` shows what is in it"
+    wanted = shlex.quote(f"{name}=={version}")
+    return (
+        f"tell who publishes it, and lock another version, or a wheel that you build: "
+        f"`pip wheel --no-deps --wheel-dir wheels --no-binary {shlex.quote(name)} {wanted}`"
+    )
 
 
 def _of_lock_file(error: LockFileError) -> str | None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
@@ -33,7 +32,7 @@ from envsync.cache.archive import Archive, Member, printable
 from envsync.cache.deflate import crc32
 from envsync.cache.layout import Layout, Place, lay_out
 from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load
-from envsync.errors import FilesystemError, WheelError
+from envsync.errors import FilesystemError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHEBANG = b"#!python"
@@ -71,32 +70,6 @@ def unpack(
     :raises WheelError: the wheel is not what it says it is, or says what must not be
     :raises FilesystemError: it cannot be read, or the directory cannot be written
     """
-    try:
-        return _unpack(descriptor, wheel, sha256, directory, how_to_vouch, second_for, checkpoint)
-    except WheelError as error:
-        error.hint = error.hint or how_to_replace(wheel)
-        raise
-
-
-def how_to_replace(wheel: str) -> str:
-    """Say what to do about a wheel that cannot be installed, by its file name."""
-    try:
-        name, version, _, _ = parse_wheel_filename(wheel)
-    except InvalidWheelFilename:
-        return f"tell who publishes it; `python -m zipfile --list {shlex.quote(wheel)}` shows what is in it"
-    build = f"pip wheel --no-deps --no-binary {name} {name}=={version} --wheel-dir wheels"
-    return f"tell who publishes it, and lock another version, or a wheel that you build: `{build}`"
-
-
-def _unpack(  # noqa: PLR0917
-    descriptor: int,
-    wheel: str,
-    sha256: str,
-    directory: str,
-    how_to_vouch: str | None,
-    second_for: Callable[[str], int],
-    checkpoint: Callable[[], object],
-) -> Manifest:
     archive = Archive(descriptor, wheel)
     identity = _identify(archive)
     expected = _expectations(archive, identity.dist_info)

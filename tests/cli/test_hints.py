@@ -82,7 +82,7 @@ SCENES = {
     "sed -n {}p {}": Scene(("sync",), writes("requirements.txt", "fine==1.0\nfoo bar\n")),
     "pip wheel --no-deps --wheel-dir wheels {}": Scene(("sync",), writes("requirements.txt", "./proj\n")),
     "pip download --no-deps {}": Scene(("sync", "--offline"), PINNED),
-    "pip download --no-deps --no-cache-dir {}": Scene(("sync",), bad_wheel),
+    "pip wheel --no-deps --wheel-dir wheels --no-binary {} {}": Scene(("sync",), bad_wheel),
     "ls -la {}": Scene(("sync", "--no-index", "--find-links", "no where"), PINNED),
     "ls -a {}": Scene(("sync", "--lock", "no such.toml")),
     "rm {}": Scene(("run", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env", "--", "true"), a_pipe),
