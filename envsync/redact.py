@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 PLACEHOLDER = "USER:PASSWORD@"
 """Of hints that say what a URL looks like."""
+PORT_DIGITS = 5
+_FORMS = (
+    ("//", ":", "/?#", ("@",)),
+    ("%2f%2f", "%3a", ("%2f", "%3f", "%23"), ("@", "%40")),
+    *((end, ":", "/?#", ("@",)) for end in ("tp:/", "ps:/", "sh:/")),
+)
+"""How user information begins, what is in it, ends it, and marks it. One `/` is left of http, ftp, https and ssh where
+a URL was taken for a path."""
 LOGGERS = ("httpx2", "unearth.auth", "unearth.collector", "unearth.evaluator", "unearth.preparer", "unearth.finder")
 """Of libraries that may log a URL as it was given to them."""
 SECRET = ("token", "password", "passwd", "pwd", "secret", "apikey", "signature", "sig", "credential", "credentials")
@@ -57,20 +65,32 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _without_users(word: str) -> str:
-    for slash, colon, ends, at in (("//", ":", "/?#", ("@",)), ("%2f%2f", "%3a", ("%2f", "%3f", "%23"), ("@", "%40"))):
+    for slash, colon, ends, at in _FORMS:
         start = 0
         while (found := word.lower().find(slash, start)) >= 0:
             start = found + len(slash)
-            if found and not word.lower().endswith((":", "%3a"), 0, found) and _is_in_path(word[found - 1]):
+            if (
+                ":" not in slash
+                and found
+                and not word.lower().endswith((":", "%3a"), 0, found)
+                and _is_in_path(word[found - 1])
+            ):
                 continue
             rest = word[start:].lower()
             end = min((place for place in map(rest.find, ends) if place >= 0), default=len(rest))
             cut = _end_of(rest[:end], at)
-            if not cut and (":" in rest[:end] or colon in rest[:end]):
+            if not cut and (":" in rest[:end] or colon in rest[:end]) and not _is_host(rest[:end]):
                 cut = _end_of(rest, at)
             if word[start : start + cut] != PLACEHOLDER:
                 word = word[:start] + word[start + cut :]
     return word
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether it is a host's full name with a port: an `@` behind that belongs to a path (`.../x.git@v1.0`)."""
+    host, _, port = text.partition(":")
+    named = "." in host or host == "localhost"
+    return named and port.isdecimal() and len(port) <= PORT_DIGITS
 
 
 def _is_in_path(before: str) -> bool:
