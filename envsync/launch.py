@@ -52,13 +52,10 @@ def begin(said: str) -> None:
         return
     if said and "SIGCTYPE" not in ignored and posix.environ.pop(b"LC_CTYPE", b""):
         posix.unsetenv(b"LC_CTYPE")
-    odd = posix.environ.pop(b"_envsync_odd", b"")
-    if odd:
-        posix.unsetenv(b"_envsync_odd")
-    for line in odd.split(b"\n"):
-        name, _, value = line.partition(b"=")
+    for key in [key for key in posix.environ if key.startswith(b"_envsync_odd")]:
+        posix.unsetenv(key)
+        name, _, value = posix.environ.pop(key).replace(b"\1", b"\n").partition(b"=")
         if name:
-            value = value.replace(b"\1", b"\n")
             posix.environ[name] = value
             posix.putenv(name, value)
 

@@ -55,16 +55,17 @@ trap - PIPE XFSZ
 _envsync_ctype=${LC_CTYPE+CTYPE}
 
 # Other shells than bash keep no variables whose names are none for a shell (`BASH_FUNC_module%%`, `spring.profile`):
-# these are handed on in another one. A value has \001 for the ends of its lines.
+# these are handed on in others, each in one, since the kernel takes 128 KB in one. \001 is for the ends of lines.
+# In the locale C, `tr` starts in a quarter less of its time; `command -p` finds it whatever PATH is.
 if [ "${1-}" = run ] && [ -z "${BASH_VERSION-}" ]; then
     _envsync_ifs=$IFS IFS='
-'
+' _envsync_count=0
     set -f
-    for _envsync_link in $(tr '\000\012' '\012\001' 2>/dev/null <"/proc/$$/environ"); do
+    for _envsync_link in $(LC_ALL=C command -p tr '\000\012' '\012\001' 2>/dev/null <"/proc/$$/environ"); do
         case ${_envsync_link%%=*} in
         [0-9]* | *[!A-Za-z0-9_]*)
-            _envsync_odd=${_envsync_odd-}$_envsync_link$IFS
-            export _envsync_odd
+            export "_envsync_odd$_envsync_count=$_envsync_link"
+            _envsync_count=$((_envsync_count + 1))
             ;;
         esac
     done

@@ -208,6 +208,18 @@ class TestInheritance:
         expected = os.environ.keys() | odd.keys() | {"VIRTUAL_ENV", "ENVSYNC_IN", "PWD", "SHLVL", "_", "OLDPWD"}
         assert {name for name in got if not name.startswith("ENVSYNC_IN")} <= expected
 
+    def test_more_than_fits_into_one(self, launcher: list[str], current: list[str]) -> None:
+        """The functions of a large cluster take more than the 128 KB that the kernel takes in one variable."""
+        odd = {f"BASH_FUNC_module{number}%%": "() {  " + "x" * 20_000 + "\n}" for number in range(12)}
+        got = look([*launcher, "run", *current, "--"], odd)[0]
+        assert {name: value for name, value in got.items() if name.startswith("BASH_FUNC_")} == odd
+        assert not [name for name in got if name.startswith("_envsync")]
+
+    def test_without_a_path(self, launcher: list[str], current: list[str]) -> None:
+        """Where PATH leads to no command, they are kept, too."""
+        got = look([*launcher, "run", *current, "--"], {"odd.name": "kept", "PATH": "/nowhere"})[0]
+        assert got["odd.name"] == "kept"
+
     def test_a_locale_that_is_not_set(self, launcher: list[str], current: list[str]) -> None:
         """What Python sets for itself where the locale is C is not the command's."""
         words = ["env", "-u", "LANG", "-u", "LC_ALL", "-u", "LC_CTYPE", *launcher]
