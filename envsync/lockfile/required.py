@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 _LINE = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[([^\]]*)\])?([^;]*)(?:;(.*))?", re.DOTALL)
 _EXTRA = re.compile(r"""\bextra\s*==\s*['"]([^'"]*)['"]""")
+_OR = re.compile(r"\bor\b")
 MOST = 10
 """So many are named; then it is said how many more there are."""
 
@@ -65,7 +66,7 @@ def _required(
 
 def _holds(text: str, active: Collection[str], markers: Mapping[str, str]) -> bool:
     extras = _EXTRA.findall(text)
-    if extras and " or " not in text and not any(canonicalize_name(extra) in active for extra in extras):
+    if extras and not _OR.search(text) and not any(canonicalize_name(extra) in active for extra in extras):
         return False  # of extras that nobody wants: most markers are, and none of those needs to be parsed
     try:
         marker = Marker(text)

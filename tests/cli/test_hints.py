@@ -79,6 +79,9 @@ SCENES = {
     "envsync sync --allow-empty": Scene(("sync", "--env", "env"), empty),
     "envsync sync --help": Scene(("sync", "--env", "env"), writes("pyproject.toml", "[tool.envsync]\nnonsense = 1\n")),
     "uv export --format pylock.toml --output-file pylock.toml": Scene(("sync",)),
+    "uv export --script {} --format pylock.toml --output-file {}": Scene(
+        ("sync", "--lock", "job.py"), writes("job.py", '# /// script\n# dependencies = ["absent"]\n# ///\nprint()\n')
+    ),
     "sed -n {}p {}": Scene(("sync",), writes("requirements.txt", "fine==1.0\nfoo bar\n")),
     "pip wheel --no-deps --wheel-dir wheels {}": Scene(("sync",), writes("requirements.txt", "./proj\n")),
     "pip download --no-deps {}": Scene(("sync", "--offline"), PINNED),
@@ -128,7 +131,6 @@ WITHOUT_SCENE = {
     "ulimit -a": OTHERS,
     "ulimit -n": ELSEWHERE,
     "ulimit -v": ELSEWHERE,
-    "uv export --script {} --format pylock.toml --output-file {}": "needs a script (tests/unit/lockfile)",
 }
 
 

@@ -65,3 +65,13 @@ def test_it_is_described_in_a_line() -> None:
     """With who requires it, up to ten, and then a number."""
     assert described({"x": ["a", "b"], "y": ["c"]}) == "`x` (of a, b), `y` (of c)"
     assert described({f"p{number:02}": ["a"] for number in range(12)}).endswith("`p09` (of a) and 2 more")
+
+
+def test_an_or_counts_however_it_is_spaced() -> None:
+    """What an extra or a platform asks for is looked at whole, whatever stands around its `or`."""
+    for text in (
+        "extra=='x'or(os_name=='posix')",
+        "(extra=='x')or os_name=='posix'",
+        "extra=='x'\tor os_name=='posix'",
+    ):
+        assert missing({"one": [f"two; {text}"]}, {"one"}, {}, {"os_name": "posix"}) == {"two": ["one"]}
