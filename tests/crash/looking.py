@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,4 +92,24 @@ def spoiled_entries(cache: Path) -> Iterator[str]:
 
 def _content(path: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+        data = file.read()
+    if path.endswith(".pyc"):
+        return f"{_head(path, data)} {hashlib.sha256(data[16:]).hexdigest()}"
+    return hashlib.sha256(data).hexdigest()
+
+
+def _head(path: str, data: bytes) -> str:
+    """Say what the head of bytecode says: of which second the source is differs from run to run, that it fits may not.
+
+    Four bytes each: magic number, flags, mtime and size of the source (PEP 552).
+    """
+    if len(data) < 16:
+        return "torn"
+    directory, _, name = path.rpartition("/__pycache__/")
+    try:
+        source = os.stat(f"{directory}/{name.partition('.')[0]}.py")
+    except FileNotFoundError:
+        return "no source"
+    flags, mtime, size = struct.unpack("<III", data[4:16])
+    fits = (flags, mtime, size) == (0, int(source.st_mtime) & 0xFFFFFFFF, source.st_size)
+    return f"{data[:4].hex()} {'fits' if fits else 'does not fit'}"

@@ -124,7 +124,8 @@ def strike_scenario(scenario: Scenario, root: Path, asked: argparse.Namespace) -
     row = Row(scenario.name)
 
     def kinds(nth: int) -> Sequence[Kind]:
-        return chosen[nth % asked.sparse :: asked.sparse] if asked.at in (None, nth) else ()
+        apart = min(asked.sparse, len(chosen))  # one way at least, or it would seem to be over
+        return chosen[nth % apart :: apart] if asked.at in (None, nth) else ()
 
     workers = 1 if asked.at else asked.workers
     for point in strike_all(scenario, kinds, root, workers=workers, first=asked.at or 1):
