@@ -2,8 +2,8 @@
 
     python tests/contention/forker.py LOCK ENV SECONDS
 
-What it forks lives for some seconds more and looks at its own descriptors: whatever is open of the environment or of
-the cache below it is a lock that outlives the sync, and is written to `<SOAK>/violations.jsonl`.
+What it forks lives for some seconds more and looks at its own descriptors: a file of a lock that is open there outlives
+the sync, and is written to `<SOAK>/violations.jsonl`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -20,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import envsync
 
+LOCKS = re.compile(r"(/\.lock|/\.gate|/\.envsync/(in-use|leading|wanted|lease\S*|waiting/.*)|/v1/locks/.*|/v1/tmp/.*)$")
+"""The ends of paths of files that are locked. Others may be open when somebody forks, for the moment of a read."""
 GENTLE_SECONDS = 0.02
 """Between two forks."""
 
@@ -61,12 +64,12 @@ def look_and_end(seconds: float) -> None:
 
 
 def held() -> list[str]:
-    """Name the files of environments and caches that are open here."""
+    """Name the files of locks that are open here."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/self/fd/{number}")
-            if path.startswith(os.environ["SOAK"] + "/") and "/errors/" not in path:
+            if path.startswith(os.environ["SOAK"] + "/") and LOCKS.search(path.removesuffix(" (deleted)")):
                 found.append(path)
     return found
 
