@@ -395,7 +395,7 @@ class Leader:
 
                 place = f"{self.environment.state}/work"
                 os.makedirs(place, exist_ok=True)
-                hint = "choose a place on another filesystem: `envsync sync --env '.venvs/{digest}'`"
+                hint = "choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{digest}'`"
                 twins.refuse(manifest.filename, manifest.twins, place, "environment", hint)
 
     def _make_skeleton(self, goal: Goal) -> None:

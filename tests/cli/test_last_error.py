@@ -75,7 +75,7 @@ def test_an_error_of_ours_in_a_group_is_said_as_itself(tmp_path: Path) -> None:
     """What a task group of the network has wrapped is what the user can do something about."""
     raising = "from envsync.errors import FetchError; raise ExceptionGroup('x', [FetchError('no answer')])"
     done = spoiled(tmp_path, raising, "sync")
-    assert (done.returncode, done.stderr) == (125, "envsync: error: no answer\n")
+    assert (done.returncode, done.stderr) == (125, "envsync: error: no answer\nhint: `envsync sync` tries again\n")
 
 
 def test_an_interrupt_in_a_group_ends_as_the_interrupt(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ files_only = pytest.mark.parametrize("lock", ["files"], indirect=True)
 def refusal(done: subprocess.CompletedProcess[str], whose: str, option: str) -> None:
     assert done.returncode == 125
     assert re.search(rf"it has `.*` and `.*`, which are one file on the filesystem of the {whose}\n", done.stderr)
-    assert re.search(rf"^hint: .* `envsync sync .*{option} DIR`", done.stderr, re.MULTILINE)
+    assert re.search(rf"^hint: .* `envsync sync .*{option} '?/var/tmp/", done.stderr, re.MULTILINE)
 
 
 @every

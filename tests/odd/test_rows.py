@@ -111,7 +111,7 @@ def check_that_it_is_refused(outcome: tuple[int, str, str], row: Row) -> None:
     assert (status, out) == (125, "")
     assert re.search(row.reason, err), err
     assert "hint: " in err
-    assert "`envsync doctor --env .venv`" in err
+    assert re.search(r"`envsync doctor [^`]*--env .venv[ `]", err), err
 
 
 def rows(*, in_use: bool) -> pytest.MarkDecorator:
@@ -154,7 +154,7 @@ def test_eight_at_once_are_refused(make_ground: Callable[[Row], Ground], row: Ro
     for outcome in start_at_once(ground, ".venv"):
         check_that_it_is_refused(outcome, row)
     assert ground.counted("started") == 0
-    assert {path.name for path in (ground.directory / ".venv").iterdir()} <= {".envsync", ".lock"}
+    assert {path.name for path in (ground.directory / ".venv").glob("*")} <= {".envsync", ".lock"}  # or there is none
 
 
 @rows(in_use=False)

@@ -98,6 +98,7 @@ def test_a_file_that_includes_itself_by_a_link_is_refused(tmp_path: Path) -> Non
 def test_a_file_as_large_as_a_disk_is_not_read(tmp_path: Path) -> None:
     """Nobody pins so much; it is said before the memory is gone."""
     with (tmp_path / "requirements.txt").open("wb") as file:
+        file.write(b"# of many pins\n" * 10_000)
         file.truncate(1 << 40)
     with pytest.raises(LockFileError, match="larger than"):
         read(str(tmp_path / "requirements.txt"))

@@ -76,7 +76,7 @@ class TestPoisoned:
         options = ("--env", str(project.env), "--cache-dir", str(project.cache), "--link-mode", "symlink")
         done = run("check", "--repair", *options)
         assert done.returncode == 125
-        assert "--lock FILE" in done.stderr
+        assert "--repair --lock pylock.toml`" in done.stderr
         assert project.python("import alpha.sub.deep as d; print(d.x)") == "1"
         assert project.check("--repair").returncode == 0
         assert not (project.site / "alpha" / "foreign.py").exists()
