@@ -109,6 +109,7 @@ WITHOUT_SCENE = {
     "envsync doctor --env /var/tmp/venv": ELSEWHERE,
     "envsync status": OTHERS,
     "envsync sync --busy ignore": OTHERS,
+    "envsync sync --env '/var/tmp/venvs/{digest}'": ELSEWHERE,
     "envsync sync --cache-dir /var/tmp/envsync": ELSEWHERE,
     "envsync sync --cache-dir {}": ELSEWHERE,
     "envsync sync --cache-fallback /var/tmp/envsync-fallback": ELSEWHERE,
