@@ -174,8 +174,11 @@ def test_interrupted_leaders_are_no_deaths(tmp_path: Path) -> None:
         for _ in range(4):
             assert server.began.wait(SECONDS)
             server.began.clear()
-            progress = json.loads((tmp_path / "env/.envsync/progress.json").read_bytes())
-            leader = waiting.pop(progress["pid"])
+            record = tmp_path / "env/.envsync/progress.json"
+            # What began may have been a last try of the leader before: the next one says who it is soon after.
+            while not record.exists() or (pid := json.loads(record.read_bytes())["pid"]) not in waiting:
+                pass
+            leader = waiting.pop(pid)
             leader.send_signal(signal.SIGTERM)
             assert finish(leader)[0] == -signal.SIGTERM
         assert file.hold is not None
