@@ -9,11 +9,6 @@ import errno
 import sys
 import time
 
-if sys.platform == "win32":
-    pass
-else:
-    pass
-
 from envsync import fastlane, launch
 from envsync.coordination.eventsfile import record
 from envsync.coordination.messages import say
@@ -116,27 +111,6 @@ def _lead(
     *,
     launching: bool,
 ) -> Outcome | None:
-    try:
-        return _lead_at_once(request, environment, held, wait, report, launching=launching)
-    except BaseException:  # an interrupt, say, before the leader could do it
-        from envsync.coordination import bare
-
-        bare.leave(environment, held)
-        raise
-
-
-def _lead_at_once(
-    request: Request,
-    environment: Environment,
-    held: EnvironmentLock,
-    wait: Wait,
-    report: Report | None,
-    *,
-    launching: bool,
-) -> Outcome | None:
-    load_site()
-    from envsync.coordination.leader import lead
-
     def run(report: Report) -> Outcome | None:
         return lead(
             request,
@@ -149,15 +123,24 @@ def _lead_at_once(
             predecessor=wait.predecessor,
         )
 
-    if report is not None:
-        return run(report)
-    from envsync.display import Display
+    try:
+        load_site()
+        from envsync.coordination.leader import lead
 
-    with Display(request) as display:
-        outcome = run(display)
-        if outcome is not None:
-            display.conclude(outcome)
-        return outcome
+        if report is not None:
+            return run(report)
+        from envsync.display import Display
+
+        with Display(request) as display:
+            outcome = run(display)
+            if outcome is not None:
+                display.conclude(outcome)
+            return outcome
+    except BaseException:  # an interrupt, say, before the leader could do it
+        from envsync.coordination import bare
+
+        bare.leave(environment, held)
+        raise
 
 
 def _filesystem_error() -> type[FilesystemError]:
@@ -219,8 +202,6 @@ def unchangeable(request: Request, environment: Environment, error: FilesystemEr
 
 def load_site() -> None:
     """Make the libraries importable: what the launcher's `-S` left out at start-up."""
-    import sys
-
     if sys.flags.no_site and "site" not in sys.modules:
         import site
 
