@@ -40,10 +40,13 @@ only if it is empty. Both locks are held throughout.
 - uv waits for `.lock` only where there is a whole virtual environment: if somebody is blocked on it (proc(5),
   /proc/locks), the environment stays, and is served to them.
 
-Not covered: locks that are leases, or where shared locks do not work. There, what was made stays, for nobody could tell
-who wants it, unless the request was refused for that very reason, before anybody had decided how to lock. A uv of
-another host that waits for the lock finds the environment gone. Whoever was started before an attempt failed, but
-comes when the last who waited for it has left, tries once more.
+Not covered: locks that are leases, or where shared locks do not work. There, what was made stays, the mark, too:
+`wanted` tells nobody who waits, and the list of those who do has none before they have waited for a while. To remove
+what they wait for would take the failure from under them, and each would try once more. Only what was refused for its
+locks, before anybody had decided how to lock, goes again: nobody has led there, so nobody waits to hear how it ended.
+Who decides at that moment makes its lease, by which `.envsync` stays; it does without the mark and makes `.lock` anew.
+A uv of another host that waits for the lock finds the environment gone. Whoever was started before an attempt failed,
+but comes when the last who waited for it has left, tries once more.
 
 Only what a waiter may import is imported here.
 """
@@ -145,13 +148,14 @@ def leave(environment: Environment, lock: EnvironmentLock | None = None) -> None
 
     :param lock: the environment lock, if the caller holds it; it is released in any case
     """
+    own = lock
     try:
         while is_marked(environment):
-            lock = lock if lock is not None and lock.fd >= 0 else _lock_nowait(environment)
-            if not isinstance(lock, Flock) or _is_over(environment, lock):
+            own = own if isinstance(own, Flock) and own.fd >= 0 else _lock_nowait(environment)
+            if own is None or _is_over(environment, own):
                 return
-            lock.release()
-            if _is_wanted(environment):
+            own.release()
+            if _is_held(environment.wanted):
                 return  # who wants it leaves after us
     except Exception as error:
         from envsync.errors import EnvsyncError, LockingError
@@ -162,18 +166,24 @@ def leave(environment: Environment, lock: EnvironmentLock | None = None) -> None
             _remove_undecided(environment)
         # What cannot be removed stays: the error to tell is the one that we leave with.
     finally:
-        if lock is not None:
-            lock.release()
+        for held in (own, lock):
+            if held is not None:
+                held.release()
 
 
 def _lock_nowait(environment: Environment) -> Flock | None:
-    """Take the environment lock, if it is one that excludes."""
+    """Take the environment lock, if it is one that excludes.
+
+    :raises LockingError: nobody has decided how to lock, and flock would not exclude
+    """
     recorded = lockrecord.read(environment)
     if recorded is None:
         from envsync.coordination import mount
 
-        if mount.mount_of(environment.state).local_flock:
-            return None
+        if local := mount.mount_of(environment.state).local_flock:
+            from envsync.errors import LockingError
+
+            raise LockingError(f"flock stays within the node ({local})")
     elif recorded.kind != lockrecord.FLOCK or not recorded.in_use:
         return None
     return flock.acquire_nowait(environment.lock, shared=False)
@@ -195,18 +205,10 @@ def _is_over(environment: Environment, lock: Flock) -> bool:
         alone.release()
 
 
-def _is_wanted(environment: Environment) -> bool:
-    lock = flock.acquire_nowait(environment.wanted, shared=False, create=False)
-    if lock is None:
-        return True
-    lock.release()
-    return False
-
-
 def _is_bare(environment: Environment) -> bool:
     """Tell whether nobody has been served in an environment, and nothing in it is anybody's."""
     said = statefile.load(environment.bare)
-    if not said or _has_been_synced(environment) or _is_in_use(environment):
+    if not said or _has_been_synced(environment) or _is_held(environment.in_use):
         return False
     names = set(os.listdir(environment.path)) - {".lock", ".envsync", *TAGS}
     if not names:
@@ -224,10 +226,11 @@ def _has_been_synced(environment: Environment) -> bool:
     return bool(load_ledger(environment).entries)
 
 
-def _is_in_use(environment: Environment) -> bool:
-    if not _is_there(environment.in_use):
+def _is_held(path: str) -> bool:
+    """Tell whether somebody holds a lock. Nobody does if its file is missing."""
+    if not _is_there(path):
         return False
-    lock = flock.acquire_nowait(environment.in_use, shared=False, create=False)
+    lock = flock.acquire_nowait(path, shared=False, create=False)
     if lock is None:
         return True
     lock.release()

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from envsync import replace
-from envsync.coordination import bare, flock, ground, processes
+from envsync.coordination import bare, flock, ground, mount, processes
 from envsync.coordination.flock import Flock
+from envsync.coordination.lease import Contender
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
+from envsync.errors import LockingError
 from envsync.installed import Entry, Ledger, dump_ledger
 from envsync.plan import Origin
 from envsync.request import Request
@@ -253,6 +255,14 @@ class TestWhoRemoves:
         bare.leave(made)
         assert os.listdir(tmp_path) == []
 
+    def test_a_lease_is_released(self, made: Environment) -> None:
+        """Whoever is interrupted before it leads keeps nobody waiting, whatever the lock is."""
+        made_lease = Contender(made).acquire_nowait()
+        assert made_lease is not None
+        replace.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
+        bare.leave(made, made_lease)
+        assert not os.path.lexists(made.lease)
+
     def test_where_locks_are_leases_all_stays(self, made: Environment) -> None:
         """Nobody could tell who wants it."""
         replace.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
@@ -277,6 +287,17 @@ class TestWait:
         assert os.path.lexists(environment.bare)
         wait.end()
         assert not os.path.lexists(environment.path)
+
+    def test_refused_for_locks_that_stay_within_the_node(
+        self, tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody has led there, so nothing stays, though no lock excludes whoever comes."""
+        monkeypatch.setattr(mount, "LOCAL_BY_KIND", frozenset({mount.mount_of(str(tmp_path)).kind}))
+        environment = Environment(str(tmp_path / "a" / "env"))
+        wait = Wait(request_, environment)
+        with pytest.raises(LockingError, match="stays within the node"):
+            wait.until_over()
+        assert not os.path.lexists(tmp_path / "a")
 
     def test_who_leads_keeps_it(self, tmp_path: Path) -> None:
         """The end of the wait is not the end of what it was for."""
