@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
@@ -662,6 +663,32 @@ def test_cancelling_leaves_what_can_be_continued(server: Server, store: Store, b
     left = partial(store).read_bytes()
     assert len(left) == sum(received) < len(DATA)
     assert DATA.startswith(left)
+
+
+@asyncio_only
+def test_a_connection_that_is_cancelled_as_it_is_made_is_closed(server: Server, store: Store, backend: str) -> None:
+    """It is nobody's by then, and must not be left to the garbage collector."""
+    wanted = Artifact("demo", "1.0", NAME, hashes={"sha256": SHA256}, url=f"{server.url}/{NAME}")
+    made: list[asyncio.BaseTransport] = []
+
+    async def run() -> None:
+        loop: Any = asyncio.get_running_loop()
+        connect = loop.create_connection
+
+        async def connect_and_cancel(*arguments: Any, **options: Any) -> Any:
+            transport, protocol = await connect(*arguments, **options)
+            made.append(transport)
+            scope.cancel()
+            return transport, protocol
+
+        loop.create_connection = connect_and_cancel
+        async with Downloader(store) as downloader:
+            with anyio.CancelScope() as scope:
+                async with downloader.download(wanted, lambda _: None):
+                    pytest.fail("it was not cancelled")
+
+    anyio.run(run, backend=backend)
+    assert [transport.is_closing() for transport in made] == [True]
 
 
 def test_an_error_of_the_wheel_removes_the_download(server: Server, store: Store, backend: str) -> None:
