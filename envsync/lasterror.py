@@ -7,16 +7,15 @@ A traceback helps nobody at three in the morning, and Python's own status for it
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 
 from envsync.errors import EnvsyncError
+from envsync.redact import redacted
 
 DEBUG = "ENVSYNC_DEBUG"
 SHOWN = 200
 """Characters of what an error says of itself."""
-_USER = re.compile(r"://[^/@\s]*@")
 
 
 class UnexpectedError(EnvsyncError):
@@ -38,7 +37,7 @@ def last(error: BaseException, arguments: Sequence[str]) -> int:
     if known is None and os.environ.get(DEBUG, "") not in ("", "0"):
         import traceback
 
-        traceback.print_exception(error, file=sys.stderr)
+        print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     from envsync.hints import tell
 
     try:
@@ -58,7 +57,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def unexpected(error: BaseException) -> EnvsyncError:
     """Build the error for one that nobody has expected."""
-    said = "".join(c if c.isprintable() else " " for c in _USER.sub("://", str(error)))
+    said = "".join(c if c.isprintable() else " " for c in redacted(str(error)))
     said = said if len(said) <= SHOWN else said[: SHOWN - 3] + "..."
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if isinstance(error, ImportError):

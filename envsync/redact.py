@@ -29,6 +29,8 @@ _FORMS = (
 )
 """How user information begins, what is in it, ends it, and marks it. One `/` is left of http, ftp, https and ssh where
 a URL was taken for a path."""
+_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+"""`str.lower` makes two characters of some, and then no place in a text is where it was."""
 LOGGERS = ("httpx2", "unearth.auth", "unearth.collector", "unearth.evaluator", "unearth.preparer", "unearth.finder")
 """Of libraries that may log a URL as it was given to them."""
 SECRET = ("token", "password", "passwd", "pwd", "secret", "apikey", "signature", "sig", "credential", "credentials")
@@ -66,23 +68,26 @@ def _words(text: str) -> Iterator[str]:
 
 def _without_users(word: str) -> str:
     for slash, colon, ends, at in _FORMS:
-        start = 0
-        while (found := word.lower().find(slash, start)) >= 0:
+        lowered = word.translate(_LOWER)
+        kept, done, start = [], 0, 0
+        while (found := lowered.find(slash, start)) >= 0:
             start = found + len(slash)
-            if (
-                ":" not in slash
-                and found
-                and not word.lower().endswith((":", "%3a"), 0, found)
-                and _is_in_path(word[found - 1])
-            ):
+            if ":" not in slash and found and not lowered.endswith((":", "%3a"), 0, found) and _is_in_path(word, found):
                 continue
-            rest = word[start:].lower()
-            end = min((place for place in map(rest.find, ends) if place >= 0), default=len(rest))
-            cut = _end_of(rest[:end], at)
-            if not cut and (":" in rest[:end] or colon in rest[:end]) and not _is_host(rest[:end]):
-                cut = _end_of(rest, at)
-            if word[start : start + cut] != PLACEHOLDER:
-                word = word[:start] + word[start + cut :]
+            if lowered.endswith(":", 0, found) and not lowered.endswith("file:", 0, found):
+                while lowered.startswith("/", start):  # more than two of them are a slip
+                    start += 1
+            end = len(word)
+            for mark in ends:
+                place = lowered.find(mark, start, end)
+                end = place if place >= 0 else end
+            cut = _end_of(lowered, at, start, end)
+            if cut == start and (":" in lowered[start:end] or colon in lowered[start:end]):
+                cut = start if _is_host(lowered[start:end]) else _end_of(lowered, at, start, len(word))
+            if word[start:cut] != PLACEHOLDER:
+                kept.append(word[done:start])
+                done = start = cut
+        word = "".join(kept) + word[done:]
     return word
 
 
@@ -93,13 +98,14 @@ def _is_host(text: str) -> bool:
     return named and port.isdecimal() and len(port) <= PORT_DIGITS
 
 
-def _is_in_path(before: str) -> bool:
+def _is_in_path(word: str, slash: int) -> bool:
+    before = word[slash - 1]
     return before.isalnum() or before in "/."
 
 
-def _end_of(text: str, marks: tuple[str, ...]) -> int:
-    """Return where the last of some marks ends; 0 if there is none."""
-    return max((text.rfind(mark) + len(mark) for mark in marks if mark in text), default=0)
+def _end_of(text: str, marks: tuple[str, ...], start: int, end: int) -> int:
+    """Return where the last of some marks ends, between two places; the first of these if there is none."""
+    return max((at + len(mark) for mark in marks if (at := text.rfind(mark, start, end)) >= 0), default=start)
 
 
 def _without_values(word: str) -> str:

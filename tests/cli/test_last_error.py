@@ -71,6 +71,13 @@ def test_who_asks_for_it_sees_where(tmp_path: Path) -> None:
     assert "envsync: error: a fault of envsync: ValueError: odd thing" in done.stderr
 
 
+def test_who_asks_for_it_sees_no_password(tmp_path: Path) -> None:
+    """What is sent along with a report is for others to read."""
+    done = spoiled(tmp_path, "raise ValueError('https://me:hunter2@host/x')", "sync", ENVSYNC_DEBUG="1")
+    assert "ValueError: https://host/x\n" in done.stderr
+    assert "hunter2@" not in done.stderr.replace("raise ValueError('https://me:hunter2@", "")
+
+
 def test_an_error_of_ours_in_a_group_is_said_as_itself(tmp_path: Path) -> None:
     """What a task group of the network has wrapped is what the user can do something about."""
     raising = "from envsync.errors import FetchError; raise ExceptionGroup('x', [FetchError('no answer')])"
@@ -110,6 +117,13 @@ def test_passwords_are_not_shown() -> None:
     said = str(unexpected(ValueError("cannot parse https://me:secret@host/x")))
     assert "secret" not in said
     assert "https://host/x" in said
+
+
+def test_no_beginning_of_a_password_is_shown() -> None:
+    """It is hidden before the line is cut, in whatever form it is one."""
+    for url in ("https://me:secret/", "https%3A%2F%2Fme%3Asecret%2F", "https:/me:secret"):
+        said = str(unexpected(ValueError(f"{'x' * 170} {url}{'y' * 60}@host")))
+        assert "secret" not in said
 
 
 def test_a_long_error_is_cut() -> None:
