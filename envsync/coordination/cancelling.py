@@ -83,7 +83,12 @@ def _pool_future() -> Any:
 
 
 def _is_cancelled(callback: Any) -> bool:
-    """Tell whether a pool's callback would tell a future of asyncio that was cancelled."""
+    """Tell whether it is asyncio's own callback of a pool's future, and would tell one that was cancelled.
+
+    What a program calls back itself says nothing: it may know futures of whatever else.
+    """
     asyncio: Any = sys.modules.get("asyncio")
-    cells = getattr(callback, "__closure__", None) or () if asyncio is not None else ()
-    return any(isinstance(cell.cell_contents, asyncio.Future) and cell.cell_contents.cancelled() for cell in cells)
+    if asyncio is None or getattr(callback, "__module__", "") != "asyncio.futures":
+        return False
+    told = (cell.cell_contents for cell in getattr(callback, "__closure__", None) or ())
+    return any(isinstance(each, asyncio.Future) and each.cancelled() for each in told)
