@@ -81,9 +81,13 @@ def inspect(executable: str, cache: str) -> Interpreter:
     key = _key(executable, status)
     path = os.path.join(cache, "v1", "interpreters", key + ".json")
     facts = _cached(path)
-    if facts is None:
+    if facts is None or not _is_of(facts, executable):
         facts = _worked_out(_ask(executable))
-        sharing.write(cache, path, json.dumps(facts).encode())
+        if _is_of(facts, executable):
+            sharing.write(cache, path, json.dumps(facts).encode())
+        else:  # a wrapper, as pyenv has: it may start another one next time
+            status = _status(facts["executable"])
+            key = _key(facts["executable"], status)
     if _version(facts) < OLDEST:
         raise UnsupportedPythonError(
             f"`{executable}` is Python {facts['version']}; environments need Python 3.9 or newer",
@@ -108,6 +112,14 @@ def inspect(executable: str, cache: str) -> Interpreter:
         identity=(status.st_size, status.st_mtime_ns),
         magic=facts["magic"],
     )
+
+
+def _is_of(facts: dict[str, Any], executable: str) -> bool:
+    """Tell whether it is the very interpreter that has answered, and not one that it has started."""
+    try:
+        return not facts.get("executable") or os.path.samefile(facts["executable"], executable)
+    except OSError:
+        return False
 
 
 def _version(facts: dict[str, Any]) -> tuple[int, ...]:
@@ -182,14 +194,16 @@ def _ask(executable: str) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             env=environ,
         )
-        facts = json.loads(answer.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise InterpreterError(f"Python `{executable}` does not run: {said or error}") from error
     except OSError as error:
         raise InterpreterError(f"cannot run Python `{executable}`: {error.strerror}") from error
-    except (ValueError, IndexError) as error:
-        raise InterpreterError(f"`{executable}` does not answer as a Python does") from error
-    if not isinstance(facts, dict) or "version" not in facts:
-        raise InterpreterError(f"`{executable}` does not answer as a Python does")
-    return facts
+    for line in reversed(answer.stdout.splitlines()):  # whatever a wrapper or `atexit` prints comes after it
+        try:
+            facts = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(facts, dict) and "version" in facts:
+            return facts
+    raise InterpreterError(f"`{executable}` does not answer as a Python does")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import venv
@@ -87,6 +88,24 @@ def test_what_is_no_python(answer: str, tmp_path: Path) -> None:
     fake.chmod(0o755)
     with pytest.raises(InterpreterError, match="does not answer as a Python does"):
         interpreter.inspect(str(fake), os.devnull)
+
+
+def test_what_is_said_after_the_answer(tmp_path: Path) -> None:
+    """A wrapper, or a module at its exit, may have a last word."""
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/sh\n{shlex.quote(sys.executable)} "$@"\necho goodbye\n')
+    fake.chmod(0o755)
+    assert interpreter.inspect(str(fake), os.devnull).executable == sys.executable
+
+
+def test_a_wrapper_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a variable or a file makes pyenv's `python` start today says nothing about the next time."""
+    fake, cache = tmp_path / "python", str(tmp_path / "cache")
+    fake.write_text('#!/bin/sh\nexec "$WRAPPED" "$@"\n')
+    fake.chmod(0o755)
+    for started in (interpreter.own_base(), pythons.need("3.10"), pythons.need("3.12")):
+        monkeypatch.setenv("WRAPPED", started)
+        assert interpreter.inspect(str(fake), cache) == interpreter.inspect(started, cache)
 
 
 @pytest.mark.parametrize("versioned", [True, False])
