@@ -89,13 +89,19 @@ class Ledger(NamedTuple):
     """Machine and libc family that it was made for."""
     entries: Mapping[str, Entry]
     in_use: tuple[int, ...] = ()
-    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.coordination.lost`)."""
+    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.coordination.lost`).
+
+    The last is that of the commit. Those before it were lost: commands were seen to hold them, or may do so.
+    """
 
 
-def load_ledger(environment: Environment) -> Ledger:
-    """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled."""
+def load_ledger(environment: Environment, path: str = "") -> Ledger:
+    """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled.
+
+    :param path: where it is, if it is not in its place yet
+    """
     try:
-        value = json.loads(unseal(content(environment.installed)))
+        value = json.loads(unseal(content(path or environment.installed)))
         if value["format"] != FORMAT:
             return Ledger("", "", {})
         entries = {name: _entry(item) for name, item in value["distributions"].items()}

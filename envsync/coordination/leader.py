@@ -409,7 +409,8 @@ class Leader:
             self.occupancy.drain()
             self._check_in_place()
             workspace = f".envsync/work/{_unique()}"
-            skeleton.take_away(self.environment, workspace, durable=durable, checkpoint=self._check_held)
+            in_use = self.occupancy.inodes()
+            skeleton.take_away(self.environment, workspace, in_use, durable=durable, checkpoint=self._check_held)
         bare.announce_skeleton(self.environment)
         skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.memory, durable=durable)
 
@@ -479,9 +480,11 @@ class Leader:
 
     def _remember_lost(self, ledger: Ledger, present: int) -> None:
         """Keep the inode of an in-use lock that was lost: commands may hold it, and the stamp will not name it."""
-        gone = self.former.in_use if self.former is not None and self.former.environment == self.env else 0
-        if gone and gone not in (present, *ledger.in_use) and ledger.path == self.env:
-            kept = ledger._replace(in_use=(*ledger.in_use, gone)[-lost.MOST :])
+        if ledger.path not in ("", self.env):
+            return
+        in_use = lost.remembered(self.environment, ledger.in_use, present)
+        if in_use != ledger.in_use:
+            kept = ledger._replace(path=self.env, in_use=in_use)
             replace.write(self.environment.installed, dump_ledger(kept))
 
     def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:

@@ -4,6 +4,17 @@ Commands open the in-use lock and never read it, so a purge of a scratch filesys
 it still holds it, under no name, and nobody finds it there. So the inode is kept in the stamp and in `installed.json`.
 If the file is another one now, a leader cannot be alone by locking it. On a local filesystem it looks who holds the old
 one; elsewhere, that may be somebody on another host.
+
+What an operator says (`--busy ignore`) is for one sync. Inodes that are seen to be held at that time are kept in
+`installed.json`, so the next sync without it is refused as before, until nobody holds them. All others are dropped:
+
+- An inode that nobody holds: its number may be another file's soon.
+- Where it cannot be seen who holds one, the operator has answered that. It would be asked for ever otherwise.
+
+Whom we may not look into is believed to hold what has the number of the lost one: then another user's lock of another
+file may keep a sync out. Not covered: if `installed.json` is lost as well, the stamp names only the last one; of more
+than `MOST` that are held at once, the oldest are forgotten; an environment that was moved is taken for a copy, which
+has no former locks.
 """
 
 from __future__ import annotations
@@ -15,85 +26,153 @@ from envsync import replace, stamp
 from envsync.coordination import pace, processes
 from envsync.environment import Environment
 from envsync.errors import RefusedError
-from envsync.installed import load_ledger
+from envsync.installed import Ledger, load_ledger
+from envsync.transaction import journal
 
 MOST = 8
-"""Inodes that are kept of locks that were lost."""
+"""Inodes that `installed.json` keeps: the present one, and those before it."""
 
 
-def former(environment: Environment) -> set[int]:
-    """Return the inodes of in-use locks that commands may hold, by what was recorded of this environment."""
-    env = os.path.abspath(environment.path)
-    found: set[int] = set()
-    for path in (environment.stamp, environment.draining):
+def former(environment: Environment) -> tuple[int, ...]:
+    """Return the inodes of in-use locks that commands may hold, by what was recorded of this environment.
+
+    The oldest come first. What is recorded of another place does not count: it was copied, with the locks of the other.
+    """
+    found: list[int] = []
+    ledger = _ledger(environment)
+    if ledger.in_use and _is_of(environment, ledger.path):
+        found += ledger.in_use
+    for path in (environment.draining, environment.stamp):
         data = replace.read(path)
         vouched = stamp.load(data) if data else None
-        if vouched is not None and vouched.environment == env:
-            found.add(vouched.in_use)
-    ledger = load_ledger(environment)
-    if ledger.path == env:  # else it was copied: the locks are those of the other
-        found.update(ledger.in_use)
-    return found - {0}
+        if vouched is not None and _is_of(environment, vouched.environment):
+            found.append(vouched.in_use)
+    return tuple(inode for inode in dict.fromkeys(found) if inode)
 
 
-def check(environment: Environment) -> None:
+def _ledger(environment: Environment) -> Ledger:
+    """Read `installed.json`, or that of a commit that was decided: whoever decided it was alone, or an operator went on.
+
+    The dead leader has taken the stamp away.
+    """
+    decided = journal.read(environment)
+    if decided is not None:
+        ledger = load_ledger(environment, journal.ledger_path(environment, decided))
+        if ledger.path:
+            return ledger
+    return load_ledger(environment)
+
+
+def _is_of(environment: Environment, path: str) -> bool:
+    """Tell whether a recorded path is this environment's, also if it is named through a symbolic link now."""
+    if path == os.path.abspath(environment.path):
+        return True
+    try:
+        return os.path.samefile(path, environment.path)
+    except OSError:
+        return False
+
+
+def check(environment: Environment, ours: int = 0) -> None:
     """Make sure that nobody runs in an environment by an in-use lock that was lost.
 
+    :param ours: the inode of the in-use lock that this process has exclusively, so that nobody else holds it
     :raises RefusedError: somebody does, or may
     """
-    try:
-        present = os.stat(environment.in_use).st_ino
-    except OSError:
-        present = 0
-    gone = former(environment) - {present}
+    gone = _gone(environment, ours)
     if not gone:
         return
-    if pace.is_network(environment.path) or not processes.is_proc_ours() or not os.path.isdir("/proc/self/fd"):
+    if not _is_seen(environment):
         raise _refusal(environment, "it cannot be seen from here who holds the one before", [])
-    pids = sorted(_holders(environment, gone))
+    pids = sorted(set().union(*_holders(environment, gone).values()))
     if pids:
         raise _refusal(environment, "commands hold the one before", pids)
 
 
-def _holders(environment: Environment, inodes: Iterable[int]) -> set[int]:
-    """Name the processes that hold a file without a name, by the locks of this host (proc(5)).
+def held(environment: Environment, ours: int = 0) -> tuple[int, ...]:
+    """Return the inodes of lost in-use locks that somebody is seen to hold, the oldest first; not more than are kept.
+
+    Call it when no command can enter by the stamp any more. Else one that is just starting may not be seen.
+
+    :param ours: as for `check`
+    """
+    gone = _gone(environment, ours)
+    if not gone or not _is_seen(environment):
+        return ()
+    holders = _holders(environment, gone)
+    return tuple(inode for inode in gone if inode in holders)[1 - MOST :]
+
+
+def remembered(environment: Environment, known: tuple[int, ...], present: int) -> tuple[int, ...]:
+    """Return the inodes to keep if a new stamp names the present in-use lock, and nothing else is changed.
+
+    :param known: the inodes that `installed.json` has; if one has to go, it is one of these that nobody holds
+    """
+    new = [inode for inode in former(environment) if inode not in (present, *known)]
+    if not new:
+        return known
+    holders = _holders(environment, known) if _is_seen(environment) else known
+    return (*(inode for inode in known if inode in holders or inode == present), *new)[-MOST:]
+
+
+def _gone(environment: Environment, ours: int) -> list[int]:
+    try:
+        present = os.stat(environment.in_use).st_ino
+    except OSError:
+        present = 0
+    return [inode for inode in former(environment) if inode not in (present, ours)]
+
+
+def _is_seen(environment: Environment) -> bool:
+    """Tell whether all who may hold a lock of this environment can be seen from here."""
+    if pace.is_network(environment.path):
+        return False
+    return processes.is_proc_ours() and os.path.isdir("/proc/self/fd")
+
+
+def _holders(environment: Environment, inodes: Iterable[int]) -> dict[int, set[int]]:
+    """Name the processes that hold files without a name, by inode, by the locks of this host (proc(5)).
 
     The number of an inode that nobody holds may be another file's by now. Whom we may not look into is believed to hold
     the one that is meant.
     """
     device = os.stat(environment.path).st_dev
     shown = f"{os.major(device):02x}:{os.minor(device):02x}"
-    wanted = {str(inode) for inode in inodes}
-    suspects: dict[int, set[str]] = {}
+    wanted = {str(inode): inode for inode in inodes}
+    suspects: dict[int, set[tuple[int, str]]] = {}
     for fields in map(str.split, processes.read("/proc/locks").splitlines()):
         if len(fields) >= 6 and fields[1] == "FLOCK":
-            held_on, _, inode = fields[5].rpartition(":")
-            if inode in wanted:
-                suspects.setdefault(int(fields[4]), set()).add(held_on)
-    if not suspects:
-        return set()
-    found = {pid for pid in _everybody() if _has(pid, device, wanted) is True}
-    for pid, devices in suspects.items():
-        looked = _has(pid, device, wanted)
-        if looked is None and shown in devices and processes.is_alive(pid):
-            found.add(pid)
+            held_on, _, number = fields[5].rpartition(":")
+            if number in wanted:
+                suspects.setdefault(int(fields[4]), set()).add((wanted[number], held_on))
+    locked = {inode for locks in suspects.values() for inode, _ in locks}
+    found: dict[int, set[int]] = {}
+    for pid in _everybody() if locked else ():
+        for inode in locked & (_nameless(pid, device) or set()):
+            found.setdefault(inode, set()).add(pid)
+    for pid, locks in suspects.items():
+        if _nameless(pid, device) is None and processes.is_alive(pid):
+            for inode, held_on in locks:
+                if held_on == shown:
+                    found.setdefault(inode, set()).add(pid)
     return found
 
 
-def _has(pid: int, device: int, wanted: Iterable[str]) -> bool | None:
-    """Tell whether a process has such a file open that has no name any more; None if we may not look."""
+def _nameless(pid: int, device: int) -> set[int] | None:
+    """Return the inodes of files that a process has open and that have no name any more; None if we may not look."""
     try:
         fds = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return None
+    found: set[int] = set()
     for fd in fds:
         try:
             status = os.stat(f"/proc/{pid}/fd/{fd}")
-            if status.st_dev == device and str(status.st_ino) in wanted and not status.st_nlink:
-                return True
         except OSError:
             continue  # closed meanwhile
-    return False
+        if status.st_dev == device and not status.st_nlink:
+            found.add(status.st_ino)
+    return found
 
 
 def _everybody() -> list[int]:

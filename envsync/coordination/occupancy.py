@@ -70,6 +70,8 @@ class Occupancy:
         self.lock: Flock | None = None
         self.ignored = False
         """Commands were running, and `--busy ignore` said to go on."""
+        self.held: tuple[int, ...] = ()
+        """Inodes of in-use locks that commands were seen to hold, lost ones too, when `--busy ignore` said to go on."""
         self.waits = False
         """It waits for commands to end."""
         self.alone = False
@@ -88,9 +90,8 @@ class Occupancy:
         if self.ignored or (self.lock is not None and not self.lock.shared):
             return
         self.release()  # our own shared hold would keep us out
-        self.lock = None
-        if self.request.text("busy") != "ignore":
-            lost.check(self.environment)
+        self.lock, self.held = None, ()
+        self._refuse_lost()
         self._rest_stamp()
         replace.rename_if_there(self.environment.stamp, self.environment.draining)
         # One descriptor for the whole wait: if the file is replaced meanwhile, its new inode is free, but says nothing
@@ -108,6 +109,16 @@ class Occupancy:
         finally:
             if self.lock is None:
                 launch.close_lock(fd)
+        self._refuse_lost()  # it may have been lost since then; now nobody new enters
+        if self.request.text("busy") == "ignore":
+            self.held = (*lost.held(self.environment, self._ours()), *self.held)
+
+    def _refuse_lost(self) -> None:
+        if self.request.text("busy") != "ignore":
+            lost.check(self.environment, self._ours())
+
+    def _ours(self) -> int:
+        return 0 if self.lock is None else self.lock.inode
 
     def _drain_unseen(self) -> None:
         """Where shared locks do not work, only an environment that never had a stamp is known to be empty."""
@@ -152,6 +163,7 @@ class Occupancy:
         busy = self.request.text("busy") or "wait"
         if busy == "ignore":
             self.ignored = True
+            self.held = (os.fstat(fd).st_ino,)
         elif ground.is_inside(self.environment, besides=fd):
             raise RefusedError(
                 f"environment `{self.environment.path}` has to be changed, and this command runs within it: "
@@ -237,11 +249,12 @@ class Occupancy:
         return fd
 
     def inodes(self) -> tuple[int, ...]:
-        """Return the inode of the in-use lock, in a tuple; an empty one if there is none."""
+        """Return the inodes of the in-use locks that commands may hold, as `installed.json` keeps them."""
         try:
-            return (os.stat(self.environment.in_use).st_ino,)
+            present = os.stat(self.environment.in_use).st_ino
         except OSError:
-            return ()
+            return self.held
+        return (*(inode for inode in self.held if inode != present), present)
 
     def close(self) -> None:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""

@@ -433,7 +433,7 @@ class Reconciler:
             )
         self.notes += prepared.said.notes
         self.details += prepared.said.details
-        if self.occupancy.ignored:
+        if self.occupancy.ignored or self.occupancy.held:
             self.notes.append("the environment was changed while commands run in it (--busy ignore)")
 
 

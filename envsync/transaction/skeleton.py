@@ -87,6 +87,7 @@ def exists(environment: Environment) -> bool:
 def take_away(
     environment: Environment,
     workspace: str,
+    in_use: tuple[int, ...],
     *,
     durable: bool = False,
     checkpoint: Callable[[], object] = lambda: None,
@@ -94,6 +95,7 @@ def take_away(
     """Move the skeleton, with all that is installed in it, into the trash. The caller holds in-use exclusively.
 
     :param workspace: a directory below `.envsync`, relative to the environment
+    :param in_use: inodes of the in-use locks that commands may hold
     :param checkpoint: called before each rename, as in `journal.apply`
     """
     steps = []
@@ -104,8 +106,9 @@ def take_away(
             continue
         steps.append(Remove(name, identity, f"{workspace}/old/{number}"))
     decided = Journal(workspace, tuple(steps))
+    emptied = Ledger(os.path.abspath(environment.path), "", {}, in_use)
     os.makedirs(f"{environment.path}/{workspace}", exist_ok=True)
-    replace.write(journal.ledger_path(environment, decided), dump_ledger(Ledger("", "", {})))
+    replace.write(journal.ledger_path(environment, decided), dump_ledger(emptied))
     journal.write(environment, decided, durable=durable)
     replace.discard(environment.draining)
     journal.finish(environment, decided, durable=durable, checkpoint=checkpoint)

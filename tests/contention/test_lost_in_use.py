@@ -6,10 +6,16 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+import envsync
+from envsync.coordination import lost, pace
+from envsync.environment import Environment
+from envsync.errors import RefusedError
+from envsync.installed import load_ledger
 from tests.contention.test_in_use import LOCK, NEXT, Command, run_words
 from tests.environments import site_packages
 
@@ -54,6 +60,23 @@ def change(run: Run, busy: str) -> subprocess.CompletedProcess[str]:
     return run("sync", "--lock", NEXT, "--env", "env", "--busy", busy)
 
 
+def change_back(run: Run, busy: str) -> subprocess.CompletedProcess[str]:
+    """Ask for the lock file that commands were started with."""
+    return run("sync", "--lock", LOCK, "--env", "env", "--busy", busy)
+
+
+def inodes(env: Path) -> list[int]:
+    """Return the inodes of in-use locks that `installed.json` keeps."""
+    return [*load_ledger(Environment(str(env))).in_use]
+
+
+@contextmanager
+def number_taken(env: Path) -> Iterator[None]:
+    """Let no other file get the inode of the in-use lock, without holding it."""
+    with (env / ".envsync" / "in-use").open():
+        yield
+
+
 def state(env: Path) -> list[str]:
     return sorted(path.name for path in site_packages(env).iterdir())
 
@@ -76,11 +99,114 @@ def test_who_holds_the_one_before_is_not_disturbed(
     assert state(env) != before
 
 
-def test_an_operator_may_go_on(env: Path, command: Command, run_envsync: Run) -> None:
-    """With `--busy ignore` it is changed beneath the command, and what was lost is forgotten."""
+@pytest.mark.parametrize("busy", ["wait", "fail"])
+@pytest.mark.parametrize("names", PURGES.values(), ids=PURGES)
+def test_an_operator_may_go_on(
+    env: Path, command: Command, run_envsync: Run, names: tuple[str, ...], busy: str
+) -> None:
+    """With `--busy ignore` it is changed beneath the command. That is for once: the next sync is refused again."""
+    purge(env, names)
+    gone_on = change(run_envsync, "ignore")
+    assert gone_on.returncode == 0
+    assert "while commands run in it" in gone_on.stderr
+    before = state(env)
+    done = change_back(run_envsync, busy)
+    assert (done.returncode, state(env)) == (124, before), done.stderr
+    assert f"pid {command.process.pid} " in done.stderr
+    end(command)
+    assert change_back(run_envsync, busy).returncode == 0
+    assert inodes(env) == [(env / ".envsync" / "in-use").stat().st_ino]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_several_operators_may_go_on(env: Path, command: Command, run_envsync: Run, first: int) -> None:
+    """Each forgets nobody who runs in it, in whatever order commands end."""
     purge(env, ("in-use",))
     assert change(run_envsync, "ignore").returncode == 0
-    assert run_envsync("sync", "--lock", LOCK, "--env", "env", "--busy", "fail").returncode == 0
+    assert change_back(run_envsync, "ignore").returncode == 0
+    other = Command(run_words(env, *STAY))
+    assert other.line() == "there"
+    purge(env, ("in-use",))
+    assert change(run_envsync, "ignore").returncode == 0
+    running = [command, other]
+    end(running.pop(first))
+    refused = change_back(run_envsync, "fail")
+    assert refused.returncode == 124
+    assert f"pid {running[0].process.pid} " in refused.stderr
+    end(running[0])
+    assert change_back(run_envsync, "fail").returncode == 0
+
+
+def test_an_operator_keeps_no_number_that_nobody_holds(env: Path, command: Command, run_envsync: Run) -> None:
+    """It may be another file's soon."""
+    end(command)
+    purge(env, ("in-use",))
+    assert change(run_envsync, "ignore").returncode == 0
+    assert inodes(env) == [(env / ".envsync" / "in-use").stat().st_ino]
+
+
+@pytest.mark.parametrize("names", [(), ("in-use",)], ids=["there", "lost"])
+def test_an_operator_may_have_it_remade(env: Path, command: Command, run_envsync: Run, names: tuple[str, ...]) -> None:
+    """The command runs in what is no more, but its lock is still known."""
+    purge(env, names)
+    (env / "pyvenv.cfg").unlink()
+    assert change(run_envsync, "ignore").returncode == 0
+    purge(env, ("in-use",))
+    assert change_back(run_envsync, "fail").returncode == 124
+    end(command)
+    assert change_back(run_envsync, "fail").returncode == 0
+
+
+def test_another_name_of_it_does_not_hide_it(env: Path, command: Command, run_envsync: Run) -> None:
+    """It is the same environment through a symbolic link."""
+    purge(env, ("in-use",))
+    (env.parent / "link").symlink_to(env)
+    words = ("sync", "--lock", NEXT, "--env", "link", "--busy")
+    assert run_envsync(*words, "fail").returncode == 124
+    assert run_envsync(*words, "ignore").returncode == 0
+    assert change_back(run_envsync, "fail").returncode == 124
+    end(command)
+    assert change_back(run_envsync, "fail").returncode == 0
+
+
+def test_who_died_while_waiting_does_not_hide_it(env: Path, command: Command, run_envsync: Run) -> None:
+    """Its stamp is aside, and the next sync, which finds nothing to change, writes a new one."""
+    end(command)
+    with number_taken(env):
+        purge(env, ("in-use",))
+        running = Command(run_words(env, *STAY))  # only the stamp names its lock
+        assert running.line() == "there"
+    (env / ".envsync" / "stamp").rename(env / ".envsync" / "stamp.draining")
+    purge(env, ("in-use",))
+    assert change_back(run_envsync, "fail").returncode == 0
+    assert change(run_envsync, "fail").returncode == 124
+    end(running)
+    assert change(run_envsync, "fail").returncode == 0
+
+
+def test_many_purges_do_not_hide_it(env: Path, command: Command, run_envsync: Run) -> None:
+    """Only so many inodes are kept, and those that nobody holds go first."""
+    with ExitStack() as numbers:
+        for _ in range(lost.MOST + 2):
+            numbers.enter_context(number_taken(env))
+            purge(env, ("in-use",))
+            assert change_back(run_envsync, "fail").returncode == 0
+    assert len(inodes(env)) <= lost.MOST
+    assert change(run_envsync, "fail").returncode == 124
+    end(command)
+    assert change(run_envsync, "fail").returncode == 0
+
+
+def test_over_a_network_an_operator_has_answered(
+    env: Path, command: Command, run_envsync: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it cannot be seen who holds it, the next sync does not ask again, for that would be for ever."""
+    purge(env, ("in-use",))
+    monkeypatch.setattr(pace, "is_network", lambda path: True)
+    with pytest.raises(RefusedError, match="cannot be seen from here"):
+        envsync.sync(NEXT, env=env, busy="fail")
+    envsync.sync(NEXT, env=env, busy="ignore")
+    assert envsync.sync(LOCK, env=env, busy="fail").outcome == "synced"
     assert command.process.poll() is None
 
 
