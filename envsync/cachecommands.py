@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -17,7 +16,7 @@ from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, 
 from envsync.cache.store import NOWHERE, Store
 from envsync.cache.trash import remove_tree
 from envsync.coordination import cachelock
-from envsync.coordination.messages import say
+from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.request import Request
@@ -43,7 +42,10 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 def directory(settings: Settings) -> int:
     """Print the path of the cache."""
     root = root_of(settings)
-    print(json.dumps({"cache": root}) if settings.get("json") else root)
+    if settings.get("json"):
+        show_json({"cache": root})
+    else:
+        show(root)
     return 0
 
 
@@ -54,14 +56,14 @@ def size(settings: Settings) -> int:
     old = prunable(items, Rules(parse_age(DEFAULT_AGE), linked=users.used(root)))
     wheels = [item for item in items if item.kind == WHEELS]
     if settings.get("json"):
-        print(json.dumps({"cache": root, "all": _sums(items), "prunable": _sums(old)}))
+        show_json({"cache": root, "all": _sums(items), "prunable": _sums(old)})
         return 0
-    print(f"`{root}`: {_described(_sums(items))}")
-    print(
+    show(f"`{root}`: {_described(_sums(items))}")
+    show(
         f"not used for {DEFAULT_AGE}, or abandoned, so that `envsync cache prune` removes it: {_described(_sums(old))}"
     )
     for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
-        print(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
+        show(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
     return 0
 
 
@@ -118,16 +120,16 @@ def verify(settings: Settings) -> int:
             lock.release()
     if settings.get("json"):
         found = {"removed": [item._asdict() for item in removed], "refused": [item._asdict() for item, _ in refused]}
-        print(json.dumps({"cache": root, "wheels": count, **found}))
+        show_json({"cache": root, "wheels": count, **found})
     else:
         for item in removed:
             again = "compiled" if item.bytecode else "fetched"
             what = f"{'bytecode of ' if item.bytecode else ''}`{item.wheel or item.name}`"
-            print(f"removed {what}: {item.problem}; it is {again} again when it is needed")
+            show(f"removed {what}: {item.problem}; it is {again} again when it is needed")
         for item, cause in refused:
-            print(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause}")
+            show(f"damaged: `{item.wheel or item.name}`: {item.problem}; {cause}")
         wheels = sum(not item.bytecode for item in removed)
-        print(f"`{root}`: {count} wheels verified, {wheels} removed")
+        show(f"`{root}`: {count} wheels verified, {wheels} removed")
     return EXIT_DAMAGED if removed or refused else 0
 
 
@@ -199,9 +201,9 @@ def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: li
     """
     sums = {**_sums(items if trash is None else trash), "wheels": _sums(items)["wheels"]}
     if settings.get("json"):
-        print(json.dumps({"cache": root, "dry_run": bool(settings.get("dry_run")), **sums}))
+        show_json({"cache": root, "dry_run": bool(settings.get("dry_run")), **sums})
     elif not settings.get("quiet"):
-        print(f"{verb} {_described(sums)} from `{root}`")
+        show(f"{verb} {_described(sums)} from `{root}`")
     return 0
 
 

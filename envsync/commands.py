@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterable
 
 from envsync import fastlane, options, request, syncing
-from envsync.coordination.messages import say
+from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.outcome import WOULD_SYNC
 from envsync.environment import Environment
 from envsync.errors import LockFileError, UsageError
-from envsync.redact import redacted
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1
@@ -27,7 +24,7 @@ def sync(settings: options.Settings) -> int:
     if asked.flag("json"):
         value = result._asdict()
         del value["notes"]
-        print(json.dumps({**value, "dry_run": dry_run}))
+        show_json({**value, "dry_run": dry_run})
     elif not asked.flag("quiet"):
         _say(result)
     return 0
@@ -40,7 +37,7 @@ def status(settings: options.Settings) -> int:
     environment, asked = _named(settings)
     found = look(environment, asked)
     if settings.get("json"):
-        print(json.dumps(found.as_json()))
+        show_json(found.as_json())
     else:
         from envsync.display import describe_status
 
@@ -62,7 +59,7 @@ def check(settings: options.Settings) -> int:
         else:
             checked = repair.check(request_, environment, display)
     if settings.get("json"):
-        print(json.dumps(checked.as_json()))
+        show_json(checked.as_json())
     elif not settings.get("quiet"):
         _print(describe_check(environment.path, checked))
     return 0 if checked.is_sound else EXIT_UNSOUND
@@ -87,7 +84,7 @@ def doctor(settings: options.Settings) -> int:
         findings.append(Finding(LIMITED, "cache", text, "name one: `envsync sync --cache-dir /var/tmp/envsync`"))
     if settings.get("json"):
         found = [finding._asdict() for finding in findings]
-        print(json.dumps({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()}))
+        show_json({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()})
     else:
         from envsync.display import describe_facts
 
@@ -108,9 +105,8 @@ def _whatever(settings: options.Settings) -> request.Request:
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Print lines that may hold names of files that are no text at all, and command lines of others."""
-    for line in map(redacted, lines):
-        print(line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+    for line in lines:
+        show(line)
 
 
 def _named(settings: options.Settings) -> tuple[Environment, request.Request | None]:

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 
 from envsync import options
-from envsync.coordination.messages import say_error
+from envsync.coordination.messages import say_error, show_json
 from envsync.errors import (
     EnvironmentRefusedError,
     EnvsyncError,
@@ -138,10 +138,8 @@ def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
     say_error(error)
     status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
     if "--json" in arguments and arguments[0] != "run":
-        import json
-
         said = {"class": type(error).__name__, "code": status, "message": error.message, "hint": error.hint}
-        print(json.dumps({"error": said}))
+        show_json({"error": said})
     return status
 
 

@@ -22,8 +22,16 @@ _envsync_bin=${_envsync_self%/*}
 
 # The Python that it is installed in, and no other one: that would have another envsync, or none.
 _envsync_fail() {
-    echo "envsync: error: $1" >&2
-    echo "hint: $2" >&2
+    _envsync_link="envsync: error: $1
+hint: $2"
+    # A directory may have been given as a URL: its user is hidden, as everywhere (`envsync.redact`).
+    case $_envsync_link in
+    *:/*@*)
+        _envsync_link=$(printf '%s' "$_envsync_link" |
+            LC_ALL=C command -p sed -E 's#(([tT][pP]|[pP][sS]|[sS][hH]):/+)[^ ]*@#\1#g')
+        ;;
+    esac
+    printf '%s\n' "$_envsync_link" >&2
     exit 125
 }
 _envsync_anew="install envsync anew, as in: pipx reinstall envsync"
@@ -87,7 +95,9 @@ except ImportError:
     try:
         from envsync.__main__ import start
     except ImportError as error:
-        sys.stderr.write("envsync: error: `%s` has no envsync: %s\nhint: %s\n" % (sys.executable, error, said[1]))
+        import re
+        python = re.sub("(?i)((ps|tp|sh):/+)[^ ]*@", r"\1", sys.executable)
+        sys.stderr.write("envsync: error: `%s` has no envsync: %s\nhint: %s\n" % (python, error, said[1]))
         sys.exit(125)
 start(said[0])' "$_envsync_bin" "$_envsync_pipe $_envsync_xfsz $_envsync_ctype" \
     "$_envsync_anew" "$@"

@@ -1,4 +1,7 @@
-"""Plain lines on stderr, for the paths that cannot afford a library. Imports no library."""
+"""All that is printed: plain lines on stderr, and what was asked for on stdout; neither with secrets.
+
+For the paths that cannot afford a library, so none is imported.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.redact import redacted
+from envsync.redact import everything_redacted, redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,3 +34,16 @@ def say_error(error: EnvsyncError) -> None:
     if error.hint:
         text += f"\nhint: {error.hint}"
     say(text)
+
+
+def show(line: str) -> None:
+    """Print one line of what was asked for. It may hold names of files that are no text at all."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(redacted(line).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def show_json(value: object) -> None:
+    """Print plain data as one JSON value on one line."""
+    import json
+
+    print(json.dumps(everything_redacted(value)))

@@ -156,6 +156,23 @@ class TestNoPython:
         launcher = install(tmp_path / "installation", python=None)
         assert "has no python3 beside it" in self.refused(launcher, other)
 
+    @pytest.mark.parametrize("python", [None, "/nowhere/python3", "spoiled", "whole"])
+    def test_in_a_directory_that_is_a_url(self, tmp_path: Path, other: Path, python: str | None) -> None:
+        """Its password is not in what the launcher says, whatever is wrong there; the shell speaks for itself."""
+        launcher = install(tmp_path / "https:" / "user:hunter2@host", python="python3" if python == "whole" else None)
+        beside = launcher.parent / "python3"
+        if python == "spoiled":
+            beside.write_text("#!/nowhere/python3\n")
+            beside.chmod(0o755)
+        elif python == "whole":
+            (launcher.parent.parent / SITE / "envsync").unlink()
+        elif python is not None:
+            beside.symlink_to(python)
+        done = subprocess.run([launcher, "run", "true"], capture_output=True, text=True, check=False)
+        assert done.returncode == 125
+        assert "https:/host/" in done.stderr
+        assert "hunter2" not in done.stderr.partition("envsync: error:")[2]
+
     def test_not_to_be_started(self, tmp_path: Path, other: Path) -> None:
         """What has the name of a Python and is no program."""
         launcher = install(tmp_path / "installation", python=None)
