@@ -29,7 +29,7 @@ class EnvsyncError(Exception):
         self._hint = hint
 
     @property
-    def hint(self) -> str | None:
+    def hint(self) -> str:
         """What to do about it: a sentence with a command that can be run as it stands."""
         if self._hint is None:
             from envsync.hints import usual
@@ -70,12 +70,12 @@ class UsageError(EnvsyncError):
 class LockFileError(EnvsyncError):
     """A lock file cannot be used: it is missing, malformed, not pinned, or does not fit this Python.
 
-    :param path: the lock file
+    :param path: the lock file; empty if none was named
     :param problem: what is wrong with it, naming the package and line where there is one
     """
 
     def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"cannot use lock file `{path}`: {problem}", hint=hint)
+        super().__init__(f"cannot use lock file `{path}`: {problem}" if path else problem, hint=hint)
         self.path = path
         self.problem = problem
 

@@ -193,10 +193,7 @@ def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
     else:
         problem = f"`{artifact.filename}` is not in the cache and offline: it would come from {origin(artifact)}"
         hint = "run once with the network: `envsync sync --no-offline`"
-    error = NoWheelError(lock_file, problem, hint=hint)
-    if not lock_file:
-        error.message = problem
-    raise error
+    raise NoWheelError(lock_file, problem, hint=hint)
 
 
 class _Session:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
 """Options that say how, not what."""
 REPLACED_TIMES = 10
+NAMED = 5
+"""So many distributions that cannot be restored are named."""
 UNREFRESHED_SECONDS = 35.0
 """After which a lease that has not changed is nobody's any more (`envsync.coordination.lease.SECONDS`)."""
 
@@ -263,12 +265,24 @@ class Repair(Leader):
                 found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
                 missing = [name for name in missing if found[name] is None]
             if missing:
-                raise NoWheelError(
-                    "installed.json",
-                    f"{', '.join(missing[:5])} cannot be restored: the cache does not have the wheel any more",
-                    hint="name the lock file that it was installed from: `envsync check --repair --lock pylock.toml`",
-                )
+                raise self._no_wheel(missing)
         self.seeker.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
+
+    def _no_wheel(self, names: Sequence[str]) -> NoWheelError:
+        """Build the error for distributions whose wheels are nowhere."""
+        shown = f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        wheels = "the wheels" if len(names) > 1 else "the wheel"
+        if self.asked is None:
+            return NoWheelError(
+                "",
+                f"cannot restore {shown} in environment `{self.env}`: {wheels} cannot be had from the cache any more",
+                hint="name the lock file that it was installed from: `envsync check --repair --lock pylock.toml`",
+            )
+        return NoWheelError(
+            self.asked.lock,
+            f"it does not name {wheels} that environment `{self.env}` has {shown} from, nor has the cache",
+            hint="name the lock file that it was installed from, or install what this one names: `envsync sync`",
+        )
 
     def _find_spoiled(self, manifests: Mapping[str, Manifest | None]) -> list[str]:
         """Whoever wrote through a hard link has changed the store's file, too: it must not be linked again."""

@@ -124,9 +124,22 @@ def test_the_cached_wheel_is_spoiled_and_no_lock_file_is_known(run_envsync: Run,
     flip(site_packages(env) / "shout.py")
     done = run_envsync("check", "--env", "env", "--repair")
     assert done.returncode == 125
-    assert "shout" in done.stderr
+    assert f"cannot restore shout in environment `{env}`: the wheel cannot be had" in done.stderr
     assert "--repair --lock pylock.toml`" in done.stderr
     assert run_envsync("check", "--env", "env", "--repair", "--lock", LOCK).returncode == 0
+
+
+def test_a_wheel_that_the_lock_file_does_not_name(run_envsync: Run, env: Path) -> None:
+    """A repair says which lock file lacks it; what that hints at makes the environment whole."""
+    flip(site_packages(env) / "greet/__init__.py")
+    done = run_envsync("check", "--env", "env", "--repair", "--lock", NEXT)
+    assert done.returncode == 125
+    assert f"cannot use lock file `{NEXT}`: it does not name the wheel that" in done.stderr
+    assert "greet" in done.stderr
+    assert "installed.json" not in done.stderr
+    assert f"`envsync sync --lock {NEXT} --env env`" in done.stderr
+    assert run_envsync("sync", "--env", "env", "--lock", NEXT).returncode == 0
+    assert check(run_envsync)[0] == 0
 
 
 def test_leftovers_of_a_dead_leader(run_envsync: Run, env: Path) -> None:
