@@ -263,6 +263,8 @@ def become(
         from envsync.errors import CommandError
 
         raise CommandError(
-            f"cannot execute `{broken}`: it, or the interpreter it names, is missing or spoiled", exit_code=126
+            f"cannot execute `{broken}`: it, or the interpreter it names, is missing or spoiled",
+            exit_code=126,
+            hint="`envsync check --repair` restores what a sync has installed",
         )
     os.close(fd)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from envsync import options
 from envsync.coordination.messages import say_error, show_json
 from envsync.errors import (
+    CommandError,
     EnvironmentRefusedError,
     EnvsyncError,
     FetchError,
@@ -25,6 +26,7 @@ from envsync.errors import (
     LockingError,
     NoEnvironmentError,
     RefusedError,
+    SharedFailureError,
     SyncCancelledError,
     UsageError,
     WaitTimeoutError,
@@ -36,6 +38,7 @@ OWN_ENVIRONMENTS = "give each lock file an environment of its own: `envsync sync
 ELSEWHERE = "have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`"
 UPGRADE = "install the newer envsync: `pip install --upgrade envsync`"
 AGAIN = "`envsync sync` tries again"
+HELP = "`envsync sync --help` says what can be given"
 ANOTHER_PYTHON = "name another: `envsync sync --python 3`"
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
@@ -63,7 +66,7 @@ def longer(timeout: float | None) -> str:
     return f"`envsync status` says who is waited for; wait longer with `envsync sync --timeout {seconds:g}`"
 
 
-def usual(error: EnvsyncError) -> str | None:
+def usual(error: EnvsyncError) -> str:
     """Return what usually helps where an error of that kind is met, for those that say nothing better."""
     if isinstance(error, FilesystemError):
         return _of_filesystem(error)
@@ -71,7 +74,7 @@ def usual(error: EnvsyncError) -> str | None:
         return _of_wheel(error.wheel)
     if isinstance(error, LockFileError):
         return _of_lock_file(error)
-    return next((hint for kind, hint in _USUAL.items() if isinstance(error, kind)), None)
+    return next(hint for kind, hint in _USUAL.items() if isinstance(error, kind))
 
 
 def _of_filesystem(error: FilesystemError) -> str:
@@ -98,7 +101,7 @@ def _of_wheel(wheel: str) -> str:
     )
 
 
-def _of_lock_file(error: LockFileError) -> str | None:
+def _of_lock_file(error: LockFileError) -> str:
     from envsync.lockfile import remedies
 
     if not error.path or not os.path.isfile(error.path):
@@ -123,7 +126,12 @@ _USUAL: dict[type[EnvsyncError], str] = {
     RefusedError: "`envsync status` says who runs in it",
     SyncCancelledError: AGAIN,
     FetchError: AGAIN,
+    SharedFailureError: AGAIN,
+    UsageError: HELP,
+    CommandError: "`envsync check` says whether what was installed is whole",
+    EnvsyncError: "`envsync status` says how it is with the environment",
 }
+"""By class; the first that fits counts."""
 
 
 def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
@@ -132,9 +140,9 @@ def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
     :param arguments: the command line
     """
     hint = error.hint
-    if hint is None and isinstance(error, UsageError):
+    if hint == HELP:
         hint = f"`{command_of(arguments)} --help` says what can be given"
-    error.hint = hint and completed(hint, arguments)
+    error.hint = completed(hint, arguments)
     say_error(error)
     status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
     if "--json" in arguments and arguments[0] != "run":

@@ -210,7 +210,7 @@ def _restore_signals() -> list[int]:
 def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables: Mapping[str, str]) -> str:
     command = words[0]
     if "/" in command:
-        raise _attempt(command, words, variables) or _error(f"command `{command}` not found")
+        raise _attempt(command, words, variables) or _not_found(command)
     ours = f"{env}/bin/{command}"
     denied = _attempt(ours, words, variables) if command else None
     if command in commands and (denied is None or denied.errno in SPOILED):
@@ -240,9 +240,22 @@ def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> C
     except OSError as error:
         if error.errno == errno.ENOEXEC:  # a script without `#!`: execvp(3) hands it to the shell
             os.execve("/bin/sh", ["/bin/sh", path, *words[1:]], variables)
-        denied = _error(f"cannot execute `{path}`: {error.strerror}", exit_code=126)
+        from shlex import quote
+
+        hint = f"`ls -l {quote(path)}` says who may execute it"
+        denied = _error(f"cannot execute `{path}`: {error.strerror}", exit_code=126, hint=hint)
         denied.errno = error.errno or 0
         return denied
+
+
+def _not_found(path: str) -> CommandError:
+    from os.path import dirname, isdir
+    from shlex import quote
+
+    directory = dirname(path)
+    while not isdir(directory or "."):
+        directory = dirname(directory)
+    return _error(f"command `{path}` not found", hint=f"`ls -a {quote(directory or '.')}` shows what is there")
 
 
 def _error(message: str, *, exit_code: int = 127, hint: str | None = None) -> CommandError:

@@ -89,6 +89,7 @@ SCENES = {
     "ls -la {}": Scene(("sync", "--no-index", "--find-links", "no where"), PINNED),
     "ls -a {}": Scene(("sync", "--lock", "no such.toml")),
     "rm {}": Scene(("run", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env", "--", "true"), a_pipe),
+    "ls -l {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "./job.py"), writes("job.py", "")),
     "ls {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "no-such-command")),
 }
 ELSEWHERE = "needs a filesystem, a host or a limit that a test does not have"

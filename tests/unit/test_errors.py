@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,24 @@ def test_an_error_keeps_all_its_fields(kind: type[EnvsyncError], data: st.DataOb
         assert type(twin) is kind
         assert twin.__dict__ == error.__dict__
         assert (twin.args, str(twin), twin.exit_code) == (error.args, str(error), error.exit_code)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_that_says_nothing_better_hints_at_what_usually_helps(kind: type[EnvsyncError]) -> None:
+    """There is no error without a command that can be run."""
+    values: dict[str, Any] = {
+        "int": 126,
+        "OSError": OSError(5, "Input/output error"),
+        "tuple[str, ...]": ("a",),
+        "Manifest": SimpleNamespace(filename="a-1.0-py3-none-any.whl", sha256="0"),
+        "Manifest | Compiled": SimpleNamespace(filename="a-1.0-py3-none-any.whl", sha256="0"),
+    }
+    needed = [
+        values.get(parameter.annotation, "some/where")
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+    assert re.search("`[a-z]+ [^`]+`", kind(*needed).hint)
 
 
 def test_what_is_derived_from_a_field() -> None:
