@@ -51,9 +51,9 @@ def former(environment: Environment) -> tuple[int, ...]:
 
 
 def _ledger(environment: Environment) -> Ledger:
-    """Read `installed.json`, or that of a commit that was decided: whoever decided it was alone, or an operator went on.
+    """Read `installed.json`, or that of a commit that was decided, whose leader has died and taken the stamp away.
 
-    The dead leader has taken the stamp away.
+    It was alone when it decided, or an operator went on: what was recorded before does not count any more.
     """
     decided = journal.read(environment)
     if decided is not None:
