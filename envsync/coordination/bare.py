@@ -300,6 +300,8 @@ def remove_directories(path: str, state: str, missing: int) -> None:
     """
     below = [state]
     for _ in range(missing):
+        if not path:
+            break  # a mark that is damaged names more than there can be
         below.append(path)
         path = path.rpartition("/")[0]
     for directory in below:

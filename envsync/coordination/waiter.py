@@ -274,7 +274,7 @@ class Wait:
         try:
             return self._try_to_lead()
         except Exception as error:
-            if getattr(error, "errno", 0) != errno.ENOENT:
+            if getattr(error, "errno", 0) != errno.ENOENT or _leads_nowhere(error):
                 raise
             ground.prepare(self.environment)  # somebody has removed it altogether
             return None
@@ -295,7 +295,7 @@ class Wait:
         try:
             self.wanted = bare.want_nowait(self.environment)
         except Exception as error:
-            if getattr(error, "errno", errno.ENOLCK) == errno.ENOENT:
+            if getattr(error, "errno", errno.ENOLCK) == errno.ENOENT and not _leads_nowhere(error):
                 raise
             return True
         return self.wanted is not None or (self.locks.look() is not None and not self.locks.in_use)
@@ -398,3 +398,19 @@ class Wait:
         return WaitTimeoutError(
             f"gave up after {self.request.timeout:g} s: {self.describe()}", hint=longer(self.request.timeout)
         )
+
+
+def _leads_nowhere(error: Exception) -> bool:
+    """Tell whether what is missing is what a link leads to: making the directory anew does not help. Says so, too."""
+    path = str(getattr(error, "path", ""))
+    try:
+        os.readlink(path)
+    except OSError:
+        return False
+    from shlex import quote
+
+    from envsync.errors import EnvsyncError
+
+    if isinstance(error, EnvsyncError):
+        error.hint = f"remove the link, which leads nowhere: `rm {quote(path)}`"
+    return True

@@ -14,7 +14,7 @@ from envsync.coordination.flock import Flock
 from envsync.coordination.lease import Contender
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
-from envsync.errors import LockingError
+from envsync.errors import FilesystemError, LockingError
 from envsync.installed import Entry, Ledger, dump_ledger
 from envsync.plan import Origin
 from envsync.request import Request
@@ -77,6 +77,14 @@ class TestWhatGoes:
         bare.leave(made, lock)
         assert sorted(os.listdir(made.path)) == [".envsync", "bin", "lib", "there"]
         assert os.listdir(made.state) == ["theirs"]
+
+    def test_a_damaged_mark_names_no_end_of_directories(self, made: Environment) -> None:
+        """It is no reason to go on for hours."""
+        os.unlink(made.bare)
+        Path(made.path, "..", "others").touch()
+        bare.mark(made, 10**12)
+        bare.leave(made)
+        assert not os.path.lexists(made.lock)
 
     def test_a_directory_above_that_others_use_stays(self, made: Environment, tmp_path: Path) -> None:
         """Only empty ones go."""
@@ -287,6 +295,20 @@ class TestWait:
         assert os.path.lexists(environment.bare)
         wait.end()
         assert not os.path.lexists(environment.path)
+
+    def test_a_lock_that_is_a_link_to_nothing(self, made: Environment, request_: Request) -> None:
+        """It is not waited for: nobody can ever hold it."""
+        os.symlink("nowhere/x", made.lock)
+        with pytest.raises(FilesystemError) as raised:
+            Wait(request_, made).until_over()
+        assert raised.value.hint == f"remove the link, which leads nowhere: `rm {made.lock}`"
+
+    def test_a_mark_of_who_waits_that_is_a_link_to_nothing(self, made: Environment, request_: Request) -> None:
+        """It keeps nobody from leading, nor from removing."""
+        os.symlink("nowhere/x", made.wanted)
+        held = Wait(request_, made).until_over()
+        assert isinstance(held, Flock)
+        held.release()
 
     def test_refused_for_locks_that_stay_within_the_node(
         self, tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
