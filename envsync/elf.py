@@ -58,7 +58,7 @@ def _parse(file: BinaryIO) -> Header | None:
         kind, start, length = (fields[place] for place in places)
         if kind == _LOADER:
             file.seek(start)
-            loader = os.fsdecode(file.read(min(length, 4096))).strip("\0")
+            loader = os.fsdecode(file.read(min(length, 4096)).partition(b"\0")[0])
             break
     return Header(bits, ident[5] == 1, machine, flags, loader)
 

@@ -183,6 +183,14 @@ def test_musl(tmp_path: Path, pretend: Any) -> None:
     assert best.endswith("musllinux_1_2_x86_64")
 
 
+def test_a_loader_ends_where_its_name_does(tmp_path: Path) -> None:
+    """Whoever wrote a shorter name over it has left what was behind; the kernel does not read on."""
+    executable = program(tmp_path / "python", bits=64, machine=62, loader="/lib/ld-musl.so\0dl.so.1")
+    header = elf.read(executable)
+    assert header is not None
+    assert header.loader == "/lib/ld-musl.so"
+
+
 HOOKS = [
     "def manylinux_compatible(major, minor, arch): return (major, minor) <= (2, 17)",
     "def manylinux_compatible(major, minor, arch): return None if minor > 20 else minor != 12 and arch == 'x86_64'",
