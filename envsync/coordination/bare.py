@@ -298,12 +298,12 @@ def remove_directories(path: str, state: str, missing: int) -> None:
 
     :param missing: how many were missing, of the environment's own and those above it
     """
-    below = [state]
+    below, path = [state], plain(path)
     for _ in range(missing):
         if not path:
             break  # a mark that is damaged names more than there can be
         below.append(path)
-        path = path.rpartition("/")[0]
+        path = plain(path.rpartition("/")[0])
     for directory in below:
         try:
             os.rmdir(directory)
@@ -311,6 +311,13 @@ def remove_directories(path: str, state: str, missing: int) -> None:
             continue  # it was never made
         except OSError:
             return  # it is not empty: somebody uses it
+
+
+def plain(path: str) -> str:
+    """Leave out what a path ends with that names the same directory again: `/` and `/.`."""
+    while path.endswith(("/", "/.")):
+        path = path.rpartition("/")[0]
+    return path
 
 
 def _write(environment: Environment, said: dict[str, statefile.Value]) -> None:

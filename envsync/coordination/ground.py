@@ -79,10 +79,10 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
 
 def _missing(path: str) -> int:
     """Count the directories that are missing, a directory's own and those above it."""
-    missing = 0
+    missing, path = 0, bare.plain(path)
     while path and not os.access(path, os.F_OK):
         missing += 1
-        path = path.rpartition("/")[0]
+        path = bare.plain(path.rpartition("/")[0])
     return missing
 
 

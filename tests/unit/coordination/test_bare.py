@@ -78,6 +78,15 @@ class TestWhatGoes:
         assert sorted(os.listdir(made.path)) == [".envsync", "bin", "lib", "there"]
         assert os.listdir(made.state) == ["theirs"]
 
+    @pytest.mark.parametrize("written", ["a/./b//env", "./a/b/./env", "a/b/env/."])
+    def test_however_its_path_is_written(self, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What names the same directory once more is no directory that was missing."""
+        monkeypatch.chdir(tmp_path)
+        environment = Environment(written)
+        ground.prepare(environment)
+        bare.leave(environment)
+        assert os.listdir(tmp_path) == []
+
     def test_a_damaged_mark_names_no_end_of_directories(self, made: Environment) -> None:
         """It is no reason to go on for hours."""
         os.unlink(made.bare)
