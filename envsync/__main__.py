@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return die_of(interrupt)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last handler
+        _end_of_signal()
         return _last(error, arguments)
 
 
@@ -95,6 +96,21 @@ def _run(arguments: Sequence[str]) -> int | None:
     run(asked, environment, words, environ, distrust=entry is not None)
 
 
+def _end_of_signal() -> None:
+    """End by the signal that came, if one did since somebody listened."""
+    signals = sys.modules.get("envsync.coordination.signals")
+    if signals is not None:
+        signals.end_if_one_came()
+
+
+def _interrupt_at_once() -> None:
+    """Let Ctrl-C end the process as SIGTERM does, until somebody listens: there is nothing to clean up, or to show."""
+    import _signal  # type: ignore[import-not-found]
+
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
 def _open_missing_streams() -> None:
     """Put /dev/null where standard streams are closed: the next file opened, a lock perhaps, would take their place."""
     if sys.platform == "win32" or None not in (sys.stdin, sys.stdout, sys.stderr):
@@ -119,10 +135,21 @@ def start(said: str = "") -> NoReturn:
 
     from envsync import launch
 
+    _interrupt_at_once()
     gc.disable()
     _open_missing_streams()
     launch.begin(said)
-    status = main(sys.argv[1:])
+    try:
+        status = main(sys.argv[1:])
+        _finish(status)
+    except KeyboardInterrupt as interrupt:  # the first signal, after all has been done
+        from envsync.coordination.signals import die_of
+
+        _finish(die_of(interrupt))
+
+
+def _finish(status: int) -> NoReturn:
+    """Flush what is open, and end the process."""
     import os
 
     try:

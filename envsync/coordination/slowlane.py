@@ -55,6 +55,9 @@ def run(
     arrival = Arrival(whole_process=True)
     outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
     assert outcome.entry is not None
+    from envsync.coordination import signals
+
+    signals.heed()
     fastlane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
     raise AssertionError("unreachable")
 

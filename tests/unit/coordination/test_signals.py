@@ -27,9 +27,9 @@ except KeyboardInterrupt as interrupt:
 BEFORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
-def start(*, code: str = MAIN, before: str = "") -> subprocess.Popen[str]:
+def start(*, code: str = MAIN, before: str = "", stderr: int | None = None) -> subprocess.Popen[str]:
     words = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{before}{code}"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     return process
@@ -56,6 +56,38 @@ def test_a_second_one() -> None:
     assert process.stdout.readline() == "hm\n"
     process.send_signal(signal.SIGTERM)
     assert end(process) == ("", -signal.SIGTERM)
+
+
+KINDS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+@pytest.mark.parametrize("where", ["at once", "dying"])
+def test_two_at_once(first: signal.Signals, second: signal.Signals, where: str) -> None:
+    """They come before Python has looked, or the second while the first is being died of: one of them ends it."""
+    both = f"{{{int(first)}, {int(second)}}}"
+    send = (
+        f"__import__('signal').pthread_sigmask(0, {both}); os.kill(os.getpid(), {int(second)}); "
+        f"os.kill(os.getpid(), {int(first)}); __import__('signal').pthread_sigmask(1, {both})"
+    )
+    code = MAIN.replace("import time\n", "import os, time\n")
+    if where == "at once":
+        code = code.replace("        time.sleep(60)\n", f"        {send}\n")
+        process = start(code=code, stderr=subprocess.PIPE)
+    else:
+        code = code.replace("    status =", f"    os.kill(os.getpid(), {int(second)})\n    status =")
+        process = start(code=code, stderr=subprocess.PIPE)
+        process.send_signal(first)
+    _, err = process.communicate(timeout=LIVENESS_SECONDS)
+    assert (process.returncode in (-first, -second), err) == (True, "")
+
+
+def test_another_error_on_its_way() -> None:
+    """What a clean-up raises instead of the interrupt does not hide that a signal came."""
+    process = start(code=MAIN.replace("    status = signals.die_of(interrupt)", "    signals.end_if_one_came()"))
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[1] == -signal.SIGTERM
 
 
 def test_ignored_stays_ignored() -> None:
