@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,24 @@ def slow_lock(tmp_path: Path, url: str, wheel: Path) -> str:
     lock = tmp_path / "slow.txt"
     lock.write_text(f"demo @ {url}/{wheel.name} --hash=sha256:{sha256_of(wheel)}\n")
     return str(lock)
+
+
+def leading(env: Path, pids: set[int]) -> int | None:
+    """Return which of some processes has said that it leads; None as long as none has."""
+    try:
+        pid = json.loads((env / ".envsync/progress.json").read_bytes())["pid"]
+    except FileNotFoundError:
+        return None  # between two leaders
+    return pid if pid in pids else None
+
+
+def until_seen(look: Callable[[], int | None]) -> int:
+    """Look again and again until there is something to be seen."""
+    until = time.monotonic() + SECONDS
+    while (seen := look()) is None:
+        assert time.monotonic() < until, "nobody leads"
+        time.sleep(0.005)  # the server is a thread of this process, and needs the time
+    return seen
 
 
 @pytest.mark.parametrize("template", ["env", "envs/deep/{digest}"])
@@ -174,10 +193,7 @@ def test_interrupted_leaders_are_no_deaths(tmp_path: Path) -> None:
         for _ in range(4):
             assert server.began.wait(SECONDS)
             server.began.clear()
-            record = tmp_path / "env/.envsync/progress.json"
-            # What began may have been a last try of the leader before: the next one says who it is soon after.
-            while not record.exists() or (pid := json.loads(record.read_bytes())["pid"]) not in waiting:
-                pass
+            pid = until_seen(lambda: leading(tmp_path / "env", set(waiting)))
             leader = waiting.pop(pid)
             leader.send_signal(signal.SIGTERM)
             assert finish(leader)[0] == -signal.SIGTERM
