@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from envsync import request
+from envsync import options, request
 from envsync.cache import clean, users
 from envsync.cache.clean import Removal, Verified
 from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
@@ -19,6 +19,7 @@ from envsync.coordination import cachelock
 from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
+from envsync.hints import completed_by
 from envsync.request import Request
 
 if TYPE_CHECKING:
@@ -59,9 +60,8 @@ def size(settings: Settings) -> int:
         show_json({"cache": root, "all": _sums(items), "prunable": _sums(old)})
         return 0
     show(f"`{root}`: {_described(_sums(items))}")
-    show(
-        f"not used for {DEFAULT_AGE}, or abandoned, so that `envsync cache prune` removes it: {_described(_sums(old))}"
-    )
+    prune = completed_by("`envsync cache prune`", settings, options.CACHE)
+    show(f"not used for {DEFAULT_AGE}, or abandoned, so that {prune} removes it: {_described(_sums(old))}")
     for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
         show(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from envsync import fastlane, options, request, syncing
 from envsync.coordination.messages import say, show, show_json
@@ -41,7 +41,7 @@ def status(settings: options.Settings) -> int:
     else:
         from envsync.display import describe_status
 
-        _print(describe_status(found))
+        _print(describe_status(found), settings, options.STATUS)
     return EXIT_NOT_CURRENT if settings.get("exit_code") and found.current is not True else 0
 
 
@@ -61,7 +61,7 @@ def check(settings: options.Settings) -> int:
     if settings.get("json"):
         show_json(checked.as_json())
     elif not settings.get("quiet"):
-        _print(describe_check(environment.path, checked))
+        _print(describe_check(environment.path, checked), settings, options.CHECK)
     return 0 if checked.is_sound else EXIT_UNSOUND
 
 
@@ -88,7 +88,7 @@ def doctor(settings: options.Settings) -> int:
     else:
         from envsync.display import describe_facts
 
-        _print(describe_facts(template, facts, findings))
+        _print(describe_facts(template, facts, findings), settings, options.DOCTOR)
     return 0 if is_safe(findings) else EXIT_UNSAFE
 
 
@@ -104,9 +104,12 @@ def _whatever(settings: options.Settings) -> request.Request:
     return request.Request(known, "", "", env.rstrip("/") or "/" if isinstance(env, str) else ".venv")
 
 
-def _print(lines: Iterable[str]) -> None:
+def _print(lines: Iterable[str], settings: options.Settings, table: Sequence[options.Option]) -> None:
+    """Print lines; what they hint at gets the options of this command line."""
+    from envsync.hints import completed_by
+
     for line in lines:
-        show(line)
+        show(completed_by(line, settings, table))
 
 
 def _named(settings: options.Settings) -> tuple[Environment, request.Request | None]:

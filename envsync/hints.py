@@ -180,7 +180,15 @@ def completed(hint: str, arguments: Sequence[str]) -> str:
         parsed = options.parse(arguments[command_of(arguments).count(" ") :], table)
     except UsageError:
         return hint
-    given = [] if parsed is None else [(option, parsed[0][option.key]) for option in table if option.key in parsed[0]]
+    return completed_by(hint, {} if parsed is None else parsed[0], table)
+
+
+def completed_by(hint: str, settings: options.Settings, table: Sequence[options.Option]) -> str:
+    """The same, for a report of the command whose options these are.
+
+    :param settings: what was given on its command line
+    """
+    given = [(option, settings[option.key]) for option in table if option.key in settings]
     return _HINTED.sub(lambda match: _complete(match, given), hint)
 
 

@@ -187,12 +187,11 @@ def _fitting(manifest: Manifest | None, artifact: Artifact) -> Manifest | None:
 def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
     if artifact.path is not None or (artifact.url is not None and not offline):
         return
-    hint = None
+    hint = "run once with the network: `envsync sync --no-offline`" if offline else None
     if artifact.url is None:
         problem = artifact.missing or f"{artifact.name} {artifact.version} is not in the cache, nor known elsewhere"
     else:
         problem = f"`{artifact.filename}` is not in the cache and offline: it would come from {origin(artifact)}"
-        hint = "run once with the network: `envsync sync --no-offline`"
     raise NoWheelError(lock_file, problem, hint=hint)
 
 

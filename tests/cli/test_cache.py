@@ -138,7 +138,7 @@ def test_size_says_what_is_there_and_what_would_go(run_envsync: Run, cache: Path
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"`{cache}`: 5 wheels, ")
     assert "not linked from environments" in lines[0]
-    assert ": 1 wheels, " in lines[1]
+    assert f"`envsync cache prune --cache-dir {cache}` removes it: 1 wheels, " in lines[1]
     assert "greet-1.0-py3-none-any.whl" in done.stdout
     found = json.loads(run_envsync("cache", "size", "--json", "--cache-dir", cache).stdout)
     assert (found["all"]["wheels"], found["prunable"]["wheels"]) == (5, 1)

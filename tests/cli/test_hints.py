@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import pytest
 
 from envsync import cli
-from tests.conftest import envsync_command
-from tests.environments import FIXTURES
-from tests.wheels import build_wheel
+from tests.conftest import ROOT, envsync_command
+from tests.environments import FIXTURES, site_packages
+from tests.unit.cache.server import File, serving
+from tests.wheels import build_wheel, sha256_of
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SOURCE = Path(__file__).parents[2] / "envsync"
 LOCK = str(FIXTURES / "pylock.toml")
 TOOLS = ("uv", "pip", "pdm", "poetry", "pipenv", "pipx")
@@ -28,11 +33,45 @@ COMMAND = re.compile(rf"`((?:{PROGRAMS})\b[^`]*)`")
 
 
 class Scene(NamedTuple):
-    """Where an error is met: files are made, and a command line is run."""
+    """Where an error is met: files are made, and a command line is run.
+
+    :ivar during: what is the case meanwhile, and if `lasting`, still when the command is run that was hinted at
+    :ivar then: what a person does as they are told before they run it
+    :ivar faults: what the filesystem of the directory does, as for `tests.odd.faults`; also to what was hinted at,
+        unless they are `passing`
+    :ivar raising: Python code of a fault of ours
+    :ivar told: it is in a report or in a line for whoever waits, instead of the hint of an error
+    :ivar status: what the command exits with that was hinted at: 1 says that it found what it was to find
+    """
 
     words: tuple[str, ...]
     make: Callable[[Path], object] = lambda directory: None
     variables: dict[str, str | None] = {}  # noqa: RUF012
+    during: Callable[[Path], AbstractContextManager[object]] = nullcontext
+    lasting: bool = False
+    then: Callable[[Path], object] = lambda directory: None
+    faults: dict[str, object] = {}  # noqa: RUF012
+    passing: bool = False
+    raising: str = ""
+    told: bool = False
+    status: int = 0
+
+    def program(self, directory: Path) -> list[str]:
+        if self.faults:
+            spec = {**self.faults, "below": str(directory / str(self.faults.get("below", "")))}
+            return [sys.executable, "-m", "tests.odd.faults", json.dumps(spec)]
+        if self.raising:
+            start = f"""\
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from envsync import request
+def resolve(*_): {self.raising}
+request.resolve = resolve
+from envsync.__main__ import start
+start()
+"""
+            return [sys.executable, "-c", start]
+        return envsync_command()
 
 
 def writes(name: str, text: str) -> Callable[[Path], object]:
@@ -66,6 +105,132 @@ def a_pipe(directory: Path) -> None:
     os.mkfifo(directory / "env" / ".lock")
 
 
+def sync(directory: Path, *options: str) -> None:
+    words = (*envsync_command(), "sync", "-q", "--lock", LOCK, "--env", "env", *options)
+    subprocess.run(words, cwd=directory, check=True)
+
+
+def lock_file(directory: Path) -> None:
+    two_lock_files(directory)
+    (directory / "requirements.txt").unlink()
+
+
+def spoil(path: Path) -> None:
+    """Write through the hard link into the cache: the wheel cannot be had from there any more."""
+    path.chmod(0o644)
+    path.write_bytes(b"#" * path.stat().st_size)
+
+
+def damaged(directory: Path) -> None:
+    sync(directory)
+    spoil(site_packages(directory / "env") / "shout.py")
+
+
+def damaged_copy(directory: Path) -> None:
+    sync(directory, "--link-mode", "copy")
+    spoil(site_packages(directory / "env") / "shout.py")
+
+
+def damaged_cache(directory: Path) -> None:
+    sync(directory, "--cache-dir", "cache", "--link-mode", "copy")
+    spoil(next((directory / "cache" / "v1" / "wheels").rglob("shout.py")))
+
+
+def in_the_way(directory: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "env"], cwd=directory, check=True)
+    (site_packages(directory / "env") / "shout.py").write_text("mine = 1\n")
+
+
+def newer(directory: Path) -> None:
+    sync(directory)
+    (directory / "env" / ".envsync" / "locking").write_text('{"format": 999, "how": "flock"}\n')
+
+
+def a_directory_for_a_wheel(directory: Path) -> None:
+    lock_file(directory)
+    (directory / "wheels" / "shout-1.0-py3-none-any.whl").unlink()
+    (directory / "wheels" / "shout-1.0-py3-none-any.whl").mkdir()
+
+
+def another_wheel(directory: Path) -> None:
+    """The hash that the lock file has is that of another wheel, which is in the cache."""
+    sync(directory)
+    lock = Path(LOCK).read_text()
+    greet, shout = (sha256_of(str(FIXTURES / "wheels" / f"{name}-1.0-py3-none-any.whl")) for name in ("greet", "shout"))
+    (directory / "pylock.toml").write_text(lock.replace(greet, shout))
+
+
+def a_pipe_for_a_lock_file(directory: Path) -> None:
+    os.mkfifo(directory / "lock.txt")
+
+
+def a_netrc(directory: Path) -> None:
+    Path("~/.netrc").expanduser().write_text("")
+
+
+@contextmanager
+def served(directory: Path, auth: tuple[str, str] | None = None) -> Iterator[None]:
+    """A wheel, named by its URL, from a server."""
+    wheel = build_wheel(directory, "greet", "1.0", {"greet.py": ""})
+    with serving() as server:
+        name = os.path.basename(wheel)
+        server.files[f"/{name}"] = File(Path(wheel).read_bytes(), auth=auth)
+        line = f"greet @ {server.url}/{name} --hash=sha256:{sha256_of(wheel)}\n"
+        (directory / "requirements.txt").write_text(line)
+        yield
+
+
+@contextmanager
+def an_index_that_is_none(directory: Path) -> Iterator[None]:
+    wheel = str(FIXTURES / "wheels" / "shout-1.0-py3-none-any.whl")
+    with serving() as server:
+        server.files["/shout/"] = File(b"welcome")
+        line = f"shout==1.0 --hash=sha256:{sha256_of(wheel)}\n--index-url {server.url}\n"
+        (directory / "requirements.txt").write_text(line)
+        yield
+
+
+HOLD = """\
+import fcntl, os, sys
+for path in sys.argv[1:]:
+    fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(*paths: Path, stopped: bool = False) -> Iterator[None]:
+    """Somebody else holds locks."""
+    words = [sys.executable, "-c", HOLD, *map(str, paths)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def environment_lock(directory: Path, *, stopped: bool = False) -> AbstractContextManager[None]:
+    return held(directory / "env" / ".lock", stopped=stopped)
+
+
+def cache_locks(directory: Path) -> AbstractContextManager[None]:
+    return held(directory / "cache" / ".gate", directory / "cache" / ".lock")
+
+
+def with_cache(directory: Path) -> None:
+    sync(directory, "--cache-dir", "cache")
+
+
+SYNC = ("sync", "--lock", LOCK, "--env", "env")
+AFRESH = ("sync", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env")
+NO_SPACE = Scene(SYNC, faults={"rename": ["ENOSPC", 10_000, 0], "link": "ENOSPC"})
+NO_FLOCK = Scene(SYNC, faults={"flock": "ENOSYS"})
+LOCKED = Scene((*AFRESH, "--timeout", "0.2"), sync, during=environment_lock)
 PINNED = writes("requirements.txt", "absent==1.0\n")
 SCENES = {
     "envsync run -- python --version": Scene(("run", "--lock", LOCK, "--env", "env")),
@@ -90,49 +255,74 @@ SCENES = {
     "ls -a {}": Scene(("sync", "--lock", "no such.toml")),
     "rm {}": Scene(("run", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env", "--", "true"), a_pipe),
     "ls -l {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "./job.py"), writes("job.py", "")),
+    "chmod 600 ~/.netrc": Scene(
+        ("sync",), a_netrc, during=lambda directory: served(directory, ("user", "password")), lasting=True
+    ),
+    "df -h {}": NO_SPACE,
+    "envsync cache prune": NO_SPACE,
+    "echo --trusted-host {} >> requirements.txt": Scene(
+        ("sync",), writes("requirements.txt", "absent==1.0\n--index-url http://index.invalid/simple\n")
+    ),
+    "env | grep -iE 'proxy|ssl_cert'": Scene(("sync",), PINNED, {"ALL_PROXY": "nonsense://127.0.0.1:1"}),
+    "envsync cache prune --timeout 600": Scene(
+        ("cache", "prune", "--cache-dir", "cache", "--timeout", "0.2"), with_cache, during=cache_locks
+    ),
+    "envsync cache verify": Scene(
+        ("sync", "--lock", LOCK, "--env", "other", "--cache-dir", "cache"),
+        damaged_cache,
+        faults={"below": "cache", "rename": ["EACCES", 10_000, 0]},
+        passing=True,
+        status=1,
+    ),
+    "envsync check": Scene(SYNC, in_the_way),
+    "envsync check --repair": Scene(("check", "--env", "env"), damaged_copy, told=True),
+    "envsync check --repair --lock pylock.toml": Scene(("check", "--repair", "--env", "env"), damaged, then=lock_file),
+    "envsync doctor": Scene(SYNC, faults={"rename": ["EIO", 10_000, 0]}, passing=True),
+    "envsync status": LOCKED,
+    "envsync sync --timeout {}": LOCKED,
+    "envsync sync --timeout 600": Scene(
+        (*AFRESH, "--cache-dir", "cache", "--timeout", "0.2"), with_cache, during=cache_locks
+    ),
+    "envsync sync --busy ignore": NO_FLOCK,
+    "envsync sync --cache-dir /var/tmp/envsync": Scene(
+        ("doctor",), lock_file, {"HOME": "relative", "XDG_CACHE_HOME": None}, told=True
+    ),
+    "envsync sync --cache-dir {}": Scene((*SYNC, "--cache-dir", "cache"), writes("cache", "")),
+    "envsync sync --lock requirements.txt": Scene(
+        ("sync", "--lock", "lock.txt"),
+        a_pipe_for_a_lock_file,
+        then=writes("requirements.txt", f"{FIXTURES}/wheels/shout-1.0-py3-none-any.whl\n"),
+    ),
+    "envsync sync --no-offline": Scene(("sync", "--offline"), during=served, lasting=True),
+    "envsync sync --offline": Scene(("sync",), during=an_index_that_is_none, lasting=True, then=sync),
+    "export {}=1": Scene(("sync",), raising="raise ValueError('odd')"),
+    "pip install --force-reinstall envsync": Scene(("sync",), raising="import no_such_module"),
+    "ulimit -v": Scene(("sync",), raising="raise MemoryError"),
+    "ulimit -n": Scene(SYNC, sync, faults={"open": ["EMFILE", 10_000, 0]}),
+    "kill -CONT {}": Scene(
+        (*AFRESH, "--timeout", "1.5"),
+        sync,
+        during=lambda directory: environment_lock(directory, stopped=True),
+        lasting=True,
+        told=True,
+    ),
+    "ls -ld {}": Scene(("sync",), a_directory_for_a_wheel),
+    "pip download --no-deps {}=={}": Scene(("sync",), another_wheel),
+    "pip index versions {}": Scene(
+        ("sync", "--no-index", "--find-links", str(FIXTURES / "wheels")), writes("requirements.txt", "shout==7.0\n")
+    ),
+    "pip install --upgrade envsync": Scene(AFRESH, newer),
     "ls {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "no-such-command")),
 }
-ELSEWHERE = "needs a filesystem, a host or a limit that a test does not have"
-OTHERS = "needs other processes at the same moment; its parts are tested where those are"
-NETWORK = "needs an index that refuses or is unsafe; accepted as it stands"
 WITHOUT_SCENE = {
-    "chmod 600 ~/.netrc": NETWORK,
-    "df -h {}": ELSEWHERE,
-    "echo --trusted-host {} >> requirements.txt": NETWORK,
-    "env | grep -iE 'proxy|ssl_cert'": NETWORK,
-    "envsync cache prune": ELSEWHERE,
-    "envsync cache prune --timeout 600": OTHERS,
-    "envsync cache verify": ELSEWHERE,
-    "envsync check": ELSEWHERE,
-    "envsync check --repair": "is said by `check` of what is damaged (test_check.py)",
-    "envsync check --repair --lock pylock.toml": "needs a cache that lost a wheel (test_check.py)",
-    "envsync doctor": ELSEWHERE,
-    "envsync doctor --env /var/tmp/venv": ELSEWHERE,
-    "envsync status": OTHERS,
-    "envsync sync --busy ignore": OTHERS,
-    "envsync sync --env '/var/tmp/venvs/{digest}'": ELSEWHERE,
-    "envsync sync --cache-dir /var/tmp/envsync": ELSEWHERE,
-    "envsync sync --cache-dir {}": ELSEWHERE,
-    "envsync sync --cache-fallback /var/tmp/envsync-fallback": ELSEWHERE,
-    "envsync sync --index-url {}": NETWORK,
-    "envsync sync --link-mode copy": ELSEWHERE,
-    "envsync sync --lock requirements.txt": "needs the file that the user is told to write",
-    "envsync sync --no-offline": NETWORK,
-    "envsync sync --offline": NETWORK,
+    "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
+    "envsync sync --env '/var/tmp/venvs/{digest}'": "needs a filesystem that does not tell case apart (tests/odd)",
+    "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a cache that root cannot write to (tests/rooms)",
+    "envsync sync --index-url {}": "names the default index, which no test asks",
+    "envsync sync --link-mode copy": "needs a filesystem that refuses to change modes",
     "envsync sync --python {}": "needs another Python (tests/unit/lockfile)",
-    "envsync sync --timeout 600": OTHERS,
-    "envsync sync --timeout {}": OTHERS,
-    "export {}=1": "needs a fault of ours",
-    "kill -CONT {}": OTHERS,
-    "ls -ld {}": "needs a wheel that is no file (tests/unit/cache)",
-    "pip download --no-deps {}=={}": "needs a wheel of something else (tests/unit/cache)",
-    "pip index versions {}": NETWORK,
-    "pip install --force-reinstall envsync": "needs an installation that is not whole",
-    "pip install --upgrade envsync": "needs an environment of a newer version",
     "pipx install envsync": "needs an installation in the environment",
-    "ulimit -a": OTHERS,
-    "ulimit -n": ELSEWHERE,
-    "ulimit -v": ELSEWHERE,
+    "ulimit -a": "needs three leaders that die one after the other (tests/contention)",
 }
 
 
@@ -207,36 +397,55 @@ def tools(tmp_path: Path) -> Path:
     for name in TOOLS:
         (directory / name).write_text(stub)
         (directory / name).chmod(stat.S_IRWXU)
-    ours = directory / "envsync"
-    ours.write_text("#!/bin/sh\nexec " + " ".join(f"'{word}'" for word in envsync_command()) + ' "$@"\n')
-    ours.chmod(stat.S_IRWXU)
     return directory
 
 
+def provide(tools: Path, words: list[str]) -> None:
+    """Let `envsync` be that program."""
+    ours = tools / "envsync"
+    ours.write_text("#!/bin/sh\nexec " + " ".join(map(quote, words)) + ' "$@"\n')
+    ours.chmod(stat.S_IRWXU)
+
+
 @pytest.mark.parametrize("command", SCENES)
-def test_a_hinted_command_can_be_run_where_it_is_hinted_at(
-    run_envsync: Run, tmp_path: Path, tools: Path, command: str
-) -> None:
+def test_a_hinted_command_can_be_run_where_it_is_hinted_at(tmp_path: Path, tools: Path, command: str) -> None:
     """It is taken out of the message as it stands, with the options of the command line, and succeeds."""
     scene = SCENES[command]
     work = tmp_path / "work"
     work.mkdir()
     scene.make(work)
-    done = run_envsync(*scene.words, cwd=work, env=scene.variables)
-    assert done.returncode not in (0, 1), done.stderr
-    hint = done.stderr.splitlines()[-1]
-    assert hint.startswith("hint: "), done.stderr
-    start, *rest = command.replace("'", "").partition(" {")[0].split(" -")
-    plain = [(each, each.replace("'", "")) for each in COMMAND.findall(hint)]
-    found = [each for each, words in plain if words.startswith(start) and all(f"-{part}" in words for part in rest)]
-    assert found, hint
-    variables = {**os.environ, **scene.variables, "PATH": f"{tools}:{os.environ['PATH']}"}
-    again = subprocess.run(
-        ["sh", "-c", found[0]],
-        cwd=work,
-        env={name: value for name, value in variables.items() if value is not None},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, (found[0], again.stderr)
+    changed = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT) if scene.faults else None}
+    variables = {
+        name: value for name, value in {**os.environ, **changed, **scene.variables}.items() if value is not None
+    }
+    program = scene.program(work)
+    provide(tools, envsync_command() if scene.raising or scene.passing else program)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words,
+            cwd=work,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    with ExitStack() as meanwhile:
+        meanwhile.enter_context(scene.during(work))
+        done = run(*program, *scene.words)
+        if not scene.lasting:
+            meanwhile.close()
+        hint = done.stdout + done.stderr if scene.told else done.stderr.splitlines()[-1]
+        assert scene.told or done.returncode not in (0, 1), done.stderr
+        assert scene.told or hint.startswith("hint: "), done.stderr
+        start, *rest = command.replace("'", "").partition(" {")[0].split(" -")
+        plain = [(each, each.replace("'", "")) for each in COMMAND.findall(hint)]
+        found = [each for each, words in plain if words.startswith(start) and all(f"-{part}" in words for part in rest)]
+        assert found, hint
+        scene.then(work)
+        # What is named as an example outside of a test's directory is put into it.
+        again = run("sh", "-c", found[0].replace("/var/tmp/", f"{tmp_path}/"))
+        assert again.returncode == scene.status, (found[0], again.stderr)
