@@ -118,14 +118,26 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def thinned(chosen: Sequence[Kind], nth: int, apart: int) -> list[Kind]:
+    """Return every so manieth kind by turns: one at least of those that count changes, and of those in the event loop.
+
+    Without one of each, a scenario would seem to be over as soon as the event loop does less than there are changes.
+    """
+    found: list[Kind] = []
+    for within in (False, True):
+        kinds = [kind for kind in chosen if kind.within == within]
+        step = min(apart, len(kinds)) or 1
+        found += kinds[nth % step :: step]
+    return found
+
+
 def strike_scenario(scenario: Scenario, root: Path, asked: argparse.Namespace) -> Row:
     """Strike one scenario and print what is wrong as it comes."""
     chosen = [kind for kind in kinds_for(scenario) if not asked.kind or kind.name in asked.kind]
     row = Row(scenario.name)
 
     def kinds(nth: int) -> Sequence[Kind]:
-        apart = min(asked.sparse, len(chosen))  # one way at least, or it would seem to be over
-        return chosen[nth % apart :: apart] if asked.at in (None, nth) else ()
+        return thinned(chosen, nth, asked.sparse) if asked.at in (None, nth) else ()
 
     workers = 1 if asked.at else asked.workers
     for point in strike_all(scenario, kinds, root, workers=workers, first=asked.at or 1):
