@@ -57,6 +57,11 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def unexpected(error: BaseException) -> EnvsyncError:
     """Build the error for one that nobody has expected."""
+    if isinstance(error, FileNotFoundError) and not _is_somewhere():
+        hint = "go to one that is there: `cd /`"
+        return UnexpectedError(
+            "the working directory was removed, and what is named from there is not found", hint=hint
+        )
     said = "".join(c if c.isprintable() else " " for c in redacted(str(error)))
     said = said if len(said) <= SHOWN else said[: SHOWN - 3] + "..."
     what = f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -69,3 +74,12 @@ def unexpected(error: BaseException) -> EnvsyncError:
         hint = "allow more memory: `ulimit -v` says how much this shell may have, in kB"
         return UnexpectedError(f"there was not enough memory ({what})", hint=hint)
     return UnexpectedError(f"a fault of envsync: {what}", hint=f"see where with `export {DEBUG}=1`, and report that")
+
+
+def _is_somewhere() -> bool:
+    """Tell whether the working directory is still there."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True

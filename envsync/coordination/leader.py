@@ -87,7 +87,13 @@ def lead(
     :raises EnvsyncError: it could not be made current. Before the journal is in place the environment is as it
         was; after, the next leader finishes what was decided. `failure.json` says it to the waiters.
     """
-    leader = Leader(request, environment, lock, report, launching=launching, distrust=distrust, began=began, idle=idle)
+    try:
+        leader = Leader(
+            request, environment, lock, report, launching=launching, distrust=distrust, began=began, idle=idle
+        )
+    except BaseException:
+        bare.leave(environment, lock)
+        raise
     leader.listener = listener
     return lead_with(leader, predecessor or {})
 
@@ -147,12 +153,7 @@ class Leader:
         self.lock = lock
         self.launching = launching
         self.began = time.monotonic()
-        try:
-            recorded = lockrecord.read(environment)
-        except BaseException:
-            lock.release()
-            raise
-        self.locking = recorded or lockrecord.WORKS
+        self.locking = lockrecord.read(environment) or lockrecord.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
         since = self.began if began is None else began
         self.progress = ProgressFile(

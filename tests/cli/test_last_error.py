@@ -131,6 +131,22 @@ def test_a_long_error_is_cut() -> None:
     assert len(str(unexpected(ValueError("x\n" * 100_000)))) < 300
 
 
+@pytest.mark.parametrize(
+    "words", [("sync", "--cache-dir", "c"), ("sync", "--cache-fallback", "f"), ("cache", "prune", "--cache-dir", "c")]
+)
+def test_the_working_directory_was_removed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A job whose directory was cleaned away is told so."""
+    (tmp_path / "gone").mkdir()
+    script = 'cd gone && rmdir ../gone && exec "$@"'
+    named = ("--lock", LOCK, "--env", str(tmp_path / "env")) if words[0] == "sync" else ()
+    program = f"import sys; sys.path.insert(0, {ROOT!r}); from envsync.__main__ import start; start()"
+    command = ["sh", "-c", script, "sh", sys.executable, "-I", "-c", program, *words, *named]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 125
+    assert done.stderr.startswith("envsync: error: the working directory was removed")
+    assert not (tmp_path / "env").exists()
+
+
 def test_the_known_error_keeps_its_status() -> None:
     """The handler is for the others."""
     assert FetchError("x").exit_code == 125

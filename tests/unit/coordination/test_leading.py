@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from envsync.coordination import flock
 from envsync.coordination.leader import lead
 from envsync.coordination.lease import Contender
@@ -39,3 +41,17 @@ def test_a_flock_of_an_environment_that_is_leased(tmp_path: Path) -> None:
     record(environment, Locking(LEASE, in_use=False))
     assert lead(asked(environment), environment, held, report=lambda *_: None) is None
     assert os.listdir(environment.state) == ["locking"]
+
+
+def test_what_it_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is released, whoever asks: a program with a `Coordinator` goes on."""
+    environment = made(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    held = flock.acquire_nowait(environment.lock, shared=False)
+    assert held is not None
+    request = Request({"cache_fallback": "relative"}, "", "", environment.path)
+    with pytest.raises(FileNotFoundError):
+        lead(request, environment, held, report=lambda *_: None)
+    assert held.fd == -1
