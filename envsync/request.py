@@ -352,21 +352,25 @@ def _anchor(table: Settings, directory: str) -> None:
 
 
 def _beside(directory: str, path: str) -> str:
-    return path if path.startswith(("/", "~/")) or "://" in path else directory + path
+    return path if path.startswith("/") or _is_at_home(path) or "://" in path else directory + path
 
 
 def _at_home(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """Replace a leading `~/` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
+    """Replace a leading `~` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
 
     :raises UsageError: there is one, and HOME is no absolute path
     """
     for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
         value = settings.get(key)
-        if isinstance(value, str) and value.startswith("~/"):
+        if isinstance(value, str) and _is_at_home(value):
             settings[key] = _home(value, environ)
         elif isinstance(value, list):
-            settings[key] = [_home(item, environ) if item.startswith("~/") else item for item in value]
+            settings[key] = [_home(item, environ) if _is_at_home(item) else item for item in value]
     return settings
+
+
+def _is_at_home(path: str) -> bool:
+    return path == "~" or path.startswith("~/")
 
 
 def _home(path: str, environ: Mapping[str, str]) -> str:
@@ -441,7 +445,8 @@ def _find() -> tuple[str, str, Settings]:
         try:
             levels = levels or os.getcwd().count("/")
         except OSError as error:
-            raise _usage_error(f"the working directory cannot be named: {error.strerror}") from error
+            hint = "go to a directory that is there: `cd /`"
+            raise _usage_error(f"the working directory cannot be named: {error.strerror}", hint) from error
         if directory.count("/") >= levels:
             raise _usage_error(
                 f"no lock file ({', '.join(CANDIDATES)}) in `{os.getcwd()}` or any of its parents",

@@ -62,6 +62,7 @@ class TestWhich:
     def test_a_home_with_a_tilde(self, run_envsync: Run, nobodys_home: Path, tmp_path: Path) -> None:
         """No shell sees `~` in a file, a variable or behind `--cache-dir=`; no directory of that name is made."""
         assert self.dir(run_envsync, "--cache-dir=~/here") == str(nobodys_home / "here")
+        assert self.dir(run_envsync, "--cache-dir=~") == str(nobodys_home)
         assert self.dir(run_envsync, env={"ENVSYNC_CACHE_DIR": "~/here"}) == str(nobodys_home / "here")
         (tmp_path / "pyproject.toml").write_text('[tool.envsync]\ncache-dir = "~/here"\nenv = "~/env"\n')
         (tmp_path / "below").mkdir()
