@@ -104,19 +104,35 @@ class Held:
 
 held: dict[int, Held] = {}
 """What a child that somebody else forks must not have (`envsync.coordination.flock`)."""
-guard = _thread.allocate_lock()
-"""Held while a descriptor is opened and noted: nobody forks in between."""
+guard = _thread.RLock()
+"""Held while a descriptor is opened and noted, or closed: nobody forks in between."""
+forking: set[int] = set()
+"""The threads that fork without `guard`, which they could not get."""
+last_fork = object()
+"""Another one whenever somebody begins or ends to fork without `guard`."""
 
 
 def open_lock(path: str, flags: int, mode: int = 0o666) -> int:
     """Open a file to lock it, and note it. Close it with `close_lock`, or `let_go` of it.
 
+    Whoever forks waits until it is noted, though not for ever. If somebody has not waited, the child may have a
+    descriptor that nobody knows of. Then this one is never locked: the file is opened anew.
+
     :raises OSError: it cannot be opened
     """
-    with guard:
-        fd = os.open(path, flags | os.O_CLOEXEC, mode)
-        held[fd] = Held(os.fstat(fd))
-    return fd
+    while True:
+        with guard:
+            before = last_fork
+            fd = os.open(path, flags | os.O_CLOEXEC, mode)
+            held[fd] = Held(os.fstat(fd))
+        if before is last_fork and not forking:
+            return fd
+        close_lock(fd)
+        flags &= ~os.O_EXCL  # it was made here
+        if forking:
+            from time import sleep
+
+            sleep(0.001)
 
 
 def own(fd: int, owner: object) -> None:
@@ -132,10 +148,22 @@ def let_go(fd: int) -> int:
 
 
 def close_lock(fd: int) -> None:
-    """Close a descriptor that `open_lock` has opened."""
+    """Unlock and close a descriptor that `open_lock` has opened, whoever has inherited it meanwhile."""
+    try:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except (ImportError, OSError):
+        pass  # the last one who closes it unlocks it
+    _close(fd)
+
+
+def _close(fd: int) -> None:
     with guard:
-        held.pop(fd, None)
-        os.close(fd)
+        try:
+            os.close(fd)
+        finally:
+            held.pop(fd, None)
 
 
 def keep_across_exec(fd: int) -> int:
@@ -151,7 +179,7 @@ def keep_across_exec(fd: int) -> int:
                 raise
             least = max(FIRST_FREE, least * 3 // 4)
         else:
-            close_lock(fd)
+            _close(fd)  # without unlocking it
             return high
 
 

@@ -205,7 +205,7 @@ class Archive:
 
         try:
             with (
-                os.fdopen(os.dup(self.descriptor), "rb") as stream,
+                os.fdopen(self.descriptor, "rb", closefd=False) as stream,
                 zipfile.ZipFile(stream) as archive,
             ):
                 return archive.infolist(), archive.start_dir

@@ -163,8 +163,6 @@ class _Part:
                 os.unlink(self.path)
             except OSError:
                 pass  # swept later
-        if self.shared:
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # whoever has inherited it meanwhile
         launch.close_lock(self.descriptor)
 
 
@@ -313,7 +311,7 @@ class _Transfer:
     def _take_over(self) -> None:
         """Hash what somebody else downloaded before."""
         try:
-            with os.fdopen(os.dup(self._part.descriptor), "rb", buffering=0) as stream:
+            with os.fdopen(self._part.descriptor, "rb", buffering=0, closefd=False) as stream:
                 while data := stream.read(1024 * 1024):
                     self._hasher.update(data)
                     self._done += len(data)

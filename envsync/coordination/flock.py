@@ -12,8 +12,8 @@ One small module for all plain locks of envsync, with only the fast lane's impor
   wants it (flock(2)); for a shared one for reading only, so that a read-only environment can be locked.
 
 - So a lock could outlive a sync in whatever the program forked meanwhile, in another thread say. Therefore a child
-  that others than envsync fork closes what is held (`os.register_at_fork`), and `Flock.release` unlocks before it
-  closes, for children that C code has forked. Our own children (`fork`) keep it all, for they outlive a SIGKILL of
+  that others than envsync fork closes what is held (`os.register_at_fork`), and `launch.close_lock` unlocks before
+  it closes, for children that C code has forked. Our own children (`fork`) keep it all, for they outlive a SIGKILL of
   their parent. What is exec'd has none of it but by `pass_fds`. The hold of a command, or of `envsync.use`, is shared
   with forks on purpose (`launch.let_go`).
 
@@ -25,6 +25,7 @@ never changed without a lock that works. Filesystems where it lies are recognize
 
 from __future__ import annotations
 
+import _thread
 import errno
 import sys
 
@@ -41,36 +42,57 @@ NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLC
 
 NEW_SECONDS = 86400
 """A day: a lock file that is older when it is locked looks new from then on."""
-FORK_SECONDS = 1.0
-"""For how long a fork waits until descriptors that are just being opened are noted: that may hang, a fork must not."""
+FORK_TRIES = 50
+TRY_SECONDS = 0.02
+"""How often and how long a fork waits until descriptors that are just being opened are noted: that may hang, a fork
+must not. Often, for a process that was stopped meanwhile finds that the time of one try is over."""
 
 
 class _Forks:
-    """What happens at a fork.
+    """What happens at a fork. A signal's handler may raise at the begin of each step, so each is taken twice.
 
-    :ivar ours: the child is ours, and is to have all locks
-    :ivar guarded: nobody is just opening a lock
+    :ivar ours: the threads whose child is ours, and is to have all locks
+    :ivar guarding: the threads that fork and wait for the guard, or have it
     """
 
     def __init__(self) -> None:
-        self.ours = False
-        self.guarded = False
+        self.ours: set[int] = set()
+        self.guarding: set[int] = set()
 
     def before(self) -> None:
-        self.guarded = launch.guard.acquire(timeout=FORK_SECONDS)
+        me = _thread.get_ident()
+        if me in launch.forking:
+            return  # taken before
+        if launch.guard._is_owned():  # type: ignore[attr-defined]
+            if me in self.guarding:
+                return  # likewise
+        else:
+            self.guarding.add(me)
+            for _ in range(FORK_TRIES):
+                if launch.guard.acquire(timeout=TRY_SECONDS):
+                    return
+            self.guarding.discard(me)
+        launch.forking.add(me)
+        launch.last_fork = object()
 
     def in_parent(self) -> None:
-        if self.guarded:
-            launch.guard.release()
+        me = _thread.get_ident()
+        if me in launch.forking:
+            launch.last_fork = object()
+            launch.forking.discard(me)
+        self._release(me)
 
     def in_child(self) -> None:
         """Close what is held; whoever has gone by the number of a descriptor finds none any more."""
-        if launch.guard.locked():
-            launch.guard.release()
-        if self.ours:
+        me = _thread.get_ident()
+        self._release(me)
+        if not launch.guard._is_owned():  # type: ignore[attr-defined]
+            launch.guard._at_fork_reinit()  # type: ignore[attr-defined]  # its thread is not here
+        self.guarding.clear()
+        launch.forking.clear()
+        if me in self.ours:
             return
         for fd, held in list(launch.held.items()):
-            del launch.held[fd]
             if held.owner is not None:
                 held.owner.fd = -1
             try:
@@ -78,20 +100,28 @@ class _Forks:
                     os.close(fd)
             except OSError:
                 pass  # it is closed
+            launch.held.pop(fd, None)
+
+    def _release(self, me: int) -> None:
+        if me in self.guarding and launch.guard._is_owned():  # type: ignore[attr-defined]
+            launch.guard.release()
+        self.guarding.discard(me)
 
 
 _forks = _Forks()
 if sys.platform != "win32":
-    os.register_at_fork(before=_forks.before, after_in_parent=_forks.in_parent, after_in_child=_forks.in_child)
+    for _ in range(2):
+        os.register_at_fork(before=_forks.before, after_in_parent=_forks.in_parent, after_in_child=_forks.in_child)
 
 
 def fork() -> int:
     """Fork a child that has all the locks of this process, as long as it lives."""
-    _forks.ours = True
+    me = _thread.get_ident()
+    _forks.ours.add(me)
     try:
         return os.fork()
     finally:
-        _forks.ours = False
+        _forks.ours.discard(me)
 
 
 class Flock:
@@ -134,13 +164,7 @@ class Flock:
     def release(self) -> None:
         """Unlock, whoever has inherited the lock meanwhile, and close the descriptor. Releasing twice is harmless."""
         if self.fd >= 0:
-            import fcntl
-
             fd, self.fd = self.fd, -1
-            try:
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            except OSError:
-                pass  # the last one who closes it unlocks it
             try:
                 launch.close_lock(fd)
             except OSError:

@@ -199,3 +199,87 @@ def test_a_child_finds_its_lock_gone(tmp_path: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert lock.is_in_place()
     lock.release()
+
+
+STEPS = """\
+import fcntl, os, queue, signal, sys, threading, time
+from envsync import launch
+from envsync.coordination import flock
+path, who, end = sys.argv[1:]
+program, seen, asked, pids = os.getpid(), set(), queue.SimpleQueue(), []
+flock.FORK_TRIES, flock.TRY_SECONDS = 2, 0.01
+
+def fork():
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(0)
+    pids.append(pid)
+
+def step(frame, event, _):
+    code = frame.f_code
+    if code.co_filename not in (launch.__file__, flock.__file__) or "_Forks" in code.co_qualname:
+        return None
+    place = code, frame.f_lineno
+    if event in ("line", "return") and place not in seen and os.getpid() == program:
+        seen.add(place)
+        if who == "handler":
+            fork()
+        else:
+            done = threading.Event()
+            asked.put(done)
+            done.wait()
+    return step
+
+def work():
+    sys.settrace(step)
+    fd = launch.open_lock(path, os.O_RDWR | os.O_CREAT)
+    assert flock.try_lock(fd, path, shared=False)
+    if who == "thread":
+        own = flock.fork()
+        if not own:
+            time.sleep(60)
+            os._exit(0)
+        os.kill(own, signal.SIGKILL)
+        os.waitpid(own, 0)
+    if end == "closed":
+        launch.close_lock(fd)
+    sys.settrace(None)
+
+thread = threading.Thread(target=work)
+thread.start()
+while thread.is_alive() or not asked.empty():
+    try:
+        done = asked.get(timeout=0.01)
+    except queue.Empty:
+        continue
+    fork()
+    done.set()
+print(*pids, flush=True)
+if end == "killed":
+    os.kill(program, signal.SIGKILL)
+sys.stdin.read()
+os._exit(0)
+"""
+"""Lock a file in a thread, and fork before each line of that, in another thread or, as a handler would, in this one."""
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+@pytest.mark.parametrize("who", ["thread", "handler"])
+def test_a_fork_at_each_step(tmp_path: Path, who: str, end: str) -> None:
+    """Whenever somebody forks, also past the wait for a guard: the lock ends as the process lets go of it, or ends."""
+    words = [sys.executable, "-W", "ignore", "-c", STEPS, str(tmp_path / "lock"), who, end]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        try:
+            assert len(pids) > 10
+            if end == "killed":
+                process.wait(60)
+            lock = flock.acquire_nowait(str(tmp_path / "lock"), shared=False)
+            assert lock is not None
+            lock.release()
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            process.communicate("")
