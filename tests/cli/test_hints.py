@@ -317,7 +317,7 @@ SCENES = {
 WITHOUT_SCENE = {
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
     "envsync sync --env '/var/tmp/venvs/{digest}'": "needs a filesystem that does not tell case apart (tests/odd)",
-    "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a cache that root cannot write to (tests/rooms)",
+    "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a cache that root cannot write to (tests/contention)",
     "envsync sync --index-url {}": "names the default index, which no test asks",
     "envsync sync --link-mode copy": "needs a filesystem that refuses to change modes",
     "envsync sync --python {}": "needs another Python (tests/unit/lockfile)",
