@@ -121,14 +121,23 @@ def markdown(rows: Iterable[Row]) -> str:
 def thinned(chosen: Sequence[Kind], nth: int, apart: int) -> list[Kind]:
     """Return every so manieth kind by turns: one at least of those that count changes, and of those in the event loop.
 
-    Without one of each, a scenario would seem to be over as soon as the event loop does less than there are changes.
+    One at least is plain. The others may strike nothing before the end is reached: the event loop does less than there
+    are changes, and a full disk does not refuse each of them. Then a scenario would seem to be over.
     """
     found: list[Kind] = []
     for within in (False, True):
         kinds = [kind for kind in chosen if kind.within == within]
         step = min(apart, len(kinds)) or 1
         found += kinds[nth % step :: step]
+    plain = [kind for kind in chosen if is_plain(kind)]
+    if plain and not any(map(is_plain, found)):
+        found.append(plain[nth % len(plain)])
     return found
+
+
+def is_plain(kind: Kind) -> bool:
+    """Tell whether a kind strikes every change that there is."""
+    return not (kind.within or kind.alone or kind.lasting)
 
 
 def strike_scenario(scenario: Scenario, root: Path, asked: argparse.Namespace) -> Row:
