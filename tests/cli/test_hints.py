@@ -297,6 +297,7 @@ SCENES = {
     "envsync sync --offline": Scene(("sync",), during=an_index_that_is_none, lasting=True, then=sync),
     "export {}=1": Scene(("sync",), raising="raise ValueError('odd')"),
     "pip install --force-reinstall envsync": Scene(("sync",), raising="import no_such_module"),
+    "cd /": Scene(("sync",), raising="import os; os.mkdir('x'); os.chdir('x'); os.rmdir('../x'); os.getcwd()"),
     "ulimit -v": Scene(("sync",), raising="raise MemoryError"),
     "ulimit -n": Scene(SYNC, sync, faults={"open": ["EMFILE", 10_000, 0]}),
     "kill -CONT {}": Scene(
@@ -317,7 +318,7 @@ SCENES = {
 WITHOUT_SCENE = {
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
     "envsync sync --env '/var/tmp/venvs/{digest}'": "needs a filesystem that does not tell case apart (tests/odd)",
-    "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a cache that root cannot write to (tests/contention)",
+    "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a read-only cache (tests/contention)",
     "envsync sync --index-url {}": "names the default index, which no test asks",
     "envsync sync --link-mode copy": "needs a filesystem that refuses to change modes",
     "envsync sync --python {}": "needs another Python (tests/unit/lockfile)",
