@@ -283,3 +283,26 @@ def test_a_fork_at_each_step(tmp_path: Path, who: str, end: str) -> None:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             process.communicate("")
+
+
+FIRST = """\
+import os, sys, envsync
+lock, env = sys.argv[1:]
+
+def step(frame, event, _):
+    if frame.f_code.co_name == "_read_stamp" and not os.fork():
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        os._exit(any(os.path.lexists(link) and os.readlink(link).endswith("/in-use") for link in links))
+
+sys.settrace(step)
+envsync.sync(lock, env=env)
+sys.settrace(None)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_fork_at_the_first_look(tmp_path: Path) -> None:
+    """The very first lock that a program takes, to see whether there is anything to do, is none of its children's."""
+    envsync.sync(LOCK, env=tmp_path / "env")
+    words = [sys.executable, "-W", "ignore", "-c", FIRST, str(LOCK), str(tmp_path / "env")]
+    assert subprocess.run(words, check=False).returncode == 0
