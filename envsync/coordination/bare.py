@@ -155,8 +155,8 @@ def leave(environment: Environment, lock: EnvironmentLock | None = None) -> None
             if own is None or _is_over(environment, own):
                 return
             own.release()
-            if _is_held(environment.wanted):
-                return  # who wants it leaves after us
+            if not _is_there(environment.wanted) or _is_held(environment.wanted):
+                return  # who wants it leaves after us, or who held it is just removing all
     except Exception as error:
         from envsync.errors import EnvsyncError, LockingError
 

@@ -241,6 +241,23 @@ class TestWhoRemoves:
         bare.leave(made)
         assert not os.path.lexists(made.path)
 
+    def test_nothing_is_made_beneath_who_removes(self, made: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If `wanted` is gone when we look once more, somebody is at it: new files would keep the directory."""
+        wanted = bare.want_nowait(made)
+        assert wanted is not None
+        is_over = bare._is_over
+
+        def and_wanted_goes(environment: Environment, lock: Flock) -> bool:
+            over = is_over(environment, lock)
+            os.unlink(made.wanted)
+            return over
+
+        monkeypatch.setattr(bare, "_is_over", and_wanted_goes)
+        bare.leave(made)
+        assert not os.path.lexists(made.wanted)
+        assert os.path.lexists(made.bare)
+        wanted.release()
+
     def test_the_lock_that_was_replaced_removes_nothing(self, made: Environment) -> None:
         """`rm` and another leader: what is there now is that one's."""
         lock = take(made)
