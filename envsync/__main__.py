@@ -45,7 +45,7 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
         from envsync.errors import EnvsyncError
 
         if isinstance(error, EnvsyncError):
-            from envsync.hints import tell
+            from envsync.errors.hints import tell
 
             return tell(error, arguments)
         from envsync.lasterror import last

@@ -19,7 +19,7 @@ from envsync.coordination import cachelock
 from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
-from envsync.hints import completed_by
+from envsync.errors.hints import completed_by
 from envsync.request import Request
 
 if TYPE_CHECKING:

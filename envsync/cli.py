@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync import commands, fastlane, hints, options, request
+from envsync import commands, fastlane, options, request
 from envsync.coordination import slowlane
-from envsync.errors import UsageError
+from envsync.errors import UsageError, hints
 from envsync.options import FLAG, LIST, Option
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from envsync import replace
 from envsync.cache import sharing
 from envsync.errors import InterpreterError, UnsupportedPythonError
-from envsync.hints import ANOTHER_PYTHON
+from envsync.errors.hints import ANOTHER_PYTHON
 from envsync.request import content, libc_family, release_of
 from envsync.stamp import checksum
 from envsync.target import Interpreter

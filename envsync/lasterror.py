@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from envsync.errors import EnvsyncError
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 DEBUG = "ENVSYNC_DEBUG"
 SHOWN = 200
@@ -38,7 +38,7 @@ def last(error: BaseException, arguments: Sequence[str]) -> int:
         import traceback
 
         print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    from envsync.hints import tell
+    from envsync.errors.hints import tell
 
     try:
         return tell(known or unexpected(errors[0]), arguments)

@@ -24,7 +24,7 @@ _envsync_bin=${_envsync_self%/*}
 _envsync_fail() {
     _envsync_link="envsync: error: $1
 hint: $2"
-    # A directory may have been given as a URL: its user is hidden, as everywhere (`envsync.redact`).
+    # A directory may have been given as a URL: its user is hidden, as everywhere (`envsync.errors.redact`).
     case $_envsync_link in
     *:/*@*)
         _envsync_link=$(printf '%s' "$_envsync_link" |

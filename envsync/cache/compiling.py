@@ -34,7 +34,7 @@ from envsync.cache.store import Store
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
-from envsync.hints import AGAIN
+from envsync.errors.hints import AGAIN
 from envsync.progress import Report
 from envsync.target import Interpreter
 

@@ -34,8 +34,8 @@ from envsync.cache import sharing
 from envsync.cache.store import Store, is_sha256
 from envsync.cache.wheelfile import hash_mismatch, origin, size_mismatch
 from envsync.errors import FetchError, FilesystemError, WheelError
-from envsync.hints import VARIABLES
-from envsync.redact import keep_out_of_logs
+from envsync.errors.hints import VARIABLES
+from envsync.errors.redact import keep_out_of_logs
 from envsync.target import Artifact
 
 try:

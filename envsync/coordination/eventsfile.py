@@ -19,7 +19,7 @@ else:
 
 from envsync import launch
 from envsync.coordination.messages import say
-from envsync.redact import everything_redacted
+from envsync.errors.redact import everything_redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

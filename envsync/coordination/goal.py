@@ -29,7 +29,7 @@ from envsync.errors import (
     LockFileError,
     UnsupportedPythonError,
 )
-from envsync.hints import AGAIN, ELSEWHERE
+from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed import Ledger
 from envsync.patience import patiently
 from envsync.plan import Origin, Wanted
@@ -150,7 +150,8 @@ class Seeker:
         """
         if self.target is None or self.target.complete:
             return ""
-        from envsync.lockfile import remedies, required
+        from envsync.errors import remedies
+        from envsync.lockfile import required
 
         wanted = {artifact.name for artifact in self.target.artifacts}
         requires = {name: manifest.requires for name, manifest in self.manifests.items() if name in wanted}

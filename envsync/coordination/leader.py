@@ -40,8 +40,8 @@ from envsync.errors import (
     SyncCancelledError,
     WaitTimeoutError,
 )
+from envsync.errors.hints import UPGRADE
 from envsync.fastlane import Entry
-from envsync.hints import UPGRADE
 from envsync.installed import Layout, Ledger, dump_ledger, load_ledger
 from envsync.plan import Plan, named
 from envsync.progress import Report

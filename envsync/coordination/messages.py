@@ -12,7 +12,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.redact import everything_redacted, redacted
+from envsync.errors.redact import everything_redacted, redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from envsync.coordination import ground, processes, statefile
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
 from envsync.coordination.shortening import DRAINING, briefly, fitted, volume
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

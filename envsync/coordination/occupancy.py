@@ -29,7 +29,7 @@ from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
-from envsync.hints import longer
+from envsync.errors.hints import longer
 from envsync.progress import Report
 from envsync.request import Request
 

@@ -17,7 +17,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 
 def processors() -> int:

@@ -31,7 +31,7 @@ else:
 
 from envsync import launch, stamp
 from envsync.coordination import processes, statefile
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from envsync.coordination.reconcile import spare_of
 from envsync.coordination.synccache import cache_directory
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
+from envsync.errors.hints import AGAIN
 from envsync.fastlane import Entry
-from envsync.hints import AGAIN
 from envsync.installed import load_ledger, scan
 from envsync.progress import quiet
 from envsync.request import Request

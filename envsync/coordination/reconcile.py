@@ -26,7 +26,7 @@ from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
-from envsync.hints import ELSEWHERE
+from envsync.errors.hints import ELSEWHERE
 from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report

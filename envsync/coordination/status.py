@@ -17,7 +17,7 @@ from envsync import fastlane, launch, replace, stamp
 from envsync.coordination import failures, leftovers, processes, queue, statefile
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.redact import everything_redacted
+from envsync.errors.redact import everything_redacted
 from envsync.request import Request
 
 CHANGED = "somebody else has changed it since it was synced"

@@ -393,7 +393,7 @@ class Wait:
 
     def _timeout(self) -> Exception:
         from envsync.errors import WaitTimeoutError
-        from envsync.hints import longer
+        from envsync.errors.hints import longer
 
         return WaitTimeoutError(
             f"gave up after {self.request.timeout:g} s: {self.describe()}", hint=longer(self.request.timeout)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from envsync.errors import LockFileError, NoWheelError
-from envsync.lockfile import remedies
+from envsync.errors import LockFileError, NoWheelError, remedies
 
 MOST = 20
 """So many are named; then it is said how many more there are."""

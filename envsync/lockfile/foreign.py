@@ -9,8 +9,7 @@ import os
 import re
 import shlex
 
-from envsync.errors import LockFileError
-from envsync.lockfile import remedies
+from envsync.errors import LockFileError, remedies
 
 LOOKED_AT_BYTES = 1 << 16
 """By so much of a file it is told what it is."""

@@ -29,11 +29,11 @@ from unearth.link import Link
 
 from envsync import hearing
 from envsync.errors import FetchError
-from envsync.hints import VARIABLES
+from envsync.errors.hints import VARIABLES
+from envsync.errors.redact import keep_out_of_logs, redacted
 from envsync.lockfile.hashes import strong
 from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, with_credentials
 from envsync.lockfile.wheels import Offer, offer_of
-from envsync.redact import keep_out_of_logs, redacted
 
 WORKERS = 8
 RETRY_SECONDS: tuple[float, ...] = (0.2, 1.0)

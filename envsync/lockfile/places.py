@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from packaging.pylock import Package, PackageArchive, PackageWheel
 
-from envsync.errors import LockFileError
-from envsync.lockfile import hashes, remedies, wheels
+from envsync.errors import LockFileError, remedies
+from envsync.errors.redact import redacted
+from envsync.lockfile import hashes, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.sources import (
     Sources,
@@ -27,7 +28,6 @@ from envsync.lockfile.sources import (
     with_credentials,
 )
 from envsync.lockfile.wheelhouse import Wheelhouse
-from envsync.redact import redacted
 from envsync.target import Artifact
 
 NOWHERE = "nowhere:"

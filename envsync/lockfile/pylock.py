@@ -21,13 +21,13 @@ from packaging.pylock import (
 from packaging.utils import canonicalize_name
 
 from envsync import hearing
-from envsync.errors import LockFileError
-from envsync.lockfile import conditions, remedies, wheels
+from envsync.errors import LockFileError, remedies
+from envsync.errors.redact import redacted
+from envsync.lockfile import conditions, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources
-from envsync.redact import redacted
 from envsync.target import Interpreter, Target
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from envsync.errors.redact import redacted
 from envsync.lockfile import hashes
 from envsync.lockfile.grammar import GrammarError, Line, UnpinnedError
 from envsync.lockfile.sources import (
@@ -24,7 +25,6 @@ from envsync.lockfile.sources import (
     well_formed,
 )
 from envsync.lockfile.wheels import Pin, WheelName
-from envsync.redact import redacted
 
 _NAMED = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")

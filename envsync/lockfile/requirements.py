@@ -16,8 +16,8 @@ from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
 from envsync import variables
-from envsync.errors import LockFileError
-from envsync.lockfile import remedies, wheels
+from envsync.errors import LockFileError, remedies
+from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse

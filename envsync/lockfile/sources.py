@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from envsync.errors import UsageError
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
 

@@ -21,7 +21,7 @@ from packaging.utils import (
 )
 from packaging.version import InvalidVersion, Version
 
-from envsync.lockfile import remedies
+from envsync.errors import remedies
 from envsync.lockfile.hashes import strong
 from envsync.target import Artifact, Interpreter
 

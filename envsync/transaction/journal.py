@@ -42,7 +42,7 @@ from typing import NamedTuple
 from envsync import disk, replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
-from envsync.hints import UPGRADE
+from envsync.errors.hints import UPGRADE
 from envsync.stamp import checksum
 
 FORMAT = 1

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import hints, lockfile
+from envsync import lockfile
+from envsync.errors import hints
 from tests.environments import FIXTURES, site_packages
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

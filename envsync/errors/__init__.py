@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 
 class EnvsyncError(Exception):
@@ -32,7 +32,7 @@ class EnvsyncError(Exception):
     def hint(self) -> str:
         """What to do about it: a sentence with a command that can be run as it stands."""
         if self._hint is None:
-            from envsync.hints import usual
+            from envsync.errors.hints import usual
 
             self._hint = usual(self)
         return self._hint

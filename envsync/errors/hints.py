@@ -32,7 +32,7 @@ from envsync.errors import (
     WaitTimeoutError,
     WheelError,
 )
-from envsync.redact import redacted
+from envsync.errors.redact import redacted
 
 OWN_ENVIRONMENTS = "give each lock file an environment of its own: `envsync sync --env '.venvs/{digest}'`"
 ELSEWHERE = "have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`"
@@ -102,7 +102,7 @@ def _of_wheel(wheel: str) -> str:
 
 
 def _of_lock_file(error: LockFileError) -> str:
-    from envsync.lockfile import remedies
+    from envsync.errors import remedies
 
     if not error.path or not os.path.isfile(error.path):
         return f"`ls -a {_nearest(error.path)}` shows what is there"

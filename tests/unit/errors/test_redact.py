@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from envsync.coordination import processes
 from envsync.errors import EnvsyncError, LockFileError
-from envsync.redact import everything_redacted, keep_out_of_logs, redacted
+from envsync.errors.redact import everything_redacted, keep_out_of_logs, redacted
 
 SECRET = "hunter2"
 HIDING = {
