@@ -25,15 +25,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from envsync.cache import record
 from envsync.cache.bytecode import Shelf, source_of
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.installed import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.plan import Installed
 from envsync.reading import Expectation, Ground, read
 from envsync.transaction import scripts
+from envsync.wheel import record
+from envsync.wheel.manifest import Manifest
 
 WHEEL = "the wheel"
 BYTECODE = "the cache"
@@ -43,7 +43,7 @@ OUTSIDE = "a symbolic link leads out of the environment"
 LISTED_OUTSIDE = "RECORD lists it, outside of the environment"
 _SIZE = re.compile(r"[0-9]{0,20}")
 _OURS = b"envsync"
-"""What INSTALLER says (`envsync.cache.layout`)."""
+"""What INSTALLER says (`envsync.wheel.layout`)."""
 
 
 class Finding(NamedTuple):

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from envsync import progress
-from envsync.cache import record
 from envsync.coordination import processes
 from envsync.environment import Environment
 from envsync.installed import Layout, is_store_link
+from envsync.wheel import record
 
 CHUNK_BYTES = 1 << 18
 """What is read at once: it stays in a processor's cache until it is hashed."""

@@ -12,7 +12,7 @@ Invariants:
 - Bytecode is compiled from bytes whose hash was that in the wheel's manifest, so it stays right for that wheel
   whatever becomes of the wheel's entry. It is of no use without it, and whoever removes that may remove it, too.
 - It is valid by CPython's own check: the header has the source's size and mtime (PEP 552), and every way of linking
-  keeps that mtime, which is the entry's own (`envsync.cache.seconds`). The bytecode files have it as well, to be
+  keeps that mtime, which is the entry's own (`envsync.wheel.seconds`). The bytecode files have it as well, to be
   compared before they are linked. An entry that was fetched again has another mtime, and needs bytecode of its own.
   Where times cannot be set there is none.
 - It is there whole or not at all, as an entry is (`envsync.cache.store`). Of two that add the same, the first wins.
@@ -30,9 +30,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from envsync import replace
-from envsync.cache.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 from envsync.cache.store import Store
 from envsync.request import content
+from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 
 FORMAT = 3
 CACHE = "__pycache__"

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from envsync.cache import entry, store, trash, users
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.inventory import BYTECODE, WHEELS, Item, names
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
+from envsync.wheel.manifest import Manifest
 
 USERS = "users"
 """Who links what: not to be removed as long as it counts."""

@@ -29,7 +29,6 @@ from typing import Any
 from envsync.cache import compile_child
 from envsync.cache.bytecode import Compiled, Shelf, sources
 from envsync.cache.compile_work import BATCH_FILES, Batch, Work
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
@@ -37,6 +36,7 @@ from envsync.errors import FilesystemError, InterpreterError, LockingError
 from envsync.errors.hints import AGAIN
 from envsync.progress import Report
 from envsync.target import Interpreter
+from envsync.wheel.manifest import Manifest
 
 MOST_CHILDREN = 8
 ALIVE_SECONDS = 0.25

@@ -14,7 +14,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import Manifest
+from envsync.wheel.manifest import Manifest
 
 
 def spoiled(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:

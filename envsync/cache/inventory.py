@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from envsync.cache import trash
-from envsync.cache.manifest import NAME, load
 from envsync.request import content
+from envsync.wheel.manifest import NAME, load
 
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
 WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
 NO_CONTENT = frozenset({"locks", "names", "users"})
-"""What is no content: locks, which seconds are taken (`envsync.cache.seconds`), and who links what
+"""What is no content: locks, which seconds are taken (`envsync.wheel.seconds`), and who links what
 (`envsync.cache.users`)."""
 
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from envsync import disk, replace
 from envsync.cache import sharing, trash
-from envsync.cache.manifest import NAME
 from envsync.cache.store import REPLACED, is_sha256
 from envsync.errors import FilesystemError
+from envsync.wheel.manifest import NAME
 
 if TYPE_CHECKING:
     from envsync.cache.store import Store

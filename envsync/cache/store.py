@@ -36,10 +36,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from envsync.cache import sharing
-from envsync.cache.manifest import NAME, Manifest, load
 from envsync.errors import FilesystemError, WheelError
 from envsync.patience import patiently
 from envsync.target import Artifact
+from envsync.wheel.manifest import NAME, Manifest, load
 
 PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
@@ -265,22 +265,22 @@ class Store:
         :raises WheelError: it is not what `artifact` says (`HashMismatchError`), or not sound
         :raises FilesystemError: it cannot be read, or the store cannot be written
         """
-        from envsync.cache import wheelfile
+        from envsync.wheel import verify
 
-        with wheelfile.opened(wheel) as descriptor:
-            before = wheelfile.status_of(descriptor, wheel)
-            hashes = wheelfile.verify(descriptor, before, wheel, artifact, checkpoint)
+        with verify.opened(wheel) as descriptor:
+            before = verify.status_of(descriptor, wheel)
+            hashes = verify.verify(descriptor, before, wheel, artifact, checkpoint)
             sha256 = hashes["sha256"]
             manifest = self.get(sha256)
             if manifest is not None:
-                wheelfile.check_identity(manifest, artifact)
-                wheelfile.check_vouched(manifest, artifact, hashes)
+                verify.check_identity(manifest, artifact)
+                verify.check_vouched(manifest, artifact, hashes)
                 return manifest
             with self._staged() as directory:
-                from envsync.cache import seconds
-                from envsync.cache.unpack import unpack
+                from envsync.wheel import seconds
+                from envsync.wheel.unpack import unpack
 
-                hint = None if wheelfile.vouches(artifact, hashes) else wheelfile.how_to_vouch(artifact)
+                hint = None if verify.vouches(artifact, hashes) else verify.how_to_vouch(artifact)
                 manifest = unpack(
                     descriptor,
                     artifact.filename,
@@ -290,8 +290,8 @@ class Store:
                     second_for=lambda name: seconds.take(self.root, name, sha256),
                     checkpoint=checkpoint,
                 )
-                wheelfile.check_identity(manifest, artifact)
-                if wheelfile.state(wheelfile.status_of(descriptor, wheel)) != wheelfile.state(before):
+                verify.check_identity(manifest, artifact)
+                if verify.state(verify.status_of(descriptor, wheel)) != verify.state(before):
                     problem, hint = f"`{wheel}` changed while it was read", "run `envsync sync` again once it is whole"
                     raise WheelError(artifact.filename, problem, hint=hint)
                 return self._publish(directory, manifest)

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from envsync import replace
-from envsync.cache.manifest import NAME
 from envsync.errors import FilesystemError
+from envsync.wheel.manifest import NAME
 
 DISCARDED = "discarded"
 """How the names of trash in tmp begin: whoever put it there was removing it, and anybody may go on with that."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, replace, stamp
 from envsync.cache import sharing
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.coordination.ground import was_environment
 from envsync.environment import Environment
@@ -37,6 +36,7 @@ from envsync.progress import Report
 from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile
 from envsync.target import Interpreter
+from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -392,7 +392,7 @@ class Leader:
         """
         for manifest in self.seeker.manifests.values():
             if manifest.twins:
-                from envsync.cache import twins
+                from envsync.wheel import twins
 
                 place = f"{self.environment.state}/work"
                 os.makedirs(place, exist_ok=True)

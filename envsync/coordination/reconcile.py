@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__, launch, replace
-from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
@@ -35,13 +34,14 @@ from envsync.stamp import checksum
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
 from envsync.transaction.poisoned import PoisonedError, find_poisoned
+from envsync.wheel import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from envsync.cache.manifest import Manifest
     from envsync.coordination.locking import EnvironmentLock
     from envsync.plan import Installed
+    from envsync.wheel.manifest import Manifest
 
 SEEDS = frozenset({"pip"})
 SEEDS_BEFORE_3_12 = SEEDS | {"setuptools", "wheel"}

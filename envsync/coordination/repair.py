@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync import interpreter, replace, stamp
 from envsync.cache.bytecode import Shelf
 from envsync.cache.entry import spoiled
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.coordination import failures, flock, leftovers, lockrecord, processes
 from envsync.coordination.flock import Flock
@@ -49,6 +48,7 @@ from envsync.stamp import Stamp
 from envsync.transaction import skeleton
 from envsync.verify import Report as Verified
 from envsync.verify import verify
+from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
     from envsync.options import Settings

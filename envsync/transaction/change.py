@@ -13,9 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
@@ -30,6 +28,8 @@ from envsync.transaction.poisoned import rows_of
 from envsync.transaction.sharing import allot
 from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, covers, decide, tree
+from envsync.wheel import seconds
+from envsync.wheel.manifest import Manifest
 
 
 class Ownership(NamedTuple):
@@ -299,7 +299,7 @@ class Changer(NamedTuple):
     def _later(self, item: Item, replaced: Collection[str], hashes: Mapping[str, str]) -> frozenset[str]:
         """Name the sources of a distribution that replace other ones of the same size and second.
 
-        Within one store and project there are none (`envsync.cache.seconds`), but what is there may come from another
+        Within one store and project there are none (`envsync.wheel.seconds`), but what is there may come from another
         cache, or belong to another project. Bytecode that was compiled of it would be valid for what comes: where
         PYTHONPYCACHEPREFIX says, it is out of our reach.
 

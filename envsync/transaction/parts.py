@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from envsync.cache.bytecode import Compiled
-    from envsync.cache.manifest import Directory, Manifest
     from envsync.installed import Layout
+    from envsync.wheel.manifest import Directory, Manifest
 
 
 class Part(NamedTuple):

@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled
-from envsync.cache.manifest import NAME, Manifest
 from envsync.errors import EnvsyncError, FilesystemError
+from envsync.wheel import seconds
+from envsync.wheel.manifest import NAME, Manifest
 
 CHANGED = "its size or time is not what it was"
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envsync.cache.manifest import Manifest, Script
+from envsync.wheel.manifest import Manifest, Script
 
 _TEMPLATE = """\
 # -*- coding: utf-8 -*-

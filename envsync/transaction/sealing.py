@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError
 from envsync.transaction.poisoned import PoisonedError, cannot_open, compare
+from envsync.wheel.manifest import Manifest
 
 BLOCKER = "__pycache__"
 _WRITABLE = 0o222

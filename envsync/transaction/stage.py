@@ -17,9 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from envsync import replace, request
-from envsync.cache import seconds
 from envsync.cache.bytecode import Compiled, Shelf, source_of
-from envsync.cache.manifest import Manifest
 from envsync.cache.sharing import read_umask
 from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
@@ -34,6 +32,8 @@ from envsync.transaction.poisoned import PoisonedError, cannot_open, rows_of
 from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
 from envsync.transaction.whole import Whole, choose
+from envsync.wheel import seconds
+from envsync.wheel.manifest import Manifest
 
 GUARD = "REQUESTED"
 """The file of each .dist-info that is made for the environment so that a stamp may name it: empty, and never read."""
@@ -146,7 +146,7 @@ class Stager:
         :raises PoisonedError: the entry was copied to where they are one
         """
         if manifest.twins:
-            from envsync.cache import twins
+            from envsync.wheel import twins
 
             gone = twins.lost(manifest, self.store.path(manifest.sha256))
             if gone is not None:
@@ -245,7 +245,7 @@ class Stager:
         self.staged.tree.directory(part.place).later(fill)
 
     def _check_reserved(self, manifest: Manifest, part: Part) -> None:
-        """Refuse what is envsync's own. No wheel that was unpacked here has it (`envsync.cache.layout`).
+        """Refuse what is envsync's own. No wheel that was unpacked here has it (`envsync.wheel.layout`).
 
         :raises WheelError: the part has it
         """

@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping
 
 from envsync import replace, stamp
-from envsync.cache import seconds
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Entry, Layout, Ledger, is_store_link
 from envsync.stamp import Site, Stamp
 from envsync.transaction.stage import GUARD
+from envsync.wheel import seconds
 
 PATIENCE_SECONDS = 1.5
 """How long to wait for the filesystem's clock to pass the last change: some count in whole seconds."""

@@ -156,7 +156,7 @@ ONCE = {f"/w{number}-1.0-py3-none-any.whl": 1 for number in range(8)}
 LOG_UNPACKS = f"""\
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.cache import unpack
+from envsync.wheel import unpack
 original = unpack.unpack
 def logged(*arguments, **options):
     with open(os.environ["UNPACKED"], "a") as file:

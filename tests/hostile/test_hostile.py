@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync.cache import unpack
 from envsync.errors import EnvsyncError, LockFileError, WheelError
+from envsync.wheel import unpack
 from tests.environments import leftovers, site_packages, unverified
 from tests.hostile.cases import FILENAME, INFO, SITE, Case
 from tests.hostile.corpus import CASES, KINDS, main, write

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envsync import library
-from envsync.cache.manifest import Script
 from envsync.transaction import scripts
+from envsync.wheel.manifest import Script
 from tests.wheels import build_wheel, sha256_of
 
 VERSION = "%d.%d" % sys.version_info[:2]  # noqa: UP031

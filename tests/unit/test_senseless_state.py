@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsync import fastlane, installed, library, replace, request, stamp
-from envsync.cache import bytecode, manifest, users
+from envsync.cache import bytecode, users
 from envsync.coordination import failures, lockrecord, queue, statefile, status
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError
@@ -26,6 +26,7 @@ from envsync.installed import Layout
 from envsync.request import Request
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove
+from envsync.wheel import manifest
 from tests.environments import FIXTURES, site_packages
 
 NASTY = st.sampled_from(

@@ -10,8 +10,8 @@ import pytest
 
 from envsync.cache import clean, trash
 from envsync.cache.inventory import Item, inventory
-from envsync.cache.manifest import NAME
 from envsync.cache.store import Store
+from envsync.wheel.manifest import NAME
 from tests.wheels import artifact, build_wheel
 
 

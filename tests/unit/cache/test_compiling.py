@@ -25,12 +25,12 @@ from envsync.cache.bytecode import Shelf, source_of
 from envsync.cache.compile_work import ChangedSourceError
 from envsync.cache.compiling import compile_wheels
 from envsync.cache.entry import spoiled
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
 from envsync.coordination import flock
 from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.progress import quiet
 from envsync.target import Interpreter
+from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 
 PACKAGE = {

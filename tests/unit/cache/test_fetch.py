@@ -395,15 +395,15 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing(
     else:
         wanted = artifact(wheel)
     code = (
-        "import json, sys, envsync.cache.unpack, envsync.cache.fetch as module\n"
+        "import json, sys, envsync.wheel.unpack, envsync.cache.fetch as module\n"
         "from envsync.cache.store import Store\n"
         "from envsync.target import Artifact\n"
-        "write = envsync.cache.unpack._Writer.write\n"
+        "write = envsync.wheel.unpack._Writer.write\n"
         "def announce(self, place, checkpoint):\n"
         "    if place.path == 'demo/100':\n"
         "        print('began', flush=True)\n"
         "    return write(self, place, checkpoint)\n"
-        "envsync.cache.unpack._Writer.write = announce\n"
+        "envsync.wheel.unpack._Writer.write = announce\n"
         "try:\n"
         "    module.fetch([Artifact(**json.loads(sys.argv[2]))], Store(sys.argv[1]), workers=1)\n"
         "except KeyboardInterrupt:\n"

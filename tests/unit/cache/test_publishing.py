@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from envsync.cache import users
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import REPLACED, Store
 from envsync.errors import FilesystemError
+from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 
 LONG = 0.2

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from envsync.cache import manifest as manifests
 from envsync.cache import store as module
 from envsync.cache.store import Store
-from envsync.cache.wheelfile import origin
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.target import Artifact
+from envsync.wheel import manifest as manifests
+from envsync.wheel.verify import origin
 from tests.wheels import artifact, build_wheel, sha256_of
 
 ZERO = "0" * 64
@@ -147,7 +147,7 @@ def test_an_entry_that_is_none_is_replaced(
 def test_adding_again_does_not_unpack_again(store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel without a known hash is hashed, and then found."""
     manifest = store.add(wheel, artifact(wheel))
-    monkeypatch.setattr("envsync.cache.unpack.unpack", None)
+    monkeypatch.setattr("envsync.wheel.unpack.unpack", None)
     assert store.add(wheel, artifact(wheel, hashes={})) == manifest
 
 

@@ -31,11 +31,11 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync import forking
-from envsync.cache.manifest import Script
 from envsync.coordination import pace
 from envsync.errors import ConflictError
 from envsync.syncing import SyncResult
 from envsync.transaction import scripts
+from envsync.wheel.manifest import Script
 from tests import environments
 from tests.wheels import build_wheel, sha256_of
 

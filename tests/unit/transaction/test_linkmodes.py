@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from envsync import library
-from envsync.cache.manifest import Directory, Manifest, Rows
 from envsync.errors import FilesystemError
 from envsync.progress import quiet
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import clone_as_usual
 from envsync.transaction.linking import Job, Linker
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
+from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
 from tests.filesystems import mounted

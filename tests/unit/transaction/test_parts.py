@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache.manifest import Directory, Manifest, Rows
 from envsync.installed import Layout
 from envsync.transaction.parts import entries_of, parts, place_of
 from envsync.transaction.whole import Whole, choose
+from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.unit.transaction.test_sharing import LAYOUT, SITE, make_item
 
 APART = Layout("lib/python3.11/site-packages", "lib64/python3.11/site-packages", "bin", "include/site/python3.11")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache.manifest import Script
 from envsync.transaction.scripts import entry_point, rewrite, shebang
+from envsync.wheel.manifest import Script
 
 MODULE = """\
 import sys

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache.manifest import Directory, Manifest, Rows, Script
 from envsync.installed import Layout
 from envsync.plan import Origin, Wanted
 from envsync.transaction.parts import parts
 from envsync.transaction.sharing import Allotment, allot
 from envsync.transaction.stage import Item
+from envsync.wheel.manifest import Directory, Manifest, Rows, Script
 
 SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")

@@ -27,12 +27,13 @@ from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from envsync.cache import record, seconds, sharing, twins
-from envsync.cache.archive import Archive, Member, printable
-from envsync.cache.deflate import crc32
-from envsync.cache.layout import Layout, Place, lay_out
-from envsync.cache.manifest import NAME, Directory, Manifest, Rows, dump, load
+from envsync.cache import sharing
 from envsync.errors import FilesystemError
+from envsync.wheel import record, seconds, twins
+from envsync.wheel.archive import Archive, Member, printable
+from envsync.wheel.deflate import crc32
+from envsync.wheel.layout import Layout, Place, lay_out
+from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, dump, load
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _SHEBANG = b"#!python"
@@ -65,7 +66,7 @@ def unpack(
     :param sha256: the hash of all its bytes, already checked
     :param directory: where to; what is in it after an error is of no use
     :param how_to_vouch: the hint for a wheel whose RECORD does not vouch for all its files; None if the lock file does
-    :param second_for: given the normalized name of the project, takes the mtime of all files (`envsync.cache.seconds`)
+    :param second_for: given the normalized name of the project, takes the mtime of all files (`envsync.wheel.seconds`)
     :param checkpoint: called between files; whatever it raises ends the work
     :raises WheelError: the wheel is not what it says it is, or says what must not be
     :raises FilesystemError: it cannot be read, or the directory cannot be written

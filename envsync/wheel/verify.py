@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from envsync.cache.manifest import Manifest
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.patience import patiently
 from envsync.target import Artifact
+from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
     import hashlib

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import seconds
-from envsync.cache.manifest import Manifest
 from envsync.cache.store import Store
+from envsync.wheel import seconds
+from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 
 
@@ -86,7 +86,7 @@ def test_a_cache_that_is_open_to_all_by_hand(tmp_path: Path) -> None:
         if path.name.startswith("pytest"):
             path.chmod(0o755)
     code = (
-        f"import os, sys; sys.path[:0] = {sys.path!r}; from envsync.cache import seconds; os.setuid(4321); "
+        f"import os, sys; sys.path[:0] = {sys.path!r}; from envsync.wheel import seconds; os.setuid(4321); "
         f"print(seconds.take({str(tmp_path)!r}, sys.argv[1], '1' * 64))"
     )
     for name in ("demo", "other"):

@@ -20,7 +20,7 @@ of the first line, which has one of the third; and those RECORD lines.
 
 All files of an entry can be read by everybody and written by nobody (0444 and 0555), whatever the umask was, and have
 one modification time, in whole seconds, that is recent and that no other entry of the same project has
-(`envsync.cache.seconds`). CPython takes bytecode for valid if the source's mtime and size match (PEP 552), so two
+(`envsync.wheel.seconds`). CPython takes bytecode for valid if the source's mtime and size match (PEP 552), so two
 versions of a file must never share both.
 """
 

@@ -33,10 +33,10 @@ from installer.exceptions import InstallerError
 from installer.records import RecordEntry
 from installer.sources import WheelSource
 
-from envsync.cache import record, twins
-from envsync.cache.archive import Member, check_path, find_collision, fold, printable
-from envsync.cache.manifest import Script
 from envsync.errors import WheelError
+from envsync.wheel import record, twins
+from envsync.wheel.archive import Member, check_path, find_collision, fold, printable
+from envsync.wheel.manifest import Script
 
 OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
 """Files that every installed distribution gets in its .dist-info."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from envsync import replace
-from envsync.cache.archive import fold, printable
 from envsync.errors import FilesystemError, WheelError
+from envsync.wheel.archive import fold, printable
 
 if TYPE_CHECKING:
-    from envsync.cache.manifest import Manifest
+    from envsync.wheel.manifest import Manifest
 
 Pair = tuple[str, str]
 """Two paths that differ in their last component only."""

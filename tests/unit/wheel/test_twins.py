@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache import twins
-from envsync.cache.archive import fold
-from envsync.cache.unpack import unpack
+from envsync.wheel import twins
+from envsync.wheel.archive import fold
+from envsync.wheel.unpack import unpack
 from tests.wheels import build_wheel, sha256_of
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from envsync.cache import manifest as manifests
-from envsync.cache.archive import PIECE
-from envsync.cache.manifest import Manifest, Script
-from envsync.cache.unpack import unpack
 from envsync.errors import FilesystemError, WheelError
+from envsync.wheel import manifest as manifests
+from envsync.wheel.archive import PIECE
+from envsync.wheel.manifest import Manifest, Script
+from envsync.wheel.unpack import unpack
 from tests.wheels import build_wheel, member, patch_member, row, sha256_of, tamper, wheel_text
 
 INFO = "demo-1.0.dist-info"
@@ -573,7 +573,7 @@ def test_errors_of_the_system_name_the_path(
     def fail(*_args: object, **_options: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(f"envsync.cache.unpack.os.{call}", fail)
+    monkeypatch.setattr(f"envsync.wheel.unpack.os.{call}", fail)
     with pytest.raises(FilesystemError, match=f"{tmp_path}/entry/.*{os.strerror(code)}") as caught:
         unpack(descriptor, os.path.basename(path), "0" * 64, str(tmp_path / "entry"), second_for=lambda _: SECOND)
     monkeypatch.undo()
@@ -585,6 +585,6 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The system may write less than asked; the rest follows."""
     path = build_wheel(tmp_path, files={"demo/a.py": "hello " * 1000})
     write = os.write
-    monkeypatch.setattr("envsync.cache.unpack.os.write", lambda fd, data: write(fd, data[:100]))
+    monkeypatch.setattr("envsync.wheel.unpack.os.write", lambda fd, data: write(fd, data[:100]))
     unpacked(path, tmp_path / "entry")
     assert (tmp_path / "entry/purelib/demo/a.py").read_text() == "hello " * 1000

@@ -26,8 +26,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from envsync.cache.deflate import RAW, DeflateErrors, crc32, decompressobj
 from envsync.errors import FilesystemError, WheelError
+from envsync.wheel.deflate import RAW, DeflateErrors, crc32, decompressobj
 
 if TYPE_CHECKING:
     import zipfile
@@ -351,7 +351,7 @@ def find_collision(files: Iterable[str], directories: Iterable[str] = ()) -> str
 def fold(path: str) -> str:
     """Return what two paths have in common if a filesystem that ignores case or Unicode form takes them for one.
 
-    Which of them does is another question (`envsync.cache.twins`).
+    Which of them does is another question (`envsync.wheel.twins`).
     """
     if path.isascii():
         return path.lower()

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache import archive
-from envsync.cache.archive import PIECE, READ_LIMIT, Archive, check_path, find_collision, printable
 from envsync.errors import WheelError
+from envsync.wheel import archive
+from envsync.wheel.archive import PIECE, READ_LIMIT, Archive, check_path, find_collision, printable
 from tests.wheels import build_wheel, member, patch_member, tamper
 
 
