@@ -10,17 +10,17 @@ from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
 from envsync import options, request
-from envsync.cache import clean, users
-from envsync.cache.clean import Removal, Verified
-from envsync.cache.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
-from envsync.cache.store import NOWHERE, Store
-from envsync.cache.trash import remove_tree
 from envsync.coordination import cachelock
 from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.errors.hints import completed_by
 from envsync.request import Request
+from envsync.store import clean, users
+from envsync.store.clean import Removal, Verified
+from envsync.store.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.store.store import NOWHERE, Store
+from envsync.store.trash import remove_tree
 
 if TYPE_CHECKING:
     from envsync.options import Settings

@@ -25,12 +25,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from envsync.cache.bytecode import Shelf, source_of
-from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.installed import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.plan import Installed
 from envsync.reading import Expectation, Ground, read
+from envsync.store.bytecode import Shelf, source_of
+from envsync.store.store import Store
 from envsync.transaction import scripts
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest

@@ -67,10 +67,10 @@ def check(settings: options.Settings) -> int:
 
 def doctor(settings: options.Settings) -> int:
     """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
-    from envsync.cache.store import NOWHERE
     from envsync.coordination.synccache import NO_HOME, cache_directory
     from envsync.doctor import Finding, Place, examine, is_safe, judge
     from envsync.doctor.judge import LIMITED
+    from envsync.store.store import NOWHERE
 
     asked = _whatever(settings)
     template = asked.env_template

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envsync import progress
-from envsync.cache.store import Store
 from envsync.claims import OUTSIDE, Claims, Finding, gather
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Layout, Ledger, is_skeleton, is_store_link
 from envsync.progress import quiet
 from envsync.reading import Ground, Job, examine, kind_of, read
+from envsync.store.store import Store
 
 __all__ = ["Finding", "Report", "verify"]
 

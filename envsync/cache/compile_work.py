@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from envsync import replace
-from envsync.cache.bytecode import CACHE, Compiled, Shelf, name_of, sources
-from envsync.cache.entry import spoiled
 from envsync.coordination.flock import Flock
 from envsync.errors import EnvsyncError, FilesystemError
+from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, sources
+from envsync.store.entry import spoiled
 from envsync.wheel import record
 from envsync.wheel.archive import printable
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows

@@ -27,14 +27,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from envsync.cache import compile_child
-from envsync.cache.bytecode import Compiled, Shelf, sources
 from envsync.cache.compile_work import BATCH_FILES, Batch, Work
-from envsync.cache.store import Store
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
 from envsync.errors.hints import AGAIN
 from envsync.progress import Report
+from envsync.store.bytecode import Compiled, Shelf, sources
+from envsync.store.store import Store
 from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 

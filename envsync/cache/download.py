@@ -31,10 +31,10 @@ from unearth.auth import MultiDomainBasicAuth
 
 from envsync import __version__, hearing, launch
 from envsync.cache import sharing
-from envsync.cache.store import Store, is_sha256
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
+from envsync.store.store import Store, is_sha256
 from envsync.target import Artifact
 from envsync.wheel.verify import hash_mismatch, origin, size_mismatch
 

@@ -24,12 +24,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from envsync import forking
-from envsync.cache.store import Store
 from envsync.cache.wheellock import Turn
 from envsync.coordination import processes, signals
 from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.progress import Report, quiet
+from envsync.store.store import Store
 from envsync.target import Artifact
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.verify import check_identity, check_vouched, origin, vouches

@@ -1,7 +1,7 @@
 """One lock per wheel, so that each is downloaded and unpacked once, however many ask for it at once.
 
 It only avoids doing the work twice: who cannot have one (a read-only directory, no flock) goes on without, and so does
-who waited for long and saw nothing move. The store is safe without it (`envsync.cache.store`).
+who waited for long and saw nothing move. The store is safe without it (`envsync.store.store`).
 
 Held from before a wheel is looked for in the store until it is there. Taken without blocking, and never while waiting
 for another one, so that nobody can wait in a circle. A lock file stays until the cache is cleaned, which nobody can do
@@ -14,10 +14,10 @@ import os
 import time
 
 from envsync.cache import sharing
-from envsync.cache.store import Store, is_sha256
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError
+from envsync.store.store import Store, is_sha256
 
 PATIENCE = 60.0
 """Seconds without a sign of progress after which the work is rather done twice: its holder may be stopped."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, replace, stamp
 from envsync.cache import sharing
-from envsync.cache.store import Store
 from envsync.coordination.ground import was_environment
 from envsync.environment import Environment
 from envsync.errors import (
@@ -35,6 +34,7 @@ from envsync.plan import Origin, Wanted
 from envsync.progress import Report
 from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile
+from envsync.store.store import Store
 from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 

@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, launch
-from envsync.cache.store import Store
 from envsync.coordination.goal import Seeker
 from envsync.coordination.outcome import WOULD_SYNC, Outcome
 from envsync.coordination.reconcile import make_plan, refuse_to_empty
 from envsync.coordination.synccache import cache_directory
 from envsync.installed import load_ledger, scan
 from envsync.plan import Installed, named
+from envsync.store.store import Store
 from envsync.transaction import skeleton
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from envsync.cache.store import Store
 from envsync.coordination import flock
 from envsync.coordination.goal import Seeker
 from envsync.coordination.messages import say
@@ -19,6 +18,7 @@ from envsync.installed import load_ledger, scan
 from envsync.progress import quiet
 from envsync.request import Request
 from envsync.stamp import Stamp
+from envsync.store.store import Store
 from envsync.transaction import journal, skeleton
 
 

@@ -17,9 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__, launch, replace
-from envsync.cache.bytecode import Compiled, Shelf
 from envsync.cache.sharing import read_umask
-from envsync.cache.store import Store
 from envsync.coordination import flock, leftovers, processes
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
@@ -31,9 +29,11 @@ from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import checksum
+from envsync.store.bytecode import Compiled, Shelf
+from envsync.store.damage import PoisonedError, find_poisoned
+from envsync.store.store import Store
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.transaction.poisoned import PoisonedError, find_poisoned
 from envsync.wheel import seconds
 
 if TYPE_CHECKING:
@@ -405,7 +405,7 @@ class Reconciler:
                 continue  # none, or a cache for this sync alone
             if not shas and not os.path.isdir(f"{root}/v1/users"):
                 continue  # nobody has ever linked anything
-            from envsync.cache import users
+            from envsync.store import users
 
             try:
                 if shas:

@@ -17,9 +17,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, replace, stamp
-from envsync.cache.bytecode import Shelf
-from envsync.cache.entry import spoiled
-from envsync.cache.store import Store
 from envsync.coordination import failures, flock, leftovers, lockrecord, processes
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
@@ -45,6 +42,9 @@ from envsync.plan import Wanted
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp
+from envsync.store.bytecode import Shelf
+from envsync.store.entry import spoiled
+from envsync.store.store import Store
 from envsync.transaction import skeleton
 from envsync.verify import Report as Verified
 from envsync.verify import verify

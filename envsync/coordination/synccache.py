@@ -18,9 +18,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from envsync import replace
-from envsync.cache.store import NOWHERE, Store
 from envsync.coordination import cachelock
 from envsync.errors import FilesystemError
+from envsync.store.store import NOWHERE, Store
 
 if TYPE_CHECKING:
     from envsync.coordination.flock import Flock

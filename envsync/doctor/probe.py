@@ -15,12 +15,12 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from envsync import replace
-from envsync.cache.store import NOWHERE
 from envsync.coordination import lockrecord, mount, pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.environment import Environment
+from envsync.store.store import NOWHERE
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"

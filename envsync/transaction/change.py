@@ -13,18 +13,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync.cache.bytecode import Compiled
-from envsync.cache.store import Store
 from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
 from envsync.installed import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
 from envsync.plan import Installed, Plan
 from envsync.progress import Report
+from envsync.store.bytecode import Compiled
+from envsync.store.damage import rows_of
+from envsync.store.store import Store
 from envsync.transaction import linkmodes
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.linkmodes import Said
 from envsync.transaction.parts import entries_of, parts
-from envsync.transaction.poisoned import rows_of
 from envsync.transaction.sharing import allot
 from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, covers, decide, tree

@@ -22,14 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from envsync import forking
-from envsync.cache.bytecode import Compiled
 from envsync.errors import FilesystemError
 from envsync.patience import patiently
 from envsync.progress import Report
+from envsync.store.bytecode import Compiled
+from envsync.store.damage import CHANGED, PoisonedError, cannot_open
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import File, clone_as_usual
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
-from envsync.transaction.poisoned import CHANGED, PoisonedError, cannot_open
 from envsync.transaction.sealing import WholeJob, link
 from envsync.wheel import seconds
 from envsync.wheel.manifest import NAME, Directory, Manifest

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from envsync.cache.bytecode import Compiled
     from envsync.installed import Layout
+    from envsync.store.bytecode import Compiled
     from envsync.wheel.manifest import Directory, Manifest
 
 

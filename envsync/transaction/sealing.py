@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.transaction.poisoned import PoisonedError, cannot_open, compare
+from envsync.store.damage import PoisonedError, cannot_open, compare
 from envsync.wheel.manifest import Manifest
 
 BLOCKER = "__pycache__"

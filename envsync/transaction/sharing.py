@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from envsync.installed import Layout
+from envsync.store.damage import rows_of
 from envsync.transaction.parts import Part, place_of
-from envsync.transaction.poisoned import rows_of
 from envsync.transaction.stage import Item
 
 

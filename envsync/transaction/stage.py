@@ -17,18 +17,18 @@ from functools import partial
 from typing import NamedTuple
 
 from envsync import replace, request
-from envsync.cache.bytecode import Compiled, Shelf, source_of
 from envsync.cache.sharing import read_umask
-from envsync.cache.store import Store
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed import Layout
 from envsync.plan import Wanted
 from envsync.progress import Report, quiet
+from envsync.store.bytecode import Compiled, Shelf, source_of
+from envsync.store.damage import PoisonedError, cannot_open, rows_of
+from envsync.store.store import Store
 from envsync.transaction import scripts, sealing
 from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory
 from envsync.transaction.linkmodes import SYMLINK, Said
 from envsync.transaction.parts import Part, parts, place_of
-from envsync.transaction.poisoned import PoisonedError, cannot_open, rows_of
 from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
 from envsync.transaction.whole import Whole, choose

@@ -161,7 +161,7 @@ def test_copies_of_what_is_old_are_new(run_envsync: Run, tmp_path: Path) -> None
     week = int(time.time()) - 7 * 86400
     ago = "import time, sys; now = time.time; time.time = lambda: now() - 7 * 86400\n"
     add = (
-        "from envsync.cache.store import Store; from tests.wheels import artifact\n"
+        "from envsync.store.store import Store; from tests.wheels import artifact\n"
         "store = Store(sys.argv[1]); store.prepare(); store.add(sys.argv[2], artifact(sys.argv[2]))"
     )
     words = [sys.executable, "-c", ago + add, str(tmp_path / "cache"), wheel]

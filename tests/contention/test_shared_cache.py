@@ -224,7 +224,7 @@ def test_a_killed_process_leaves_its_wheel_to_the_next(tmp_path: Path) -> None:
 STALL = f"""\
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.cache import store
+from envsync.store import store
 store.Store._publish = lambda *_: (os.write(1, b"unpacked\\n"), time.sleep(1000))
 from envsync.__main__ import main
 main(sys.argv[1:])

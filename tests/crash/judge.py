@@ -36,8 +36,8 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from envsync.cache.store import Store
 from envsync.errors import EnvsyncError
+from envsync.store.store import Store
 from tests.crash.harness import REMOVALS, Blow, Kind, strike
 from tests.crash.looking import Counter, Snapshot, cache_listing, spoiled_entries
 from tests.crash.scenarios import CLEAN, CLEANING, REPAIR, SYNC

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from envsync.cache.entry import spoiled
-from envsync.cache.store import Store
+from envsync.store.entry import spoiled
+from envsync.store.store import Store
 from tests.crash.harness import CHANGES, writes
 
 Snapshot = dict[str, tuple[str, ...]]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envsync import forking
-from envsync.cache import trash, users
-from envsync.cache.store import Store
+from envsync.store import trash, users
+from envsync.store.store import Store
 from tests.crash.harness import ERRORS, KILLS, LASTING, Blow, Kind, strike
 from tests.environments import site_packages, unverified
 from tests.unit.transaction.test_symlink import ALPHA, Project, run

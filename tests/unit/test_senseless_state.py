@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsync import fastlane, installed, library, replace, request, stamp
-from envsync.cache import bytecode, users
 from envsync.coordination import failures, lockrecord, queue, statefile, status
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError
 from envsync.installed import Layout
 from envsync.request import Request
+from envsync.store import bytecode, users
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.wheel import manifest

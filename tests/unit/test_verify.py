@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync import interpreter, reading, verify
-from envsync.cache.store import Store
 from envsync.coordination import leftovers
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Layout, load_ledger
+from envsync.store.store import Store
 from envsync.transaction import skeleton
 from envsync.verify import Finding, Report
 from tests.environments import FIXTURES

@@ -20,15 +20,15 @@ from typing import Any
 import pytest
 
 from envsync import interpreter as interpreters
-from envsync.cache import bytecode
-from envsync.cache.bytecode import Shelf, source_of
 from envsync.cache.compile_work import ChangedSourceError
 from envsync.cache.compiling import compile_wheels
-from envsync.cache.entry import spoiled
-from envsync.cache.store import Store
 from envsync.coordination import flock
 from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.progress import quiet
+from envsync.store import bytecode
+from envsync.store.bytecode import Shelf, source_of
+from envsync.store.entry import spoiled
+from envsync.store.store import Store
 from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel

@@ -23,8 +23,8 @@ import pytest
 import envsync
 from envsync.cache import download as module
 from envsync.cache.download import Downloader
-from envsync.cache.store import Store
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
+from envsync.store.store import Store
 from envsync.target import Artifact
 from tests.unit.cache.server import File, Server, serving
 

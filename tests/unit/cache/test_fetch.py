@@ -19,7 +19,6 @@ import pytest
 from envsync.cache import download
 from envsync.cache import fetch as module
 from envsync.cache.fetch import fetch
-from envsync.cache.store import Store
 from envsync.errors import (
     EnvsyncError,
     FetchError,
@@ -28,6 +27,7 @@ from envsync.errors import (
     NoWheelError,
     WheelError,
 )
+from envsync.store.store import Store
 from envsync.target import Artifact
 from tests.unit.cache.server import File, Server, serving
 from tests.wheels import artifact, build_wheel, sha256_of
@@ -361,7 +361,7 @@ def test_what_is_there_costs_no_imports(store: Store, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from envsync.cache.fetch import fetch\n"
-        "from envsync.cache.store import Store\n"
+        "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "wanted = Artifact('demo', '1.0', 'x.whl', hashes={'sha256': sys.argv[2]})\n"
         "assert fetch([wanted], Store(sys.argv[1]))['demo'].name == 'demo'\n"
@@ -375,7 +375,7 @@ def test_files_cost_no_network_imports(store: Store, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from envsync.cache.fetch import fetch\n"
-        "from envsync.cache.store import Store\n"
+        "from envsync.store.store import Store\n"
         "from tests.wheels import artifact\n"
         "fetch([artifact(sys.argv[2])], Store(sys.argv[1]))\n"
         "print([name for name in ('httpx2', 'unearth') if name in sys.modules])\n"
@@ -396,7 +396,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing(
         wanted = artifact(wheel)
     code = (
         "import json, sys, envsync.wheel.unpack, envsync.cache.fetch as module\n"
-        "from envsync.cache.store import Store\n"
+        "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "write = envsync.wheel.unpack._Writer.write\n"
         "def announce(self, place, checkpoint):\n"
@@ -434,7 +434,7 @@ def test_a_killed_download_is_continued_by_the_next_process(store: Store, tmp_pa
     code = (
         "import json, sys\n"
         "from envsync.cache.fetch import fetch\n"
-        "from envsync.cache.store import Store\n"
+        "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "fetch([Artifact(**json.loads(sys.argv[2]))], Store(sys.argv[1]), report=lambda *_: print(_, flush=True))\n"
     )
@@ -488,7 +488,7 @@ def test_reports_come_where_it_was_called(store: Store, tmp_path: Path, server: 
 LISTENING = """\
 import json, sys
 from envsync.cache.fetch import fetch
-from envsync.cache.store import Store
+from envsync.store.store import Store
 from envsync.coordination import signals
 from envsync.target import Artifact
 

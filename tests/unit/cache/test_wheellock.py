@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from envsync.cache import compiling, wheellock
-from envsync.cache.store import Store
 from envsync.cache.wheellock import Turn
+from envsync.store.store import Store
 from tests.unit.cache.server import File, serving
 from tests.unit.coordinator.program import write_lock
 from tests.wheels import build_wheel, sha256_of
@@ -26,7 +26,7 @@ KEY = "ab" * 32
 HOLD = f"""\
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.cache.store import Store
+from envsync.store.store import Store
 from envsync.cache.wheellock import Turn
 lock = Turn(Store(sys.argv[1]), sys.argv[2]).take()
 print("held", flush=True)

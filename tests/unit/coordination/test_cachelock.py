@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache.store import Store
 from envsync.coordination import cachelock, flock, mount
 from envsync.coordination.cachelock import exclude, share
 from envsync.errors import LockingError, WaitTimeoutError
+from envsync.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent.parent
 START = f"""\
 import fcntl, os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import envsync.errors
-from envsync.cache.store import Store
+from envsync.store.store import Store
 from envsync.coordination import cachelock
 root, cachelock.CLOSED_SECONDS, cachelock.POLL_SECONDS = sys.argv[1], 0.5, 0.01
 def say(text):

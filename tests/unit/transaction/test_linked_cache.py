@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from envsync import cachecommands
-from envsync.cache import users
-from envsync.cache.inventory import Item
 from envsync.coordination import processes
 from envsync.errors import FilesystemError
+from envsync.store import users
+from envsync.store.inventory import Item
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
 from tests.rooms.inside import as_user, words
@@ -228,7 +228,7 @@ class TestReferences:
         os.utime(reference, (0, 0))
         project.root.chmod(0o755)
         home.chmod(0o700)
-        code = f"from envsync.cache import users; print(users.used({str(project.cache)!r}))"
+        code = f"from envsync.store import users; print(users.used({str(project.cache)!r}))"
         python, option, *rest = envsync_command()
         where = rest[0].partition("from")[0] if option == "-c" else ""  # else it is installed
         start = [python, "-c", where + code]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envsync import library
-from envsync.cache import users
-from envsync.cache.store import Store
+from envsync.store import users
+from envsync.store.store import Store
 from envsync.transaction import journal
 from tests.conftest import envsync_command
 from tests.environments import leftovers, site_packages, unverified
@@ -378,7 +378,7 @@ def test_one_who_is_not_root(project: Project) -> None:
     for code in (f"open({str(linked / 'new.py')!r}, 'w')", f"os.unlink({str(linked / '__init__.py')!r})"):
         refused = as_another_user(code=f"import os; {code}")
         assert "PermissionError" in refused.stderr
-    code = f"from envsync.cache.store import Store; Store({str(cache)!r}).discard({linked.resolve().parts[-3]!r})"
+    code = f"from envsync.store.store import Store; Store({str(cache)!r}).discard({linked.resolve().parts[-3]!r})"
     done = as_another_user(code=f"import sys; sys.path[:0] = {sys.path!r}; {code}")
     assert done.returncode == 0, done.stderr
     assert os.listdir(cache / "v1" / "wheels") == os.listdir(cache / "v1" / "tmp") == []

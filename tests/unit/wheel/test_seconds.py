@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache.store import Store
+from envsync.store.store import Store
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import clean, trash
-from envsync.cache.inventory import Item, inventory
-from envsync.cache.store import Store
+from envsync.store import clean, trash
+from envsync.store.inventory import Item, inventory
+from envsync.store.store import Store
 from envsync.wheel.manifest import NAME
 from tests.wheels import artifact, build_wheel
 

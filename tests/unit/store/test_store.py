@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from envsync.cache import store as module
-from envsync.cache.store import Store
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
+from envsync.store import store as module
+from envsync.store.store import Store
 from envsync.target import Artifact
 from envsync.wheel import manifest as manifests
 from envsync.wheel.verify import origin
@@ -66,7 +66,7 @@ def test_a_tag_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: p
     def fail(*_args: object) -> None:
         raise OSError(errno.EROFS, "read-only")
 
-    monkeypatch.setattr(f"envsync.cache.store.os.{call}", fail)
+    monkeypatch.setattr(f"envsync.store.store.os.{call}", fail)
     Store(str(tmp_path / "cache")).prepare()
 
 

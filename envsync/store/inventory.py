@@ -8,8 +8,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.cache import trash
 from envsync.request import content
+from envsync.store import trash
 from envsync.wheel.manifest import NAME, load
 
 BLOCK = 512
@@ -17,7 +17,7 @@ BLOCK = 512
 WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
 NO_CONTENT = frozenset({"locks", "names", "users"})
 """What is no content: locks, which seconds are taken (`envsync.wheel.seconds`), and who links what
-(`envsync.cache.users`)."""
+(`envsync.store.users`)."""
 
 
 class Item(NamedTuple):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.cache.inventory import BYTECODE, UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
-from envsync.cache.store import Store
-from envsync.cache.trash import ABANDONED
+from envsync.store.inventory import BYTECODE, UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.store.store import Store
+from envsync.store.trash import ABANDONED
 from tests.wheels import artifact, build_wheel
 
 DAY = 86400.0

@@ -12,7 +12,7 @@ import pytest
 
 from envsync import replace
 from envsync.cache import sharing
-from envsync.cache.store import Store
+from envsync.store.store import Store
 from tests.wheels import artifact, build_wheel
 
 

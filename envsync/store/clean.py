@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.cache import entry, store, trash, users
-from envsync.cache.bytecode import Compiled, Shelf
-from envsync.cache.inventory import BYTECODE, WHEELS, Item, names
-from envsync.cache.store import Store
+from envsync.store import entry, store, trash, users
+from envsync.store.bytecode import Compiled, Shelf
+from envsync.store.inventory import BYTECODE, WHEELS, Item, names
+from envsync.store.store import Store
 from envsync.wheel.manifest import Manifest
 
 USERS = "users"

@@ -13,7 +13,7 @@ import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
-from envsync.cache.bytecode import Compiled
+from envsync.store.bytecode import Compiled
 from envsync.wheel.manifest import Manifest
 
 

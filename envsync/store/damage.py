@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from envsync.cache.bytecode import Compiled
 from envsync.errors import EnvsyncError, FilesystemError
+from envsync.store.bytecode import Compiled
 from envsync.wheel import seconds
 from envsync.wheel.manifest import NAME, Manifest
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import users
-from envsync.cache.store import REPLACED, Store
 from envsync.errors import FilesystemError
+from envsync.store import users
+from envsync.store.store import REPLACED, Store
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 

@@ -15,7 +15,7 @@ Invariants:
   keeps that mtime, which is the entry's own (`envsync.wheel.seconds`). The bytecode files have it as well, to be
   compared before they are linked. An entry that was fetched again has another mtime, and needs bytecode of its own.
   Where times cannot be set there is none.
-- It is there whole or not at all, as an entry is (`envsync.cache.store`). Of two that add the same, the first wins.
+- It is there whole or not at all, as an entry is (`envsync.store.store`). Of two that add the same, the first wins.
 - It is replaced in one case only: a child has died of some source, or had not enough memory. So it lacks that one, the
   next sync that needs it tries again, and if it succeeds, what it adds to all the rest takes its place.
 
@@ -30,8 +30,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from envsync import replace
-from envsync.cache.store import Store
 from envsync.request import content
+from envsync.store.store import Store
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 
 FORMAT = 3
@@ -161,7 +161,7 @@ class Shelf:
         :param directory: in the store's tmp; has all the files
         :raises FilesystemError: it cannot be written; what is in the directory is of no use any more
         """
-        from envsync.cache.publishing import publish
+        from envsync.store.publish import publish
 
         data = dump(compiled)
         replace.write(f"{directory}/{NAME}", data, mode=0o444)

@@ -1,4 +1,4 @@
-"""Bring what was made in a store's `tmp` into its place: entries (`envsync.cache.store`) and bytecode alike.
+"""Bring what was made in a store's `tmp` into its place: entries (`envsync.store.store`) and bytecode alike.
 
 It appears there by one rename, whole. Of two that bring the same, the first to rename wins, and the other uses that.
 EEXIST and ENOTEMPTY alone do not prove that somebody won: what is there is read, and only what cannot be used makes
@@ -25,13 +25,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from envsync import disk, replace
-from envsync.cache import sharing, trash
-from envsync.cache.store import REPLACED, is_sha256
+from envsync.cache import sharing
 from envsync.errors import FilesystemError
+from envsync.store import trash
+from envsync.store.store import REPLACED, is_sha256
 from envsync.wheel.manifest import NAME
 
 if TYPE_CHECKING:
-    from envsync.cache.store import Store
+    from envsync.store.store import Store
 
 TRIES = 10
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})

@@ -14,10 +14,10 @@ Invariants:
 - The key of an entry is the sha256 of the wheel that its files were unpacked from, computed here from the
   very bytes that were unpacked. An entry never becomes another one, so that readers need no lock.
 - Populating needs no lock either: of two that add the same wheel, the first to rename wins and the other uses
-  that entry (`envsync.cache.publishing`). It is read with patience for caches between hosts.
+  that entry (`envsync.store.publish`). It is read with patience for caches between hosts.
 
 After a crash there are leftovers in tmp, which nobody reads, `sweep` removes after a day, and `clean` at
-once (`envsync.cache.trash`). After a lost node an entry may have files without their bytes: whoever links
+once (`envsync.store.trash`). After a lost node an entry may have files without their bytes: whoever links
 compares size and mtime with the manifest and discards what does not fit.
 
 Who removes entries holds `<root>/.lock` exclusively; whoever reads the store holds it shared. That is up to
@@ -208,13 +208,13 @@ class Store:
     def replacing(self, hashes: Iterable[str]) -> Iterator[None]:
         """Let poisoned entries be added anew meanwhile: they are as good as absent.
 
-        An environment that links directories of such an entry (`envsync.cache.users`) had better have a changed file
+        An environment that links directories of such an entry (`envsync.store.users`) had better have a changed file
         than none at all. So what is linked stays where it is until the new one is there to take its place
-        (`envsync.cache.publishing`), and if none comes, it stays for good. What nobody links is removed at once.
+        (`envsync.store.publish`), and if none comes, it stays for good. What nobody links is removed at once.
 
         :raises FilesystemError: one is there and cannot be removed
         """
-        from envsync.cache import users
+        from envsync.store import users
 
         linked: set[str] | None = None
         with suppress(FilesystemError):  # if it cannot be found out, any may be
@@ -234,13 +234,13 @@ class Store:
                 self.poisoned.pop(sha256, None)
 
     def mend(self) -> None:
-        """Put back what somebody was replacing who was killed; that takes no lock (`envsync.cache.publishing`)."""
+        """Put back what somebody was replacing who was killed; that takes no lock (`envsync.store.publish`)."""
         try:
             cut_off = [name for name in os.listdir(self.tmp) if name.startswith(REPLACED)]
         except OSError:
             return  # there is no such cache, or it is not for us to look into
         if cut_off:
-            from envsync.cache.publishing import mend
+            from envsync.store.publish import mend
 
             mend(self, cut_off)
 
@@ -249,7 +249,7 @@ class Store:
 
         :raises FilesystemError: it is there and cannot be removed
         """
-        from envsync.cache import trash
+        from envsync.store import trash
 
         aside = self.staging(trash.DISCARDED)
         trash.put_aside(path, aside)
@@ -298,7 +298,7 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what was abandoned more than a day ago; return how many things that were."""
-        from envsync.cache import trash
+        from envsync.store import trash
 
         self.mend()
         return trash.sweep(self.root)
@@ -317,7 +317,7 @@ class Store:
     @contextmanager
     def _staged(self) -> Iterator[str]:
         """Make a directory in tmp that is gone in the end, unless it was renamed."""
-        from envsync.cache import trash
+        from envsync.store import trash
 
         directory = self.staging("unpack")
         try:  # around mkdir, too: a signal may end it just after
@@ -331,7 +331,7 @@ class Store:
 
     def _publish(self, directory: str, manifest: Manifest) -> Manifest:
         """Rename an entry into place, or use the one that is there."""
-        from envsync.cache.publishing import publish
+        from envsync.store.publish import publish
 
         sha256 = manifest.sha256
         return publish(self, directory, self._place(sha256), lambda: self._get_patiently(sha256)) or manifest
