@@ -129,7 +129,7 @@ class Seeker:
 
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be poisoned."""
-        from envsync.cache.fetch import fetch
+        from envsync.fetching.fetch import fetch
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
             python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.memory)

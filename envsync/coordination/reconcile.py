@@ -379,8 +379,8 @@ class Reconciler:
 
     def _compile_missing(self, goal: Goal, shelf: Shelf, missing: Sequence[Manifest]) -> dict[str, Compiled]:
         """Compile. What a store lacks that is read-only is done without."""
-        from envsync.cache.compile_work import ChangedSourceError
-        from envsync.cache.compiling import compile_wheels
+        from envsync.fetching.compile_work import ChangedSourceError
+        from envsync.fetching.compiling import compile_wheels
 
         python, lock = goal.python.interpreter, self.host.lock
         inherited = (lock.fd,) if lock.fd >= 0 else ()  # a lease is no descriptor

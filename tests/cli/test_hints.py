@@ -22,7 +22,7 @@ import pytest
 from envsync import cli
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES, site_packages
-from tests.unit.cache.server import File, serving
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 SOURCE = Path(__file__).parents[2] / "envsync"

@@ -18,8 +18,8 @@ import envsync
 from envsync import forking, launch
 from envsync.coordination import flock
 from tests.environments import FIXTURES
-from tests.unit.cache.server import File, serving
 from tests.unit.coordinator.program import write_lock
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel
 
 LOCK, NEXT = FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import events, finish, locked, wait_for_line
 from tests.environments import FIXTURES, unverified
-from tests.unit.cache.server import File, serving
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 LOCK = str(FIXTURES / "pylock.toml")

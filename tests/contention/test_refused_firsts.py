@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import Barrier, finish
 from tests.environments import FIXTURES, unverified
-from tests.unit.cache.server import File, serving
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 LOCK = str(FIXTURES / "pylock.toml")

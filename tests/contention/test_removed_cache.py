@@ -24,7 +24,7 @@ from envsync.transaction.pattern import Pattern
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import finish, wait_for_line
 from tests.environments import FIXTURES, leftovers, unverified
-from tests.unit.cache.server import File, serving
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 LOCK = str(FIXTURES / "pylock.toml")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.contention.test_leaders import Process, start, wait_for
 from tests.contention.test_many_processes import finish
-from tests.unit.cache.server import File, Server, serving
+from tests.unit.fetching.server import File, Server, serving
 from tests.wheels import build_wheel, sha256_of
 
 __all__ = ["start"]  # a fixture

@@ -22,7 +22,7 @@ from tests.contention.test_uv_excludes import half_a_wheel, is_locked
 from tests.environments import FIXTURES, files, leftovers, unowned, unverified
 from tests.rooms import inside
 from tests.rooms.conftest import shared
-from tests.unit.cache.server import File, Server, serving
+from tests.unit.fetching.server import File, Server, serving
 from tests.wheels import build_wheel, sha256_of
 
 __all__ = ["containers", "shared", "unshare"]

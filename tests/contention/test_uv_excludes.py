@@ -26,7 +26,7 @@ from tests.conftest import envsync_command
 from tests.contention.test_in_use import left_over, wait_for_file
 from tests.contention.test_many_processes import envsync, finish, wait_for_line
 from tests.environments import FIXTURES, site_packages, unverified
-from tests.unit.cache.server import File, Server, serving
+from tests.unit.fetching.server import File, Server, serving
 from tests.wheels import build_wheel, sha256_of
 
 LOCK = str(FIXTURES / "pylock.toml")

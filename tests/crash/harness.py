@@ -54,7 +54,7 @@ CALLS = (
 )
 DECIDES = "/.envsync/journal"
 LOOP_THREAD = "envsync fetch"
-"""The thread of the event loop (`envsync.cache.fetch`)."""
+"""The thread of the event loop (`envsync.fetching.fetch`)."""
 SECONDS = 30
 """After which a command that was struck is taken to hang."""
 PIPE_BYTES = 60_000

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import compiling, wheellock
+from envsync.cache import wheellock
 from envsync.cache.wheellock import Turn
+from envsync.fetching import compiling
 from envsync.store.store import Store
-from tests.unit.cache.server import File, serving
 from tests.unit.coordinator.program import write_lock
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 ROOT = Path(__file__).parent.parent.parent.parent

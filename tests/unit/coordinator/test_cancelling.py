@@ -20,7 +20,6 @@ from envsync.coordination.goal import Seeker
 from envsync.coordination.reconcile import Reconciler
 from envsync.transaction import journal
 from tests.environments import unverified
-from tests.unit.cache.server import File, serving
 from tests.unit.coordinator.program import (
     LOCK,
     NEXT,
@@ -42,6 +41,7 @@ from tests.unit.coordinator.program import (
     until_shared,
     write_lock,
 )
+from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 pytestmark = pytest.mark.anyio

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from envsync.cache.download import Downloader
+    from envsync.fetching.download import Downloader
 
 MOST_WORKERS = 4
 REPORT_SECONDS = 0.1
@@ -276,7 +276,7 @@ class _Session:
         async with AsyncExitStack() as stack:
             downloader = None
             if any(artifact.path is None for artifact in self._missing):
-                from envsync.cache.download import Downloader
+                from envsync.fetching.download import Downloader
 
                 downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
             group = await stack.enter_async_context(anyio.create_task_group())

@@ -16,9 +16,6 @@ from typing import ClassVar
 
 import pytest
 
-from envsync.cache import download
-from envsync.cache import fetch as module
-from envsync.cache.fetch import fetch
 from envsync.errors import (
     EnvsyncError,
     FetchError,
@@ -27,9 +24,12 @@ from envsync.errors import (
     NoWheelError,
     WheelError,
 )
+from envsync.fetching import download
+from envsync.fetching import fetch as module
+from envsync.fetching.fetch import fetch
 from envsync.store.store import Store
 from envsync.target import Artifact
-from tests.unit.cache.server import File, Server, serving
+from tests.unit.fetching.server import File, Server, serving
 from tests.wheels import artifact, build_wheel, sha256_of
 
 HEAVY = ("anyio", "asyncio", "concurrent.futures", "email", "httpx2", "installer", "ssl", "unearth", "zipfile")
@@ -360,7 +360,7 @@ def test_what_is_there_costs_no_imports(store: Store, tmp_path: Path) -> None:
     manifest = fetch([artifact(wheel)], store)["demo"]
     code = (
         "import sys\n"
-        "from envsync.cache.fetch import fetch\n"
+        "from envsync.fetching.fetch import fetch\n"
         "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "wanted = Artifact('demo', '1.0', 'x.whl', hashes={'sha256': sys.argv[2]})\n"
@@ -374,7 +374,7 @@ def test_files_cost_no_network_imports(store: Store, tmp_path: Path) -> None:
     """Wheels from files need no HTTP client."""
     code = (
         "import sys\n"
-        "from envsync.cache.fetch import fetch\n"
+        "from envsync.fetching.fetch import fetch\n"
         "from envsync.store.store import Store\n"
         "from tests.wheels import artifact\n"
         "fetch([artifact(sys.argv[2])], Store(sys.argv[1]))\n"
@@ -395,7 +395,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing(
     else:
         wanted = artifact(wheel)
     code = (
-        "import json, sys, envsync.wheel.unpack, envsync.cache.fetch as module\n"
+        "import json, sys, envsync.wheel.unpack, envsync.fetching.fetch as module\n"
         "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "write = envsync.wheel.unpack._Writer.write\n"
@@ -433,7 +433,7 @@ def test_a_killed_download_is_continued_by_the_next_process(store: Store, tmp_pa
     file.hold = threading.Event()
     code = (
         "import json, sys\n"
-        "from envsync.cache.fetch import fetch\n"
+        "from envsync.fetching.fetch import fetch\n"
         "from envsync.store.store import Store\n"
         "from envsync.target import Artifact\n"
         "fetch([Artifact(**json.loads(sys.argv[2]))], Store(sys.argv[1]), report=lambda *_: print(_, flush=True))\n"
@@ -487,7 +487,7 @@ def test_reports_come_where_it_was_called(store: Store, tmp_path: Path, server: 
 
 LISTENING = """\
 import json, sys
-from envsync.cache.fetch import fetch
+from envsync.fetching.fetch import fetch
 from envsync.store.store import Store
 from envsync.coordination import signals
 from envsync.target import Artifact

@@ -1,8 +1,8 @@
 """Compile wheels of the store into bytecode: once for each kind of interpreter, by children of the target itself.
 
 Each child is given a batch of a directory's sources, and the next one before it is done with that, for on a busy
-machine we may be late (`envsync.cache.compile_child`). It answers in order, so that it is always known which file one
-of them died at: that one is tried once more, and is then left without bytecode, until the next sync that compiles
+machine we may be late (`envsync.fetching.compile_child`). It answers in order, so that it is always known which file
+one of them died at: that one is tried once more, and is then left without bytecode, until the next sync that compiles
 tries again. What killed them may have been the kernel, for want of memory. What does not compile is no failure; Python
 says it to whoever imports it.
 
@@ -26,12 +26,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from envsync.cache import compile_child
-from envsync.cache.compile_work import BATCH_FILES, Batch, Work
 from envsync.coordination import flock, processes
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
 from envsync.errors.hints import AGAIN
+from envsync.fetching import compile_child
+from envsync.fetching.compile_work import BATCH_FILES, Batch, Work
 from envsync.progress import Report
 from envsync.store.bytecode import Compiled, Shelf, sources
 from envsync.store.store import Store

@@ -21,12 +21,12 @@ import httpx2
 import pytest
 
 import envsync
-from envsync.cache import download as module
-from envsync.cache.download import Downloader
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
+from envsync.fetching import download as module
+from envsync.fetching.download import Downloader
 from envsync.store.store import Store
 from envsync.target import Artifact
-from tests.unit.cache.server import File, Server, serving
+from tests.unit.fetching.server import File, Server, serving
 
 DATA = random.Random(7).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -1,4 +1,4 @@
-"""Compile sources for the Python that runs this: a child of a sync (`envsync.cache.compiling`).
+"""Compile sources for the Python that runs this: a child of a sync (`envsync.fetching.compiling`).
 
 Run as a script by the target's own interpreter, isolated, Python 3.9 or newer; nothing of envsync can be imported.
 Lines of JSON, over pipes:
