@@ -30,7 +30,7 @@ import anyio.abc
 from anyio import to_thread
 
 from envsync import events, fastlane, library, request, syncing
-from envsync.coordination import failures, leader, processes, slowlane
+from envsync.coordination import failures, leader, slowlane
 from envsync.coordination.cancelling import UNSTOPPABLE
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
@@ -39,6 +39,7 @@ from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, Wa
 from envsync.library import Hold, SyncOptions
 from envsync.progress import Report
 from envsync.syncing import SyncResult
+from envsync.system import processes
 
 if TYPE_CHECKING:
     from envsync.coordination.locking import EnvironmentLock

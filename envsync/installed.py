@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from envsync.environment import Environment
 from envsync.plan import Installed, Origin
-from envsync.replace import SENSELESS
 from envsync.request import content
 from envsync.stamp import checksum
+from envsync.system.atomic import SENSELESS
 
 FORMAT = 1
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})

@@ -14,12 +14,11 @@ import os
 import sys
 from typing import Any
 
-from envsync import replace
-from envsync.cache import sharing
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
 from envsync.request import content, libc_family, release_of
 from envsync.stamp import checksum
+from envsync.system import atomic, groups
 from envsync.target import Interpreter
 
 FORMAT = 4
@@ -84,7 +83,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
     if facts is None or not _is_of(facts, executable):
         facts = _worked_out(_ask(executable))
         if _is_of(facts, executable):
-            sharing.write(cache, path, json.dumps(facts).encode())
+            groups.write(cache, path, json.dumps(facts).encode())
         else:  # a wrapper, as pyenv has: it may start another one next time
             status = _status(facts["executable"])
             key = _key(facts["executable"], status)
@@ -175,8 +174,8 @@ def _key(executable: str, status: os.stat_result) -> str:
 
 def _cached(path: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(replace.unseal(content(path)))
-    except (OSError, *replace.SENSELESS):
+        value = json.loads(atomic.unseal(content(path)))
+    except (OSError, *atomic.SENSELESS):
         return None
     return value if isinstance(value, dict) else None
 

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from envsync import progress
-from envsync.coordination import processes
 from envsync.environment import Environment
 from envsync.installed import Layout, is_store_link
+from envsync.system import processes
 from envsync.wheel import record
 
 CHUNK_BYTES = 1 << 18

@@ -274,7 +274,7 @@ def content(path: str) -> bytes:
     except FileNotFoundError:
         raise
     except OSError:  # it may pass
-        from envsync.patience import reading
+        from envsync.system.patience import reading
 
         return reading(_content, path)
 
@@ -287,7 +287,7 @@ def content_of_named(path: str) -> bytes:
     try:
         return content(path)
     except FileNotFoundError:
-        from envsync.patience import reading_what_is_there
+        from envsync.system.patience import reading_what_is_there
 
         return reading_what_is_there(_content, path)
 
@@ -459,7 +459,7 @@ def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError:  # it may pass
-        from envsync.patience import reading
+        from envsync.system.patience import reading
 
         return reading(os.listdir, directory)
 

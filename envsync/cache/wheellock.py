@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import time
 
-from envsync.cache import sharing
-from envsync.coordination import flock, processes
+from envsync.coordination import flock
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError
 from envsync.store.store import Store, is_sha256
+from envsync.system import groups, processes
 
 PATIENCE = 60.0
 """Seconds without a sign of progress after which the work is rather done twice: its holder may be stopped."""
@@ -53,7 +53,7 @@ class Turn:
         """Try to take the lock; None if somebody else has it and is getting on."""
         if self._path is None:
             return WheelLock(None)
-        sharing.make_lock_file(self._store.root, self._path)
+        groups.make_lock_file(self._store.root, self._path)
         try:
             held = flock.acquire_nowait(self._path, shared=False)
         except (LockingError, FilesystemError):

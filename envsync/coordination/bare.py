@@ -60,8 +60,9 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import flock, lockrecord, processes, statefile
+from envsync.coordination import flock, lockrecord
 from envsync.coordination.flock import Flock
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> N
     :param missing: how many directories were missing, the environment's own and those above it
     :param there: the names that were in it
     """
-    said = statefile.load(environment.bare)
-    if said and statefile.number(said, "missing") >= missing:
+    said = records.load(environment.bare)
+    if said and records.number(said, "missing") >= missing:
         return  # so others have said
     spared = [name for name in TAGS if name in set(there)]
     _write(environment, {"missing": missing, SPARE_ME: "\n".join(spared), "skeleton": False})
@@ -105,9 +106,9 @@ def mark_again(environment: Environment) -> None:
 
 def announce_skeleton(environment: Environment) -> None:
     """Say that whatever skeleton there is from now on is the leader's. The lock is held."""
-    said = statefile.load(environment.bare)
+    said = records.load(environment.bare)
     if said:
-        missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME)
+        missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME)
         _write(environment, {"missing": missing, SPARE_ME: spared, "skeleton": True})
 
 
@@ -178,9 +179,9 @@ def _lock_nowait(environment: Environment) -> Flock | None:
     """
     recorded = lockrecord.read(environment)
     if recorded is None:
-        from envsync.coordination import mount
+        from envsync.system import mounts
 
-        if local := mount.mount_of(environment.state).local_flock:
+        if local := mounts.mount_of(environment.state).local_flock:
             from envsync.errors import LockingError
 
             raise LockingError(f"flock stays within the node ({local})")
@@ -207,7 +208,7 @@ def _is_over(environment: Environment, lock: Flock) -> bool:
 
 def _is_bare(environment: Environment) -> bool:
     """Tell whether nobody has been served in an environment, and nothing in it is anybody's."""
-    said = statefile.load(environment.bare)
+    said = records.load(environment.bare)
     if not said or _has_been_synced(environment) or _is_held(environment.in_use):
         return False
     names = set(os.listdir(environment.path)) - {".lock", ".envsync", *TAGS}
@@ -254,23 +255,23 @@ def _is_plain_skeleton(environment: Environment) -> bool:
 
 def _remove(environment: Environment, lock: Flock) -> None:
     """Remove a bare environment. Both locks are held."""
-    from envsync import replace
+    from envsync.system import atomic
 
-    said = statefile.load(environment.bare)
-    missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME).split("\n")
+    said = records.load(environment.bare)
+    missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
     for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
         if not lock.is_in_place():
             return  # we were stopped, and the environment was replaced: what is there now is not ours
-        replace.discard_tree(f"{environment.path}/{name}")
+        atomic.discard_tree(f"{environment.path}/{name}")
     for name in set(os.listdir(environment.state)) - {"bare", "wanted"}:
         if not lock.is_in_place():
             return
-        replace.discard_tree(f"{environment.state}/{name}")
+        atomic.discard_tree(f"{environment.state}/{name}")
     left = set(os.listdir(environment.path)) - {".lock", ".envsync", *spared}
     if left or not lock.is_in_place():
         return  # something resisted, or the environment was replaced
     for path in (environment.lock, environment.wanted, environment.bare):
-        replace.discard(path)
+        atomic.discard(path)
     remove_directories(environment.path, environment.state, missing)
     if _is_there(environment.state):  # somebody has come in between: what was made for us was made for them
         mark(environment, missing, spared)
@@ -281,8 +282,8 @@ def _remove_undecided(environment: Environment) -> None:
 
     Whoever decides at this moment makes a file in `.envsync`, which is then not empty, and stays.
     """
-    said = statefile.load(environment.bare)
-    missing, spared = int(statefile.number(said, "missing")), statefile.text(said, SPARE_ME).split("\n")
+    said = records.load(environment.bare)
+    missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
     is_bare = set(_names(environment.path)) <= {".lock", ".envsync", *spared}
     if said and is_bare and set(_names(environment.state)) <= {"bare", "wanted"}:
         for path in (environment.lock, environment.wanted, environment.bare):
@@ -320,12 +321,12 @@ def plain(path: str) -> str:
     return path
 
 
-def _write(environment: Environment, said: dict[str, statefile.Value]) -> None:
-    from envsync import replace
+def _write(environment: Environment, said: dict[str, records.Value]) -> None:
     from envsync.errors import FilesystemError
+    from envsync.system import atomic
 
     try:
-        replace.write(environment.bare, statefile.dump(said))
+        atomic.write(environment.bare, records.dump(said))
     except FilesystemError:
         pass  # then the environment stays
 

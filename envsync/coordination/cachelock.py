@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shlex import quote
 
-from envsync.cache import sharing
-from envsync.coordination import flock, processes
+from envsync.coordination import flock
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError, WaitTimeoutError
+from envsync.system import groups, processes
 
 POLL_SECONDS = 0.05
 CLOSED_SECONDS = 5.0
@@ -90,7 +90,7 @@ def _pass_gate(root: str) -> Flock | None:
 
 
 def _take(path: str, *, shared: bool) -> Flock | None:
-    sharing.make_lock_file(os.path.dirname(path), path)
+    groups.make_lock_file(os.path.dirname(path), path)
     return flock.acquire_nowait(path, shared=shared)
 
 
@@ -126,9 +126,9 @@ def _refuse_local(root: str) -> None:
 
     :raises LockingError: so it is, as its mount says
     """
-    from envsync.coordination import mount
+    from envsync.system import mounts
 
-    local = mount.mount_of(root).local_flock
+    local = mounts.mount_of(root).local_flock
     if local:
         raise LockingError(
             f"cache `{root}` cannot be cleaned: on its mount ({local}) flock stays within this node, so that whoever "

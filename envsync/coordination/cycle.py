@@ -24,8 +24,9 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import processes, queue, statefile
+from envsync.coordination import queue
 from envsync.environment import Environment
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def find(environment: Environment, held: tuple[str, ...], known: dict[str, Looko
             continue
         seen.add(path)
         for said in _blocked_by(Environment(path), known):
-            for further in statefile.text(said, "holds").split("\n"):
+            for further in records.text(said, "holds").split("\n"):
                 if further and _identity(Environment(further)) == target:
                     return path
                 if further:
@@ -96,15 +97,15 @@ def _blocked_by(environment: Environment, known: dict[str, Lookout]) -> Iterator
 
     Of waiters who run within the same, one speaks for all.
     """
-    said = statefile.load(environment.progress)
-    if not statefile.text(said, "phase").startswith("waiting for commands"):
+    said = records.load(environment.progress)
+    if not records.text(said, "phase").startswith("waiting for commands"):
         return
     yield said
     lookout = known.setdefault(environment.path, queue.Lookout(environment))
     for within in set(map(queue.within_of, lookout.names())) - {queue.NOWHERE}:
         name = lookout.find(lambda name, within=within: queue.within_of(name) == within)  # type: ignore[misc]
         if name is not None:
-            yield statefile.load(f"{environment.waiting}/{name}")
+            yield records.load(f"{environment.waiting}/{name}")
 
 
 def _identity(environment: Environment) -> tuple[int, int]:

@@ -29,8 +29,8 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import processes
 from envsync.request import content
+from envsync.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,16 +229,16 @@ def forgive(environment: Environment, key: str) -> None:
 def _store(environment: Environment, failures: list[Failure]) -> None:
     import json
 
-    from envsync import replace
     from envsync.errors import FilesystemError
+    from envsync.system import atomic
 
     now = time.time()
     kept = [each for each in failures if isinstance(t := each.get("time"), float) and abs(now - t) < KEPT_SECONDS]
     if not kept:
-        replace.discard(environment.failure)
+        atomic.discard(environment.failure)
         return
     try:
-        replace.write(environment.failure, json.dumps({"format": 1, "failures": kept[-KEPT:]}, indent=1).encode())
+        atomic.write(environment.failure, json.dumps({"format": 1, "failures": kept[-KEPT:]}, indent=1).encode())
     except FilesystemError:
         pass  # a full disk, say: then every waiter finds out for itself
 
@@ -248,7 +248,7 @@ def fate(said: Mapping[str, object]) -> str:
 
     :param said: what it said of itself last
     """
-    from envsync.coordination.statefile import number, text
+    from envsync.system.records import number, text
 
     pid, is_here = int(number(said, "pid")), text(said, "place") == processes.here() != ""
     if is_here and processes.is_stopped(pid):
@@ -265,16 +265,16 @@ def bury(environment: Environment) -> dict[str, object]:
     """
     if identity(environment.progress) == (0, 0):
         return {}
-    from envsync.coordination import statefile
+    from envsync.system import records
 
-    said = statefile.load(environment.progress)
+    said = records.load(environment.progress)
     if "pid" not in said:
         return {}
     of_interest = ("id", "host", "pid", "command", "phase", "since")
     # With its id: whoever buries it may die, too, before the progress is gone.
     known: dict[str, object] = {name: said[name] for name in of_interest if name in said}
     known["fate"] = said["fate"] = fate(said)
-    record(environment, statefile.text(said, "key"), DIED, known)
+    record(environment, records.text(said, "key"), DIED, known)
     try:
         os.unlink(environment.progress)
     except OSError:

@@ -257,7 +257,7 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
             # every other time). ESTALE: it was replaced on the server just now. Both pass.
             if error.errno not in (errno.EEXIST, errno.ESTALE):
                 raise
-            from envsync import patience
+            from envsync.system import patience
 
             return patience.reading(lambda path: _open(path, flags), path)
     except OSError as error:

@@ -16,8 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import interpreter, replace, stamp
-from envsync.cache import sharing
+from envsync import interpreter, stamp
 from envsync.coordination.ground import was_environment
 from envsync.environment import Environment
 from envsync.errors import (
@@ -29,12 +28,13 @@ from envsync.errors import (
 )
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed import Ledger
-from envsync.patience import patiently
 from envsync.plan import Origin, Wanted
 from envsync.progress import Report
 from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile
 from envsync.store.store import Store
+from envsync.system import atomic, groups
+from envsync.system.patience import patiently
 from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 
@@ -230,7 +230,7 @@ class Seeker:
     def _remember(self, goal: Goal) -> None:
         path = self._memory(goal.digest, goal.python)
         value = [[item.name, item.version, *item.origin] for item in goal.wanted]
-        sharing.write(self.store.memory, path, json.dumps(value).encode())
+        groups.write(self.store.memory, path, json.dumps(value).encode())
 
     def _recall(self, python: Python) -> Goal | None:
         """Return the goal that was remembered, if the store still has all of it."""
@@ -238,10 +238,10 @@ class Seeker:
         if not self._is_memorable(Inputs()):
             return None
         try:
-            data = replace.read(self._memory(digest, python))
-            rows = json.loads(replace.unseal(data)) if data else None
+            data = atomic.read(self._memory(digest, python))
+            rows = json.loads(atomic.unseal(data)) if data else None
             wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
-        except (FilesystemError, *replace.SENSELESS):
+        except (FilesystemError, *atomic.SENSELESS):
             return None
         manifests: dict[str, Manifest] = {}
         for item in wanted:

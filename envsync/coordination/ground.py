@@ -13,7 +13,8 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import bare, processes
+from envsync.coordination import bare
+from envsync.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

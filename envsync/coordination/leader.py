@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from envsync import fastlane, launch, replace, stamp
-from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, lost, queue, sightings, statefile
+from envsync import fastlane, launch, stamp
+from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, lost, queue, sightings
 from envsync.coordination.eventsfile import record
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
@@ -47,6 +47,7 @@ from envsync.plan import Plan, named
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp
+from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ class Leader:
                 last_first.callback(self.occupancy.release)
                 return
             last_first.callback(self.progress.remove)  # whoever finds it knows that there may be more
-            last_first.callback(replace.discard, self.environment.leading)
+            last_first.callback(atomic.discard, self.environment.leading)
             last_first.callback(queue.call_next, self.environment, self.request.key)
             last_first.callback(self.occupancy.close)
 
@@ -330,12 +331,12 @@ class Leader:
 
     def _succeed(self, predecessor: dict[str, object]) -> None:
         """Say whose sync this goes on with, if a leader died over the same request."""
-        if statefile.text(predecessor, "key") != self.request.key:
+        if records.text(predecessor, "key") != self.request.key:
             return
-        host, phase = (statefile.text(predecessor, name) for name in ("host", "phase"))
-        pid = int(statefile.number(predecessor, "pid"))
+        host, phase = (records.text(predecessor, name) for name in ("host", "phase"))
+        pid = int(records.number(predecessor, "pid"))
         is_interrupted = predecessor.get("kind") == failures.INTERRUPTED
-        ended = "was interrupted" if is_interrupted else statefile.text(predecessor, "fate") or "ended"
+        ended = "was interrupted" if is_interrupted else records.text(predecessor, "fate") or "ended"
         self.reconciler.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
         self._tell("took_over", from_host=host, from_pid=pid)
 
@@ -352,7 +353,7 @@ class Leader:
                 return Outcome("current", entry.stamp.environment, self.digest, entry=entry)
             launch.close_lock(entry.fd)
             return Outcome("current", entry.stamp.environment, self.digest)
-        data = replace.read(self.environment.stamp)
+        data = atomic.read(self.environment.stamp)
         self.former = vouched = stamp.load(data) if data else None
         if data and vouched is None and stamp.is_newer(data):
             raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint=UPGRADE)
@@ -368,10 +369,10 @@ class Leader:
         if decided is None:
             # Torn, if it is there: it was never decided. If it makes no sense, nobody knows what became of it.
             self.reconciler.doubtful |= os.path.lexists(self.environment.journal)
-            replace.discard(self.environment.journal)
+            atomic.discard(self.environment.journal)
             return
         self.progress("recovering", 0, len(decided.steps))
-        replace.discard(self.environment.draining)  # it vouches for what is no more
+        atomic.discard(self.environment.draining)  # it vouches for what is no more
         self.occupancy.drain()
         durable = self.request.flag("durable")
         journal.finish(self.environment, decided, durable=durable, checkpoint=self._check_held)
@@ -486,7 +487,7 @@ class Leader:
         in_use = lost.remembered(self.environment, ledger.in_use, present)
         if in_use != ledger.in_use:
             kept = ledger._replace(path=self.env, in_use=in_use)
-            replace.write(self.environment.installed, dump_ledger(kept))
+            atomic.write(self.environment.installed, dump_ledger(kept))
 
     def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:
         bare.serve(self.environment)

@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from envsync import replace
-from envsync.coordination import processes, statefile
 from envsync.errors import FilesystemError, LockingError
+from envsync.system import atomic, processes, records
 
 if TYPE_CHECKING:
     from envsync.environment import Environment
@@ -124,7 +123,7 @@ class Contender:
             self.seen, self.since = state, now
         if now - self.since < SECONDS and not self._is_known_dead(token):
             return False
-        aside = f"{self.path}.{os.urandom(8).hex()}{replace.SUFFIX}"
+        aside = f"{self.path}.{os.urandom(8).hex()}{atomic.SUFFIX}"
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
@@ -133,7 +132,7 @@ class Contender:
         if moved is not None and moved.token != token:
             self._put_back(aside)
             return False
-        replace.discard(aside)
+        atomic.discard(aside)
         return True
 
     def _put_back(self, aside: str) -> None:
@@ -142,15 +141,15 @@ class Contender:
             os.link(aside, self.path)
         except OSError:
             pass  # no links, or taken again: the holder finds its file missing and stops
-        replace.discard(aside)
+        atomic.discard(aside)
 
     def _is_known_dead(self, token: str | None) -> bool:
         """Tell whether the holder was a process of this very place that has ended, as its progress says."""
-        said = statefile.load(self.environment.progress)
+        said = records.load(self.environment.progress)
         here = processes.here()
         return (
             bool(token)
-            and statefile.text(said, "token") == token
-            and statefile.text(said, "place") == here != ""
-            and not processes.is_alive(int(statefile.number(said, "pid")))
+            and records.text(said, "token") == token
+            and records.text(said, "place") == here != ""
+            and not processes.is_alive(int(records.number(said, "pid")))
         )

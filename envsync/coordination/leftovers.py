@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator
 
-from envsync import replace
 from envsync.environment import Environment
+from envsync.system import atomic
 
 TAKERS = "lease."
 """How the names of the files begin that whoever takes a dead lease puts it aside to, and then removes: filelock's
@@ -21,7 +21,7 @@ def find(environment: Environment) -> Iterator[str]:
     """Name the leftovers: whatever only a sync that is going on may have."""
     for directory in (environment.path, environment.state):
         for name in _names(directory):
-            if name.endswith(replace.SUFFIX) and name.startswith((*OUR_FILES, ".gitignore", "CACHEDIR.TAG")):
+            if name.endswith(atomic.SUFFIX) and name.startswith((*OUR_FILES, ".gitignore", "CACHEDIR.TAG")):
                 yield f"{directory}/{name}"
     yield from _abandoned_takers(environment)
     for parent in _workplaces(environment):
@@ -36,7 +36,7 @@ def sweep(environment: Environment, *, spare: Container[str] = ()) -> None:
     """
     for path in find(environment):
         if os.path.basename(path) not in spare:
-            replace.discard_tree(path)
+            atomic.discard_tree(path)
 
 
 def _abandoned_takers(environment: Environment) -> Iterator[str]:

@@ -146,9 +146,9 @@ class Locks:
     def _fault(self, lock: Flock) -> str:
         """Say what is wrong with a lock that was granted; empty: nothing. Who has to wait need not ask."""
         if self._local is None:
-            from envsync.coordination import mount
+            from envsync.system import mounts
 
-            self._local = mount.mount_of(self.environment.state).local_flock
+            self._local = mounts.mount_of(self.environment.state).local_flock
         if self._local:
             return f"flock stays within the node ({self._local})"
         return "flock grants what somebody holds" if flock.grants_twice(lock) else ""

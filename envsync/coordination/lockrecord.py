@@ -19,8 +19,8 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import processes, statefile
 from envsync.request import content
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def read(environment: Environment) -> Locking | None:
     data = _read(environment.locking)
     if _is_torn(data):
         return None
-    value = statefile.parse(data.rstrip(b"\0"))
-    if statefile.number(value, "format") > statefile.FORMAT:
+    value = records.parse(data.rstrip(b"\0"))
+    if records.number(value, "format") > records.FORMAT:
         from envsync.errors import LockingError
 
         raise LockingError(
@@ -108,7 +108,7 @@ def _is_torn(data: bytes) -> bool:
 def _understood(value: Mapping[str, object]) -> Locking | None:
     """Return what a record of this format says; None if that is nothing that is ever written."""
     kind, in_use, reason = value.get("kind"), value.get("in_use"), value.get("reason")
-    sound = value.get("format") == statefile.FORMAT and isinstance(in_use, bool) and isinstance(reason, str)
+    sound = value.get("format") == records.FORMAT and isinstance(in_use, bool) and isinstance(reason, str)
     if not sound or kind not in (FLOCK, LEASE) or (kind == LEASE and in_use):
         return None
     return Locking(str(kind), in_use=in_use is True, reason=str(reason))
@@ -134,9 +134,7 @@ def record(environment: Environment, found: Locking) -> Locking:
     """
     from envsync.errors import FilesystemError
 
-    data = statefile.dump(
-        {"kind": found.kind, "in_use": found.in_use, "reason": found.reason, "host": processes.host()}
-    )
+    data = records.dump({"kind": found.kind, "in_use": found.in_use, "reason": found.reason, "host": processes.host()})
     deadline = time.monotonic() + TORN_SECONDS
     try:
         while True:

@@ -22,11 +22,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from envsync import replace, stamp
-from envsync.coordination import pace, processes
+from envsync import stamp
+from envsync.coordination import pace
 from envsync.environment import Environment
 from envsync.errors import RefusedError
 from envsync.installed import Ledger, load_ledger
+from envsync.system import atomic, processes
 from envsync.transaction import journal
 
 MOST = 8
@@ -43,7 +44,7 @@ def former(environment: Environment) -> tuple[int, ...]:
     if ledger.in_use and _is_of(environment, ledger.path):
         found += ledger.in_use
     for path in (environment.draining, environment.stamp):
-        data = replace.read(path)
+        data = atomic.read(path)
         vouched = stamp.load(data) if data else None
         if vouched is not None and _is_of(environment, vouched.environment):
             found.append(vouched.in_use)

@@ -17,11 +17,12 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import ground, processes, statefile
+from envsync.coordination import ground
 from envsync.coordination.failures import identity
 from envsync.coordination.messages import say
 from envsync.coordination.shortening import DRAINING, briefly, fitted, volume
 from envsync.errors.redact import redacted
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def describe(environment: Environment, silent: float = 0.0) -> str:
 
 def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
     """Say the same as `describe`, each time with less: first without the command, last with phase and count alone."""
-    said = statefile.load(environment.progress)
+    said = records.load(environment.progress)
     if "pid" not in said:
         return _stranger(environment)
     alarm = _alive(said, silent)
@@ -118,7 +119,7 @@ def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
 
 
 def _is_draining(said: dict[str, object]) -> bool:
-    return statefile.text(said, "phase").startswith(DRAINING)
+    return records.text(said, "phase").startswith(DRAINING)
 
 
 def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
@@ -129,14 +130,14 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
     """
     now = time.time()
     who, where = f"waiting for pid {said['pid']}", f" on {said.get('host')}"
-    age = f", syncing for {max(0.0, now - statefile.number(said, 'since', now)):.0f} s"
-    phase, count, more = statefile.text(said, "phase"), "", ""
+    age = f", syncing for {max(0.0, now - records.number(said, 'since', now)):.0f} s"
+    phase, count, more = records.text(said, "phase"), "", ""
     if said.get("total"):
         count = f" {said.get('done')} of {said['total']}"
-    if done := volume(statefile.number(said, "bytes_done"), statefile.number(said, "bytes_total")):
+    if done := volume(records.number(said, "bytes_done"), records.number(said, "bytes_total")):
         more = f", {done}"
-    detail = f", {text}" if (text := statefile.text(said, "detail")) else ""
-    command = f" (`{text}`)" if (text := statefile.text(said, "command")) else ""
+    detail = f", {text}" if (text := records.text(said, "detail")) else ""
+    command = f" (`{text}`)" if (text := records.text(said, "command")) else ""
     if not phase:
         return [f"{who}{where}{age}{command}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
     brief, least = briefly(phase)
@@ -156,8 +157,8 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
 
 
 def _alive(said: dict[str, object], silent: float) -> tuple[str, str]:
-    pid = int(statefile.number(said, "pid"))
-    if statefile.text(said, "place") == processes.here() != "":
+    pid = int(records.number(said, "pid"))
+    if records.text(said, "place") == processes.here() != "":
         if processes.is_stopped(pid):
             return f"; it is stopped: continue it with `kill -CONT {pid}`, or end it", "; stopped"
         if not processes.is_alive(pid):

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from envsync import launch, replace
-from envsync.coordination import cycle, flock, ground, locking, lost, pace, processes, queue
+from envsync import launch
+from envsync.coordination import cycle, flock, ground, locking, lost, pace, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.lockrecord import WORKS, Locking
 from envsync.environment import Environment
@@ -32,6 +32,7 @@ from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTime
 from envsync.errors.hints import longer
 from envsync.progress import Report
 from envsync.request import Request
+from envsync.system import atomic, processes
 
 OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
@@ -93,7 +94,7 @@ class Occupancy:
         self.lock, self.held = None, ()
         self._refuse_lost()
         self._rest_stamp()
-        replace.rename_if_there(self.environment.stamp, self.environment.draining)
+        atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         # One descriptor for the whole wait: if the file is replaced meanwhile, its new inode is free, but says nothing
         # of the commands that hold the old one.
         fd = flock.open_file(self.environment.in_use, shared=False)
@@ -128,7 +129,7 @@ class Occupancy:
             self.alone = True
         elif self.request.text("busy") == "ignore":
             self.ignored = True
-            replace.rename_if_there(self.environment.stamp, self.environment.draining)
+            atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         else:
             raise locking.cannot_be_drained(self.environment, self.locking)
 
@@ -260,7 +261,7 @@ class Occupancy:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""
         try:
             if os.path.lexists(self.environment.draining) and not os.path.lexists(self.environment.journal):
-                replace.rename_if_there(self.environment.draining, self.environment.stamp)
+                atomic.rename_if_there(self.environment.draining, self.environment.stamp)
         finally:
             self.release()
 

@@ -18,7 +18,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination.processes import read
+from envsync.system.processes import read
 
 LOCAL_SECONDS = 0.05
 LOCKS_APART = 8

@@ -10,12 +10,12 @@ import os
 import threading
 import time
 
-from envsync import replace
-from envsync.coordination import cycle, pace, processes, statefile
+from envsync.coordination import cycle, pace
 from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.progress import Report
+from envsync.system import atomic, processes, records
 
 LOCAL_SECONDS = 0.25
 NETWORK_SECONDS = 1.0
@@ -56,7 +56,7 @@ class ProgressFile:
         self.said: tuple[object, ...] = ()
         self.detailed = ""
         self.written = False
-        self.value: dict[str, statefile.Value] = {
+        self.value: dict[str, records.Value] = {
             "id": os.urandom(8).hex(),
             "host": processes.host(),
             "pid": os.getpid(),
@@ -85,7 +85,7 @@ class ProgressFile:
             self.value.update(phase=phase, done=done, total=total)
             self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
             try:
-                replace.write(self.environment.progress, statefile.dump(self.value))
+                atomic.write(self.environment.progress, records.dump(self.value))
                 self.written = True
             except FilesystemError:
                 pass  # a full disk stops the sync where it matters, not here
@@ -102,7 +102,7 @@ class ProgressFile:
         if not self.written:
             return True  # it could not be written, and so it tells nothing
         for attempt in range(3):  # a network filesystem may not find it for a moment while it is replaced
-            found = statefile.text(statefile.load(self.environment.progress), "id")
+            found = records.text(records.load(self.environment.progress), "id")
             if found:
                 return found == self.value["id"]
             if attempt < 2:
@@ -111,4 +111,4 @@ class ProgressFile:
 
     def remove(self) -> None:
         """Remove the file: nobody leads any more."""
-        replace.discard(self.environment.progress)
+        atomic.discard(self.environment.progress)

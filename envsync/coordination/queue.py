@@ -30,8 +30,8 @@ else:
     import posix as os
 
 from envsync import launch, stamp
-from envsync.coordination import processes, statefile
 from envsync.errors.redact import redacted
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
     import fcntl
 
     path = f"{environment.waiting}/{_new_name(request.key, holds)}"
-    said = statefile.dump(
+    said = records.dump(
         {
             "host": processes.host(),
             "pid": os.getpid(),
@@ -163,7 +163,7 @@ def waiting(environment: Environment, *, tidy: bool = False) -> list[Waiter]:
         try:
             mtime_ns = os.stat(path).st_mtime_ns
             if not name.endswith(SUFFIX) and is_held(path):
-                found.append(Waiter(name, statefile.load(path), mtime_ns))
+                found.append(Waiter(name, records.load(path), mtime_ns))
             elif tidy and not is_held(path):
                 os.unlink(path)
         except OSError:
@@ -211,18 +211,18 @@ def call_next(environment: Environment, key: str) -> None:
             os.rmdir(environment.waiting)
         except OSError:
             pass  # nobody had to wait, or somebody has just come
-    others = [waiter for waiter in everybody if statefile.text(waiter.said, "key") != key]
+    others = [waiter for waiter in everybody if records.text(waiter.said, "key") != key]
     if not others:
         end_turn(environment)
         return
-    from envsync import replace
     from envsync.errors import FilesystemError
+    from envsync.system import atomic
 
     said = others[0].said
-    turn: dict[str, statefile.Value] = {name: statefile.text(said, name) for name in ("key", "host", "command")}
-    turn |= {"pid": int(statefile.number(said, "pid")), "name": others[0].name}
+    turn: dict[str, records.Value] = {name: records.text(said, name) for name in ("key", "host", "command")}
+    turn |= {"pid": int(records.number(said, "pid")), "name": others[0].name}
     try:
-        replace.write(environment.turn, statefile.dump(turn))
+        atomic.write(environment.turn, records.dump(turn))
     except FilesystemError:
         pass  # then chance decides, as it does among those who have just come
 
@@ -308,8 +308,8 @@ class Turns:
         return self.called != ""
 
     def _read(self) -> None:
-        turn = statefile.load(self.environment.turn)
-        key, name = statefile.text(turn, "key"), statefile.text(turn, "name")
+        turn = records.load(self.environment.turn)
+        key, name = records.text(turn, "key"), records.text(turn, "name")
         self.called = "" if key == self.key else key
         if self.called and key_of(name) == key and "/" not in name:
             self.lookout.here.insert(0, name)

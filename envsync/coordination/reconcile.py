@@ -16,9 +16,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync import __version__, launch, replace
-from envsync.cache.sharing import read_umask
-from envsync.coordination import flock, leftovers, processes
+from envsync import __version__, launch
+from envsync.coordination import flock, leftovers
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
@@ -32,6 +31,8 @@ from envsync.stamp import checksum
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.damage import PoisonedError, find_poisoned
 from envsync.store.store import Store
+from envsync.system import atomic, processes
+from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
 from envsync.wheel import seconds
@@ -197,7 +198,7 @@ class Reconciler:
             committed = True
         finally:
             if not committed and not os.path.lexists(self.environment.journal):
-                replace.discard_tree(f"{self.environment.path}/{workspace}")
+                atomic.discard_tree(f"{self.environment.path}/{workspace}")
         return planned
 
     def _refuse_to_leave(self, path: str) -> None:
@@ -222,7 +223,7 @@ class Reconciler:
         if not links and os.listdir(full) == ["new"]:
             self.resumed = True
             return workspace
-        replace.discard_tree(full)  # a commit had begun with it: its trash must not be taken for this one's
+        atomic.discard_tree(full)  # a commit had begun with it: its trash must not be taken for this one's
         return f"{workspace}-{os.urandom(4).hex()}" if os.path.lexists(full) else workspace
 
     def _stage_name(self, goal: Goal, planned: Plan, owned: Ownership) -> str:
@@ -419,9 +420,9 @@ class Reconciler:
     def _commit(self, prepared: Change) -> None:
         self.report("committing", 0, len(prepared.journal.steps))
         ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
-        replace.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
+        atomic.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
         journal.write(self.environment, prepared.journal, durable=self.durable)
-        replace.discard(self.environment.draining)
+        atomic.discard(self.environment.draining)
         self.damaged = frozenset()
         self.doubtful = bool(
             journal.finish(self.environment, prepared.journal, durable=self.durable, checkpoint=self.host.check_held)

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import interpreter, replace, stamp
-from envsync.coordination import failures, flock, leftovers, lockrecord, processes
+from envsync import interpreter, stamp
+from envsync.coordination import failures, flock, leftovers, lockrecord
 from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
@@ -45,6 +45,7 @@ from envsync.stamp import Stamp
 from envsync.store.bytecode import Shelf
 from envsync.store.entry import spoiled
 from envsync.store.store import Store
+from envsync.system import atomic, processes
 from envsync.transaction import skeleton
 from envsync.verify import Report as Verified
 from envsync.verify import verify
@@ -233,7 +234,7 @@ class Repair(Leader):
 
     def _set_goal(self) -> Goal:
         ledger = load_ledger(self.environment)
-        data = replace.read(self.environment.stamp)
+        data = atomic.read(self.environment.stamp)
         self.before = stamp.load(data) if data else None
         self.reconciler.reclaim = True
         python = find_python(self.request, self.environment, ledger, self.store.memory)
@@ -314,8 +315,8 @@ class Repair(Leader):
         installed = scan(self.environment, layout, load_ledger(self.environment))
         exact = self.request.replaced(inexact=False)
         if self.before is None or not make_plan(exact, goal, installed).is_empty:
-            replace.discard(self.environment.stamp)
-            replace.discard(self.environment.draining)
+            atomic.discard(self.environment.stamp)
+            atomic.discard(self.environment.draining)
             return
         for name in stamp.OF_THE_REQUEST:
             setattr(vouched, name, getattr(self.before, name))

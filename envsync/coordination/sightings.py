@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 
-from envsync import fastlane, interpreter, replace, stamp
+from envsync import fastlane, interpreter, stamp
 from envsync.coordination.goal import Goal
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.stamp import Stamp
+from envsync.system import atomic
 from envsync.target import Interpreter
 
 
@@ -26,7 +27,7 @@ def note(vouched: Stamp, goal: Goal, environment: Environment, cache: str) -> No
     conditions = goal.conditions
     if conditions is None:
         return
-    data = replace.read(environment.stamp)
+    data = atomic.read(environment.stamp)
     before = (stamp.load(data) if data else None) or Stamp()
     vouched.conditions = conditions.text
     vouched.kernel = list(conditions.kernel)

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync import fastlane, launch, replace, stamp
-from envsync.coordination import failures, leftovers, processes, queue, statefile
+from envsync import fastlane, launch, stamp
+from envsync.coordination import failures, leftovers, queue
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.request import Request
+from envsync.system import atomic, processes, records
 
 CHANGED = "somebody else has changed it since it was synced"
 
@@ -127,25 +128,25 @@ def look(environment: Environment, request: Request | None) -> Status:
 def _leader(environment: Environment) -> Leader | None:
     if not is_led(environment):
         return None
-    said = statefile.load(environment.progress)
-    pid = int(statefile.number(said, "pid"))
+    said = records.load(environment.progress)
+    pid = int(records.number(said, "pid"))
     try:
         silent = max(0.0, time.time() - os.stat(environment.progress).st_mtime)
     except OSError:
         silent = 0.0
     return Leader(
         pid=pid,
-        host=statefile.text(said, "host"),
-        command=statefile.text(said, "command"),
-        since=statefile.number(said, "since"),
-        phase=statefile.text(said, "phase"),
-        done=int(statefile.number(said, "done")),
-        total=int(statefile.number(said, "total")),
-        bytes_done=int(statefile.number(said, "bytes_done")),
-        bytes_total=int(statefile.number(said, "bytes_total")),
-        detail=statefile.text(said, "detail"),
+        host=records.text(said, "host"),
+        command=records.text(said, "command"),
+        since=records.number(said, "since"),
+        phase=records.text(said, "phase"),
+        done=int(records.number(said, "done")),
+        total=int(records.number(said, "total")),
+        bytes_done=int(records.number(said, "bytes_done")),
+        bytes_total=int(records.number(said, "bytes_total")),
+        detail=records.text(said, "detail"),
         silent=round(silent, 1),
-        stopped=statefile.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
+        stopped=records.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
     )
 
 
@@ -159,24 +160,24 @@ def is_led(environment: Environment) -> bool:
 
 def _is_leased(environment: Environment) -> bool:
     try:
-        lease = replace.read(environment.lease)
+        lease = atomic.read(environment.lease)
     except FilesystemError:
         return True
     if lease is None:
         return False
-    said = statefile.load(environment.progress)
-    is_its = f"token={statefile.text(said, 'token')}" in lease.decode(errors="replace").splitlines()
-    is_here = statefile.text(said, "place") == processes.here() != ""
-    return not (is_its and is_here and not processes.is_alive(int(statefile.number(said, "pid"))))
+    said = records.load(environment.progress)
+    is_its = f"token={records.text(said, 'token')}" in lease.decode(errors="replace").splitlines()
+    is_here = records.text(said, "place") == processes.here() != ""
+    return not (is_its and is_here and not processes.is_alive(int(records.number(said, "pid"))))
 
 
 def _waiter(said: dict[str, object]) -> Waiter:
     return Waiter(
-        pid=int(statefile.number(said, "pid")),
-        host=statefile.text(said, "host"),
-        command=statefile.text(said, "command"),
-        lock=statefile.text(said, "lock"),
-        since=statefile.number(said, "since"),
+        pid=int(records.number(said, "pid")),
+        host=records.text(said, "host"),
+        command=records.text(said, "command"),
+        lock=records.text(said, "lock"),
+        since=records.number(said, "since"),
     )
 
 
@@ -190,15 +191,15 @@ def _failure(environment: Environment) -> Failure | None:
     if not known:
         return None
     last = dict(known[-1])
-    kind = statefile.text(last, "kind")
-    spoken = statefile.text(last, "message") or f"was interrupted while {last.get('phase')}"
-    ended = fate if (fate := statefile.text(last, "fate")) not in ("", "ended") else "ended without a word"
+    kind = records.text(last, "kind")
+    spoken = records.text(last, "message") or f"was interrupted while {last.get('phase')}"
+    ended = fate if (fate := records.text(last, "fate")) not in ("", "ended") else "ended without a word"
     died = f"{ended} while {last.get('phase')}"
     return Failure(
         kind=kind,
-        pid=int(statefile.number(last, "pid")),
-        host=statefile.text(last, "host"),
-        time=statefile.number(last, "time"),
+        pid=int(records.number(last, "pid")),
+        host=records.text(last, "host"),
+        time=records.number(last, "time"),
         message=died if kind == failures.DIED else spoken,
     )
 
@@ -234,7 +235,7 @@ def _doubt_now(environment: Environment, request: Request | None) -> tuple[str, 
     if os.path.lexists(environment.journal):
         return "a commit was decided and is not finished", ""
     try:
-        data = replace.read(environment.stamp)
+        data = atomic.read(environment.stamp)
     except FilesystemError as error:
         return f"its stamp cannot be read ({error.message})", ""
     if data is None:

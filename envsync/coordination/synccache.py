@@ -17,10 +17,10 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from envsync import replace
 from envsync.coordination import cachelock
 from envsync.errors import FilesystemError
 from envsync.store.store import NOWHERE, Store
+from envsync.system import atomic
 
 if TYPE_CHECKING:
     from envsync.coordination.flock import Flock
@@ -121,7 +121,7 @@ class SyncCache:
         """Release it for good, and remove what was fetched for this sync alone."""
         self.release()
         if self.store.root == self._private:
-            replace.discard_tree(self._private)
+            atomic.discard_tree(self._private)
 
 
 _OTHER_PLACES = frozenset({"darwin", "win32"})

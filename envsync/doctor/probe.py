@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from envsync import replace
-from envsync.coordination import lockrecord, mount, pace
+from envsync.coordination import lockrecord, pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.environment import Environment
 from envsync.store.store import NOWHERE
+from envsync.system import atomic, mounts
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
@@ -40,7 +40,7 @@ def examine(place: Place) -> Facts:
     directory = nearest(place.env)
     failed: dict[str, str] = {}
     try_it = partial(_try, failed)
-    mounted = try_it("mount", mount.mount_of, directory)
+    mounted = try_it("mount", mounts.mount_of, directory)
     facts = Facts(
         directory=directory,
         writable="",
@@ -101,10 +101,10 @@ def workshop(directory: str) -> Iterator[str]:
         yield path
     finally:
         deadline = time.monotonic() + CLEARING_SECONDS
-        replace.discard_tree(path)
+        atomic.discard_tree(path)
         while os.path.lexists(path) and time.monotonic() < deadline:
             time.sleep(0.05)
-            replace.discard_tree(path)
+            atomic.discard_tree(path)
 
 
 def nearest(path: str) -> str:
@@ -151,7 +151,7 @@ def _space(directory: str) -> Space:
 def _cache(path: str, room: str) -> Cache:
     directory = nearest(path)
     same = os.stat(directory).st_dev == os.stat(room).st_dev
-    mounted = mount.mount_of(directory)
+    mounted = mounts.mount_of(directory)
     cache = Cache(
         path=path,
         exists=os.path.isdir(path),

@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync import replace
 from envsync.coordination.flock import Flock
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, sources
 from envsync.store.entry import spoiled
+from envsync.system import atomic
 from envsync.wheel import record
 from envsync.wheel.archive import printable
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows
@@ -111,7 +111,7 @@ class Work:
         except OSError:
             pass  # it is being removed, say; if the disk is full, that shows itself next
         if next(spoiled(self.workspace, self.before), None) is not None:
-            replace.discard_tree(self.workspace)
+            atomic.discard_tree(self.workspace)
             self.before = None
             return
         self.failures += self.before.failures
@@ -183,7 +183,7 @@ class Work:
 
     def close(self) -> None:
         """Remove what was not brought into the store, and release the lock."""
-        replace.discard_tree(self.workspace)
+        atomic.discard_tree(self.workspace)
         if self.lock is not None:
             self.lock.release()
 

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from envsync.coordination import flock, processes
+from envsync.coordination import flock
 from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
 from envsync.errors.hints import AGAIN
@@ -35,6 +35,7 @@ from envsync.fetching.compile_work import BATCH_FILES, Batch, Work
 from envsync.progress import Report
 from envsync.store.bytecode import Compiled, Shelf, sources
 from envsync.store.store import Store
+from envsync.system import processes
 from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 

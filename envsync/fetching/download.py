@@ -30,11 +30,11 @@ import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
 from envsync import __version__, hearing, launch
-from envsync.cache import sharing
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
 from envsync.store.store import Store, is_sha256
+from envsync.system import groups
 from envsync.target import Artifact
 from envsync.wheel.verify import hash_mismatch, origin, size_mismatch
 
@@ -126,7 +126,7 @@ class _Part:
 
     def __init__(self, store: Store, sha256: str | None) -> None:
         self.shared = False
-        self._group = sharing.bits(store.root)
+        self._group = groups.bits(store.root)
         if sha256 is not None and is_sha256(sha256) and fcntl is not None:
             self.path = f"{store.tmp}/{sha256.lower()}.part"
             self.shared = self._take()
@@ -149,7 +149,7 @@ class _Part:
                 raise FileNotFoundError  # it was finished and removed between open and flock
             with suppress(OSError):  # or it might be swept while it is continued; some filesystems set no times
                 os.utime(descriptor)
-            sharing.grant(self.path, self._group)
+            groups.grant(self.path, self._group)
         except OSError:
             launch.close_lock(descriptor)
             return False

@@ -23,13 +23,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from envsync import forking
 from envsync.cache.wheellock import Turn
-from envsync.coordination import processes, signals
+from envsync.coordination import signals
 from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.progress import Report, quiet
 from envsync.store.store import Store
+from envsync.system import forking, processes
 from envsync.target import Artifact
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.verify import check_identity, check_vouched, origin, vouches

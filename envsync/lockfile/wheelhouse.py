@@ -11,7 +11,7 @@ from shlex import quote
 
 from envsync.errors import FilesystemError
 from envsync.lockfile.wheels import Offer, offer_of
-from envsync.patience import patiently, reading
+from envsync.system.patience import patiently, reading
 
 
 class Wheelhouse:

@@ -29,9 +29,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync import replace
 from envsync.request import content
 from envsync.store.store import Store
+from envsync.system import atomic
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
 
 FORMAT = 3
@@ -164,7 +164,7 @@ class Shelf:
         from envsync.store.publish import publish
 
         data = dump(compiled)
-        replace.write(f"{directory}/{NAME}", data, mode=0o444)
+        atomic.write(f"{directory}/{NAME}", data, mode=0o444)
         with suppress(OSError):  # CIFS: the mount says the modes of all files
             os.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
         self.store.written = True
@@ -211,5 +211,5 @@ def load(data: bytes) -> Compiled:
             died=tuple((scheme, path, problem) for scheme, path, problem in value["died"]),
             late=tuple(value["late"]),
         )
-    except replace.SENSELESS as error:
+    except atomic.SENSELESS as error:
         raise ValueError(f"damaged manifest: {error}") from None

@@ -24,11 +24,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from envsync import disk, replace
-from envsync.cache import sharing
 from envsync.errors import FilesystemError
 from envsync.store import trash
 from envsync.store.store import REPLACED, is_sha256
+from envsync.system import atomic, disk, groups
 from envsync.wheel.manifest import NAME
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def publish(store: Store, directory: str, path: str, find: Callable[[], Found | 
     :returns: what was found in place; None if the directory was brought there
     :raises FilesystemError: it cannot be brought there; what was in place is in place
     """
-    group = sharing.bits(store.root)
-    sharing.grant_tree(directory, group)
+    group = groups.bits(store.root)
+    groups.grant_tree(directory, group)
     if store.durable:
         disk.sync_filesystem(store.tmp)
     asides: list[str] = []
@@ -95,7 +94,7 @@ def _put_back_or_away(store: Store, aside: str, path: str) -> None:
             move_entry(aside, path)
             return
         trashed = store.staging(trash.DISCARDED)
-        replace.move(aside, trashed)
+        atomic.move(aside, trashed)
         trash.remove_tree(trashed)
 
 
@@ -104,7 +103,7 @@ def _make_room(path: str, group: int) -> None:
     if not os.path.isdir(above):
         os.makedirs(above, exist_ok=True)
     for directory in (os.path.dirname(above), above):
-        sharing.grant(directory, group)
+        groups.grant(directory, group)
 
 
 def move_entry(directory: str, path: str) -> None:
@@ -113,11 +112,11 @@ def move_entry(directory: str, path: str) -> None:
     :raises OSError: it cannot be moved, or something is there
     """
     try:
-        replace.move(directory, path)
+        atomic.move(directory, path)
     except OSError as error:
-        if not replace.is_refused_directory(directory, error):
+        if not atomic.is_refused_directory(directory, error):
             raise
         if os.path.lexists(f"{path}/{NAME}"):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         # Whoever else does the same moves files of the same content, so one that is there is as good as ours.
-        replace.move_tree(directory, path, last=NAME)
+        atomic.move_tree(directory, path, last=NAME)

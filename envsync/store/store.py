@@ -35,9 +35,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from envsync.cache import sharing
 from envsync.errors import FilesystemError, WheelError
-from envsync.patience import patiently
+from envsync.system import groups
+from envsync.system.patience import patiently
 from envsync.target import Artifact
 from envsync.wheel.manifest import NAME, Manifest, load
 
@@ -94,7 +94,7 @@ class Store:
         """
         deadline = time.monotonic() + SETTLING
         while self._is_refused():
-            if time.monotonic() >= deadline or not sharing.is_ours_too(self.root):
+            if time.monotonic() >= deadline or not groups.is_ours_too(self.root):
                 self.below = self.root
                 self._be_at(fallback)
                 if not passing:
@@ -131,15 +131,15 @@ class Store:
                 other = shlex.quote(f"{self.root}-2")
                 hint = f"name another cache: `envsync sync --cache-dir {other}`"
                 raise FilesystemError("create", path, error, hint=hint) from error
-        group = sharing.bits(self.root)
+        group = groups.bits(self.root)
         for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
-            sharing.grant(path, group)
+            groups.grant(path, group)
         tag = f"{self.root}/CACHEDIR.TAG"
         try:
             descriptor = os.open(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError:
             return  # it is there already, or only backup programs will miss it
-        sharing.grant(tag, group)
+        groups.grant(tag, group)
         try:
             os.write(descriptor, _TAG)
         except OSError:

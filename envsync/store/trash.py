@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from envsync import replace
 from envsync.errors import FilesystemError
+from envsync.system import atomic
 from envsync.wheel.manifest import NAME
 
 DISCARDED = "discarded"
@@ -42,7 +42,7 @@ def sweep(root: str) -> int:
 
 def _unfinished(root: str) -> Iterator[str]:
     """Name what is in tmp, and the temporary files of what is written beside its place."""
-    beside = [(f"{root}/v1/{kind}", replace.SUFFIX) for kind in ("interpreters", "skeletons", "targets", "users")]
+    beside = [(f"{root}/v1/{kind}", atomic.SUFFIX) for kind in ("interpreters", "skeletons", "targets", "users")]
     for directory, suffix in ((f"{root}/v1/tmp", ""), *beside):
         try:
             names = os.listdir(directory)
@@ -77,9 +77,9 @@ def set_aside(path: str, aside: str) -> None:
     :raises OSError: neither works
     """
     try:
-        replace.move(path, aside)
+        atomic.move(path, aside)
     except OSError as error:
-        if error.errno not in _IN_PLACE and not replace.is_refused_directory(path, error):
+        if error.errno not in _IN_PLACE and not atomic.is_refused_directory(path, error):
             raise
         # Without its manifest it is not used.
         with suppress(FileNotFoundError, NotADirectoryError):

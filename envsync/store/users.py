@@ -28,11 +28,9 @@ import time
 from collections.abc import Collection
 from typing import NamedTuple
 
-from envsync import replace
-from envsync.cache import sharing
-from envsync.coordination import processes
 from envsync.errors import FilesystemError
 from envsync.stamp import checksum
+from envsync.system import atomic, groups, processes
 
 FORMAT = 1
 ELSEWHERE_SECONDS = 30 * 24 * 3600
@@ -50,19 +48,19 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
     path = f"{directory}/{checksum(json.dumps(place).encode())}.json"
     if not shas:
         if os.path.lexists(path):
-            replace.remove(path)
+            atomic.remove(path)
         _drop_others(store_root, env, path)
         return
-    group = sharing.bits(store_root)
+    group = groups.bits(store_root)
     try:
         os.makedirs(directory, exist_ok=True)
         for above in (f"{store_root}/v1", directory):
-            sharing.grant(above, group)
+            groups.grant(above, group)
         value = {"format": FORMAT, **place, "in-use": _in_use(env), "entries": sorted(shas)}
     except OSError as error:
         raise FilesystemError("write", path, error) from error
-    replace.write(path, json.dumps(value).encode())
-    sharing.grant(path, group)
+    atomic.write(path, json.dumps(value).encode())
+    groups.grant(path, group)
     _drop_others(store_root, env, path)
 
 
@@ -75,14 +73,14 @@ def used(store_root: str, *, drop: bool = False) -> set[str]:
     """
     found: set[str] = set()
     for path in _references(store_root):
-        data = replace.read(path)
+        data = atomic.read(path)
         if data is None:
             continue  # it was dropped just now
         reference = _load(data)
         if reference is not None and _counts(reference, path):
             found |= reference.entries
         elif drop:
-            replace.discard(path)  # or it was never whole: they are renamed into place
+            atomic.discard(path)  # or it was never whole: they are renamed into place
     return found
 
 
@@ -107,7 +105,7 @@ def _load(data: bytes) -> _Reference | None:
             in_use=list(value["in-use"]),
             entries={str(entry) for entry in value["entries"]},
         )
-    except replace.SENSELESS:
+    except atomic.SENSELESS:
         return None
 
 
@@ -152,9 +150,9 @@ def _drop_others(store_root: str, env: str, path: str) -> None:
     try:
         in_use = _in_use(env)
         for other in _references(store_root):
-            reference = _load(replace.read(other) or b"") if other != path else None
+            reference = _load(atomic.read(other) or b"") if other != path else None
             if reference is not None and (reference.env, reference.in_use) == (env, in_use):
-                replace.discard(other)
+                atomic.discard(other)
     except (OSError, FilesystemError):
         pass  # then there are references too many
 

@@ -16,8 +16,8 @@ The rules, in the order in which they matter:
    marked by a directory in its place in the trash after its last file was moved, that one comes by a directory in the
    workspace before its first file is.
 6. The stamp is gone before the first step and written after the journal is removed.
-7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.disk`); without, what a lost
-   node leaves is undefined.
+7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.system.disk`); without, what
+   a lost node leaves is undefined.
 
 State after a crash: before the journal's rename, the environment is as it was and a stage lies about; after it,
 every entry is wholly old, in the trash, or wholly new, and `apply` leads to the new state; after the journal is
@@ -39,11 +39,11 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from envsync import disk, replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.stamp import checksum
+from envsync.system import atomic, disk
 
 FORMAT = 1
 
@@ -122,7 +122,7 @@ def load(data: bytes, path: str) -> Journal | None:
         if isinstance(written, int) and written > FORMAT:
             raise EnvironmentRefusedError(path, f"its journal has format {written}", hint=UPGRADE)
         return Journal(head["workspace"], tuple(_step(*fields) for fields in rest)) if written == FORMAT else None
-    except replace.SENSELESS:
+    except atomic.SENSELESS:
         return None
 
 
@@ -173,12 +173,12 @@ def write(environment: Environment, journal: Journal, *, durable: bool = False) 
     """
     if durable:
         disk.sync_filesystem(environment.path)
-    replace.write(environment.journal, dump(journal), durable=durable)
+    atomic.write(environment.journal, dump(journal), durable=durable)
 
 
 def read(environment: Environment) -> Journal | None:
     """Read the journal of an environment; None if there is none that was decided."""
-    data = replace.read(environment.journal)
+    data = atomic.read(environment.journal)
     decided = None if data is None else load(data, environment.path)
     if decided is None or not is_confined(decided) or not is_within(environment.path, decided.workspace):
         return None
@@ -206,10 +206,10 @@ def finish(
     """
     left = apply(environment, journal, checkpoint)
     checkpoint()
-    replace.rename_if_there(ledger_path(environment, journal), environment.installed)
+    atomic.rename_if_there(ledger_path(environment, journal), environment.installed)
     if durable:
         disk.sync_filesystem(environment.path)
-    replace.remove(environment.journal)
+    atomic.remove(environment.journal)
     return left
 
 
@@ -277,11 +277,11 @@ def _remove(env: str, step: Remove) -> bool:
     if present.inode != step.identity.inode if begun else present != step.identity:
         return False
     try:
-        replace.move(f"{env}/{step.path}", trash)
+        atomic.move(f"{env}/{step.path}", trash)
     except OSError as error:
-        if not replace.is_refused_directory(f"{env}/{step.path}", error):
+        if not atomic.is_refused_directory(f"{env}/{step.path}", error):
             raise
-        replace.move_tree(f"{env}/{step.path}", f"{trash}.parts")
+        atomic.move_tree(f"{env}/{step.path}", f"{trash}.parts")
         os.mkdir(trash)  # now it is done
     return True
 
@@ -297,7 +297,7 @@ def _place(env: str, workspace: str, step: Place) -> bool:
     except FileNotFoundError:
         return True  # it was done
     if os.path.lexists(_begun(env, workspace, step)):
-        return replace.move_tree(source, destination)
+        return atomic.move_tree(source, destination)
     if staged != present or os.path.isdir(source):
         return False
     os.unlink(source)  # two names of one file: rename(2) would do nothing
@@ -308,14 +308,14 @@ def _move_in(env: str, workspace: str, step: Place) -> bool:
     """Place what is staged where nothing is."""
     source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
     try:
-        replace.move(source, destination)
+        atomic.move(source, destination)
     except (FileNotFoundError, NotADirectoryError):
         return not os.path.lexists(source)  # else the directory that it belongs in was taken away
     except OSError as error:
-        if not replace.is_refused_directory(source, error):
+        if not atomic.is_refused_directory(source, error):
             raise
         os.makedirs(_begun(env, workspace, step), exist_ok=True)
-        return replace.move_tree(source, destination)
+        return atomic.move_tree(source, destination)
     return True
 
 

@@ -21,12 +21,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from envsync import forking
 from envsync.errors import FilesystemError
-from envsync.patience import patiently
 from envsync.progress import Report
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, PoisonedError, cannot_open
+from envsync.system import forking
+from envsync.system.patience import patiently
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import File, clone_as_usual
 from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways

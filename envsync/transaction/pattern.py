@@ -16,10 +16,9 @@ import stat
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import replace
-from envsync.cache import sharing
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.interpreter import own_base
+from envsync.system import atomic, groups
 from envsync.target import Interpreter
 
 if TYPE_CHECKING:
@@ -80,13 +79,13 @@ def pattern_of(base: Interpreter, cache: str, lock: EnvironmentLock) -> Pattern 
     """
     kept = f"{cache}/v1/skeletons/{base.key}.json"
     try:
-        data = replace.read(kept)
+        data = atomic.read(kept)
         if data is not None:
-            value = json.loads(replace.unseal(data))
+            value = json.loads(atomic.unseal(data))
             if value["format"] == FORMAT:
                 files = {name: (mode, text) for name, (mode, text) in value["files"].items()}
                 return Pattern(value["directories"], value["links"], files)
-    except (FilesystemError, *replace.SENSELESS):
+    except (FilesystemError, *atomic.SENSELESS):
         pass  # it is made anew
     return _make(base, cache, kept, lock)
 
@@ -105,7 +104,7 @@ def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pa
         pattern = _read(model)
         if not pattern.is_whole:
             return None
-        sharing.write(cache, kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
+        groups.write(cache, kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
     except (OSError, FilesystemError, UnicodeDecodeError):
         return None
     except InterpreterError:
@@ -113,7 +112,7 @@ def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pa
             raise
         return None  # somebody has removed the cache
     finally:
-        replace.discard_tree(workspace)
+        atomic.discard_tree(workspace)
     return pattern
 
 

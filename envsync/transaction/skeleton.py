@@ -17,10 +17,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync import disk, replace
-from envsync.cache.sharing import read_umask
 from envsync.environment import Environment
 from envsync.installed import Layout, Ledger, dump_ledger
+from envsync.system import atomic, disk
+from envsync.system.groups import read_umask
 from envsync.target import Interpreter
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
@@ -50,7 +50,7 @@ def make(
     :raises InterpreterError: `venv` failed; the mark stays, and the next attempt begins anew
     """
     path = os.path.abspath(environment.path)
-    replace.write(environment.making, b"", durable=durable)
+    atomic.write(environment.making, b"", durable=durable)
     pattern = pattern_of(base, cache, lock) if is_plain(path) else None
     if pattern is None:
         run_venv(base.executable, path, lock)
@@ -59,10 +59,10 @@ def make(
         pattern.render(path)
     for name, content in ((".gitignore", b"*\n"), ("CACHEDIR.TAG", _CACHEDIR_TAG)):
         if not os.path.lexists(f"{path}/{name}"):
-            replace.write(f"{path}/{name}", content)
+            atomic.write(f"{path}/{name}", content)
     if durable:
         disk.sync_filesystem(path)
-    replace.remove(environment.making)
+    atomic.remove(environment.making)
 
 
 def _follow_umask(path: str) -> None:
@@ -108,9 +108,9 @@ def take_away(
     decided = Journal(workspace, tuple(steps))
     emptied = Ledger(os.path.abspath(environment.path), "", {}, in_use)
     os.makedirs(f"{environment.path}/{workspace}", exist_ok=True)
-    replace.write(journal.ledger_path(environment, decided), dump_ledger(emptied))
+    atomic.write(journal.ledger_path(environment, decided), dump_ledger(emptied))
     journal.write(environment, decided, durable=durable)
-    replace.discard(environment.draining)
+    atomic.discard(environment.draining)
     journal.finish(environment, decided, durable=durable, checkpoint=checkpoint)
 
 

@@ -16,8 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from envsync import replace, request
-from envsync.cache.sharing import read_umask
+from envsync import request
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed import Layout
 from envsync.plan import Wanted
@@ -25,6 +24,8 @@ from envsync.progress import Report, quiet
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of
 from envsync.store.store import Store
+from envsync.system import atomic
+from envsync.system.groups import read_umask
 from envsync.transaction import scripts, sealing
 from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory
 from envsync.transaction.linkmodes import SYMLINK, Said
@@ -502,4 +503,4 @@ def _clear(path: str, wanted: Node) -> None:
         if is_directory and below is not None:
             _clear(f"{path}/{name}", below)
         elif is_directory or is_link or name not in wanted.files:
-            replace.discard_tree(f"{path}/{name}")
+            atomic.discard_tree(f"{path}/{name}")

@@ -15,11 +15,12 @@ import os
 import time
 from collections.abc import Mapping
 
-from envsync import replace, stamp
+from envsync import stamp
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import Entry, Layout, Ledger, is_store_link
 from envsync.stamp import Site, Stamp
+from envsync.system import atomic
 from envsync.transaction.stage import GUARD
 from envsync.wheel import seconds
 
@@ -120,9 +121,9 @@ def write(vouched: Stamp, environment: Environment, *, durable: bool = False) ->
     :raises FilesystemError: it cannot be written; there is then no stamp, or the one of before
     """
     latest = max(site.mtime_ns for site in vouched.sites)
-    vouched.racy = not _outlast(f"{environment.state}/clock{replace.SUFFIX}", latest)
-    replace.write(environment.stamp, stamp.dump(vouched), durable=durable)
-    replace.discard(environment.draining)
+    vouched.racy = not _outlast(f"{environment.state}/clock{atomic.SUFFIX}", latest)
+    atomic.write(environment.stamp, stamp.dump(vouched), durable=durable)
+    atomic.discard(environment.draining)
 
 
 def _outlast(probe: str, mtime_ns: int) -> bool:
@@ -142,4 +143,4 @@ def _outlast(probe: str, mtime_ns: int) -> bool:
     except OSError as error:
         raise FilesystemError("write", probe, error) from error
     finally:
-        replace.discard(probe)
+        atomic.discard(probe)

@@ -30,8 +30,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.replace import SENSELESS
 from envsync.stamp import checksum
+from envsync.system.atomic import SENSELESS
 
 FORMAT = 3
 NAME = "manifest.json"

@@ -21,8 +21,8 @@ import os
 import time
 from contextlib import suppress
 
-from envsync.cache import sharing
 from envsync.errors import FilesystemError
+from envsync.system import groups
 
 NAMES = "names"
 STEP = 2
@@ -82,9 +82,9 @@ def _take(path: str, sha256: str) -> bool:
 
 def _make(root: str, directory: str) -> None:
     os.makedirs(directory, exist_ok=True)
-    group = sharing.bits(root)
+    group = groups.bits(root)
     for path in (f"{root}/v1", os.path.dirname(directory), directory):
-        sharing.grant(path, group)
+        groups.grant(path, group)
 
 
 def stamp(descriptor: int, second: int) -> bool:

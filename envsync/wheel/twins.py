@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from envsync import replace
 from envsync.errors import FilesystemError, WheelError
+from envsync.system import atomic
 from envsync.wheel.archive import fold, printable
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _folded(pairs: Iterable[Pair], directory: str) -> Pair | None:
         try:
             return next((pair for pair in asked.values() if _is_one(place, pair)), None)
         finally:
-            replace.discard_tree(place)
+            atomic.discard_tree(place)
     except OSError as error:
         raise FilesystemError("try names in", directory, error) from error
 

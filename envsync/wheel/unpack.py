@@ -27,8 +27,8 @@ from installer.utils import parse_metadata_file
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from envsync.cache import sharing
 from envsync.errors import FilesystemError
+from envsync.system import groups
 from envsync.wheel import record, seconds, twins
 from envsync.wheel.archive import Archive, Member, printable
 from envsync.wheel.deflate import crc32
@@ -286,7 +286,7 @@ class _Writer:
         self._expected = expected
         self._directory = directory
         self.mtime = mtime
-        self._is_masked = bool(sharing.read_umask() & 0o555)
+        self._is_masked = bool(groups.read_umask() & 0o555)
 
     def make_directories(self, places: Iterable[Place]) -> None:
         needed: set[str] = set()

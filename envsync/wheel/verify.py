@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
-from envsync.patience import patiently
+from envsync.system.patience import patiently
 from envsync.target import Artifact
 from envsync.wheel.manifest import Manifest
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync import forking, launch
+from envsync import launch
 from envsync.coordination import flock
+from envsync.system import forking
 from tests.environments import FIXTURES
 from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving

@@ -15,12 +15,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envsync import fastlane, forking, interpreter, library, options, request, stamp
+from envsync import fastlane, interpreter, library, options, request, stamp
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
 from envsync.environment import Environment
 from envsync.progress import quiet
 from envsync.store import trash
+from envsync.system import forking
 from envsync.transaction.linking import Linker
 from tests.crash.harness import Kind, strike
 from tests.crash.looking import Counter, Snapshot, cache_listing, difference, snapshot

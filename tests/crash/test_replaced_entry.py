@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from envsync import forking
 from envsync.store import trash, users
 from envsync.store.store import Store
+from envsync.system import forking
 from tests.crash.harness import ERRORS, KILLS, LASTING, Blow, Kind, strike
 from tests.environments import site_packages, unverified
 from tests.unit.transaction.test_symlink import ALPHA, Project, run

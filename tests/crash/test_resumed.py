@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from envsync import forking, library, replace
+from envsync import library
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
 from envsync.syncing import SyncResult
+from envsync.system import atomic, forking
 from envsync.transaction import linkmodes
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
@@ -363,7 +364,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         done += tally.total()
         if status == 0:
             break
-        replace.discard(str(env / ".envsync" / "failure.json"))  # or the fourth would be refused
+        atomic.discard(str(env / ".envsync" / "failure.json"))  # or the fourth would be refused
     assert done == total
     check_repaired(FIRST, env, expected)
 

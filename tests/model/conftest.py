@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import forking
 from envsync.coordination import pace
+from envsync.system import forking
 from envsync.transaction.linking import Linker
 from tests.model.universe import Universe
 from tests.model.world import World

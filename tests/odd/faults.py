@@ -53,9 +53,9 @@ class Faults:
             setattr(posix, name, faulty)
         fcntl.flock = self._made(self.flock, fcntl.flock)
         if "mount" in self.spec:
-            from envsync.coordination import mount
+            from envsync.system import mounts
 
-            mount.read = self._made(self.read, mount.read)
+            mounts.read = self._made(self.read, mounts.read)
         if "lease_seconds" in self.spec:
             from envsync.coordination import lease
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import forking
+from envsync.system import forking
 from tests.conftest import ROOT
 from tests.rooms.inside import ROOTLESS, output, words
 from tests.rooms.small import KINDS, WHATS, why_not

@@ -17,13 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envsync import fastlane, installed, library, replace, request, stamp
-from envsync.coordination import failures, lockrecord, queue, statefile, status
+from envsync import fastlane, installed, library, request, stamp
+from envsync.coordination import failures, lockrecord, queue, status
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError
 from envsync.installed import Layout
 from envsync.request import Request
 from envsync.store import bytecode, users
+from envsync.system import atomic, records
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.wheel import manifest
@@ -130,21 +131,21 @@ fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], m
 
 def try_file(world: World, path: str, content: bytes) -> None:
     """Put something into a state file's place, and what was there back."""
-    before = replace.read(path)
+    before = atomic.read(path)
     try:
-        replace.write(path, content)
+        atomic.write(path, content)
         read_all(world)
     finally:
-        replace.discard(path)
+        atomic.discard(path)
         if before is not None:
-            replace.write(path, before)
+            atomic.write(path, before)
 
 
 @fuzzed
 @given(data=st.data())
 def test_stamps(world: World, data: st.DataObject) -> None:
     """Also of the format of the day after tomorrow."""
-    whole = replace.read(world.environment.stamp)
+    whole = atomic.read(world.environment.stamp)
     assert whole
     body = changed_bytes(whole.rpartition(b"end ")[0], data)
     try_file(world, world.environment.stamp, body + b"end " + stamp.checksum(body).encode() + b"\n")
@@ -154,7 +155,7 @@ def test_stamps(world: World, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_ledgers(world: World, data: st.DataObject) -> None:
     """The names in one are looked for in the environment."""
-    whole = replace.read(world.environment.installed)
+    whole = atomic.read(world.environment.installed)
     assert whole
     value = changed(json.loads(installed.unseal(whole)), data)
     body = json.dumps(value).encode()
@@ -200,7 +201,7 @@ def test_flat_files(world: World, name: str, data: st.DataObject) -> None:
     content = json.dumps(value).encode()
     if isinstance(value, dict) and data.draw(st.booleans()):
         flat = {key: item for key, item in value.items() if isinstance(item, (str, int, float, bool)) or item is None}
-        content = statefile.dump(flat)
+        content = records.dump(flat)
     path = getattr(world.environment, name)
     try_file(world, path, changed_bytes(content, data) if data.draw(st.booleans()) else content)
 
@@ -294,10 +295,10 @@ def test_a_site_packages_that_leads_out_is_refused(tmp_path: Path, world: World)
 def test_a_shared_failure_never_ends_in_success(world: World, exit_code: object) -> None:
     """Nor in 1, which under `run` is the command's own."""
     entry = {"id": "1", "key": world.asked.key, "kind": "fatal", "message": "m", "exit_code": exit_code}
-    replace.write(world.environment.failure, json.dumps({"format": 1, "failures": [entry]}).encode())
+    atomic.write(world.environment.failure, json.dumps({"format": 1, "failures": [entry]}).encode())
     try:
         with pytest.raises(EnvsyncError) as caught:
             failures.check(world.environment, world.asked.key, failures.Arrival(whole_process=True), leading=False)
     finally:
-        replace.discard(world.environment.failure)
+        atomic.discard(world.environment.failure)
     assert caught.value.exit_code == 125

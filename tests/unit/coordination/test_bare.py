@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
-from envsync.coordination import bare, flock, ground, mount, processes
+from envsync.coordination import bare, flock, ground
 from envsync.coordination.flock import Flock
 from envsync.coordination.lease import Contender
 from envsync.coordination.waiter import Wait
@@ -18,7 +17,8 @@ from envsync.errors import FilesystemError, LockingError
 from envsync.installed import Entry, Ledger, dump_ledger
 from envsync.plan import Origin
 from envsync.request import Request
-from tests.unit.coordination.scene import Clock, helper, holder, make_environment, make_request
+from envsync.system import atomic, mounts, processes
+from tests.unit.scene import Clock, helper, holder, make_environment, make_request
 
 FIRST = Entry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
 
@@ -64,7 +64,7 @@ class TestWhatGoes:
         """Whoever was stopped in the midst of a removal finds another environment there, and leaves it alone."""
         lock = take(made)
         make_skeleton(made)
-        discard = replace.discard_tree
+        discard = atomic.discard_tree
 
         def discard_and_stop(path: str) -> None:
             discard(path)
@@ -73,7 +73,7 @@ class TestWhatGoes:
                 for below in ("bin", "lib", ".envsync", "there"):
                     os.makedirs(f"{made.path}/{below}/theirs")
 
-        monkeypatch.setattr(replace, "discard_tree", discard_and_stop)
+        monkeypatch.setattr(atomic, "discard_tree", discard_and_stop)
         bare.leave(made, lock)
         assert sorted(os.listdir(made.path)) == [".envsync", "bin", "lib", "there"]
         assert os.listdir(made.state) == ["theirs"]
@@ -146,7 +146,7 @@ class TestWhatGoes:
 
     def test_an_environment_with_packages_stays(self, made: Environment) -> None:
         """Those that we know of, even if they cannot be seen."""
-        replace.write(made.installed, dump_ledger(Ledger("", "", {"x": FIRST})))
+        atomic.write(made.installed, dump_ledger(Ledger("", "", {"x": FIRST})))
         bare.leave(made)
         assert os.path.lexists(made.bare)
 
@@ -271,7 +271,7 @@ class TestWhoRemoves:
         self, made: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Who comes between two unlinks has made its own `wanted`; it passes the directory on with a mark."""
-        discard = replace.discard
+        discard = atomic.discard
         taken: list[Flock | None] = []
 
         def and_somebody_comes(path: str) -> None:
@@ -279,7 +279,7 @@ class TestWhoRemoves:
             if path == made.bare:
                 taken.append(bare.want_nowait(made))
 
-        monkeypatch.setattr(replace, "discard", and_somebody_comes)
+        monkeypatch.setattr(atomic, "discard", and_somebody_comes)
         bare.leave(made)
         monkeypatch.undo()
         (newcomer,) = taken
@@ -293,13 +293,13 @@ class TestWhoRemoves:
         """Whoever is interrupted before it leads keeps nobody waiting, whatever the lock is."""
         made_lease = Contender(made).acquire_nowait()
         assert made_lease is not None
-        replace.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
+        atomic.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
         bare.leave(made, made_lease)
         assert not os.path.lexists(made.lease)
 
     def test_where_locks_are_leases_all_stays(self, made: Environment) -> None:
         """Nobody could tell who wants it."""
-        replace.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
+        atomic.write(made.locking, b'{\n"format": 1,\n"kind": "lease",\n"in_use": false,\n"reason": "x"\n}\n')
         bare.leave(made)
         assert os.path.lexists(made.bare)
 
@@ -340,7 +340,7 @@ class TestWait:
         self, tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody has led there, so nothing stays, though no lock excludes whoever comes."""
-        monkeypatch.setattr(mount, "LOCAL_BY_KIND", frozenset({mount.mount_of(str(tmp_path)).kind}))
+        monkeypatch.setattr(mounts, "LOCAL_BY_KIND", frozenset({mounts.mount_of(str(tmp_path)).kind}))
         environment = Environment(str(tmp_path / "a" / "env"))
         wait = Wait(request_, environment)
         with pytest.raises(LockingError, match="stays within the node"):

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from envsync import replace
-from envsync.coordination import cycle, occupancy, queue, statefile
+from envsync.coordination import cycle, occupancy, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.queue import Lookout, Place, call_next
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.request import Request
-from tests.unit.coordination.scene import Clock, make_environment, make_request, write_progress, write_stamp
+from envsync.system import atomic, records
+from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp
 
 CALLS = [
     (posix, name) for name in ("open", "stat", "read", "listdir", "readlink", "rename", "unlink", "mkdir", "access")
@@ -151,7 +151,7 @@ def test_the_called_one_leaves(environment: Environment, crowd: Callable[..., li
     called, other = crowd(environment, 2, among="b")
     os.utime(called.path, ns=(0, 0))
     call_next(environment, "a")
-    assert statefile.text(statefile.load(environment.turn), "name") == os.path.basename(called.path)
+    assert records.text(records.load(environment.turn), "name") == os.path.basename(called.path)
     turns = queue.Turns(environment, "a")
     assert turns.is_others(0.4)
     called.leave()
@@ -166,7 +166,7 @@ def test_a_turn_that_names_another_place(
 ) -> None:
     """What a turn names that is no name of that request is never opened; the request has its turn all the same."""
     crowd(environment, 1, among="b")
-    replace.write(environment.turn, statefile.dump({"key": "b", "name": name}))
+    atomic.write(environment.turn, records.dump({"key": "b", "name": name}))
     turns = queue.Turns(environment, "a")
     assert turns.is_others(0.4)
     assert [queue.key_of(each) for each in turns.lookout.here] == ["b"]

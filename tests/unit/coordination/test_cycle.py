@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import cycle, processes, queue
+from envsync.coordination import cycle, queue
 from envsync.coordination.queue import Place
 from envsync.environment import Environment
 from envsync.request import Request
-from tests.unit.coordination.scene import helper, make_environment, write_progress
+from envsync.system import processes
+from tests.unit.scene import helper, make_environment, write_progress
 
 DRAINING = "waiting for commands that run in the environment to end: pid 7 (`x`)"
 HOLDS = """\

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import failures, processes
+from envsync.coordination import failures
 from envsync.coordination.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell
 from envsync.environment import Environment
 from envsync.errors import (
@@ -26,7 +26,8 @@ from envsync.errors import (
     SharedFailureError,
     WheelError,
 )
-from tests.unit.coordination.scene import LIVENESS_SECONDS, ROOT, Clock, write_progress
+from envsync.system import processes
+from tests.unit.scene import LIVENESS_SECONDS, ROOT, Clock, write_progress
 
 KEY = "ours"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import ground, processes
+from envsync.coordination import ground
 from envsync.coordination.ground import is_inside, is_marked, prepare
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
-from tests.unit.coordination.scene import helper, holder
+from envsync.system import processes
+from tests.unit.scene import helper, holder
 
 INSIDE = """\
 import os

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import SoftFileLease
 
-from envsync import replace
-from envsync.coordination import lease, processes, statefile
+from envsync.coordination import lease
 from envsync.coordination.lease import Contender, Lease
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
+from envsync.system import atomic, processes, records
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_process_of_this_place_is_known_to_be_dead(environment: Environment, p
     """Its progress says which process it was: here, that is asked at once; elsewhere, time decides."""
     left_by_another_host(environment, "t")
     said = {"pid": 2**22 + 1, "token": "t", "place": processes.here() if place == "here" else "other"}
-    replace.write(environment.progress, statefile.dump(said))
+    atomic.write(environment.progress, records.dump(said))
     held = Contender(environment).acquire_nowait()
     assert (held is not None) == (place == "here")
     if held is not None:
@@ -108,7 +108,7 @@ def test_a_process_of_this_place_is_known_to_be_dead(environment: Environment, p
 def test_the_progress_of_another_holder_says_nothing(environment: Environment) -> None:
     """What a leader before the holder has left does not make the holder dead."""
     left_by_another_host(environment, "t")
-    replace.write(environment.progress, statefile.dump({"pid": 2**22 + 1, "token": "old", "place": processes.here()}))
+    atomic.write(environment.progress, records.dump({"pid": 2**22 + 1, "token": "old", "place": processes.here()}))
     assert Contender(environment).acquire_nowait() is None
 
 

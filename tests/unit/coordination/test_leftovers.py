@@ -11,7 +11,7 @@ import pytest
 from envsync.coordination import leftovers
 from envsync.coordination.lease import Contender
 from envsync.environment import Environment
-from tests.unit.coordination.scene import LIVENESS_SECONDS, SITE, helper
+from tests.unit.scene import LIVENESS_SECONDS, SITE, helper
 
 DEAD = (
     ".envsync/stamp.4711.new",

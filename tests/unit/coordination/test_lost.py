@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
 from envsync.coordination import lost, pace
 from envsync.coordination.flock import Flock, acquire_nowait
 from envsync.coordination.occupancy import Occupancy
@@ -17,9 +16,10 @@ from envsync.errors import RefusedError
 from envsync.installed import Ledger, dump_ledger, load_ledger
 from envsync.progress import quiet
 from envsync.request import Request
+from envsync.system import atomic
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal
-from tests.unit.coordination.scene import Clock, make_environment
+from tests.unit.scene import Clock, make_environment
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def command(environment: Environment) -> Iterator[Flock]:
 
 
 def record(environment: Environment, *inodes: int) -> None:
-    replace.write(environment.installed, dump_ledger(Ledger(environment.path, "", {}, inodes)))
+    atomic.write(environment.installed, dump_ledger(Ledger(environment.path, "", {}, inodes)))
 
 
 def occupy(environment: Environment, busy: str) -> Occupancy:
@@ -91,7 +91,7 @@ def test_a_decided_commit_knows_it(environment: Environment, command: Flock, *, 
         decided = Journal(".envsync/work/1", ())
         os.makedirs(f"{environment.path}/{decided.workspace}")
         ledger = Ledger(environment.path, "", {}, hold.inodes())
-        replace.write(journal.ledger_path(environment, decided), dump_ledger(ledger))
+        atomic.write(journal.ledger_path(environment, decided), dump_ledger(ledger))
         journal.write(environment, decided)
     assert load_ledger(environment).in_use == (1,)
     assert lost.former(environment) == hold.inodes()

@@ -12,20 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import narrator, processes
+from envsync.coordination import narrator
 from envsync.coordination.flock import Flock
 from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
 from envsync.coordination.shortening import fitted, width
 from envsync.environment import Environment
-from tests.unit.coordination.scene import (
-    LIVENESS_SECONDS,
-    ROOT,
-    START,
-    Clock,
-    helper,
-    holder,
-    write_progress,
-)
+from envsync.system import processes
+from tests.unit.scene import LIVENESS_SECONDS, ROOT, START, Clock, helper, holder, write_progress
 
 SAID = {"phase": "downloading", "done": 3, "total": 9, "command": "envsync run x", "since": START - 11}
 LINE = "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9 (`envsync run x`)"

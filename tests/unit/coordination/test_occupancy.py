@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
-from envsync.coordination import cycle, flock, pace, processes, queue
+from envsync.coordination import cycle, flock, pace, queue
 from envsync.coordination.flock import Flock
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.queue import Lookout
@@ -17,7 +16,8 @@ from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.progress import quiet
 from envsync.request import Request
-from tests.unit.coordination.scene import START, Clock, helper, holder
+from envsync.system import atomic, processes
+from tests.unit.scene import START, Clock, helper, holder
 
 
 @pytest.fixture
@@ -474,7 +474,7 @@ class TestClose:
         """Once the journal is there, the old stamp is not brought back: it vouches for what is no more."""
         hold = occupy()
         hold.drain()
-        replace.write(environment.journal, b"decided")
+        atomic.write(environment.journal, b"decided")
         hold.close()
         assert stamps(environment) == ["stamp.draining"]
         assert is_free(environment)
@@ -483,8 +483,8 @@ class TestClose:
         """After a sync there is the new stamp, which stays."""
         hold = occupy()
         hold.drain()
-        replace.discard(environment.draining)
-        replace.write(environment.stamp, b"new")
+        atomic.discard(environment.draining)
+        atomic.write(environment.stamp, b"new")
         hold.close()
         assert Path(environment.stamp).read_bytes() == b"new"
 

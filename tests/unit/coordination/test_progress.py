@@ -9,31 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
-from envsync.coordination import cycle, failures, pace, processes, statefile
+from envsync.coordination import cycle, failures, pace
 from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.coordination.progress import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
 from envsync.environment import Environment
 from envsync.progress import quiet
-from tests.unit.coordination.scene import Clock
+from envsync.system import atomic, processes, records
+from tests.unit.scene import Clock
 
 
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     """When the file was written."""
     writes: list[float] = []
-    original = replace.write
+    original = atomic.write
 
     def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
         writes.append(clock.passed)
         original(path, data, mode=mode)
 
-    monkeypatch.setattr(replace, "write", write)
+    monkeypatch.setattr(atomic, "write", write)
     return writes
 
 
 def said(environment: Environment) -> dict[str, object]:
-    return statefile.load(environment.progress)
+    return records.load(environment.progress)
 
 
 def test_what_it_says(environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,4 +167,4 @@ def test_from_many_threads(environment: Environment) -> None:
         thread.join()
     assert {value.get("pid", os.getpid()) for value in seen} <= {os.getpid()}
     assert all(not value or "phase" in value for value in seen)
-    assert [path.name for path in Path(environment.state).glob(f"*{replace.SUFFIX}")] == []
+    assert [path.name for path in Path(environment.state).glob(f"*{atomic.SUFFIX}")] == []

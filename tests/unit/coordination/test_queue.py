@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
-from envsync.coordination import processes, queue, statefile
+from envsync.coordination import queue
 from envsync.coordination.queue import PATIENCE_TRIES, Place, Turns, call_next, enlist, waiting
 from envsync.environment import Environment
 from envsync.request import Request
-from tests.unit.coordination.scene import Clock, helper, make_environment, names_of_waiters
+from envsync.system import atomic, processes, records
+from tests.unit.scene import Clock, helper, make_environment, names_of_waiters
 
 BETWEEN_TRIES = 0.4
 ENLIST = """\
@@ -51,11 +51,11 @@ def come(environment: Environment) -> Iterator[Callable[..., Place]]:
 
 
 def keys(environment: Environment) -> list[str]:
-    return [statefile.text(waiter.said, "key") for waiter in waiting(environment)]
+    return [records.text(waiter.said, "key") for waiter in waiting(environment)]
 
 
 def turn(environment: Environment) -> str:
-    return statefile.text(statefile.load(environment.turn), "key")
+    return records.text(records.load(environment.turn), "key")
 
 
 class TestNames:
@@ -117,7 +117,7 @@ class TestNames:
         """What nobody holds goes, complete or not; who waits stays."""
         come("ours")
         for name in ("n1.7.abc", f"n1.8.abc{queue.SUFFIX}"):
-            Path(environment.waiting, name).write_bytes(statefile.dump({"key": "dead"}))
+            Path(environment.waiting, name).write_bytes(records.dump({"key": "dead"}))
         with helper(ENLIST, environment.path) as process:
             assert process.hear() == "enlisted"
             assert len(waiting(environment)) == 2
@@ -249,14 +249,14 @@ class TestTurns:
     def test_others_stand_back(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
         """While it is the turn of one key, no other takes the lock; that one does."""
         come("b")
-        replace.write(environment.turn, statefile.dump({"key": "b"}))
+        atomic.write(environment.turn, records.dump({"key": "b"}))
         assert Turns(environment, "a").is_others(BETWEEN_TRIES)
         assert not Turns(environment, "b").is_others(BETWEEN_TRIES)
 
     def test_nobody_left(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
         """A turn whose waiters have died or given up counts no more."""
         place = come("b")
-        replace.write(environment.turn, statefile.dump({"key": "b"}))
+        atomic.write(environment.turn, records.dump({"key": "b"}))
         assert Turns(environment, "a").is_others(BETWEEN_TRIES)
         place.leave()
         assert not Turns(environment, "a").is_others(BETWEEN_TRIES)
@@ -264,7 +264,7 @@ class TestTurns:
     def test_patience(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
         """After a dozen tries, a turn that nobody took counts no more."""
         come("b")
-        replace.write(environment.turn, statefile.dump({"key": "b"}))
+        atomic.write(environment.turn, records.dump({"key": "b"}))
         turns = Turns(environment, "a")
         tries = 0
         while turns.is_others(BETWEEN_TRIES):
@@ -277,7 +277,7 @@ class TestTurns:
         come("b"), come("c")
         turns = Turns(environment, "a")
         for key in ("b", "c", "b", "b"):
-            replace.write(environment.turn, statefile.dump({"key": key}))
+            atomic.write(environment.turn, records.dump({"key": key}))
             os.utime(environment.turn, ns=(0, int(clock.now * 1e9)))
             assert turns.is_others(BETWEEN_TRIES)
             clock.now += PATIENCE_TRIES * BETWEEN_TRIES
@@ -298,7 +298,7 @@ class TestTurns:
     def test_taken(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
         """Once taken, it is over for all."""
         come("b")
-        replace.write(environment.turn, statefile.dump({"key": "b"}))
+        atomic.write(environment.turn, records.dump({"key": "b"}))
         others = Turns(environment, "a")
         assert others.is_others(BETWEEN_TRIES)
         queue.end_turn(environment)

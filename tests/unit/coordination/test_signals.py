@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.unit.coordination.scene import LIVENESS_SECONDS, ROOT
+from tests.unit.scene import LIVENESS_SECONDS, ROOT
 
 MAIN = """\
 import time

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from envsync import replace
 from envsync.coordination import cycle, failures, flock, narrator, pace, queue, waiter
 from envsync.coordination.failures import Arrival
 from envsync.coordination.flock import Flock
@@ -28,7 +27,8 @@ from envsync.errors import (
 )
 from envsync.fastlane import Entry
 from envsync.request import Request
-from tests.unit.coordination.scene import (
+from envsync.system import atomic
+from tests.unit.scene import (
     ROOT,
     SITE,
     START,
@@ -64,7 +64,7 @@ def write_failure(environment: Environment, request: Request, **changes: object)
         "host": "n1",
         "pid": 7,
     }
-    replace.write(environment.failure, json.dumps({"format": 1, "failures": [{**failure, **changes}]}).encode())
+    atomic.write(environment.failure, json.dumps({"format": 1, "failures": [{**failure, **changes}]}).encode())
 
 
 def end_before_second_try(
@@ -391,7 +391,7 @@ class TestFailure:
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, content: bytes
     ) -> None:
         """A failure that cannot be read is none."""
-        clock.after(0.2, lambda: replace.write(environment.failure, content))
+        clock.after(0.2, lambda: atomic.write(environment.failure, content))
         clock.after(0.3, leader.release)
         leave(lead_or_wait(request_, environment))
 
@@ -526,7 +526,7 @@ def write_turn(environment: Environment, key: str, *, waiting: bool = True) -> N
     """Give the turn to a key, for which somebody waits to the end of the test."""
     if waiting:
         assert queue.enlist(environment, SimpleNamespace(key=key, lock="")) is not None  # type: ignore[arg-type]
-    replace.write(environment.turn, json.dumps({"format": 1, "key": key}).encode())
+    atomic.write(environment.turn, json.dumps({"format": 1, "key": key}).encode())
 
 
 class TestMessages:

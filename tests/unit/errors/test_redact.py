@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.coordination import processes
 from envsync.errors import EnvsyncError, LockFileError
 from envsync.errors.redact import everything_redacted, keep_out_of_logs, redacted
+from envsync.system import processes
 
 SECRET = "hunter2"
 HIDING = {

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import replace
-from envsync.cache import sharing
 from envsync.store.store import Store
+from envsync.system import atomic, groups
 from tests.wheels import artifact, build_wheel
 
 
@@ -34,9 +33,9 @@ def mode(path: str | Path) -> int:
 def test_the_directory_says_what_the_group_may(tmp_path: Path, given: int, expected: int) -> None:
     """Without the set-group-ID bit it says nothing, and nothing is granted."""
     tmp_path.chmod(given)
-    assert sharing.bits(str(tmp_path)) == expected
-    assert sharing.is_ours_too(str(tmp_path)) == (expected == 0o070)
-    assert sharing.bits(str(tmp_path / "missing")) == 0
+    assert groups.bits(str(tmp_path)) == expected
+    assert groups.is_ours_too(str(tmp_path)) == (expected == 0o070)
+    assert groups.bits(str(tmp_path / "missing")) == 0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +54,7 @@ def test_the_group_gets_what_the_owner_has(tmp_path: Path, given: int, group: in
     path = tmp_path / "file"
     path.touch()
     path.chmod(given)
-    sharing.grant(str(path), group)
+    groups.grant(str(path), group)
     assert mode(path) == expected
 
 
@@ -65,8 +64,8 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     outside.touch(0o600)
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "link").symlink_to(outside)
-    sharing.grant_tree(str(tmp_path / "tree"), 0o070)
-    sharing.grant(str(tmp_path / "missing"), 0o070)
+    groups.grant_tree(str(tmp_path / "tree"), 0o070)
+    groups.grant(str(tmp_path / "missing"), 0o070)
     assert (mode(outside), mode(tmp_path / "tree")) == (0o600, 0o770)
 
 
@@ -89,15 +88,15 @@ def test_what_is_remembered_is_the_groups(tmp_path: Path) -> None:
     """Facts about interpreters and lock files are read and replaced by all of the group."""
     tmp_path.chmod(0o2770)
     path = tmp_path / "v1" / "targets" / "x.json"
-    sharing.write(str(tmp_path), str(path), b"fact")
-    assert replace.unseal(path.read_bytes()) == b"fact"
+    groups.write(str(tmp_path), str(path), b"fact")
+    assert atomic.unseal(path.read_bytes()) == b"fact"
     assert (mode(path), mode(path.parent) & 0o777, mode(path.parent.parent) & 0o777) == (0o660, 0o770, 0o770)
 
 
 def test_what_cannot_be_remembered_is_found_out_again(tmp_path: Path) -> None:
     """A cache that cannot be written is no error."""
     (tmp_path / "v1").write_text("in the way")
-    sharing.write(str(tmp_path), str(tmp_path / "v1" / "targets" / "x.json"), b"fact")
+    groups.write(str(tmp_path), str(tmp_path / "v1" / "targets" / "x.json"), b"fact")
     assert (tmp_path / "v1").read_text() == "in the way"
 
 
@@ -114,9 +113,9 @@ class TestLockFiles:
 
     def test_made_once(self, root: Path) -> None:
         """The file that is there is the lock: it is never replaced."""
-        sharing.make_lock_file(str(root), str(root / ".lock"))
+        groups.make_lock_file(str(root), str(root / ".lock"))
         inode = (root / ".lock").stat().st_ino
-        sharing.make_lock_file(str(root), str(root / ".lock"))
+        groups.make_lock_file(str(root), str(root / ".lock"))
         assert ((root / ".lock").stat().st_ino, mode(root / ".lock")) == (inode, 0o660)
         assert os.listdir(root / "v1" / "tmp") == []
 
@@ -129,8 +128,8 @@ class TestLockFiles:
             path.touch(0o660)
             first(source, destination)
 
-        monkeypatch.setattr("envsync.cache.sharing.os.link", link)
-        sharing.make_lock_file(str(root), str(path))
+        monkeypatch.setattr("envsync.system.groups.os.link", link)
+        groups.make_lock_file(str(root), str(path))
         assert path.exists()
         assert os.listdir(root / "v1" / "tmp") == []
 
@@ -140,11 +139,11 @@ class TestLockFiles:
         def link(_source: str, _destination: str) -> None:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-        monkeypatch.setattr("envsync.cache.sharing.os.link", link)
-        sharing.make_lock_file(str(root), str(root / "a"))
+        monkeypatch.setattr("envsync.system.groups.os.link", link)
+        groups.make_lock_file(str(root), str(root / "a"))
         root.chmod(0o700)
-        sharing.make_lock_file(str(root), str(root / "b"))
+        groups.make_lock_file(str(root), str(root / "b"))
         root.chmod(0o2770)
         (root / "v1" / "tmp").rmdir()
-        sharing.make_lock_file(str(root), str(root / "c"))
+        groups.make_lock_file(str(root), str(root / "c"))
         assert sorted(os.listdir(root)) == ["CACHEDIR.TAG", "v1"]

@@ -30,10 +30,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envsync
-from envsync import forking
 from envsync.coordination import pace
 from envsync.errors import ConflictError
 from envsync.syncing import SyncResult
+from envsync.system import forking
 from envsync.transaction import scripts
 from envsync.wheel.manifest import Script
 from tests import environments

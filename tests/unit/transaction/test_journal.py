@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync import replace
 from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.stamp import checksum
+from envsync.system import atomic
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove, apply, dump, finish, load
 
@@ -281,7 +281,7 @@ class TestApply:
             journal.write(site.environment, site.journal)
             with monkeypatch.context() as patched:
                 patched.setattr(os, "rename", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
-                patched.setattr(replace, "MOVE_SECONDS", 0)
+                patched.setattr(atomic, "MOVE_SECONDS", 0)
                 with pytest.raises(FilesystemError, match="cannot move") as caught:
                     finish(site.environment, site.journal)
             assert caught.value.errno == cause
@@ -595,7 +595,7 @@ class TestConfined:
         write(site.root / WORK / "new", {"site/fresh/deep/b.py": "new"})
         (site.root / "site/fresh").mkdir()
         (site.root / "site/fresh/deep").symlink_to(outside)
-        assert not replace.move_tree(f"{site.root}/{WORK}/new/site/fresh", f"{site.root}/site/fresh")
+        assert not atomic.move_tree(f"{site.root}/{WORK}/new/site/fresh", f"{site.root}/site/fresh")
         assert read(outside) == {"a": "precious"}
 
     @pytest.mark.parametrize(

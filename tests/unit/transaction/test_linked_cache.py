@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from envsync import cachecommands
-from envsync.coordination import processes
 from envsync.errors import FilesystemError
 from envsync.store import users
 from envsync.store.inventory import Item
+from envsync.system import processes
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
 from tests.rooms.inside import as_user, words

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from envsync import patience, replace, request
+from envsync import request
 from envsync.errors import FilesystemError
+from envsync.system import atomic, patience
 
 
 def refuse(cause: int) -> Any:
@@ -34,10 +35,10 @@ class TestWrite:
 
     def test_new_and_again(self, path: str) -> None:
         """A file is written, and written anew as another inode: who reads the old one reads it to its end."""
-        replace.write(path, b"one")
+        atomic.write(path, b"one")
         with open(path, "rb") as reader:
             first = os.fstat(reader.fileno()).st_ino
-            replace.write(path, b"two")
+            atomic.write(path, b"two")
             assert reader.read() == b"one"
             assert os.stat(path).st_ino != first
         assert Path(path).read_bytes() == b"two"
@@ -47,7 +48,7 @@ class TestWrite:
         """Who may read it is the user's decision: mode 0666 under the umask."""
         before = os.umask(umask)
         try:
-            replace.write(path, b"x")
+            atomic.write(path, b"x")
         finally:
             os.umask(before)
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o666 & ~umask
@@ -55,15 +56,15 @@ class TestWrite:
     @pytest.mark.parametrize("data", [b"", b"x" * 3_000_000])
     def test_any_size(self, path: str, data: bytes) -> None:
         """What is written is what is read, nothing and much."""
-        replace.write(path, data)
-        assert replace.read(path) == data
+        atomic.write(path, data)
+        assert atomic.read(path) == data
 
     def test_short_writes(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A write that takes less than it was given is continued."""
         original = os.write
         monkeypatch.setattr(os, "write", lambda fd, data: original(fd, bytes(data)[:3]))
-        replace.write(path, b"0123456789")
-        assert replace.read(path) == b"0123456789"
+        atomic.write(path, b"0123456789")
+        assert atomic.read(path) == b"0123456789"
 
     @pytest.mark.parametrize("call", ["open", "write", "close", "rename"])
     @pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EIO, errno.EACCES])
@@ -71,7 +72,7 @@ class TestWrite:
         self, path: str, monkeypatch: pytest.MonkeyPatch, call: str, cause: int
     ) -> None:
         """A failure at any call says the path, leaves the old content, and no temporary file."""
-        replace.write(path, b"old")
+        atomic.write(path, b"old")
         original = os.close
         with monkeypatch.context() as patched:
             if call == "close":
@@ -84,7 +85,7 @@ class TestWrite:
             else:
                 patched.setattr(os, call, refuse(cause))
             with pytest.raises(FilesystemError, match=f"cannot write `{path}`") as caught:
-                replace.write(path, b"new")
+                atomic.write(path, b"new")
         assert caught.value.errno == cause
         assert Path(path).read_bytes() == b"old"
         assert os.listdir(os.path.dirname(path)) == ["state"]
@@ -98,20 +99,20 @@ class TestWrite:
         with monkeypatch.context() as patched:
             patched.setattr(os, "rename", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                replace.write(path, b"new")
+                atomic.write(path, b"new")
         assert os.listdir(os.path.dirname(path)) == []
 
     def test_no_directory(self, path: str) -> None:
         """A directory that is gone is an error that names the file."""
         with pytest.raises(FilesystemError, match="No such file"):
-            replace.write(f"{path}/x", b"")
+            atomic.write(f"{path}/x", b"")
 
     def test_many_threads_at_once(self, path: str) -> None:
         """Threads of one process, and processes of one number in different containers, do not write into one file."""
         contents = [bytes([number]) * (1 << 16) for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda content: [replace.write(path, content) for _ in range(20)], contents))
-        assert replace.read(path) in contents
+            list(pool.map(lambda content: [atomic.write(path, content) for _ in range(20)], contents))
+        assert atomic.read(path) in contents
         assert os.listdir(os.path.dirname(path)) == ["state"]
 
 
@@ -120,13 +121,13 @@ class TestRead:
 
     def test_none(self, path: str) -> None:
         """What is not there is None, and so is what is in a directory that is not there."""
-        assert replace.read(path) is None
-        assert replace.read(f"{path}/x/y") is None
+        assert atomic.read(path) is None
+        assert atomic.read(f"{path}/x/y") is None
 
     @pytest.mark.parametrize("cause", [errno.ESTALE, errno.EEXIST])
     def test_what_passes_is_waited_for(self, path: str, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """What network filesystems answer while a file is replaced is asked again."""
-        replace.write(path, b"content")
+        atomic.write(path, b"content")
         original = request.os.open
         answers = [OSError(cause, os.strerror(cause))] * 3
         slept: list[float] = []
@@ -138,7 +139,7 @@ class TestRead:
 
         monkeypatch.setattr(patience.time, "sleep", slept.append)
         monkeypatch.setattr(request.os, "open", sometimes)
-        assert replace.read(path) == b"content"
+        assert atomic.read(path) == b"content"
         assert len(slept) == 2  # after the first time, it is asked again at once
 
     def test_but_not_for_ever(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ class TestRead:
         monkeypatch.setattr(patience.time, "sleep", slept.append)
         monkeypatch.setattr(request.os, "open", refuse(errno.ESTALE))
         with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
-            replace.read(path)
+            atomic.read(path)
         assert 1 < sum(slept) < 3
 
     @pytest.mark.parametrize("cause", [errno.EACCES, errno.EIO])
@@ -156,7 +157,7 @@ class TestRead:
         monkeypatch.setattr(request.os, "open", refuse(cause))
         monkeypatch.setattr(patience.time, "sleep", refuse(errno.EINVAL))
         with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
-            replace.read(path)
+            atomic.read(path)
 
 
 class TestRemove:
@@ -164,37 +165,37 @@ class TestRemove:
 
     def test_remove(self, path: str) -> None:
         """What must not stay is removed; that it was gone already is as good."""
-        replace.write(path, b"")
-        replace.remove(path)
-        replace.remove(path)
+        atomic.write(path, b"")
+        atomic.remove(path)
+        atomic.remove(path)
         assert not os.path.exists(path)
 
     def test_remove_says_why_not(self, path: str) -> None:
         """What cannot be removed is said with its path."""
         os.mkdir(path)
         with pytest.raises(FilesystemError, match=f"cannot remove `{path}`"):
-            replace.remove(path)
+            atomic.remove(path)
 
     def test_discard_never_fails(self, path: str) -> None:
         """What may stay is removed if that can be."""
-        replace.discard(path)
+        atomic.discard(path)
         os.mkdir(path)
-        replace.discard(path)
+        atomic.discard(path)
         assert os.path.isdir(path)
 
     def test_rename_if_there(self, path: str, tmp_path: Path) -> None:
         """A file is renamed if it is there, and it is said whether it was."""
-        assert not replace.rename_if_there(path, f"{path}2")
-        replace.write(path, b"x")
-        assert replace.rename_if_there(path, f"{path}2")
+        assert not atomic.rename_if_there(path, f"{path}2")
+        atomic.write(path, b"x")
+        assert atomic.rename_if_there(path, f"{path}2")
         assert os.listdir(tmp_path) == ["state2"]
 
     def test_rename_says_why_not(self, path: str) -> None:
         """What cannot be renamed is said with its path."""
-        replace.write(path, b"x")
+        atomic.write(path, b"x")
         os.mkdir(f"{path}2")
         with pytest.raises(FilesystemError, match=f"cannot rename `{path}`"):
-            replace.rename_if_there(path, f"{path}2")
+            atomic.rename_if_there(path, f"{path}2")
 
 
 class TestMove:
@@ -218,20 +219,20 @@ class TestMove:
     @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])
     def test_it_is_tried_again(self, path: str, refused: list[int], cause: int) -> None:
         """What is refused three times, and allowed then, is done: over SMB somebody had the file open."""
-        replace.write(path, b"x")
+        atomic.write(path, b"x")
         refused += [cause] * 3
-        replace.move(path, f"{path}2")
-        assert replace.read(f"{path}2") == b"x"
+        atomic.move(path, f"{path}2")
+        assert atomic.read(f"{path}2") == b"x"
         assert refused == []
 
     @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])
     def test_not_for_ever(self, path: str, refused: list[int], cause: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """What goes on being refused is said after a while."""
-        monkeypatch.setattr(replace, "MOVE_SECONDS", 0.1)
-        replace.write(path, b"x")
+        monkeypatch.setattr(atomic, "MOVE_SECONDS", 0.1)
+        atomic.write(path, b"x")
         refused += [cause] * 1000
         with pytest.raises(OSError, match=f"Errno {cause}"):
-            replace.move(path, f"{path}2")
+            atomic.move(path, f"{path}2")
         assert 2 <= 1000 - len(refused) < 20
 
     @pytest.mark.parametrize("cause", [errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EXDEV])
@@ -239,7 +240,7 @@ class TestMove:
         """What does not pass is said at once."""
         refused += [cause, cause]
         with pytest.raises(OSError, match=f"Errno {cause}"):
-            replace.move(path, f"{path}2")
+            atomic.move(path, f"{path}2")
         assert refused == [cause]
 
     def test_a_place_without_permission_is_not_tried_again(
@@ -249,7 +250,7 @@ class TestMove:
         monkeypatch.setattr(os, "access", lambda *_: False)
         refused += [errno.EACCES, errno.EACCES]
         with pytest.raises(PermissionError):
-            replace.move(path, f"{path}2")
+            atomic.move(path, f"{path}2")
         assert refused == [errno.EACCES]
 
     def test_a_tree_is_moved_file_by_file(self, tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ class TestMove:
         (source / "below" / "empty").mkdir(parents=True)
         (source / "below" / "file").write_text("x")
         (source / "link").symlink_to("nowhere")
-        assert replace.move_tree(str(source), f"{tmp_path}/target")
+        assert atomic.move_tree(str(source), f"{tmp_path}/target")
         assert not source.exists()
         assert (tmp_path / "target/below/file").read_text() == "x"
         assert os.readlink(tmp_path / "target/link") == "nowhere"
@@ -270,5 +271,5 @@ class TestMove:
         (tmp_path / "target").mkdir()
         (tmp_path / "source/file").write_text("x")
         os.link(tmp_path / "source/file", tmp_path / "target/file")
-        assert replace.move_tree(f"{tmp_path}/source", f"{tmp_path}/target")
+        assert atomic.move_tree(f"{tmp_path}/source", f"{tmp_path}/target")
         assert not (tmp_path / "source").exists()

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.coordination import cycle, ground, narrator, processes, queue
-from envsync.coordination.processes import COMMAND_CHARACTERS
+from envsync.coordination import cycle, ground, narrator, queue
 from envsync.environment import Environment
-from tests.unit.coordination.scene import HOLD, LIVENESS_SECONDS, ROOT, helper, holder, write_progress
+from envsync.system import processes
+from envsync.system.processes import COMMAND_CHARACTERS
+from tests.unit.scene import HOLD, LIVENESS_SECONDS, ROOT, helper, holder, write_progress
 
 BEQUEATH = """\
 import fcntl, os
@@ -211,7 +212,7 @@ class TestWhere:
 
     def test_one_place(self) -> None:
         """Two processes here say the same of where they are, and it is something."""
-        code = "from envsync.coordination import processes; print(processes.here() or '-', processes.boot() or '-')"
+        code = "from envsync.system import processes; print(processes.here() or '-', processes.boot() or '-')"
         with helper(code) as process:
             assert process.hear() == f"{processes.here()} {processes.boot()}"
         assert processes.boot() in processes.here()
@@ -221,7 +222,7 @@ class TestWhere:
         path = str(tmp_path / "lock")
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            "from envsync.coordination import processes\n"
+            "from envsync.system import processes\n"
             "print(processes.here(), processes.boot(), processes.holders(sys.argv[1]), sep='|')"
         )
         with holder(path):
@@ -240,7 +241,7 @@ class TestWhere:
     def test_started(self) -> None:
         """The kernel's word for when a process was started is by the clock that we read, to a hundredth of a second."""
         before = processes.clock()
-        with helper("from envsync.coordination import processes; print(processes.started(), processes.clock())") as one:
+        with helper("from envsync.system import processes; print(processes.started(), processes.clock())") as one:
             started, said = map(float, one.hear().split())
         assert before - 0.011 <= started <= said <= processes.clock()
 
@@ -249,7 +250,7 @@ class TestWhere:
         found = processes.ancestors()
         assert os.getpid() not in found
         assert os.getppid() in found or os.getppid() == 1
-        code = "from envsync.coordination import processes; print(*processes.ancestors())"
+        code = "from envsync.system import processes; print(*processes.ancestors())"
         with helper(code) as process:
             assert {os.getpid(), *found} == set(map(int, process.hear().split()))
 

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from envsync import replace, stamp
+from envsync import stamp
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.fastlane import Entry
 from envsync.installed import Layout
 from envsync.request import Request, describe_python
 from envsync.stamp import Stamp, checksum
+from envsync.system import atomic
 from envsync.transaction import stamping
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")
 START = 1_000_000.0
@@ -85,13 +86,13 @@ def write_stamp(environment: Environment, request: Request, *, racy: bool = Fals
     stamping.write(vouched, environment)
     if racy:
         vouched.racy = True
-        replace.write(environment.stamp, stamp.dump(vouched))
+        atomic.write(environment.stamp, stamp.dump(vouched))
 
 
 def write_progress(environment: Environment, **said: object) -> None:
     """Say something as a leader would; by default one on another host, for ten seconds by the clock of the tests."""
     value = {"host": "n7", "pid": 4711, "since": START - 10, **said}
-    replace.write(environment.progress, json.dumps(value).encode())
+    atomic.write(environment.progress, json.dumps(value).encode())
 
 
 def names_of_waiters(environment: Environment) -> list[str]:

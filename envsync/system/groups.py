@@ -15,8 +15,8 @@ import os
 import stat
 from contextlib import suppress
 
-from envsync import replace
 from envsync.errors import FilesystemError
+from envsync.system import atomic
 
 GROUP = stat.S_IRWXG
 
@@ -115,7 +115,7 @@ def write(root: str, path: str, data: bytes) -> None:
         os.makedirs(directory, exist_ok=True)
         grant(f"{root}/v1", group)
         grant(directory, group)
-        replace.write(path, replace.seal(data))
+        atomic.write(path, atomic.seal(data))
         grant(path, group)
     except (OSError, FilesystemError):
         pass  # a read-only cache: it has to be found out again next time

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import mount
-from envsync.coordination.mount import Mount, parse
+from envsync.system import mounts
+from envsync.system.mounts import Mount, parse
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,discard
@@ -50,5 +50,5 @@ def test_flock_that_stays_within_the_node(kind: str, options: str, reason: str) 
 
 def test_a_real_one(tmp_path: Path) -> None:
     """The filesystem of this test is known; of a path that is not there, nothing."""
-    assert mount.mount_of(f"{tmp_path}/missing").kind == ""
-    assert mount.mount_of("/proc").kind == "proc"
+    assert mounts.mount_of(f"{tmp_path}/missing").kind == ""
+    assert mounts.mount_of("/proc").kind == "proc"

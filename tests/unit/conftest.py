@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import failures, flock, narrator, occupancy, processes, progress, queue, waiter
+from envsync.coordination import failures, flock, narrator, occupancy, progress, queue, waiter
 from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.request import Request
-from tests.unit.coordination.scene import Clock, make_environment, make_request
+from envsync.system import processes
+from tests.unit.scene import Clock, make_environment, make_request
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync import forking
-from envsync.forking import can_share, share
+from envsync.system import forking
+from envsync.system.forking import can_share, share
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 class Work:
@@ -150,7 +150,7 @@ def test_without_a_child(work: Work, monkeypatch: pytest.MonkeyPatch, cause: int
 def test_where_children_are_not_waited_for(tmp_path: Path) -> None:
     """A process that was started with SIGCHLD ignored, as some daemons start theirs, cannot wait for its children."""
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from envsync import forking\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from envsync.system import forking\n"
         f"forking.share(20, lambda number: open({str(tmp_path)!r} + f'/{{number}}', 'w').close())\n"
     )
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)

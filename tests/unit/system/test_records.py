@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.coordination import statefile
-from envsync.coordination.statefile import dump, load, parse
-from tests.unit.coordination.scene import ROOT
+from envsync.system import records
+from envsync.system.records import dump, load, parse
+from tests.unit.scene import ROOT
 
 TEXTS = st.text(
     st.characters(exclude_categories=()).filter(lambda character: not "\ud800" <= character <= "\udbff"),
@@ -40,7 +40,7 @@ def same(left: object, right: object) -> bool:
 
 
 @given(OBJECTS)
-def test_what_is_written_is_read(value: dict[str, statefile.Value]) -> None:
+def test_what_is_written_is_read(value: dict[str, records.Value]) -> None:
     """Any flat object comes back as it was, read here and by any JSON reader, and names its format."""
     data = dump(value)
     expected = {"format": 1, **value}
@@ -56,13 +56,13 @@ def test_any_argument_of_a_process_is_read(argument: bytes) -> None:
 
 
 @given(OBJECTS)
-def test_it_is_read_without_json(value: dict[str, statefile.Value]) -> None:
+def test_it_is_read_without_json(value: dict[str, records.Value]) -> None:
     """What was written here needs no JSON reader, which takes longer to import than all else that a waiter does."""
-    assert same(statefile._plain(dump(value).decode()), {"format": 1, **value})
+    assert same(records._plain(dump(value).decode()), {"format": 1, **value})
 
 
 @given(OBJECTS, st.data())
-def test_a_torn_file_is_empty(value: dict[str, statefile.Value], data: st.DataObject) -> None:
+def test_a_torn_file_is_empty(value: dict[str, records.Value], data: st.DataObject) -> None:
     """A file that was cut anywhere is nothing, not half of something."""
     whole = dump(value)
     cut = data.draw(st.integers(0, len(whole) - 1))
@@ -70,7 +70,7 @@ def test_a_torn_file_is_empty(value: dict[str, statefile.Value], data: st.DataOb
 
 
 @given(OBJECTS, st.data())
-def test_a_damaged_file_never_raises(value: dict[str, statefile.Value], data: st.DataObject) -> None:
+def test_a_damaged_file_never_raises(value: dict[str, records.Value], data: st.DataObject) -> None:
     """Whatever bytes stand in a file, reading it gives an object."""
     whole = bytearray(dump(value))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -114,7 +114,7 @@ def test_of_anybody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 99, "1", None, 0])
-def test_a_newer_format(tmp_path: Path, version: statefile.Value) -> None:
+def test_a_newer_format(tmp_path: Path, version: records.Value) -> None:
     """What another version of envsync writes in a format that we do not know is empty to us."""
     path = tmp_path / "x"
     path.write_bytes(dump({"format": version, "a": 1}))
@@ -132,18 +132,18 @@ def test_a_directory_or_no_permission(tmp_path: Path) -> None:
 def test_text_and_number() -> None:
     """A value of the wrong type counts as none."""
     said: dict[str, object] = {"a": "x", "b": 3, "c": 2.5, "d": None, "e": [1]}
-    assert [statefile.text(said, key) for key in "abdex"] == ["x", "", "", "", ""]
-    assert [statefile.number(said, key, 7) for key in "abcdex"] == [7, 3, 2.5, 7, 7, 7]
-    assert math.isclose(statefile.number({}, "x"), 0.0)
+    assert [records.text(said, key) for key in "abdex"] == ["x", "", "", "", ""]
+    assert [records.number(said, key, 7) for key in "abcdex"] == [7, 3, 2.5, 7, 7, 7]
+    assert math.isclose(records.number({}, "x"), 0.0)
     strange: dict[str, object] = {"a": math.inf, "b": -math.inf, "c": math.nan, "d": 10**400}
-    assert [statefile.number(strange, key, 7) for key in "abcd"] == [7, 7, 7, 7]
+    assert [records.number(strange, key, 7) for key in "abcd"] == [7, 7, 7, 7]
 
 
 def test_the_imports_of_a_waiter() -> None:
     """Reading and writing imports neither `json` nor `os`."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from envsync.coordination import statefile\n"
+        "from envsync.system import records as statefile\n"
         "assert statefile.parse(statefile.dump({'a': 'x', 'b': 1.5}))['b'] == 1.5\n"
         "print(*sys.modules)"
     )

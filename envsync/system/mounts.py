@@ -15,7 +15,7 @@ else:
     import posix as os
 
 from envsync.coordination.pace import entry_of
-from envsync.coordination.processes import read
+from envsync.system.processes import read
 
 LOCAL_BY_OPTION = {
     "lustre": ("localflock",),  # mount.lustre(8)

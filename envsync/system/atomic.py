@@ -2,7 +2,7 @@
 
 A state file is written to a temporary file beside it and renamed over it; never in place, for on a network
 filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
-being replaced (`envsync.patience`).
+being replaced (`envsync.system.patience`).
 
 Every rename of envsync goes through `move`, which tries again what some filesystems refuse for a moment.
 """
