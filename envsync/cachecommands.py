@@ -10,11 +10,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
 from envsync import options, request
-from envsync.coordination import cachelock
 from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.errors.hints import completed_by
+from envsync.locks import cache_lock
 from envsync.request import Request
 from envsync.store import clean, users
 from envsync.store.clean import Removal, Verified
@@ -101,7 +101,7 @@ def verify(settings: Settings) -> int:
     count = 0
     removed: list[Verified] = []
     refused: list[tuple[Verified, str]] = []
-    lock = cachelock.share(root, _narrator(settings)) if os.path.isdir(root) else None
+    lock = cache_lock.share(root, _narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
             count += not verified.bytecode
@@ -175,7 +175,7 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
     limit = timeout if isinstance(timeout, (int, float)) else None
     removal = Removal([], [], [], [])
     if os.path.isdir(f"{root}/v1"):
-        with cachelock.exclude(root, _narrator(settings), timeout=limit):
+        with cache_lock.exclude(root, _narrator(settings), timeout=limit):
             removal = clean.set_aside(root, choose(), unless_used=unless_used)
     trash = [measure(root, UNFINISHED, name) for name in removal.trash]
     for name in removal.trash:

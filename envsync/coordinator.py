@@ -42,7 +42,7 @@ from envsync.syncing import SyncResult
 from envsync.system import processes
 
 if TYPE_CHECKING:
-    from envsync.coordination.locking import EnvironmentLock
+    from envsync.locks.environment_lock import EnvironmentLock
 
 TELL_SECONDS = 0.1
 """How often events are handed on while there is something to tell."""

@@ -70,7 +70,7 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     Returns None for "don't know"; then nothing is held.
 
     :param accept_racy: take a stamp whose mtime proves nothing, as whoever waited for this very sync may
-    :param share: False to open the in-use lock only, where shared locks do not work (`envsync.coordination.locking`)
+    :param share: False to open the in-use lock only, where shared locks do not work (`envsync.locks.environment_lock`)
     """
     import fcntl
 

@@ -103,7 +103,7 @@ class Held:
 
 
 held: dict[int, Held] = {}
-"""What a child that somebody else forks must not have (`envsync.coordination.flock`)."""
+"""What a child that somebody else forks must not have (`envsync.locks.flock`)."""
 guard = _thread.RLock()
 """Held while a descriptor is opened and noted, or closed: nobody forks in between."""
 forking: set[int] = set()

@@ -9,8 +9,8 @@ from typing import Literal, NoReturn, TypedDict, Unpack
 
 from envsync import fastlane, launch, request
 from envsync import options as settings
-from envsync.coordination import lockrecord
 from envsync.environment import Environment
+from envsync.locks import kind
 from envsync.progress import Report, quiet
 from envsync.syncing import SyncResult, run
 
@@ -248,7 +248,7 @@ def _texts(name: str, values: Iterable[str | os.PathLike[str]] | None) -> list[s
 def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     """Take a hold on an environment that has just been made current; None if it is not any more."""
     environment = Environment(result.env)
-    recorded = lockrecord.read(environment) or lockrecord.WORKS
+    recorded = kind.read(environment) or kind.WORKS
     entry = fastlane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
         return Hold(result, launch.let_go(entry.fd), isolated=asked.flag("isolated"))

@@ -6,8 +6,9 @@ import os
 from typing import NamedTuple
 
 from envsync import fastlane, launch
-from envsync.coordination import failures, flock
+from envsync.coordination import failures
 from envsync.coordination.slowlane import named_by_digest, reach
+from envsync.locks import flock
 
 FORKS = flock.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""

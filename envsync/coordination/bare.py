@@ -60,16 +60,16 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import flock, lockrecord
-from envsync.coordination.flock import Flock
+from envsync.locks import flock, kind
+from envsync.locks.flock import Flock
 from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from envsync.coordination.locking import EnvironmentLock
     from envsync.environment import Environment
+    from envsync.locks.environment_lock import EnvironmentLock
 
 SKELETON = ("pyvenv.cfg", "bin", "include", "lib", "lib64")
 """What a leader makes before the first package, the first thing to go first."""
@@ -177,7 +177,7 @@ def _lock_nowait(environment: Environment) -> Flock | None:
 
     :raises LockingError: nobody has decided how to lock, and flock would not exclude
     """
-    recorded = lockrecord.read(environment)
+    recorded = kind.read(environment)
     if recorded is None:
         from envsync.system import mounts
 
@@ -185,14 +185,14 @@ def _lock_nowait(environment: Environment) -> Flock | None:
             from envsync.errors import LockingError
 
             raise LockingError(f"flock stays within the node ({local})")
-    elif recorded.kind != lockrecord.FLOCK or not recorded.in_use:
+    elif recorded.kind != kind.FLOCK or not recorded.in_use:
         return None
     return flock.acquire_nowait(environment.lock, shared=False)
 
 
 def _is_over(environment: Environment, lock: Flock) -> bool:
     """Remove the environment if it is bare. False: somebody else wants it."""
-    recorded = lockrecord.read(environment)
+    recorded = kind.read(environment)
     if not lock.is_in_place() or (recorded is not None and not recorded.in_use):
         return True
     alone = flock.acquire_nowait(environment.wanted, shared=False)

@@ -22,9 +22,8 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, launch, stamp
-from envsync.coordination import bare, failures, flock, ground, leftovers, lockrecord, lost, queue, sightings
+from envsync.coordination import bare, failures, ground, leftovers, lost, queue, sightings
 from envsync.coordination.eventsfile import record
-from envsync.coordination.flock import Flock
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.outcome import Outcome
@@ -43,6 +42,8 @@ from envsync.errors import (
 from envsync.errors.hints import UPGRADE
 from envsync.fastlane import Entry
 from envsync.installed import Layout, Ledger, dump_ledger, load_ledger
+from envsync.locks import flock, kind
+from envsync.locks.flock import Flock
 from envsync.plan import Plan, named
 from envsync.progress import Report
 from envsync.request import Request
@@ -52,7 +53,7 @@ from envsync.transaction import journal, skeleton, stamping
 
 if TYPE_CHECKING:
     from envsync.coordination.eventsfile import Listener
-    from envsync.coordination.locking import EnvironmentLock
+    from envsync.locks.environment_lock import EnvironmentLock
 
 BATCH_SECONDS = 1.0
 """For how long renames go on without a look at the lock."""
@@ -154,7 +155,7 @@ class Leader:
         self.lock = lock
         self.launching = launching
         self.began = time.monotonic()
-        self.locking = lockrecord.read(environment) or lockrecord.WORKS
+        self.locking = kind.read(environment) or kind.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
         since = self.began if began is None else began
         self.progress = ProgressFile(
@@ -321,7 +322,7 @@ class Leader:
 
     def _be_seen(self) -> None:
         """Let others ask whether somebody leads without touching the environment lock."""
-        if self.locking.kind == lockrecord.LEASE:
+        if self.locking.kind == kind.LEASE:
             return  # the lease tells
         for _ in range(10):
             self.leading = flock.acquire_nowait(self.environment.leading, shared=False)
@@ -447,7 +448,7 @@ class Leader:
 
         It is not if the environment was replaced between the look at the record and the lock.
         """
-        return (self.locking.kind == lockrecord.FLOCK) == isinstance(self.lock, Flock)
+        return (self.locking.kind == kind.FLOCK) == isinstance(self.lock, Flock)
 
     def is_held(self) -> bool:
         """Tell whether the environment is the one that we have locked, and nobody has led since we do.

@@ -10,7 +10,7 @@ from envsync.system import atomic
 
 TAKERS = "lease."
 """How the names of the files begin that whoever takes a dead lease puts it aside to, and then removes: filelock's
-`lease.break.*` and `lease.restore.*`, and our own (`envsync.coordination.lease`)."""
+`lease.break.*` and `lease.restore.*`, and our own (`envsync.locks.lease`)."""
 TAKER_SECONDS = 300.0
 """After which such a file is nobody's any more: longer than a lease lasts unrefreshed, and than clocks may differ."""
 OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking", "bare")

@@ -24,12 +24,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from envsync import launch
-from envsync.coordination import cycle, flock, ground, locking, lost, pace, queue
-from envsync.coordination.flock import Flock
-from envsync.coordination.lockrecord import WORKS, Locking
+from envsync.coordination import cycle, ground, lost, pace, queue
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
+from envsync.locks import environment_lock as locking
+from envsync.locks import flock
+from envsync.locks.flock import Flock
+from envsync.locks.kind import WORKS, Locking
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.system import atomic, processes

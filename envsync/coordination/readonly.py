@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from envsync.coordination import flock
 from envsync.coordination.goal import Seeker
 from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
@@ -15,6 +14,7 @@ from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingErro
 from envsync.errors.hints import AGAIN
 from envsync.fastlane import Entry
 from envsync.installed import load_ledger, scan
+from envsync.locks import flock
 from envsync.progress import quiet
 from envsync.request import Request
 from envsync.stamp import Stamp

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, stamp
-from envsync.coordination import failures, flock, leftovers, lockrecord
-from envsync.coordination.flock import Flock
+from envsync.coordination import failures, leftovers
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
 from envsync.coordination.outcome import Outcome
@@ -38,6 +37,8 @@ from envsync.errors import (
 )
 from envsync.fastlane import Entry
 from envsync.installed import Layout, Ledger, load_ledger, scan
+from envsync.locks import flock, kind
+from envsync.locks.flock import Flock
 from envsync.plan import Wanted
 from envsync.progress import Report
 from envsync.request import Request
@@ -60,7 +61,7 @@ REPLACED_TIMES = 10
 NAMED = 5
 """So many distributions that cannot be restored are named."""
 UNREFRESHED_SECONDS = 35.0
-"""After which a lease that has not changed is nobody's any more (`envsync.coordination.lease.SECONDS`)."""
+"""After which a lease that has not changed is nobody's any more (`envsync.locks.lease.SECONDS`)."""
 
 
 class Checked(NamedTuple):
@@ -101,7 +102,7 @@ def check(request: Request, environment: Environment, report: Report) -> Checked
     """
     if not skeleton.exists(environment):
         raise NoEnvironmentError(environment.path, hint="`envsync sync` makes it")
-    recorded = lockrecord.read(environment)
+    recorded = kind.read(environment)
     if recorded is not None and not recorded.in_use:
         return Checked(_verify_unseen(request, environment, report))
     with _undisturbed(request, environment):

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from envsync.coordination.failures import Arrival
-    from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.outcome import Outcome
     from envsync.coordination.waiter import Wait
     from envsync.environment import Environment
     from envsync.errors import FilesystemError
+    from envsync.locks.environment_lock import EnvironmentLock
     from envsync.progress import Report
     from envsync.request import Request
 

@@ -1,7 +1,7 @@
 """The cache of one sync: which one it is, shared for as long as it is read, and where what it lacks goes.
 
 It is shared from before the leader looks for wheels until all files are staged, and released before the leader waits
-for anybody (`envsync.coordination.cachelock`). A cache that may not be written to is used as it is. What it lacks goes
+for anybody (`envsync.locks.cache_lock`). A cache that may not be written to is used as it is. What it lacks goes
 to `--cache-fallback`, or to a cache in the environment, which is gone in the end. A leader that is killed leaves that
 to the next one, which sweeps it (`envsync.coordination.leftovers`).
 
@@ -17,14 +17,14 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from envsync.coordination import cachelock
 from envsync.errors import FilesystemError
+from envsync.locks import cache_lock
 from envsync.store.store import NOWHERE, Store
 from envsync.system import atomic
 
 if TYPE_CHECKING:
-    from envsync.coordination.flock import Flock
     from envsync.environment import Environment
+    from envsync.locks.flock import Flock
     from envsync.progress import Report
     from envsync.request import Request
 
@@ -90,7 +90,7 @@ class SyncCache:
             if root is not None and root != self._private:
                 with suppress(OSError):  # a fallback that cannot be made is an error once something has to go there
                     os.makedirs(root, exist_ok=True)
-                lock = cachelock.share(root, lambda what: self._report(what, 0, 0), deadline=self._deadline)
+                lock = cache_lock.share(root, lambda what: self._report(what, 0, 0), deadline=self._deadline)
                 if lock is not None:
                     self._locks.append(lock)
 

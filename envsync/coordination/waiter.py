@@ -33,7 +33,7 @@ else:
 
 from envsync import fastlane, launch
 from envsync.coordination import bare, failures, ground, pace
-from envsync.coordination.locking import Locks
+from envsync.locks.environment_lock import Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from envsync.coordination.failures import Arrival
-    from envsync.coordination.flock import Flock
-    from envsync.coordination.locking import EnvironmentLock
     from envsync.coordination.narrator import Narrator
     from envsync.coordination.queue import Lookout, Place, Turns
     from envsync.environment import Environment
     from envsync.fastlane import Entry
+    from envsync.locks.environment_lock import EnvironmentLock
+    from envsync.locks.flock import Flock
     from envsync.request import Request
 
     class Slots(Protocol):

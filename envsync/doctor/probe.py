@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from envsync.coordination import lockrecord, pace
+from envsync.coordination import pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.environment import Environment
+from envsync.locks import kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts
 
@@ -137,7 +138,7 @@ def _recorded(env: str) -> str:
     from envsync.errors import EnvsyncError
 
     try:
-        recorded = lockrecord.read(Environment(env))
+        recorded = kind.read(Environment(env))
     except EnvsyncError:
         return "unknown"
     return recorded.kind if recorded is not None else ""
@@ -180,8 +181,8 @@ def _cache(path: str, room: str) -> Cache:
 def _lockable(path: str, local: str) -> str:
     if local:
         return f"flock stays within this node: {local}"
-    from envsync.coordination import flock
     from envsync.errors import EnvsyncError
+    from envsync.locks import flock
 
     try:
         held = flock.acquire_nowait(path, shared=False)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.coordination.flock import Flock
 from envsync.errors import EnvsyncError, FilesystemError
+from envsync.locks.flock import Flock
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, sources
 from envsync.store.entry import spoiled
 from envsync.system import atomic

@@ -26,12 +26,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from envsync.coordination import flock
-from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, InterpreterError, LockingError
 from envsync.errors.hints import AGAIN
 from envsync.fetching import compile_child
 from envsync.fetching.compile_work import BATCH_FILES, Batch, Work
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.progress import Report
 from envsync.store.bytecode import Compiled, Shelf, sources
 from envsync.store.store import Store

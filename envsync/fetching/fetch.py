@@ -1,6 +1,6 @@
 """Get all wheels of a target into the store, at once: what the store has is not looked for anywhere else.
 
-One process at a time is at each wheel (`envsync.cache.wheellock`); two that need the same ones share them out.
+One process at a time is at each wheel (`envsync.locks.wheel_lock`); two that need the same ones share them out.
 Downloads run concurrently; each file is verified and unpacked in one of a few threads as soon as it is there.
 The first error cancels the rest, which stops between two files or at its next byte from the network and
 cleans up after itself; what was already added to the store stays there, and so do downloads that can be
@@ -23,10 +23,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from envsync.cache.wheellock import Turn
 from envsync.coordination import signals
 from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
+from envsync.locks.wheel_lock import Turn
 from envsync.progress import Report, quiet
 from envsync.store.store import Store
 from envsync.system import forking, processes

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from envsync.coordination import flock
+from envsync.locks import flock
 
 TELL_SECONDS = 0.25
 _NUMBER_BYTES = 2

@@ -22,7 +22,7 @@ from envsync.system import atomic, groups
 from envsync.target import Interpreter
 
 if TYPE_CHECKING:
-    from envsync.coordination.locking import EnvironmentLock
+    from envsync.locks.environment_lock import EnvironmentLock
 
 FORMAT = 1
 _ENV = "@envsync-environment@"

@@ -27,7 +27,7 @@ from envsync.transaction.journal import Identity, Journal, Remove
 from envsync.transaction.pattern import is_plain, pattern_of, run_venv
 
 if TYPE_CHECKING:
-    from envsync.coordination.locking import EnvironmentLock
+    from envsync.locks.environment_lock import EnvironmentLock
 
 PARTS = ("pyvenv.cfg", "bin", "include", "lib", "lib64", "share", "etc", "man")
 """What belongs to a skeleton or is installed beside it. Anything else in the directory is the user's."""

@@ -18,7 +18,7 @@ import trio
 from anyio import to_thread
 
 import envsync
-from envsync.coordination import flock
+from envsync.locks import flock
 from tests.environments import FIXTURES
 from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving

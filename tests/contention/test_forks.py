@@ -16,7 +16,7 @@ import pytest
 
 import envsync
 from envsync import launch
-from envsync.coordination import flock
+from envsync.locks import flock
 from envsync.system import forking
 from tests.environments import FIXTURES
 from tests.unit.coordinator.program import write_lock
@@ -205,7 +205,7 @@ def test_a_child_finds_its_lock_gone(tmp_path: Path) -> None:
 STEPS = """\
 import fcntl, os, queue, signal, sys, threading, time
 from envsync import launch
-from envsync.coordination import flock
+from envsync.locks import flock
 path, who, end = sys.argv[1:]
 program, seen, asked, pids = os.getpid(), set(), queue.SimpleQueue(), []
 flock.FORK_TRIES, flock.TRY_SECONDS = 2, 0.01

@@ -12,7 +12,7 @@ Everything else is real: processes, files, and what the calls do that are let th
 - `rename`: [error, times, after]: so many renames fail, after so many that do not
 - `open`: [error, times, after]: so many tries to open a file or a directory fail, after so many that do not; those that
   may create one apart
-- `lease_seconds`: instead of `envsync.coordination.lease.SECONDS`
+- `lease_seconds`: instead of `envsync.locks.lease.SECONDS`
 - `stop_after`: the process stops itself (SIGSTOP) after the first rename to a path that ends so, and says each later
   one below the directory in `log`
 - `loses`: before it stops itself it loses its locks, as a client does that the server has given up
@@ -57,7 +57,7 @@ class Faults:
 
             mounts.read = self._made(self.read, mounts.read)
         if "lease_seconds" in self.spec:
-            from envsync.coordination import lease
+            from envsync.locks import lease
 
             lease.SECONDS = self.spec["lease_seconds"]
 

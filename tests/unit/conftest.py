@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import failures, flock, narrator, occupancy, progress, queue, waiter
-from envsync.coordination.flock import Flock
+from envsync.coordination import failures, narrator, occupancy, progress, queue, waiter
 from envsync.environment import Environment
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.request import Request
 from envsync.system import processes
 from tests.unit.scene import Clock, make_environment, make_request

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from envsync import stamp
-from envsync.coordination.flock import Flock
 from envsync.environment import Environment
 from envsync.fastlane import Entry
 from envsync.installed import Layout
+from envsync.locks.flock import Flock
 from envsync.request import Request, describe_python
 from envsync.stamp import Stamp, checksum
 from envsync.system import atomic

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsync import fastlane, installed, library, request, stamp
-from envsync.coordination import failures, lockrecord, queue, status
+from envsync.coordination import failures, queue, status
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError
 from envsync.installed import Layout
+from envsync.locks import kind
 from envsync.request import Request
 from envsync.store import bytecode, users
 from envsync.system import atomic, records
@@ -121,7 +122,7 @@ def read_all(world: World) -> None:
     decided = journal.read(environment)
     assert decided is None or journal.is_confined(decided)
     try:
-        lockrecord.read(environment)
+        kind.read(environment)
     except EnvsyncError:
         pass  # it may be damaged, and that is refused
 

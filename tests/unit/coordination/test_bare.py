@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import bare, flock, ground
-from envsync.coordination.flock import Flock
-from envsync.coordination.lease import Contender
+from envsync.coordination import bare, ground
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
 from envsync.installed import Entry, Ledger, dump_ledger
+from envsync.locks import flock
+from envsync.locks.flock import Flock
+from envsync.locks.lease import Contender
 from envsync.plan import Origin
 from envsync.request import Request
 from envsync.system import atomic, mounts, processes

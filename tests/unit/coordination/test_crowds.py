@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from envsync.coordination import cycle, occupancy, queue
-from envsync.coordination.flock import Flock
 from envsync.coordination.queue import Lookout, Place, call_next
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
+from envsync.locks.flock import Flock
 from envsync.request import Request
 from envsync.system import atomic, records
 from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp

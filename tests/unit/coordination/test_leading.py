@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import flock
 from envsync.coordination.leader import lead
-from envsync.coordination.lease import Contender
-from envsync.coordination.lockrecord import LEASE, Locking, record
 from envsync.environment import Environment
+from envsync.locks import flock
+from envsync.locks.kind import LEASE, Locking, record
+from envsync.locks.lease import Contender
 from envsync.request import Request
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from envsync.coordination import leftovers
-from envsync.coordination.lease import Contender
 from envsync.environment import Environment
+from envsync.locks.lease import Contender
 from tests.unit.scene import LIVENESS_SECONDS, SITE, helper
 
 DEAD = (
@@ -133,7 +133,7 @@ def test_what_resists(littered: Environment, monkeypatch: pytest.MonkeyPatch) ->
 
 
 LEAD = """\
-from envsync.coordination.lease import Contender
+from envsync.locks.lease import Contender
 from envsync.environment import Environment
 held = Contender(Environment(sys.argv[1])).acquire_nowait()
 print("held" if held else "not held", flush=True)

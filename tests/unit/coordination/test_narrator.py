@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from envsync.coordination import narrator
-from envsync.coordination.flock import Flock
 from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
 from envsync.coordination.shortening import fitted, width
 from envsync.environment import Environment
+from envsync.locks.flock import Flock
 from envsync.system import processes
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, START, Clock, helper, holder, write_progress
 

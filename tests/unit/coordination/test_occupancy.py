@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import cycle, flock, pace, queue
-from envsync.coordination.flock import Flock
+from envsync.coordination import cycle, pace, queue
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.queue import Lookout
 from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.progress import quiet
 from envsync.request import Request
 from envsync.system import atomic, processes
@@ -296,7 +297,7 @@ class TestCycle:
 
 TAKE = """\
 import os
-from envsync.coordination import cycle, flock, occupancy
+from envsync.coordination import cycle, occupancy; from envsync.locks import flock
 from envsync.environment import Environment
 from envsync.progress import quiet
 from envsync.request import Request

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from envsync.coordination import cycle, failures, flock, narrator, pace, queue, waiter
+from envsync.coordination import cycle, failures, narrator, pace, queue, waiter
 from envsync.coordination.failures import Arrival
-from envsync.coordination.flock import Flock
 from envsync.coordination.queue import Lookout
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
@@ -26,6 +25,8 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.request import Request
 from envsync.system import atomic
 from tests.unit.scene import (
@@ -585,7 +586,7 @@ def test_waiting_imports_no_library() -> None:
 
 
 WAIT = """\
-from envsync.coordination import failures, flock, waiter
+from envsync.coordination import failures, waiter; from envsync.locks import flock
 from envsync.environment import Environment
 from envsync.request import Request
 waiter.SOCIAL_SECONDS = 0

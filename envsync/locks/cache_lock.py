@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shlex import quote
 
-from envsync.coordination import flock
-from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError, WaitTimeoutError
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.system import groups, processes
 
 POLL_SECONDS = 0.05

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cache import wheellock
-from envsync.cache.wheellock import Turn
 from envsync.fetching import compiling
+from envsync.locks import wheel_lock
+from envsync.locks.wheel_lock import Turn
 from envsync.store.store import Store
 from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving
@@ -28,7 +28,7 @@ HOLD = f"""\
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from envsync.store.store import Store
-from envsync.cache.wheellock import Turn
+from envsync.locks.wheel_lock import Turn
 lock = Turn(Store(sys.argv[1]), sys.argv[2]).take()
 print("held", flush=True)
 sys.stdin.read()
@@ -74,15 +74,15 @@ def test_one_process_is_at_a_wheel(store: Store) -> None:
 def test_who_sees_nothing_move_goes_on_without(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The holder may be stopped for days. As long as its download grows, it is waited for."""
     now = 100.0
-    monkeypatch.setattr(wheellock.time, "monotonic", lambda: now)
+    monkeypatch.setattr(wheel_lock.time, "monotonic", lambda: now)
     part = Path(store.tmp) / f"{KEY}.part"
     with holder(store):
         turn = Turn(store, KEY)
         for size in range(1, 4):
             part.write_bytes(b"x" * size)
-            now += wheellock.PATIENCE - 1
+            now += wheel_lock.PATIENCE - 1
             assert turn.take() is None
-        now += wheellock.PATIENCE - 1
+        now += wheel_lock.PATIENCE - 1
         assert turn.take() is None
         now += 2
         lock = turn.take()

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import flock
-from envsync.coordination.flock import NO_FLOCK, acquire_nowait
 from envsync.errors import FilesystemError, LockingError
+from envsync.locks import flock
+from envsync.locks.flock import NO_FLOCK, acquire_nowait
 
 ROOT = Path(__file__).parent.parent.parent.parent
 HOLDER = f"""\
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.coordination.flock import acquire_nowait
+from envsync.locks.flock import acquire_nowait
 lock = acquire_nowait(sys.argv[1], shared=sys.argv[2] == "shared")
 print("refused" if lock is None else "held", flush=True)
 sys.stdin.read()

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import time
 
-from envsync.coordination import flock
-from envsync.coordination.flock import Flock
 from envsync.errors import FilesystemError, LockingError
+from envsync.locks import flock
+from envsync.locks.flock import Flock
 from envsync.store.store import Store, is_sha256
 from envsync.system import groups, processes
 

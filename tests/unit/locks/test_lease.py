@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from filelock import SoftFileLease
 
-from envsync.coordination import lease
-from envsync.coordination.lease import Contender, Lease
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
+from envsync.locks import lease
+from envsync.locks.lease import Contender, Lease
 from envsync.system import atomic, processes, records
 
 

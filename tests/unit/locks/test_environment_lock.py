@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import locking
-from envsync.coordination.lockrecord import FLOCK, LEASE, read
 from envsync.environment import Environment
+from envsync.locks import environment_lock
+from envsync.locks.kind import FLOCK, LEASE, read
 from envsync.request import Request
 
 
@@ -31,8 +31,8 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         original(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", answer)
-    monkeypatch.setattr(locking, "NO_LOCKS_SECONDS", 0.01)
-    lock = locking.Locks(environment, asked).acquire_nowait()
+    monkeypatch.setattr(environment_lock, "NO_LOCKS_SECONDS", 0.01)
+    lock = environment_lock.Locks(environment, asked).acquire_nowait()
     assert lock is not None
     lock.release()
     recorded = read(environment)

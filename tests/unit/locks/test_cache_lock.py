@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import cachelock, flock
-from envsync.coordination.cachelock import exclude, share
 from envsync.errors import LockingError, WaitTimeoutError
+from envsync.locks import cache_lock, flock
+from envsync.locks.cache_lock import exclude, share
 from envsync.store.store import Store
 from envsync.system import mounts
 
@@ -28,7 +28,7 @@ import fcntl, os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import envsync.errors
 from envsync.store.store import Store
-from envsync.coordination import cachelock
+from envsync.locks import cache_lock as cachelock
 root, cachelock.CLOSED_SECONDS, cachelock.POLL_SECONDS = sys.argv[1], 0.5, 0.01
 def say(text):
     print(text, flush=True)
@@ -98,7 +98,7 @@ def test_a_cleaner_that_waits_too_long_names_who_it_waits_for(root: str) -> None
             raise AssertionError
     assert said == [f"waiting for whoever uses the cache: pid {sync.pid}"]
     with exclude(root, ignore, timeout=0):
-        assert flock.acquire_nowait(cachelock.lock_path(root), shared=True) is None
+        assert flock.acquire_nowait(cache_lock.lock_path(root), shared=True) is None
 
 
 def test_a_sync_that_waits_too_long_names_who_cleans(root: str) -> None:
@@ -161,8 +161,8 @@ def test_syncs_are_let_in_though_cleaners_wait_for_a_long_one(root: str, cleaner
 
 def test_the_gate_is_open_for_as_long_as_it_was_closed(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed and open by turns, each time for twice as long."""
-    monkeypatch.setattr(cachelock, "CLOSED_SECONDS", 0.2)
-    monkeypatch.setattr(cachelock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(cache_lock, "CLOSED_SECONDS", 0.2)
+    monkeypatch.setattr(cache_lock, "POLL_SECONDS", 0.01)
     held = share(root, ignore)
     assert held is not None
     changes: list[tuple[bool, float]] = []
@@ -170,7 +170,7 @@ def test_the_gate_is_open_for_as_long_as_it_was_closed(root: str, monkeypatch: p
 
     def watch() -> None:
         while not over.is_set():
-            gate = flock.acquire_nowait(cachelock.gate_path(root), shared=True)
+            gate = flock.acquire_nowait(cache_lock.gate_path(root), shared=True)
             if gate is not None:
                 gate.release()
             if not changes or changes[-1][0] != (gate is not None):
@@ -240,7 +240,7 @@ def test_a_cache_whose_lock_stays_within_the_node_is_not_cleaned(root: str, monk
     held.release()
     monkeypatch.setattr(mounts, "read", lambda _: table.format("nfs4", "local_lock=none"))
     with exclude(root, ignore, timeout=0):
-        assert flock.acquire_nowait(cachelock.lock_path(root), shared=True) is None
+        assert flock.acquire_nowait(cache_lock.lock_path(root), shared=True) is None
 
 
 @pytest.mark.parametrize("gate", [True, False])
@@ -249,7 +249,7 @@ def test_a_cache_that_may_only_be_read_is_locked_all_the_same(root: str, *, gate
     with exclude(root, ignore):
         pass
     if not gate:
-        os.unlink(cachelock.gate_path(root))
+        os.unlink(cache_lock.gate_path(root))
     if os.geteuid() == 0:
         script = "os.setgid(65534); os.setuid(65534)\n" + HOLD
         for parent in Path(root).parents:
@@ -260,5 +260,5 @@ def test_a_cache_that_may_only_be_read_is_locked_all_the_same(root: str, *, gate
         os.chmod(root, 0o555)
     with process(script, root) as sync:
         assert line(sync) == "held"
-        assert flock.acquire_nowait(cachelock.lock_path(root), shared=False) is None
+        assert flock.acquire_nowait(cache_lock.lock_path(root), shared=False) is None
     os.chmod(root, 0o755)

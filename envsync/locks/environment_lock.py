@@ -29,15 +29,15 @@ else:
     import posix as os
 
 from envsync import launch
-from envsync.coordination import flock
-from envsync.coordination.lockrecord import FLOCK, LEASE, SUFFIX, Locking, read, record
+from envsync.locks import flock
+from envsync.locks.kind import FLOCK, LEASE, SUFFIX, Locking, read, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.coordination.flock import Flock
-    from envsync.coordination.lease import Contender, Lease
     from envsync.environment import Environment
     from envsync.errors import LockingError
+    from envsync.locks.flock import Flock
+    from envsync.locks.lease import Contender, Lease
     from envsync.request import Request
 
     EnvironmentLock = Flock | Lease
@@ -180,7 +180,7 @@ class Locks:
             from envsync.coordination.slowlane import load_site
 
             load_site()
-            from envsync.coordination.lease import Contender
+            from envsync.locks.lease import Contender
 
             self._contender = Contender(self.environment)
         return self._contender.acquire_nowait()

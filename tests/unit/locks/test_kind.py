@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from envsync.coordination import lockrecord
-from envsync.coordination.lockrecord import FLOCK, LEASE, Locking, read, record
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
+from envsync.locks import kind
+from envsync.locks.kind import FLOCK, LEASE, Locking, read, record
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def linking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     if request.param == "no links":
-        monkeypatch.setattr(lockrecord.os, "link", refuse)
+        monkeypatch.setattr(kind.os, "link", refuse)
 
 
 @pytest.mark.usefixtures("linking")
@@ -83,7 +83,7 @@ class TestRecord:
 
     def test_a_torn_one_is_replaced(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """A record that stays empty was left by a process that died while it wrote it."""
-        monkeypatch.setattr(lockrecord, "TORN_SECONDS", 0.05)
+        monkeypatch.setattr(kind, "TORN_SECONDS", 0.05)
         Path(environment.locking).write_bytes(b"")
         assert read(environment) is None
         assert record(environment, Locking(LEASE, in_use=False)).kind == LEASE
@@ -149,7 +149,7 @@ class TestRead:
 
     def test_every_beginning_is_torn(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """However far its writer came, and with zeros for what is not written yet: then it is decided anew."""
-        monkeypatch.setattr(lockrecord, "TORN_SECONDS", 0.0)
+        monkeypatch.setattr(kind, "TORN_SECONDS", 0.0)
         record(environment, Locking(FLOCK, in_use=False, reason="why {"))
         path = Path(environment.locking)
         whole = path.read_bytes()
@@ -173,7 +173,7 @@ class TestRead:
                 raise OSError(left.pop(), "for a moment")
             return original(*arguments)
 
-        monkeypatch.setattr(lockrecord.os, "open", passing)
+        monkeypatch.setattr(kind.os, "open", passing)
         assert read(environment) is not None
 
     def test_what_cannot_be_read_is_an_error(self, environment: Environment) -> None:
