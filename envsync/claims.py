@@ -26,8 +26,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from envsync.environment import Environment
-from envsync.installed import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
-from envsync.plan import Installed
+from envsync.installed.plan import Installed
+from envsync.installed.scan import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.reading import Expectation, Ground, read
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store

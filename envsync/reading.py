@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from envsync import progress
 from envsync.environment import Environment
-from envsync.installed import Layout, is_store_link
+from envsync.installed.scan import Layout, is_store_link
 from envsync.system import processes
 from envsync.wheel import record
 

@@ -23,7 +23,7 @@ from envsync import progress
 from envsync.claims import OUTSIDE, Claims, Finding, gather
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Layout, Ledger, is_skeleton, is_store_link
+from envsync.installed.scan import Layout, Ledger, is_skeleton, is_store_link
 from envsync.progress import quiet
 from envsync.reading import Ground, Job, examine, kind_of, read
 from envsync.store.store import Store

@@ -27,8 +27,8 @@ from envsync.errors import (
     UnsupportedPythonError,
 )
 from envsync.errors.hints import AGAIN, ELSEWHERE
-from envsync.installed import Ledger
-from envsync.plan import Origin, Wanted
+from envsync.installed.plan import Origin, Wanted
+from envsync.installed.scan import Ledger
 from envsync.progress import Report
 from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from envsync import fastlane, launch, stamp
-from envsync.coordination import bare, failures, ground, leftovers, lost, queue, sightings
+from envsync.coordination import bare, failures, ground, lost, queue, sightings
 from envsync.coordination.eventsfile import record
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
@@ -41,10 +41,11 @@ from envsync.errors import (
 )
 from envsync.errors.hints import UPGRADE
 from envsync.fastlane import Entry
-from envsync.installed import Layout, Ledger, dump_ledger, load_ledger
+from envsync.installed import leftovers
+from envsync.installed.plan import Plan, named
+from envsync.installed.scan import Layout, Ledger, dump_ledger, load_ledger
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.plan import Plan, named
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp

@@ -26,7 +26,7 @@ from envsync import stamp
 from envsync.coordination import pace
 from envsync.environment import Environment
 from envsync.errors import RefusedError
-from envsync.installed import Ledger, load_ledger
+from envsync.installed.scan import Ledger, load_ledger
 from envsync.system import atomic, processes
 from envsync.transaction import journal
 

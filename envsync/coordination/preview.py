@@ -10,8 +10,8 @@ from envsync.coordination.goal import Seeker
 from envsync.coordination.outcome import WOULD_SYNC, Outcome
 from envsync.coordination.reconcile import make_plan, refuse_to_empty
 from envsync.coordination.synccache import cache_directory
-from envsync.installed import load_ledger, scan
-from envsync.plan import Installed, named
+from envsync.installed.plan import Installed, named
+from envsync.installed.scan import load_ledger, scan
 from envsync.store.store import Store
 from envsync.transaction import skeleton
 

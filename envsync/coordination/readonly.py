@@ -13,7 +13,7 @@ from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.errors.hints import AGAIN
 from envsync.fastlane import Entry
-from envsync.installed import load_ledger, scan
+from envsync.installed.scan import load_ledger, scan
 from envsync.locks import flock
 from envsync.progress import quiet
 from envsync.request import Request

@@ -17,15 +17,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__, launch
-from envsync.coordination import leftovers
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
 from envsync.errors.hints import ELSEWHERE
-from envsync.installed import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
+from envsync.installed import leftovers
+from envsync.installed.plan import Plan, Wanted, plan
+from envsync.installed.scan import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.locks import flock
-from envsync.plan import Plan, Wanted, plan
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import checksum
@@ -41,8 +41,8 @@ from envsync.wheel import seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from envsync.installed.plan import Installed
     from envsync.locks.environment_lock import EnvironmentLock
-    from envsync.plan import Installed
     from envsync.wheel.manifest import Manifest
 
 SEEDS = frozenset({"pip"})

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import interpreter, stamp
-from envsync.coordination import failures, leftovers
+from envsync.coordination import failures
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
 from envsync.coordination.outcome import Outcome
@@ -36,10 +36,11 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.fastlane import Entry
-from envsync.installed import Layout, Ledger, load_ledger, scan
+from envsync.installed import leftovers
+from envsync.installed.plan import Wanted
+from envsync.installed.scan import Layout, Ledger, load_ledger, scan
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.plan import Wanted
 from envsync.progress import Report
 from envsync.request import Request
 from envsync.stamp import Stamp

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envsync import fastlane, launch, stamp
-from envsync.coordination import failures, leftovers, queue
+from envsync.coordination import failures, queue
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
+from envsync.installed import leftovers
 from envsync.request import Request
 from envsync.system import atomic, processes, records
 

@@ -3,7 +3,7 @@
 It is shared from before the leader looks for wheels until all files are staged, and released before the leader waits
 for anybody (`envsync.locks.cache_lock`). A cache that may not be written to is used as it is. What it lacks goes
 to `--cache-fallback`, or to a cache in the environment, which is gone in the end. A leader that is killed leaves that
-to the next one, which sweeps it (`envsync.coordination.leftovers`).
+to the next one, which sweeps it (`envsync.installed.leftovers`).
 
 Nobody who asks cleans a cache that is shared so. `rm -rf` does not ask: what was removed beneath a sync is made again,
 and if that happens again and again, it goes where that of a cache goes that may not be written to.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.installed import Layout
+from envsync.installed.scan import Layout
 from envsync.store.damage import rows_of
 from envsync.transaction.parts import Part, place_of
 from envsync.transaction.stage import Item

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync.environment import Environment
-from envsync.installed import Layout, Ledger, dump_ledger
+from envsync.installed.scan import Layout, Ledger, dump_ledger
 from envsync.system import atomic, disk
 from envsync.system.groups import read_umask
 from envsync.target import Interpreter

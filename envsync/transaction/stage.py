@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from envsync import request
 from envsync.errors import FilesystemError, WheelError
-from envsync.installed import Layout
-from envsync.plan import Wanted
+from envsync.installed.plan import Wanted
+from envsync.installed.scan import Layout
 from envsync.progress import Report, quiet
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from envsync import stamp
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Entry, Layout, Ledger, is_store_link
+from envsync.installed.scan import Entry, Layout, Ledger, is_store_link
 from envsync.stamp import Site, Stamp
 from envsync.system import atomic
 from envsync.transaction.stage import GUARD

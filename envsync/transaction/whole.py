@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync.transaction.parts import place_of
 
 if TYPE_CHECKING:
-    from envsync.installed import Layout
+    from envsync.installed.scan import Layout
     from envsync.transaction.parts import Part
     from envsync.transaction.stage import Item
     from envsync.wheel.manifest import Directory, Manifest

@@ -13,7 +13,7 @@ from pathlib import Path
 from envsync import stamp
 from envsync.environment import Environment
 from envsync.fastlane import Entry
-from envsync.installed import Layout
+from envsync.installed.scan import Layout
 from envsync.locks.flock import Flock
 from envsync.request import Request, describe_python
 from envsync.stamp import Stamp, checksum

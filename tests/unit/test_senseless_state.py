@@ -17,11 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envsync import fastlane, installed, library, request, stamp
+from envsync import fastlane, library, request, stamp
 from envsync.coordination import failures, queue, status
 from envsync.environment import Environment
 from envsync.errors import EnvsyncError
-from envsync.installed import Layout
+from envsync.installed import scan
+from envsync.installed.scan import Layout
 from envsync.locks import kind
 from envsync.request import Request
 from envsync.store import bytecode, users
@@ -116,9 +117,9 @@ def read_all(world: World) -> None:
         except EnvsyncError as error:
             codes.add(error.exit_code)
     assert codes.isdisjoint({0, 1})
-    ledger = installed.load_ledger(environment)
-    for item in installed.scan(environment, world.layout, ledger):
-        installed.files_of(environment, item)
+    ledger = scan.load_ledger(environment)
+    for item in scan.scan(environment, world.layout, ledger):
+        scan.files_of(environment, item)
     decided = journal.read(environment)
     assert decided is None or journal.is_confined(decided)
     try:
@@ -158,9 +159,9 @@ def test_ledgers(world: World, data: st.DataObject) -> None:
     """The names in one are looked for in the environment."""
     whole = atomic.read(world.environment.installed)
     assert whole
-    value = changed(json.loads(installed.unseal(whole)), data)
+    value = changed(json.loads(scan.unseal(whole)), data)
     body = json.dumps(value).encode()
-    content = installed.seal(body) if body.startswith(b"{") else body
+    content = scan.seal(body) if body.startswith(b"{") else body
     try_file(world, world.environment.installed, content)
 
 
@@ -248,9 +249,7 @@ def test_references_to_a_cache(data: st.DataObject) -> None:
 
 SENSELESS = {
     "stamp": lambda env: sealed_lines(env / ".envsync/stamp", stamp.HEADER.encode() + b"\nin-use abc\n"),
-    "ledger": lambda env: (env / ".envsync/installed.json").write_bytes(
-        installed.seal(b'{"format":1,"distributions":[]}')
-    ),
+    "ledger": lambda env: (env / ".envsync/installed.json").write_bytes(scan.seal(b'{"format":1,"distributions":[]}')),
     "journal": lambda env: sealed_lines(env / ".envsync/journal", b'{"format": 1}\n[]\n'),
     "progress": lambda env: (env / ".envsync/progress.json").write_text('{"format": 1, "pid": [], "key": 7}'),
     "failure": lambda env: (env / ".envsync/failure.json").write_text(

@@ -12,11 +12,11 @@ from envsync.coordination import bare, ground
 from envsync.coordination.waiter import Wait
 from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
-from envsync.installed import Entry, Ledger, dump_ledger
+from envsync.installed.plan import Origin
+from envsync.installed.scan import Entry, Ledger, dump_ledger
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.lease import Contender
-from envsync.plan import Origin
 from envsync.request import Request
 from envsync.system import atomic, mounts, processes
 from tests.unit.scene import Clock, helper, holder, make_environment, make_request

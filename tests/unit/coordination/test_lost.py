@@ -12,7 +12,7 @@ from envsync.coordination import lost, pace
 from envsync.coordination.occupancy import Occupancy
 from envsync.environment import Environment
 from envsync.errors import RefusedError
-from envsync.installed import Ledger, dump_ledger, load_ledger
+from envsync.installed.scan import Ledger, dump_ledger, load_ledger
 from envsync.locks.flock import Flock, acquire_nowait
 from envsync.progress import quiet
 from envsync.request import Request

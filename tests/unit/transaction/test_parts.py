@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.installed import Layout
+from envsync.installed.scan import Layout
 from envsync.transaction.parts import entries_of, parts, place_of
 from envsync.transaction.whole import Whole, choose
 from envsync.wheel.manifest import Directory, Manifest, Rows

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.installed import Layout
-from envsync.plan import Origin, Wanted
+from envsync.installed.plan import Origin, Wanted
+from envsync.installed.scan import Layout
 from envsync.transaction.parts import parts
 from envsync.transaction.sharing import Allotment, allot
 from envsync.transaction.stage import Item

@@ -15,7 +15,7 @@ import pytest
 from envsync import fastlane, stamp
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.installed import Layout
+from envsync.installed.scan import Layout
 from envsync.stamp import Stamp
 from envsync.transaction import stamping
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from envsync.environment import Environment
-from envsync.plan import Installed, Origin
+from envsync.installed.plan import Installed, Origin
 from envsync.request import content
 from envsync.stamp import checksum
 from envsync.system.atomic import SENSELESS

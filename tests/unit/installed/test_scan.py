@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
 from envsync.environment import Environment
-from envsync.installed import (
+from envsync.installed.plan import Installed, Origin
+from envsync.installed.scan import (
     Entry,
     Layout,
     Ledger,
@@ -26,7 +27,6 @@ from envsync.installed import (
     seal,
     unseal,
 )
-from envsync.plan import Installed, Origin
 
 SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import leftovers
 from envsync.environment import Environment
+from envsync.installed import leftovers
 from envsync.locks.lease import Contender
 from tests.unit.scene import LIVENESS_SECONDS, SITE, helper
 

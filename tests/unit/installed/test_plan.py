@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.plan import Installed, Origin, Wanted, plan
+from envsync.installed.plan import Installed, Origin, Wanted, plan
 
 OURS = Origin("a" * 64)
 THEIRS = Origin("b" * 64)
