@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Interpreter(NamedTuple):
-    """Facts about a target Python, gathered by running it (`envsync.interpreter`).
+    """Facts about a target Python, gathered by running it (`envsync.python.interpreter`).
 
     `layout` maps a wheel scheme (`purelib`, `platlib`, `scripts`, `headers`, `data`) to the directory that a
     virtual environment of this Python uses for it, relative to the environment; `headers` still lacks the

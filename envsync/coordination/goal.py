@@ -16,7 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import interpreter, stamp
+from envsync import stamp
 from envsync.coordination.ground import was_environment
 from envsync.environment import Environment
 from envsync.errors import (
@@ -30,6 +30,7 @@ from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.plan import Origin, Wanted
 from envsync.installed.scan import Ledger
 from envsync.progress import Report
+from envsync.python import interpreter
 from envsync.request import Request, content, describe_python, exactly, looks_at
 from envsync.stamp import LocalFile
 from envsync.store.store import Store

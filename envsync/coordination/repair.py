@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import interpreter, stamp
+from envsync import stamp
 from envsync.coordination import failures
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
@@ -42,6 +42,7 @@ from envsync.installed.scan import Layout, Ledger, load_ledger, scan
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.progress import Report
+from envsync.python import interpreter
 from envsync.request import Request
 from envsync.stamp import Stamp
 from envsync.store.bytecode import Shelf

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 
-from envsync import fastlane, interpreter, stamp
+from envsync import fastlane, stamp
 from envsync.coordination.goal import Goal
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
+from envsync.python import interpreter
 from envsync.stamp import Stamp
 from envsync.system import atomic
 from envsync.target import Interpreter

@@ -1,7 +1,7 @@
 """Make a virtual environment in place, or take its skeleton away so that it can be made anew.
 
 The skeleton is what the standard library's `venv` makes: pyvenv.cfg, bin with links to the base interpreter, lib,
-include (`envsync.transaction.pattern`). It is made in the environment's own directory, under the environment lock,
+include (`envsync.python.venv`). It is made in the environment's own directory, under the environment lock,
 between writing and removing the mark `making`: an environment that has the mark, or no pyvenv.cfg, has half of a
 skeleton at most.
 
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from envsync.environment import Environment
 from envsync.installed.scan import Layout, Ledger, dump_ledger
+from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.system import atomic, disk
 from envsync.system.groups import read_umask
 from envsync.target import Interpreter
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
-from envsync.transaction.pattern import is_plain, pattern_of, run_venv
 
 if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock

@@ -20,7 +20,7 @@ from envsync.coordination.leader import CACHES, Leader
 from envsync.coordination.outcome import Outcome
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
-from envsync.transaction.pattern import Pattern
+from envsync.python.venv import Pattern
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import finish, wait_for_line
 from tests.environments import FIXTURES, leftovers, unverified

@@ -15,11 +15,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envsync import fastlane, interpreter, library, options, request, stamp
+from envsync import fastlane, library, options, request, stamp
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
 from envsync.environment import Environment
 from envsync.progress import quiet
+from envsync.python import interpreter
 from envsync.store import trash
 from envsync.system import forking
 from envsync.transaction.linking import Linker

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import pytest
 from packaging.utils import parse_wheel_filename
 
-from envsync import interpreter
 from envsync.errors import InterpreterError
+from envsync.python import interpreter
 from envsync.target import Interpreter
 from tests.environments import site_packages, unverified
 from tests.wheels import sha256_of

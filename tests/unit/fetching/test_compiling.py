@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from envsync import interpreter as interpreters
 from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.fetching.compile_work import ChangedSourceError
 from envsync.fetching.compiling import compile_wheels
 from envsync.locks import flock
 from envsync.progress import quiet
+from envsync.python import interpreter as interpreters
 from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.entry import spoiled

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.errors import FilesystemError, InterpreterError
-from envsync.interpreter import own_base
+from envsync.python.interpreter import own_base
 from envsync.system import atomic, groups
 from envsync.target import Interpreter
 

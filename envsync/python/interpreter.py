@@ -1,10 +1,10 @@
 """Find Pythons and gather the facts about them that selecting wheels and laying out files needs.
 
 An interpreter is asked by running it, isolated (`-I`), with a script that needs its standard library alone
-(`envsync.interpreter_child`); its markers and tags are worked out here (`envsync.compatibility`). The answer is kept in
-the cache, keyed by everything that could change it: the path, size and mtime of the file behind it, pyvenv.cfg beside
-it, machine and C library, and the `packaging` that makes the tags. What the kernel of a host says of itself is not
-kept: hosts share the cache.
+(`envsync.python.interpreter_child`); its markers and tags are worked out here (`envsync.python.compatibility`). The
+answer is kept in the cache, keyed by everything that could change it: the path, size and mtime of the file behind it,
+pyvenv.cfg beside it, machine and C library, and the `packaging` that makes the tags. What the kernel of a host says of
+itself is not kept: hosts share the cache.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _worked_out(facts: dict[str, Any]) -> dict[str, Any]:
     """Add what the facts mean."""
     if _version(facts) < OLDEST:
         return facts
-    from envsync import compatibility
+    from envsync.python import compatibility
 
     markers, tags = compatibility.markers(facts), compatibility.tags(facts)
     fingerprint = checksum(json.dumps([markers, tags], sort_keys=True).encode())

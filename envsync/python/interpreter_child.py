@@ -1,10 +1,10 @@
-"""Say what the Python is that runs this: a child of `envsync.interpreter`.
+"""Say what the Python is that runs this: a child of `envsync.python.interpreter`.
 
 Run as a script by the target's own interpreter, isolated. Nothing of envsync and of its libraries is imported, for a
 library that moves on would take the targets with it that it no longer runs on: the standard library of the target has
 to do, from Python 3.9 on. Older ones, back to 3.5, say at least which version they are.
 
-Prints one line of JSON, the facts. What they mean (tags, markers) is worked out by `envsync.compatibility`.
+Prints one line of JSON, the facts. What they mean (tags, markers) is worked out by `envsync.python.compatibility`.
 """
 
 import importlib

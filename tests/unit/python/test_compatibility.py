@@ -17,7 +17,7 @@ import packaging
 import pytest
 from packaging import _manylinux, _musllinux, tags
 
-from envsync import compatibility, elf, interpreter
+from envsync.python import compatibility, elf, interpreter
 from tests import pythons
 
 _INSIDE = """\

@@ -1,8 +1,8 @@
 """Work out from the facts about a Python which markers and tags it has: what `packaging` would say inside it.
 
-The facts come from the target itself (`envsync.interpreter_child`); `packaging` is ours, and runs here only. It makes
-the tags of an interpreter whose ABIs and platforms it is told; what it works out for the running process alone (the
-ABIs of a build, the platforms of Linux: PEP 600, PEP 656) is worked out here, from the facts, by the same rules.
+The facts come from the target itself (`envsync.python.interpreter_child`); `packaging` is ours, and runs here only. It
+makes the tags of an interpreter whose ABIs and platforms it is told; what it works out for the running process alone
+(the ABIs of a build, the platforms of Linux: PEP 600, PEP 656) is worked out here, from the facts, by the same rules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from packaging.tags import (
     mac_platforms,
 )
 
-from envsync import elf
+from envsync.python import elf
 
 Facts = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import interpreter
 from envsync.errors import InterpreterError, UnsupportedPythonError
+from envsync.python import interpreter
 from tests import pythons
 
 
@@ -116,8 +116,8 @@ def test_our_own_python_is_named_with_its_version(versioned: bool, tmp_path: Pat
     for name in ("python3", f"python{short}") if versioned else ("python3",):
         (tmp_path / name).symlink_to(base)
     script = (
-        f"import os, sys; sys.path.insert(0, {str(Path(interpreter.__file__).parent.parent)!r})\n"
-        "from envsync.interpreter import own_base\nfrom envsync.transaction.pattern import run_venv\n"
+        f"import os, sys; sys.path.insert(0, {str(Path(interpreter.__file__).parent.parent.parent)!r})\n"
+        "from envsync.python.interpreter import own_base\nfrom envsync.python.venv import run_venv\n"
         "run_venv(own_base(), 'env', None)\nprint(own_base())"
     )
     words = [str(tmp_path / "python3"), "-I", "-c", script]
