@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from envsync import hearing
 from envsync.coordination.messages import say
 from envsync.coordination.narrator import SILENCE_SECONDS
 from envsync.coordination.shortening import briefly, fitted, volume, width
+from envsync.lockfile import hearing
 
 if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID

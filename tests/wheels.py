@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from envsync.target import Artifact
+from envsync.lockfile.target import Artifact
 
 TIME = (2020, 1, 1, 0, 0, 0)
 

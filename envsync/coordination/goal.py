@@ -29,6 +29,7 @@ from envsync.errors import (
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.plan import Origin, Wanted
 from envsync.installed.scan import Ledger
+from envsync.lockfile.target import Interpreter
 from envsync.progress import Report
 from envsync.python import interpreter
 from envsync.request import Request, content, describe_python, exactly, looks_at
@@ -36,7 +37,6 @@ from envsync.stamp import LocalFile
 from envsync.store.store import Store
 from envsync.system import atomic, groups
 from envsync.system.patience import patiently
-from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from envsync.lockfile import LockFile
     from envsync.lockfile.conditions import Conditions
-    from envsync.target import Target
+    from envsync.lockfile.target import Target
 
 
 class Inputs(NamedTuple):

@@ -14,10 +14,10 @@ from envsync import fastlane, stamp
 from envsync.coordination.goal import Goal
 from envsync.environment import Environment
 from envsync.errors import FilesystemError
+from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
 from envsync.stamp import Stamp
 from envsync.system import atomic
-from envsync.target import Interpreter
 
 
 def note(vouched: Stamp, goal: Goal, environment: Environment, cache: str) -> None:

@@ -29,13 +29,14 @@ import anyio.to_thread
 import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
-from envsync import __version__, hearing, launch
+from envsync import __version__, launch
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
+from envsync.lockfile import hearing
+from envsync.lockfile.target import Artifact
 from envsync.store.store import Store, is_sha256
 from envsync.system import groups
-from envsync.target import Artifact
 from envsync.wheel.verify import hash_mismatch, origin, size_mismatch
 
 try:

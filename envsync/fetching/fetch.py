@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING
 from envsync.coordination import signals
 from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
+from envsync.lockfile.target import Artifact
 from envsync.locks.wheel_lock import Turn
 from envsync.progress import Report, quiet
 from envsync.store.store import Store
 from envsync.system import forking, processes
-from envsync.target import Artifact
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.verify import check_identity, check_vouched, origin, vouches
 

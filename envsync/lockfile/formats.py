@@ -10,8 +10,8 @@ from typing import Protocol
 
 from envsync.errors import LockFileError
 from envsync.lockfile.sources import Sources
+from envsync.lockfile.target import Interpreter, Target
 from envsync.request import content_of_named, hint_of
-from envsync.target import Interpreter, Target
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 

@@ -27,10 +27,10 @@ from unearth.fetchers.sync import PyPIClient
 from unearth.finder import PackageFinder
 from unearth.link import Link
 
-from envsync import hearing
 from envsync.errors import FetchError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs, redacted
+from envsync.lockfile import hearing
 from envsync.lockfile.hashes import strong
 from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, with_credentials
 from envsync.lockfile.wheels import Offer, offer_of

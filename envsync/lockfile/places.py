@@ -27,8 +27,8 @@ from envsync.lockfile.sources import (
     well_formed,
     with_credentials,
 )
+from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse
-from envsync.target import Artifact
 
 NOWHERE = "nowhere:"
 """The URL of a file that has neither URL nor path, which packaging does not let pass."""

@@ -20,15 +20,14 @@ from packaging.pylock import (
 )
 from packaging.utils import canonicalize_name
 
-from envsync import hearing
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
-from envsync.lockfile import conditions, wheels
+from envsync.lockfile import conditions, hearing, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources
-from envsync.target import Interpreter, Target
+from envsync.lockfile.target import Interpreter, Target
 
 if TYPE_CHECKING:
     from packaging.markers import Environment

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.reference import Reference
 from envsync.lockfile.sources import Sources
+from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse, hashed
 from envsync.lockfile.wheels import Fit, Offer, Pin, Refusal, artifact_of, choose, offer_of
-from envsync.target import Artifact
 
 Known = Callable[[str], str | None]
 

@@ -23,7 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 from envsync.errors import remedies
 from envsync.lockfile.hashes import strong
-from envsync.target import Artifact, Interpreter
+from envsync.lockfile.target import Artifact, Interpreter
 
 _SHOWN = 8
 

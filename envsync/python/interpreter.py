@@ -16,10 +16,10 @@ from typing import Any
 
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
+from envsync.lockfile.target import Interpreter
 from envsync.request import content, libc_family, release_of
 from envsync.stamp import checksum
 from envsync.system import atomic, groups
-from envsync.target import Interpreter
 
 FORMAT = 4
 OLDEST = (3, 9)

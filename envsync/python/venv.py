@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.errors import FilesystemError, InterpreterError
+from envsync.lockfile.target import Interpreter
 from envsync.python.interpreter import own_base
 from envsync.system import atomic, groups
-from envsync.target import Interpreter
 
 if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock

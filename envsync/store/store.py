@@ -36,9 +36,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from envsync.errors import FilesystemError, WheelError
+from envsync.lockfile.target import Artifact
 from envsync.system import groups
 from envsync.system.patience import patiently
-from envsync.target import Artifact
 from envsync.wheel.manifest import NAME, Manifest, load
 
 PATIENCE = 2.0

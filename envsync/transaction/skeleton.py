@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from envsync.environment import Environment
 from envsync.installed.scan import Layout, Ledger, dump_ledger
+from envsync.lockfile.target import Interpreter
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.system import atomic, disk
 from envsync.system.groups import read_umask
-from envsync.target import Interpreter
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
 

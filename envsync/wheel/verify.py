@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
+from envsync.lockfile.target import Artifact
 from envsync.system.patience import patiently
-from envsync.target import Artifact
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ import pytest
 from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.fetching.compile_work import ChangedSourceError
 from envsync.fetching.compiling import compile_wheels
+from envsync.lockfile.target import Interpreter
 from envsync.locks import flock
 from envsync.progress import quiet
 from envsync.python import interpreter as interpreters
@@ -29,7 +30,6 @@ from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.entry import spoiled
 from envsync.store.store import Store
-from envsync.target import Interpreter
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 

@@ -24,8 +24,8 @@ import envsync
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
 from envsync.fetching import download as module
 from envsync.fetching.download import Downloader
+from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
-from envsync.target import Artifact
 from tests.unit.fetching.server import File, Server, serving
 
 DATA = random.Random(7).randbytes(300_000)

@@ -27,8 +27,8 @@ from envsync.errors import (
 from envsync.fetching import download
 from envsync.fetching import fetch as module
 from envsync.fetching.fetch import fetch
+from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
-from envsync.target import Artifact
 from tests.unit.fetching.server import File, Server, serving
 from tests.wheels import artifact, build_wheel, sha256_of
 
@@ -362,7 +362,7 @@ def test_what_is_there_costs_no_imports(store: Store, tmp_path: Path) -> None:
         "import sys\n"
         "from envsync.fetching.fetch import fetch\n"
         "from envsync.store.store import Store\n"
-        "from envsync.target import Artifact\n"
+        "from envsync.lockfile.target import Artifact\n"
         "wanted = Artifact('demo', '1.0', 'x.whl', hashes={'sha256': sys.argv[2]})\n"
         "assert fetch([wanted], Store(sys.argv[1]))['demo'].name == 'demo'\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
@@ -397,7 +397,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing(
     code = (
         "import json, sys, envsync.wheel.unpack, envsync.fetching.fetch as module\n"
         "from envsync.store.store import Store\n"
-        "from envsync.target import Artifact\n"
+        "from envsync.lockfile.target import Artifact\n"
         "write = envsync.wheel.unpack._Writer.write\n"
         "def announce(self, place, checkpoint):\n"
         "    if place.path == 'demo/100':\n"
@@ -435,7 +435,7 @@ def test_a_killed_download_is_continued_by_the_next_process(store: Store, tmp_pa
         "import json, sys\n"
         "from envsync.fetching.fetch import fetch\n"
         "from envsync.store.store import Store\n"
-        "from envsync.target import Artifact\n"
+        "from envsync.lockfile.target import Artifact\n"
         "fetch([Artifact(**json.loads(sys.argv[2]))], Store(sys.argv[1]), report=lambda *_: print(_, flush=True))\n"
     )
     with subprocess.Popen(
@@ -490,7 +490,7 @@ import json, sys
 from envsync.fetching.fetch import fetch
 from envsync.store.store import Store
 from envsync.coordination import signals
-from envsync.target import Artifact
+from envsync.lockfile.target import Artifact
 
 class Deaf:
     def __del__(self):

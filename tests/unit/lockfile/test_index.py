@@ -14,7 +14,7 @@ import pytest
 
 from envsync.errors import FetchError, NoWheelError
 from envsync.lockfile import Sources, index, read
-from envsync.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Interpreter, Target
 
 A = "a" * 64
 B = "b" * 64
@@ -258,7 +258,7 @@ def test_an_interruption_does_not_wait_for_a_silent_index(
     (tmp_path / "requirements.txt").write_text("foo==1.0\nbar==1.0")
     program = f"""
 from envsync.lockfile import Sources, read
-from envsync.target import Interpreter
+from envsync.lockfile.target import Interpreter
 lock = read({str(tmp_path / "requirements.txt")!r})
 lock.select({interpreter!r}, sources=Sources(index_urls=({server.index!r},)))
 """
@@ -432,7 +432,7 @@ def test_a_wheelhouse_needs_no_http_client(tmp_path: Path, interpreter: Interpre
     program = f"""
 import os, sys
 from envsync.lockfile import Sources, read
-from envsync.target import Interpreter
+from envsync.lockfile.target import Interpreter
 os.chdir({str(tmp_path)!r})
 read("requirements.txt").select({interpreter!r}, sources=Sources(find_links=(".",)))
 read("hashed.txt").select({interpreter!r}, known=lambda sha256: {FOO!r})

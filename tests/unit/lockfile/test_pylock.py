@@ -13,7 +13,7 @@ import pytest
 
 from envsync.errors import LockFileError, NoWheelError, UsageError
 from envsync.lockfile import Sources, read
-from envsync.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Interpreter, Target
 
 A = "a" * 64
 B = "b" * 64
@@ -685,7 +685,7 @@ def test_the_pylock_path_imports_no_http_client(tmp_path: Path, interpreter: Int
     program = f"""
 import sys
 from envsync.lockfile import Sources, read
-from envsync.target import Interpreter
+from envsync.lockfile.target import Interpreter
 read({str(tmp_path / "pylock.toml")!r}).select({interpreter!r}, sources=Sources(find_links=({str(tmp_path)!r},)))
 print(*sys.modules)
 """

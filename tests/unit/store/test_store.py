@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
+from envsync.lockfile.target import Artifact
 from envsync.store import store as module
 from envsync.store.store import Store
-from envsync.target import Artifact
 from envsync.wheel import manifest as manifests
 from envsync.wheel.verify import origin
 from tests.wheels import artifact, build_wheel, sha256_of
