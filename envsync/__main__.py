@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
                 return status
         return _slow(arguments)
     except KeyboardInterrupt as interrupt:
-        from envsync.coordination.signals import die_of
+        from envsync.launch.signals import die_of
 
         return die_of(interrupt)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last handler
@@ -59,9 +59,9 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
 
 def _slow(arguments: Sequence[str]) -> int:
     """Run anything but a plain `run`, with all libraries at hand."""
-    from envsync import options
-    from envsync.coordination.signals import listen
     from envsync.coordination.slowlane import load_site
+    from envsync.launch import options
+    from envsync.launch.signals import listen
 
     listen()
     load_site()
@@ -77,20 +77,20 @@ def _slow(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int | None:
     """Take the fast lane. Returns None for what needs the command line interface proper."""
-    from envsync import fastlane, launch, options, request
+    from envsync.launch import command, fast_lane, options, request
 
     parsed = options.parse(arguments, options.RUN)
     if parsed is None or not parsed[1]:
         return None
     settings, words = parsed
-    environ = launch.variables()
+    environ = command.variables()
     asked = request.resolve(settings, environ)
-    environment = fastlane.environment_of(asked)
-    entry = fastlane.enter(asked, environment) if environment is not None else None
+    environment = fast_lane.environment_of(asked)
+    entry = fast_lane.enter(asked, environment) if environment is not None else None
     if entry is not None:
-        fastlane.become(entry, words, environ, isolated=asked.flag("isolated"))
-    from envsync.coordination.signals import listen
+        fast_lane.become(entry, words, environ, isolated=asked.flag("isolated"))
     from envsync.coordination.slowlane import run
+    from envsync.launch.signals import listen
 
     listen()
     run(asked, environment, words, environ, distrust=entry is not None)
@@ -98,7 +98,7 @@ def _run(arguments: Sequence[str]) -> int | None:
 
 def _end_of_signal() -> None:
     """End by the signal that came, if one did since somebody listened."""
-    signals = sys.modules.get("envsync.coordination.signals")
+    signals = sys.modules.get("envsync.launch.signals")
     if signals is not None:
         signals.end_if_one_came()
 
@@ -125,7 +125,7 @@ def _open_missing_streams() -> None:
 def start(said: str = "") -> NoReturn:
     """Run the process's own command line and end it.
 
-    :param said: what the launcher knows of how the process was started (`envsync.launch.begin`)
+    :param said: what the launcher knows of how the process was started (`envsync.launch.command.begin`)
 
     Without taking the interpreter down, which takes 10 ms after a sync: what is open is flushed, nothing else is kept.
     And without the cyclic garbage collector: the process ends soon, and going over the tens of thousands of names of a
@@ -133,17 +133,17 @@ def start(said: str = "") -> NoReturn:
     """
     import gc
 
-    from envsync import launch
+    from envsync.launch import command
 
     _interrupt_at_once()
     gc.disable()
     _open_missing_streams()
-    launch.begin(said)
+    command.begin(said)
     try:
         status = main(sys.argv[1:])
         _finish(status)
     except KeyboardInterrupt as interrupt:  # the first signal, after all has been done
-        from envsync.coordination.signals import die_of
+        from envsync.launch.signals import die_of
 
         _finish(die_of(interrupt))
 

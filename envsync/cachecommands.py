@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from envsync import options, request
-from envsync.coordination.messages import say, show, show_json
 from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.errors.hints import completed_by
+from envsync.launch import options, request
+from envsync.launch.messages import say, show, show_json
+from envsync.launch.request import Request
 from envsync.locks import cache_lock
-from envsync.request import Request
 from envsync.store import clean, users
 from envsync.store.clean import Removal, Verified
 from envsync.store.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
@@ -23,7 +23,7 @@ from envsync.store.store import NOWHERE, Store
 from envsync.store.trash import remove_tree
 
 if TYPE_CHECKING:
-    from envsync.options import Settings
+    from envsync.launch.options import Settings
 
 DEFAULT_AGE = "30d"
 """What `prune` removes unless it is told otherwise: what was not used for so long."""

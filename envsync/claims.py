@@ -25,9 +25,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from envsync.environment import Environment
 from envsync.installed.plan import Installed
 from envsync.installed.scan import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
+from envsync.launch.environment import Environment
 from envsync.reading import Expectation, Ground, read
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync import commands, fastlane, options, request
+from envsync import commands
 from envsync.coordination import slowlane
 from envsync.errors import UsageError, hints
-from envsync.options import FLAG, LIST, Option
+from envsync.launch import fast_lane, options, request
+from envsync.launch.options import FLAG, LIST, Option
 
 
 class Command(click.Command):
@@ -96,10 +97,10 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     124: a wait timed out or was refused. 125: envsync failed. 126, 127: COMMAND cannot be run, was not found.
     """
     asked = request.resolve(_settings(options.RUN, given), os.environ)
-    environment = fastlane.environment_of(asked)
-    entry = fastlane.enter(asked, environment) if environment is not None else None
+    environment = fast_lane.environment_of(asked)
+    entry = fast_lane.enter(asked, environment) if environment is not None else None
     if entry is not None:
-        fastlane.become(entry, command, os.environ, isolated=asked.flag("isolated"))
+        fast_lane.become(entry, command, os.environ, isolated=asked.flag("isolated"))
     slowlane.run(asked, environment, command, os.environ, distrust=entry is not None)
 
 

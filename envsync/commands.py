@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from envsync import fastlane, options, request, syncing
-from envsync.coordination.messages import say, show, show_json
+from envsync import syncing
 from envsync.coordination.outcome import WOULD_SYNC
-from envsync.environment import Environment
 from envsync.errors import LockFileError, UsageError
+from envsync.launch import fast_lane, options, request
+from envsync.launch.environment import Environment
+from envsync.launch.messages import say, show, show_json
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1
@@ -123,7 +124,7 @@ def _named(settings: options.Settings) -> tuple[Environment, request.Request | N
         if "lock" in settings or not isinstance(env, str) or "{digest}" in env or not env.strip("/"):
             raise
         return Environment(env.rstrip("/")), None
-    return fastlane.environment_of(asked) or named_by_digest(asked), asked
+    return fast_lane.environment_of(asked) or named_by_digest(asked), asked
 
 
 def _preview(asked: request.Request) -> syncing.SyncResult:
@@ -132,7 +133,7 @@ def _preview(asked: request.Request) -> syncing.SyncResult:
     from envsync.coordination.synccache import cache_directory
     from envsync.display import Display
 
-    environment = fastlane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
+    environment = fast_lane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
     with Display(asked) as display:
         done = preview(asked, environment, display)
     return syncing.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)

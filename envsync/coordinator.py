@@ -29,15 +29,16 @@ import anyio
 import anyio.abc
 from anyio import to_thread
 
-from envsync import events, fastlane, library, request, syncing
+from envsync import events, library, syncing
 from envsync.coordination import failures, leader, slowlane
 from envsync.coordination.cancelling import UNSTOPPABLE
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
+from envsync.launch import fast_lane, request
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
 from envsync.library import Hold, SyncOptions
-from envsync.progress import Report
 from envsync.syncing import SyncResult
 from envsync.system import processes
 
@@ -220,7 +221,7 @@ class Coordinator:
             except FilesystemError as error:
                 outcome = await to_thread.run_sync(self._unchangeable, asked, environment, error, limiter=self._leads)
             else:
-                if isinstance(held, fastlane.Entry):
+                if isinstance(held, fast_lane.Entry):
                     if wait.at_once:
                         return syncing.result_of(slowlane.current(held, launching=False))
                     return syncing.result_of(slowlane.followed(held, arrival, launching=False))
@@ -229,7 +230,7 @@ class Coordinator:
                 return syncing.result_of(outcome)
         raise slowlane.restless(environment)
 
-    async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fastlane.Entry:
+    async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
         tell_at = 0.0
         try:
             held = await to_thread.run_sync(wait.begin, limiter=self._looks)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from envsync.coordination.messages import say
 from envsync.coordination.narrator import SILENCE_SECONDS
 from envsync.coordination.shortening import briefly, fitted, volume, width
+from envsync.launch.messages import say
 from envsync.lockfile import hearing
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from envsync.coordination.repair import Checked
     from envsync.coordination.status import Leader, Status
     from envsync.doctor import Facts, Finding
-    from envsync.request import Request
+    from envsync.launch.request import Request
 
 LINE_SECONDS = 10.0
 """How long a phase has to last before another plain line says how far it is."""

@@ -30,7 +30,7 @@ def last(error: BaseException, arguments: Sequence[str]) -> int:
     errors = list(_leaves(error))
     for one in errors:
         if isinstance(one, KeyboardInterrupt):
-            from envsync.coordination.signals import die_of
+            from envsync.launch.signals import die_of
 
             return die_of(one)
     known = next((one for one in errors if isinstance(one, EnvsyncError)), None)

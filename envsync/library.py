@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NoReturn, TypedDict, Unpack
 
-from envsync import fastlane, launch, request
-from envsync import options as settings
-from envsync.environment import Environment
+from envsync.launch import command, fast_lane, request
+from envsync.launch import options as settings
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report, quiet
 from envsync.locks import kind
-from envsync.progress import Report, quiet
 from envsync.syncing import SyncResult, run
 
 
@@ -184,7 +184,7 @@ class Hold:
         """
         if not self._token:
             raise ValueError(f"the hold on environment `{self.result.env}` is released")
-        return launch.environment_variables(os.environ, self.result.env, self._token, isolated=self._isolated)
+        return command.environment_variables(os.environ, self.result.env, self._token, isolated=self._isolated)
 
     def release(self) -> None:
         """Let others change the environment. Releasing twice is harmless."""
@@ -249,14 +249,14 @@ def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     """Take a hold on an environment that has just been made current; None if it is not any more."""
     environment = Environment(result.env)
     recorded = kind.read(environment) or kind.WORKS
-    entry = fastlane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
+    entry = fast_lane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
-        return Hold(result, launch.let_go(entry.fd), isolated=asked.flag("isolated"))
+        return Hold(result, command.let_go(entry.fd), isolated=asked.flag("isolated"))
     if _may_change(environment):
         return None
     from envsync.coordination.readonly import share
 
-    return Hold(result, launch.let_go(share(environment)), isolated=asked.flag("isolated"))
+    return Hold(result, command.let_go(share(environment)), isolated=asked.flag("isolated"))
 
 
 def _may_change(environment: Environment) -> bool:

@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from envsync import progress
-from envsync.environment import Environment
 from envsync.installed.scan import Layout, is_store_link
+from envsync.launch import progress
+from envsync.launch.environment import Environment
 from envsync.system import processes
 from envsync.wheel import record
 

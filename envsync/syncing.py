@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from envsync import fastlane, launch
 from envsync.coordination import failures
 from envsync.coordination.slowlane import named_by_digest, reach
+from envsync.launch import command, fast_lane
 from envsync.locks import flock
 
 FORKS = flock.fork
@@ -16,9 +16,9 @@ FORKS = flock.fork
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.coordination.outcome import Outcome
-    from envsync.environment import Environment
-    from envsync.progress import Report
-    from envsync.request import Request
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import Report
+    from envsync.launch.request import Request
 
 
 class SyncResult(NamedTuple):
@@ -67,11 +67,11 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
 
     :returns: the result if there is not; the environment; and whether its stamp fits and yet cannot be trusted
     """
-    environment = fastlane.environment_of(asked) or named_by_digest(asked)
-    entry = fastlane.enter(asked, environment)
+    environment = fast_lane.environment_of(asked) or named_by_digest(asked)
+    entry = fast_lane.enter(asked, environment)
     if entry is None:
         return None, environment, False
-    launch.close_lock(entry.fd)
+    command.close_lock(entry.fd)
     runs = os.access(environment.python, os.X_OK)
     if runs and not _has_leftovers(environment, entry):
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False
@@ -83,7 +83,7 @@ def result_of(done: Outcome) -> SyncResult:
     return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)
 
 
-def _has_leftovers(environment: Environment, entry: fastlane.Entry) -> bool:
+def _has_leftovers(environment: Environment, entry: fast_lane.Entry) -> bool:
     """Tell whether a leader that was killed after its stamp, or could not remove something, left it to be swept."""
     if os.path.lexists(environment.progress) or os.path.lexists(environment.leading):
         return True  # the last things that a leader removes

@@ -19,12 +19,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync import progress
 from envsync.claims import OUTSIDE, Claims, Finding, gather
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed.scan import Layout, Ledger, is_skeleton, is_store_link
-from envsync.progress import quiet
+from envsync.launch import progress
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
 from envsync.reading import Ground, Job, examine, kind_of, read
 from envsync.store.store import Store
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any
 
 from envsync.errors import SyncCancelledError
-from envsync.progress import Report
+from envsync.launch.progress import Report
 
 UNSTOPPABLE = frozenset({"committing", "recovering"})
 """Phases in which the environment is being changed."""

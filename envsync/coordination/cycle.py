@@ -23,9 +23,9 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
 from envsync.coordination import queue
-from envsync.environment import Environment
+from envsync.launch import command
+from envsync.launch.environment import Environment
 from envsync.system import processes, records
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
 
     :param besides: a descriptor of this process that does not count: it was not inherited
     """
-    if not launch.variable("ENVSYNC_IN"):
+    if not command.variable("ENVSYNC_IN"):
         return ()
     found = set()
     for process in ("self", *map(str, processes.ancestors())):  # pids as /proc knows them, or none
@@ -60,8 +60,8 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
                 continue
             if path.endswith(IN_USE):
                 found.add(path.removesuffix(IN_USE))
-    if not found and not processes.has_proc() and processes.is_below(launch.variable(launch.WHO)):
-        found.add(launch.variable("VIRTUAL_ENV"))  # the innermost at least, as `run` has said it
+    if not found and not processes.has_proc() and processes.is_below(command.variable(command.WHO)):
+        found.add(command.variable("VIRTUAL_ENV"))  # the innermost at least, as `run` has said it
     return tuple(sorted(found - {""}))
 
 

@@ -29,15 +29,15 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.request import content
+from envsync.launch.request import content
 from envsync.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from envsync.environment import Environment
     from envsync.errors import EnvsyncError
+    from envsync.launch.environment import Environment
 
     Failure = Mapping[str, object]
 

@@ -16,9 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import stamp
 from envsync.coordination.ground import was_environment
-from envsync.environment import Environment
 from envsync.errors import (
     EnvironmentRefusedError,
     FilesystemError,
@@ -29,11 +27,13 @@ from envsync.errors import (
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.plan import Origin, Wanted
 from envsync.installed.scan import Ledger
+from envsync.launch import stamp
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
+from envsync.launch.request import Request, content, describe_python, exactly, looks_at
+from envsync.launch.stamp import LocalFile
 from envsync.lockfile.target import Interpreter
-from envsync.progress import Report
 from envsync.python import interpreter
-from envsync.request import Request, content, describe_python, exactly, looks_at
-from envsync.stamp import LocalFile
 from envsync.store.store import Store
 from envsync.system import atomic, groups
 from envsync.system.patience import patiently

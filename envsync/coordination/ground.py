@@ -12,13 +12,13 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
 from envsync.coordination import bare
+from envsync.launch import command
 from envsync.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.environment import Environment
+    from envsync.launch.environment import Environment
 
 OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
 TRIES = 100
@@ -124,7 +124,7 @@ def is_marked(environment: Environment) -> bool:
     It may have come by them through a daemon (srun, a batch job that is waited for), as no descendant of it. Then
     nobody can tell whether that command still runs and waits for this process.
     """
-    token = launch.variable("ENVSYNC_IN").partition(":")[0]
+    token = command.variable("ENVSYNC_IN").partition(":")[0]
     try:
         return token != "" and token == str(os.stat(environment.in_use).st_ino)
     except OSError:
@@ -150,4 +150,4 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
         return True
     if processes.has_proc():
         return not processes.ancestors().isdisjoint(processes.holders(environment.in_use))
-    return processes.is_below(launch.variable(launch.WHO))
+    return processes.is_below(command.variable(command.WHO))

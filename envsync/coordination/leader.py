@@ -21,16 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from envsync import fastlane, launch, stamp
 from envsync.coordination import bare, failures, ground, lost, queue, sightings
-from envsync.coordination.eventsfile import record
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.progress import ProgressFile
 from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
 from envsync.coordination.synccache import SyncCache
-from envsync.environment import Environment
 from envsync.errors import (
     EnvironmentRefusedError,
     EnvsyncError,
@@ -40,20 +37,23 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.errors.hints import UPGRADE
-from envsync.fastlane import Entry
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, named
 from envsync.installed.scan import Layout, Ledger, dump_ledger, load_ledger
+from envsync.launch import command, fast_lane, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.events_file import record
+from envsync.launch.fast_lane import Entry
+from envsync.launch.progress import Report
+from envsync.launch.request import Request
+from envsync.launch.stamp import Stamp
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.progress import Report
-from envsync.request import Request
-from envsync.stamp import Stamp
 from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
 
 if TYPE_CHECKING:
-    from envsync.coordination.eventsfile import Listener
+    from envsync.launch.events_file import Listener
     from envsync.locks.environment_lock import EnvironmentLock
 
 BATCH_SECONDS = 1.0
@@ -347,20 +347,20 @@ class Leader:
         if self.distrust:
             self.reconciler.doubtful = True
             return None
-        entry = fastlane.enter(self.request, self.environment, share=self.locking.in_use)
+        entry = fast_lane.enter(self.request, self.environment, share=self.locking.in_use)
         if entry is not None:
             leftovers.sweep(self.environment)  # a leader that was killed after its stamp leaves its trash
             self.digest = entry.stamp.digest
             if self.launching:
                 return Outcome("current", entry.stamp.environment, self.digest, entry=entry)
-            launch.close_lock(entry.fd)
+            command.close_lock(entry.fd)
             return Outcome("current", entry.stamp.environment, self.digest)
         data = atomic.read(self.environment.stamp)
         self.former = vouched = stamp.load(data) if data else None
         if data and vouched is None and stamp.is_newer(data):
             raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint=UPGRADE)
         try:
-            self.reconciler.doubtful = vouched is None or not fastlane.is_untouched(vouched, self.environment.config)
+            self.reconciler.doubtful = vouched is None or not fast_lane.is_untouched(vouched, self.environment.config)
         except OSError:
             self.reconciler.doubtful = True
         return None

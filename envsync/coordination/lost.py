@@ -22,11 +22,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from envsync import stamp
 from envsync.coordination import pace
-from envsync.environment import Environment
 from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, load_ledger
+from envsync.launch import stamp
+from envsync.launch.environment import Environment
 from envsync.system import atomic, processes
 from envsync.transaction import journal
 

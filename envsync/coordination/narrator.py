@@ -16,17 +16,17 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
 from envsync.coordination import ground
 from envsync.coordination.failures import identity
-from envsync.coordination.messages import say
 from envsync.coordination.shortening import DRAINING, briefly, fitted, volume
 from envsync.errors.redact import redacted
+from envsync.launch import command as launch
+from envsync.launch.messages import say
 from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.environment import Environment
+    from envsync.launch.environment import Environment
 
 LINE_SECONDS = 60.0
 LIVE_SECONDS = 0.25

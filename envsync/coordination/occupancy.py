@@ -23,17 +23,17 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from envsync import launch
 from envsync.coordination import cycle, ground, lost, pace, queue
-from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
+from envsync.launch import command
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
+from envsync.launch.request import Request
 from envsync.locks import environment_lock as locking
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.kind import WORKS, Locking
-from envsync.progress import Report
-from envsync.request import Request
 from envsync.system import atomic, processes
 
 OPENED = b"opened\n"
@@ -111,7 +111,7 @@ class Occupancy:
                 self.waits = False
         finally:
             if self.lock is None:
-                launch.close_lock(fd)
+                command.close_lock(fd)
         self._refuse_lost()  # it may have been lost since then; now nobody new enters
         if self.request.text("busy") == "ignore":
             self.held = (*lost.held(self.environment, self._ours()), *self.held)
@@ -154,7 +154,7 @@ class Occupancy:
         except OSError as error:
             raise FilesystemError("write", self.environment.in_use, error) from error
         finally:
-            launch.close_lock(fd)
+            command.close_lock(fd)
 
     def _take(self, fd: int) -> None:
         if flock.try_lock(fd, self.environment.in_use, shared=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.fastlane import Entry
+    from envsync.launch.fast_lane import Entry
 
 
 WOULD_SYNC = "would sync"

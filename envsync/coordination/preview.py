@@ -5,28 +5,28 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from envsync import fastlane, launch
 from envsync.coordination.goal import Seeker
 from envsync.coordination.outcome import WOULD_SYNC, Outcome
 from envsync.coordination.reconcile import make_plan, refuse_to_empty
 from envsync.coordination.synccache import cache_directory
 from envsync.installed.plan import Installed, named
 from envsync.installed.scan import load_ledger, scan
+from envsync.launch import command, fast_lane
 from envsync.store.store import Store
 from envsync.transaction import skeleton
 
 if TYPE_CHECKING:
-    from envsync.environment import Environment
-    from envsync.progress import Report
-    from envsync.request import Request
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import Report
+    from envsync.launch.request import Request
 
 
 def preview(request: Request, environment: Environment, report: Report) -> Outcome:
     """Say what a sync would do. Takes no lock, may ask an index, fetches and changes nothing."""
     began = time.monotonic()
-    entry = fastlane.enter(request, environment)
+    entry = fast_lane.enter(request, environment)
     if entry is not None:
-        launch.close_lock(entry.fd)
+        command.close_lock(entry.fd)
         return Outcome("current", entry.stamp.environment, entry.stamp.digest)
     ledger = load_ledger(environment)
     store = Store(cache_directory(request))

@@ -12,9 +12,9 @@ import time
 
 from envsync.coordination import cycle, pace
 from envsync.coordination.narrator import HEARTBEAT_SECONDS
-from envsync.environment import Environment
 from envsync.errors import FilesystemError, WaitTimeoutError
-from envsync.progress import Report
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
 from envsync.system import atomic, processes, records
 
 LOCAL_SECONDS = 0.25

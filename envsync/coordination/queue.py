@@ -29,16 +29,16 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch, stamp
 from envsync.errors.redact import redacted
+from envsync.launch import command, stamp
 from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from envsync.environment import Environment
-    from envsync.request import Request
+    from envsync.launch.environment import Environment
+    from envsync.launch.request import Request
 
 SUFFIX = ".new"
 """Of a name that is not complete and locked yet."""
@@ -68,7 +68,7 @@ class Place:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
-        launch.own(fd, self)
+        command.own(fd, self)
 
     def leave(self) -> None:
         """Take the name off the list."""
@@ -78,7 +78,7 @@ class Place:
             except OSError:
                 pass  # somebody tidied up, or the environment was replaced
             fd, self.fd = self.fd, -1
-            launch.close_lock(fd)
+            command.close_lock(fd)
 
 
 def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Place | None:
@@ -110,14 +110,14 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
         os.write(fd, said)
         os.rename(path + SUFFIX, path)
     except OSError:
-        launch.close_lock(fd)
+        command.close_lock(fd)
         try:
             os.unlink(path + SUFFIX)
         except OSError:
             pass  # a later leader tidies up
         return None
     except BaseException:
-        launch.close_lock(fd)
+        command.close_lock(fd)
         raise
     return Place(path, fd)
 
@@ -146,7 +146,7 @@ def _create(environment: Environment, path: str) -> int:
         except FileExistsError:
             pass  # others wait, too
         try:
-            return launch.open_lock(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            return command.open_lock(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileNotFoundError:
             pass  # a leader has just removed the directory, empty as it was
     raise FileNotFoundError(path)
@@ -183,7 +183,7 @@ def is_held(path: str) -> bool:
     import fcntl
 
     try:
-        fd = launch.open_lock(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = command.open_lock(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -196,7 +196,7 @@ def is_held(path: str) -> bool:
                 continue
             return False
     finally:
-        launch.close_lock(fd)
+        command.close_lock(fd)
     return False  # no locks on this filesystem, so nobody has any in such a file
 
 

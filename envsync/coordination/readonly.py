@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 
 from envsync.coordination.goal import Seeker
-from envsync.coordination.messages import say
 from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import spare_of
 from envsync.coordination.synccache import cache_directory
-from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.errors.hints import AGAIN
-from envsync.fastlane import Entry
 from envsync.installed.scan import load_ledger, scan
+from envsync.launch.environment import Environment
+from envsync.launch.fast_lane import Entry
+from envsync.launch.messages import say
+from envsync.launch.progress import quiet
+from envsync.launch.request import Request
+from envsync.launch.stamp import Stamp
 from envsync.locks import flock
-from envsync.progress import quiet
-from envsync.request import Request
-from envsync.stamp import Stamp
 from envsync.store.store import Store
 from envsync.transaction import journal, skeleton
 

@@ -16,19 +16,20 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync import __version__, launch
+from envsync import __version__
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy
-from envsync.environment import Environment
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, Wanted, plan
 from envsync.installed.scan import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
+from envsync.launch import command
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
+from envsync.launch.request import Request
+from envsync.launch.stamp import checksum
 from envsync.locks import flock
-from envsync.progress import Report
-from envsync.request import Request
-from envsync.stamp import checksum
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.damage import PoisonedError, find_poisoned
 from envsync.store.store import Store
@@ -412,7 +413,7 @@ class Reconciler:
             try:
                 if shas:
                     # It stands for the environment.
-                    launch.close_lock(flock.open_file(self.environment.in_use, shared=False))
+                    command.close_lock(flock.open_file(self.environment.in_use, shared=False))
                 users.record(root, env, shas)
             except FilesystemError as error:
                 note = f"the cache was not told that it is linked to, and may be pruned: {error.message}"

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync import stamp
 from envsync.coordination import failures
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
@@ -26,7 +25,6 @@ from envsync.coordination.slowlane import restless
 from envsync.coordination.status import is_led
 from envsync.coordination.synccache import cache_directory
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -35,16 +33,18 @@ from envsync.errors import (
     NoWheelError,
     WaitTimeoutError,
 )
-from envsync.fastlane import Entry
 from envsync.installed import leftovers
 from envsync.installed.plan import Wanted
 from envsync.installed.scan import Layout, Ledger, load_ledger, scan
+from envsync.launch import stamp
+from envsync.launch.environment import Environment
+from envsync.launch.fast_lane import Entry
+from envsync.launch.progress import Report
+from envsync.launch.request import Request
+from envsync.launch.stamp import Stamp
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.progress import Report
 from envsync.python import interpreter
-from envsync.request import Request
-from envsync.stamp import Stamp
 from envsync.store.bytecode import Shelf
 from envsync.store.entry import spoiled
 from envsync.store.store import Store
@@ -55,7 +55,7 @@ from envsync.verify import verify
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
-    from envsync.options import Settings
+    from envsync.launch.options import Settings
 
 HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
 """Options that say how, not what."""

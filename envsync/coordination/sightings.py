@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 
-from envsync import fastlane, stamp
 from envsync.coordination.goal import Goal
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
+from envsync.launch import fast_lane, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import Stamp
 from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
-from envsync.stamp import Stamp
 from envsync.system import atomic
 
 
@@ -39,14 +39,14 @@ def note(vouched: Stamp, goal: Goal, environment: Environment, cache: str) -> No
         if (base := _base_here(vouched.base, environment, goal, cache)) is not None:
             vouched.bases = stamp.latest(vouched.bases, base)
     if conditions.kernel:
-        kernel = fastlane.look_at_kernel(conditions.kernel)
+        kernel = fast_lane.look_at_kernel(conditions.kernel)
         vouched.kernels = stamp.latest(before.kernels if same else [], kernel)
 
 
 def _base_here(path: str, environment: Environment, goal: Goal, cache: str) -> tuple[int, int] | None:
     """Look at the base interpreter; None if it was exchanged since it was asked: the next launch looks again."""
     try:
-        here = fastlane.look_at_base(path)
+        here = fast_lane.look_at_base(path)
     except OSError as error:
         raise FilesystemError("look at", path, error) from error
     facts = goal.python.interpreter

@@ -9,9 +9,9 @@ import errno
 import sys
 import time
 
-from envsync import fastlane, launch
-from envsync.coordination.eventsfile import record
-from envsync.coordination.messages import say
+from envsync.launch import command, fast_lane
+from envsync.launch.events_file import record
+from envsync.launch.messages import say
 
 PYTHONPATH = (
     "PYTHONPATH is set and kept: modules it names come before those of the environment; --isolated leaves it out"
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from envsync.coordination.failures import Arrival
     from envsync.coordination.outcome import Outcome
     from envsync.coordination.waiter import Wait
-    from envsync.environment import Environment
     from envsync.errors import FilesystemError
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import Report
+    from envsync.launch.request import Request
     from envsync.locks.environment_lock import EnvironmentLock
-    from envsync.progress import Report
-    from envsync.request import Request
 
 
 def run(
@@ -55,10 +55,10 @@ def run(
     arrival = Arrival(whole_process=True)
     outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
     assert outcome.entry is not None
-    from envsync.coordination import signals
+    from envsync.launch import signals
 
     signals.heed()
-    fastlane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
+    fast_lane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
     raise AssertionError("unreachable")
 
 
@@ -85,7 +85,7 @@ def reach(
     arrival = arrival or Arrival(whole_process=False)
     if environment is None:
         environment = named_by_digest(request)
-        entry = None if distrust else fastlane.enter(request, environment)
+        entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
             return current(entry, launching=launching)
     for _ in range(REPLACED_TIMES):
@@ -95,7 +95,7 @@ def reach(
         except _filesystem_error() as error:  # is imported only if there is one
             outcome: Outcome | None = unchangeable(request, environment, error, launching=launching)
         else:
-            if isinstance(held, fastlane.Entry):
+            if isinstance(held, fast_lane.Entry):
                 if wait.at_once:
                     return current(held, launching=launching)
                 return followed(held, arrival, launching=launching)
@@ -160,22 +160,22 @@ def restless(environment: Environment) -> FilesystemError:
     return FilesystemError("sync", environment.path, cause)
 
 
-def current(held: fastlane.Entry, *, launching: bool) -> Outcome:
+def current(held: fast_lane.Entry, *, launching: bool) -> Outcome:
     """Return the outcome for who finds the environment current, and holds it now."""
     if not launching:
-        launch.close_lock(held.fd)
+        command.close_lock(held.fd)
     from envsync.coordination.outcome import Outcome
 
     return Outcome("current", held.stamp.environment, held.stamp.digest, entry=held if launching else None)
 
 
-def followed(held: fastlane.Entry, arrival: Arrival, *, launching: bool) -> Outcome:
+def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Outcome:
     """Return the outcome for who waited, and holds the environment now."""
     seconds = round(time.monotonic() - arrival.began, 3)
     env, digest = held.stamp.environment, held.stamp.digest
     record("waited", env=env, digest=digest, seconds=seconds)
     if not launching:
-        launch.close_lock(held.fd)
+        command.close_lock(held.fd)
     from envsync.coordination.outcome import Outcome
 
     return Outcome("waited", env, digest, seconds=seconds, entry=held if launching else None)

@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync import fastlane, launch, stamp
 from envsync.coordination import failures, queue
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
-from envsync.request import Request
+from envsync.launch import command as launch
+from envsync.launch import fast_lane, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 
 CHANGED = "somebody else has changed it since it was synced"
@@ -252,9 +253,9 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
     try:
         if os.stat(environment.in_use).st_ino != vouched.in_use:
             return "its directory was copied or made anew since it was synced"
-        if not fastlane.is_untouched(vouched, environment.config):
+        if not fast_lane.is_untouched(vouched, environment.config):
             return CHANGED
-        if request is not None and (asked := fastlane.digest_of(request, vouched)) != vouched.digest:
+        if request is not None and (asked := fast_lane.digest_of(request, vouched)) != vouched.digest:
             if asked is None:
                 return _foreign(vouched)
             return "the lock file or the options are not those that it was synced with"
@@ -267,9 +268,9 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
 
 def _foreign(vouched: stamp.Stamp) -> str:
     """Say what of this host is not as the stamp knows it."""
-    if not fastlane.is_for_this_host(vouched):
+    if not fast_lane.is_for_this_host(vouched):
         return f"it was made for {vouched.python}, which is not this host's"
-    if not fastlane.is_for_this_base(vouched):
+    if not fast_lane.is_for_this_base(vouched):
         return f"the lock file asks for the full version of Python, and `{vouched.base}` is not as it was synced with"
     names = " and ".join(f"`{name}`" for name in vouched.kernel)
     return f"the lock file asks for {names}, and no host with this kernel has synced it"

@@ -23,10 +23,10 @@ from envsync.store.store import NOWHERE, Store
 from envsync.system import atomic
 
 if TYPE_CHECKING:
-    from envsync.environment import Environment
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import Report
+    from envsync.launch.request import Request
     from envsync.locks.flock import Flock
-    from envsync.progress import Report
-    from envsync.request import Request
 
 
 NO_HOME = "HOME is not set or no absolute path, and neither is XDG_CACHE_HOME"

@@ -31,8 +31,8 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import fastlane, launch
 from envsync.coordination import bare, failures, ground, pace
+from envsync.launch import command, fast_lane
 from envsync.locks.environment_lock import Locks
 
 TYPE_CHECKING = False
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from envsync.coordination.failures import Arrival
     from envsync.coordination.narrator import Narrator
     from envsync.coordination.queue import Lookout, Place, Turns
-    from envsync.environment import Environment
-    from envsync.fastlane import Entry
+    from envsync.launch.environment import Environment
+    from envsync.launch.fast_lane import Entry
+    from envsync.launch.request import Request
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.locks.flock import Flock
-    from envsync.request import Request
 
     class Slots(Protocol):
         """Bounds how many lead at once in one process; a threading.Semaphore."""
@@ -201,10 +201,10 @@ class Wait:
         """Enter where shared locks do not work, if there is nothing to mend and nothing that a dead leader left."""
         if failures.identity(self.environment.progress) != (0, 0):
             return None
-        entry = fastlane.enter(self.request, self.environment, share=False)
+        entry = fast_lane.enter(self.request, self.environment, share=False)
         if entry is None or os.access(self.environment.python, os.X_OK):
             return entry
-        launch.close_lock(entry.fd)
+        command.close_lock(entry.fd)
         self.distrust = True
         return None
 
@@ -241,8 +241,8 @@ class Wait:
         latest = failures.identity(self.environment.stamp)
         if latest == (0, 0) or (latest == self.unfit and now < self.try_at):
             return None
-        entry = fastlane.enter(self.request, self.environment, accept_racy=True, share=self.locks.in_use)
-        is_ours = entry is not None or self.pace.network or fastlane.is_named(self.request, self.environment)
+        entry = fast_lane.enter(self.request, self.environment, accept_racy=True, share=self.locks.in_use)
+        is_ours = entry is not None or self.pace.network or fast_lane.is_named(self.request, self.environment)
         self.unfit = (0, 0) if is_ours else latest
         return entry
 
@@ -363,7 +363,7 @@ class Wait:
         """Tell whether a stamp for us is there that does not fit yet: a network filesystem may show old mtimes."""
         if not self.pace.network:
             return False
-        if not fastlane.is_named(self.request, self.environment):
+        if not fast_lane.is_named(self.request, self.environment):
             self.doubted = None
             return False
         self.doubted = self.doubted if self.doubted is not None else now

@@ -18,7 +18,7 @@ from envsync.coordination import pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts

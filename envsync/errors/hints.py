@@ -13,8 +13,6 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from envsync import options
-from envsync.coordination.messages import say_error, show_json
 from envsync.errors import (
     CommandError,
     EnvironmentRefusedError,
@@ -33,6 +31,8 @@ from envsync.errors import (
     WheelError,
 )
 from envsync.errors.redact import redacted
+from envsync.launch import options
+from envsync.launch.messages import say_error, show_json
 
 OWN_ENVIRONMENTS = "give each lock file an environment of its own: `envsync sync --env '.venvs/{digest}'`"
 ELSEWHERE = "have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`"

@@ -29,10 +29,11 @@ import anyio.to_thread
 import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
-from envsync import __version__, launch
+from envsync import __version__
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
+from envsync.launch import command
 from envsync.lockfile import hearing
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store, is_sha256
@@ -134,14 +135,14 @@ class _Part:
         if not self.shared:
             self.path = store.staging("download")
             try:
-                self.descriptor = launch.open_lock(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS)
+                self.descriptor = command.open_lock(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS)
             except OSError as error:
                 raise FilesystemError("create", self.path, error) from error
 
     def _take(self) -> bool:
         """Open and lock the file that all share; False if somebody has it or this filesystem cannot lock."""
         try:
-            descriptor = launch.open_lock(self.path, os.O_RDWR | os.O_CREAT | _FLAGS)
+            descriptor = command.open_lock(self.path, os.O_RDWR | os.O_CREAT | _FLAGS)
         except OSError:
             return False  # somebody else's, say; a file of our own will tell if nothing can be written at all
         try:
@@ -152,7 +153,7 @@ class _Part:
                 os.utime(descriptor)
             groups.grant(self.path, self._group)
         except OSError:
-            launch.close_lock(descriptor)
+            command.close_lock(descriptor)
             return False
         self.descriptor = descriptor
         return True
@@ -164,7 +165,7 @@ class _Part:
                 os.unlink(self.path)
             except OSError:
                 pass  # swept later
-        launch.close_lock(self.descriptor)
+        command.close_lock(self.descriptor)
 
 
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

@@ -23,12 +23,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from envsync.coordination import signals
 from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
+from envsync.launch import signals
+from envsync.launch.progress import Report, quiet
 from envsync.lockfile.target import Artifact
 from envsync.locks.wheel_lock import Turn
-from envsync.progress import Report, quiet
 from envsync.store.store import Store
 from envsync.system import forking, processes
 from envsync.wheel.manifest import Manifest

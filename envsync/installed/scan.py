@@ -17,10 +17,10 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from envsync.environment import Environment
 from envsync.installed.plan import Installed, Origin
-from envsync.request import content
-from envsync.stamp import checksum
+from envsync.launch.environment import Environment
+from envsync.launch.request import content
+from envsync.launch.stamp import checksum
 from envsync.system.atomic import SENSELESS
 
 FORMAT = 1

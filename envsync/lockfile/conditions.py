@@ -15,7 +15,7 @@ from typing import NamedTuple
 from packaging.markers import Marker, UndefinedComparison
 from packaging.specifiers import SpecifierSet
 
-from envsync.stamp import checksum
+from envsync.launch.stamp import checksum
 
 KERNEL = ("platform_release", "platform_version")
 FULL = ("python_full_version", "implementation_version")

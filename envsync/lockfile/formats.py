@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from envsync.errors import LockFileError
+from envsync.launch.request import content_of_named, hint_of
 from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import Interpreter, Target
-from envsync.request import content_of_named, hint_of
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 
@@ -49,7 +49,7 @@ class LockFile(Protocol):
 
     @property
     def values(self) -> tuple[str, ...]:
-        """What stands for them in the digest, with the values that were used (`envsync.variables.describe`)."""
+        """What stands for them in the digest, with the values that were used (`envsync.launch.variables.describe`)."""
 
     @property
     def placed(self) -> bool:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from envsync import variables
+from envsync.launch import variables
 
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _FIRST_OPTION = re.compile(r"\s+(?=--?[A-Za-z])")

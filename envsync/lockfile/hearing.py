@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from envsync.coordination.messages import say
+from envsync.launch.messages import say
 
 _subject = threading.local()
 _listening = False

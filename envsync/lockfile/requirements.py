@@ -15,8 +15,8 @@ from typing import NamedTuple
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
-from envsync import variables
 from envsync.errors import LockFileError, remedies
+from envsync.launch import variables
 from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding

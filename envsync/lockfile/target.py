@@ -37,7 +37,7 @@ class Interpreter(NamedTuple):
     key: str
     """Stands for the executable as it is: path, size, mtime, machine, C library."""
     release: str = ""
-    """X.Y, and what tells builds apart that take other wheels, as in 3.13t (`envsync.request.release_of`)."""
+    """X.Y, and what tells builds apart that take other wheels, as in 3.13t (`envsync.launch.request.release_of`)."""
     base_executable: str = ""
     """The interpreter beneath a virtual environment, as that knows it; otherwise itself."""
     identity: tuple[int, int] = (0, 0)

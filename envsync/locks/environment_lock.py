@@ -28,17 +28,17 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
+from envsync.launch import command
 from envsync.locks import flock
 from envsync.locks.kind import FLOCK, LEASE, SUFFIX, Locking, read, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.environment import Environment
     from envsync.errors import LockingError
+    from envsync.launch.environment import Environment
+    from envsync.launch.request import Request
     from envsync.locks.flock import Flock
     from envsync.locks.lease import Contender, Lease
-    from envsync.request import Request
 
     EnvironmentLock = Flock | Lease
 
@@ -198,7 +198,7 @@ def probe(environment: Environment) -> Locking:
         return Locking(FLOCK, in_use=not (reason := _fault_of_shared(path, *fds)), reason=reason)
     finally:
         for fd in fds:
-            launch.close_lock(fd)
+            command.close_lock(fd)
         try:
             os.unlink(path)
         except OSError:

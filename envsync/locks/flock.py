@@ -34,7 +34,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
+from envsync.launch import command
 
 NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF})
 """What filesystems without flock answer. Never a reason to go on unlocked."""
@@ -61,38 +61,38 @@ class _Forks:
 
     def before(self) -> None:
         me = _thread.get_ident()
-        if me in launch.forking:
+        if me in command.forking:
             return  # taken before
-        if launch.guard._is_owned():  # type: ignore[attr-defined]
+        if command.guard._is_owned():  # type: ignore[attr-defined]
             if me in self.guarding:
                 return  # likewise
         else:
             self.guarding.add(me)
             for _ in range(FORK_TRIES):
-                if launch.guard.acquire(timeout=TRY_SECONDS):
+                if command.guard.acquire(timeout=TRY_SECONDS):
                     return
             self.guarding.discard(me)
-        launch.forking.add(me)
-        launch.last_fork = object()
+        command.forking.add(me)
+        command.last_fork = object()
 
     def in_parent(self) -> None:
         me = _thread.get_ident()
-        if me in launch.forking:
-            launch.last_fork = object()
-            launch.forking.discard(me)
+        if me in command.forking:
+            command.last_fork = object()
+            command.forking.discard(me)
         self._release(me)
 
     def in_child(self) -> None:
         """Close what is held; whoever has gone by the number of a descriptor finds none any more."""
         me = _thread.get_ident()
         self._release(me)
-        if not launch.guard._is_owned():  # type: ignore[attr-defined]
-            launch.guard._at_fork_reinit()  # type: ignore[attr-defined]  # its thread is not here
+        if not command.guard._is_owned():  # type: ignore[attr-defined]
+            command.guard._at_fork_reinit()  # type: ignore[attr-defined]  # its thread is not here
         self.guarding.clear()
-        launch.forking.clear()
+        command.forking.clear()
         if me in self.ours:
             return
-        for fd, held in list(launch.held.items()):
+        for fd, held in list(command.held.items()):
             if held.owner is not None:
                 held.owner.fd = -1
             try:
@@ -100,11 +100,11 @@ class _Forks:
                     os.close(fd)
             except OSError:
                 pass  # it is closed
-            launch.held.pop(fd, None)
+            command.held.pop(fd, None)
 
     def _release(self, me: int) -> None:
-        if me in self.guarding and launch.guard._is_owned():  # type: ignore[attr-defined]
-            launch.guard.release()
+        if me in self.guarding and command.guard._is_owned():  # type: ignore[attr-defined]
+            command.guard.release()
         self.guarding.discard(me)
 
 
@@ -133,7 +133,7 @@ class Flock:
         self.path = path
         self.fd = fd
         self.shared = shared
-        launch.own(fd, self)
+        command.own(fd, self)
 
     @property
     def inode(self) -> int:
@@ -166,7 +166,7 @@ class Flock:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             try:
-                launch.close_lock(fd)
+                command.close_lock(fd)
             except OSError:
                 pass  # closed it is all the same (close(2)): the network filesystem's client has died, say
 
@@ -183,9 +183,9 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | N
         if try_lock(fd, path, shared=shared):
             return Flock(path, fd, shared=shared)
     except BaseException:
-        launch.close_lock(fd)
+        command.close_lock(fd)
         raise
-    launch.close_lock(fd)
+    command.close_lock(fd)
     return None
 
 
@@ -233,14 +233,14 @@ def keep_new(fd: int) -> None:
 def grants_twice(lock: Flock) -> bool:
     """Tell whether a lock that is held is granted once more: then it excludes nobody."""
     try:
-        fd = launch.open_lock(lock.path, os.O_RDWR)
+        fd = command.open_lock(lock.path, os.O_RDWR)
     except OSError:
         return False  # somebody has removed the directory: whoever looks at the lock will see that
     try:
         # Of a file that has just been replaced, the lock is free and nothing is proved.
         return try_lock(fd, lock.path, shared=False) and lock.is_in_place()
     finally:
-        launch.close_lock(fd)
+        command.close_lock(fd)
 
 
 def open_file(path: str, *, shared: bool, create: bool = True) -> int:
@@ -271,8 +271,8 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
 
 def _open(path: str, flags: int) -> int:
-    fd = launch.open_lock(path, flags)
+    fd = command.open_lock(path, flags)
     if os.fstat(fd).st_mode & 0o170000 == 0o100000:
         return fd
-    launch.close_lock(fd)
+    command.close_lock(fd)
     raise OSError(errno.ESPIPE, "it is no regular file")

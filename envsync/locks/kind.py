@@ -19,15 +19,15 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.request import content
+from envsync.launch.request import content
 from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from envsync.environment import Environment
     from envsync.errors import LockingError
+    from envsync.launch.environment import Environment
 
 FLOCK, LEASE = "flock", "lease"
 SUFFIX = ".new"

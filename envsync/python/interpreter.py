@@ -16,9 +16,9 @@ from typing import Any
 
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
+from envsync.launch.request import content, libc_family, release_of
+from envsync.launch.stamp import checksum
 from envsync.lockfile.target import Interpreter
-from envsync.request import content, libc_family, release_of
-from envsync.stamp import checksum
 from envsync.system import atomic, groups
 
 FORMAT = 4

@@ -29,7 +29,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.stamp import checksum
+from envsync.launch.stamp import checksum
 from envsync.system import atomic, groups, processes
 
 FORMAT = 1

@@ -15,8 +15,8 @@ import stat
 import time
 
 from envsync.errors import FilesystemError
-from envsync.request import content
-from envsync.stamp import checksum
+from envsync.launch.request import content
+from envsync.launch.stamp import checksum
 
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""

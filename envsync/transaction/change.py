@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync.environment import Environment
 from envsync.errors import ConflictError, FilesystemError
 from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
-from envsync.progress import Report
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import rows_of
 from envsync.store.store import Store

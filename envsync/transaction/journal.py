@@ -39,10 +39,10 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
-from envsync.stamp import checksum
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import checksum
 from envsync.system import atomic, disk
 
 FORMAT = 1

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.progress import Report
+from envsync.launch.progress import Report
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, PoisonedError, cannot_open
 from envsync.system import forking

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync.environment import Environment
 from envsync.installed.scan import Layout, Ledger, dump_ledger
+from envsync.launch.environment import Environment
 from envsync.lockfile.target import Interpreter
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.system import atomic, disk

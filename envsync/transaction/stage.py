@@ -16,11 +16,11 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from envsync import request
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed.plan import Wanted
 from envsync.installed.scan import Layout
-from envsync.progress import Report, quiet
+from envsync.launch import request
+from envsync.launch.progress import Report, quiet
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of
 from envsync.store.store import Store

@@ -15,11 +15,11 @@ import os
 import time
 from collections.abc import Mapping
 
-from envsync import stamp
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed.scan import Entry, Layout, Ledger, is_store_link
-from envsync.stamp import Site, Stamp
+from envsync.launch import stamp
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import Site, Stamp
 from envsync.system import atomic
 from envsync.transaction.stage import GUARD
 from envsync.wheel import seconds

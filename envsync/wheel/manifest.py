@@ -30,7 +30,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.stamp import checksum
+from envsync.launch.stamp import checksum
 from envsync.system.atomic import SENSELESS
 
 FORMAT = 3

@@ -181,8 +181,8 @@ def test_a_check_keeps_others_from_changing_it(run_envsync: Run, env: Path, monk
     import fcntl
 
     from envsync.coordination import repair
-    from envsync.environment import Environment
-    from envsync.progress import quiet
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import quiet
 
     held = []
     original = repair.verify

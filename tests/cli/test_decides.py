@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import fastlane, request
+from envsync.launch import fast_lane, request
 from tests import pythons
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES
@@ -306,8 +306,8 @@ def test_a_directory_for_each_version(project: Path, run_envsync: Run) -> None:
         assert done.stdout == "1.0\n"
     assert len(list((project / "envs").iterdir())) == 1
     asked = request.resolve({"lock": str(project / "pylock.toml"), "env": str(project / "envs/{digest}")}, {})
-    environment = fastlane.environment_of(asked)
+    environment = fast_lane.environment_of(asked)
     assert environment is not None
-    entry = fastlane.enter(asked, environment)
+    entry = fast_lane.enter(asked, environment)
     assert entry is not None
     os.close(entry.fd)

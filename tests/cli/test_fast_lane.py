@@ -176,12 +176,12 @@ def test_the_launcher_can_be_linked_to(launcher: Path, project: Path, tmp_path: 
 )
 def test_any_doubt_leads_to_the_slow_path(project: Path, run_envsync: Run, spoil: Callable[[Path], object]) -> None:
     """Whatever the stamp vouches for and is not as it was makes the fast lane say "don't know"."""
-    from envsync import fastlane, request
-    from envsync.environment import Environment
+    from envsync.launch import fast_lane, request
+    from envsync.launch.environment import Environment
 
     def enters() -> bool:
         asked = request.resolve({"lock": str(project / "pylock.toml")}, {})
-        entry = fastlane.enter(asked, Environment(str(project / ".venv")))
+        entry = fast_lane.enter(asked, Environment(str(project / ".venv")))
         if entry is not None:
             os.close(entry.fd)
         return entry is not None

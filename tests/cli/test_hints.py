@@ -64,7 +64,7 @@ class Scene(NamedTuple):
             start = f"""\
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync import request
+from envsync.launch import request
 def resolve(*_): {self.raising}
 request.resolve = resolve
 from envsync.__main__ import start

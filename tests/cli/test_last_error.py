@@ -23,7 +23,7 @@ def spoiled(tmp_path: Path, raising: str, *arguments: str, **variables: str) -> 
     """Run a command line of an envsync in which resolving a request raises something."""
     program = (
         f"import sys; sys.path.insert(0, {ROOT!r})\n"
-        "from envsync import request\n"
+        "from envsync.launch import request\n"
         f"def resolve(*_): {raising}\n"
         "request.resolve = resolve\n"
         "from envsync.__main__ import start\n"

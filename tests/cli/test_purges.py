@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import stamp
+from envsync.launch import stamp
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
 from tests.wheels import build_wheel
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync import launch
+from envsync.launch import command
 from envsync.locks import flock
 from envsync.system import forking
 from tests.environments import FIXTURES
@@ -176,14 +176,14 @@ def test_our_own_children_have_all_locks(tmp_path: Path) -> None:
 
 def test_a_number_that_was_given_again(tmp_path: Path) -> None:
     """What has the number of a lock that was closed behind envsync's back is not closed in a child."""
-    fd = launch.open_lock(str(tmp_path / "lock"), os.O_RDWR | os.O_CREAT)
+    fd = command.open_lock(str(tmp_path / "lock"), os.O_RDWR | os.O_CREAT)
     os.close(fd)
     (tmp_path / "other").touch()
     assert os.open(tmp_path / "other", os.O_RDONLY) == fd
     with forked() as pid:
         assert open_files(tmp_path, pid) == [str(tmp_path / "other")]
     os.close(fd)
-    launch.let_go(fd)
+    command.let_go(fd)
 
 
 def test_a_child_finds_its_lock_gone(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_child_finds_its_lock_gone(tmp_path: Path) -> None:
 
 STEPS = """\
 import fcntl, os, queue, signal, sys, threading, time
-from envsync import launch
+from envsync.launch import command as launch
 from envsync.locks import flock
 path, who, end = sys.argv[1:]
 program, seen, asked, pids = os.getpid(), set(), queue.SimpleQueue(), []

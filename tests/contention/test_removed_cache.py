@@ -18,8 +18,8 @@ import envsync
 from envsync.coordination import bare, failures, ground
 from envsync.coordination.leader import CACHES, Leader
 from envsync.coordination.outcome import Outcome
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
+from envsync.launch.environment import Environment
 from envsync.python.venv import Pattern
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import finish, wait_for_line

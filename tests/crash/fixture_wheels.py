@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync import fastlane, library, request
-from envsync.environment import Environment
+from envsync import library
+from envsync.launch import fast_lane, request
+from envsync.launch.environment import Environment
 from tests.environments import FIXTURES, files, leftovers, unowned, unverified
 
 FIRST = FIXTURES / "pylock.toml"
@@ -34,7 +35,7 @@ def kill() -> None:
 def is_current(lock: Path, env: Path) -> bool:
     """Tell whether an environment is taken for current."""
     asked = request.resolve({"lock": str(lock), "env": str(env)}, {})
-    entry = fastlane.enter(asked, Environment(str(env)))
+    entry = fast_lane.enter(asked, Environment(str(env)))
     if entry is not None:
         os.close(entry.fd)
     return entry is not None

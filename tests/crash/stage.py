@@ -15,11 +15,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envsync import fastlane, library, options, request, stamp
+from envsync import library
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
-from envsync.environment import Environment
-from envsync.progress import quiet
+from envsync.launch import fast_lane, options, request, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
 from envsync.python import interpreter
 from envsync.store import trash
 from envsync.system import forking
@@ -31,7 +32,7 @@ from tests.environments import unverified
 from tests.wheels import sha256_of
 
 if TYPE_CHECKING:
-    from envsync.options import Settings
+    from envsync.launch.options import Settings
 
 
 class Stage:
@@ -184,7 +185,7 @@ class Stage:
     def is_current(self, lock: Path | None) -> bool:
         if lock is None:
             return False
-        entry = fastlane.enter(request.resolve(self._settings(lock), {}), self._environment())
+        entry = fast_lane.enter(request.resolve(self._settings(lock), {}), self._environment())
         if entry is not None:
             os.close(entry.fd)
         return entry is not None

@@ -18,8 +18,8 @@ import pytest
 
 from envsync import library
 from envsync.coordination import repair
-from envsync.environment import Environment
-from envsync.progress import quiet
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
 from tests.crash import harness
 from tests.crash.harness import KILL, Kind, strike
 from tests.environments import files, leftovers, unowned, unverified

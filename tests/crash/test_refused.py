@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library, request
-from envsync.progress import quiet
+from envsync import library
+from envsync.launch import request
+from envsync.launch.progress import quiet
 from tests.crash.harness import KILLS, LASTING, SIGNALS, Blow, Kind, strike
 from tests.environments import leftovers, unowned, unverified
 from tests.wheels import build_wheel, sha256_of

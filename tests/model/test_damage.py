@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 
-from envsync import fastlane, library, request
-from envsync.environment import Environment
+from envsync import library
 from envsync.errors import ConflictError
+from envsync.launch import fast_lane, request
+from envsync.launch.environment import Environment
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
 from tests.model.conftest import base_python
@@ -191,7 +192,7 @@ def test_the_base_python_may_be_read_only(tmp_path: Path, path: str) -> None:
 
 def enters(world: World, number: int = 0) -> bool:
     asked = request.resolve({"lock": str(world.universe.locks[number]), "env": str(world.env)}, {})
-    entry = fastlane.enter(asked, Environment(str(world.env)))
+    entry = fast_lane.enter(asked, Environment(str(world.env)))
     if entry is not None:
         os.close(entry.fd)
     return entry is not None

@@ -10,9 +10,10 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from envsync import fastlane, library, request
-from envsync.environment import Environment
+from envsync import library
 from envsync.errors import ConflictError
+from envsync.launch import fast_lane, request
+from envsync.launch.environment import Environment
 from envsync.syncing import SyncResult
 from tests import environments
 from tests.model.happenings import Happenings
@@ -61,7 +62,7 @@ class World(Happenings):
         """Ask the fast lane."""
         lock = str(self.universe.locks[number])
         asked = request.resolve({"lock": lock, "env": str(self.env), "inexact": not exact}, {})
-        entry = fastlane.enter(asked, Environment(str(self.env)))
+        entry = fast_lane.enter(asked, Environment(str(self.env)))
         if entry is not None:
             os.close(entry.fd)
         return entry is not None

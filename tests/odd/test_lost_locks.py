@@ -15,7 +15,7 @@ import pytest
 
 from envsync.coordination.leader import BATCH_SECONDS
 from envsync.coordination.status import look
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified
 from tests.odd.conftest import Mount, start_process

@@ -14,13 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from envsync import fastlane, library, request  # noqa: E402
-from envsync.environment import Environment  # noqa: E402
+from envsync import library  # noqa: E402
+from envsync.launch import fast_lane, request  # noqa: E402
+from envsync.launch.environment import Environment  # noqa: E402
 from tests.environments import leftovers, unowned, unverified  # noqa: E402
 
 
 def is_current(lock: str, env: Path) -> bool:
-    entry = fastlane.enter(request.resolve({"lock": lock, "env": str(env)}, {}), Environment(str(env)))
+    entry = fast_lane.enter(request.resolve({"lock": lock, "env": str(env)}, {}), Environment(str(env)))
     if entry is not None:
         os.close(entry.fd)
     return entry is not None

@@ -20,9 +20,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from envsync import fastlane, request
 from envsync.__main__ import main
-from envsync.environment import Environment
+from envsync.launch import fast_lane, request
+from envsync.launch.environment import Environment
 from tests.environments import files, leftovers, unowned, unverified
 from tests.rooms.small import make
 from tests.wheels import build_wheel, sha256_of
@@ -113,7 +113,7 @@ class Room:
 
     def is_current(self, lock: Path) -> bool:
         asked = request.resolve({"lock": str(lock), "env": str(self.env)}, {})
-        entry = fastlane.enter(asked, Environment(str(self.env)))
+        entry = fast_lane.enter(asked, Environment(str(self.env)))
         if entry is not None:
             os.close(entry.fd)
         return entry is not None

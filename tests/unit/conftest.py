@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from envsync.coordination import failures, narrator, occupancy, progress, queue, waiter
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.request import Request
 from envsync.system import processes
 from tests.unit.scene import Clock, make_environment, make_request
 

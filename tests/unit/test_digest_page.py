@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.markers import default_environment
 
-from envsync import options
-from envsync.request import EXACT, Request, describe_python
+from envsync.launch import options
+from envsync.launch.request import EXACT, Request, describe_python
 
 PAGE = (Path(__file__).parent.parent.parent / "docs/digest.md").read_text()
 VALUES = {options.TEXT: "x", options.LIST: ["x"], options.FLAG: True, options.SECONDS: 3.0}

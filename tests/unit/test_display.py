@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from envsync.display import Display
-from envsync.request import Request
+from envsync.launch.request import Request
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,7 +39,7 @@ def test_a_download(capfd: pytest.CaptureFixture[str]) -> None:
 BARS = """\
 import sys, time
 from envsync.display import Display
-from envsync.request import Request
+from envsync.launch.request import Request
 with Display(Request({}, "x", "x", "x")) as display:
     display.began -= 1
     display.detail("numpy 12.0 of 80.1 MB")

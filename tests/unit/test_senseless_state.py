@@ -17,14 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envsync import fastlane, library, request, stamp
+from envsync import library
 from envsync.coordination import failures, queue, status
-from envsync.environment import Environment
 from envsync.errors import EnvsyncError
 from envsync.installed import scan
 from envsync.installed.scan import Layout
+from envsync.launch import fast_lane, request, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks import kind
-from envsync.request import Request
 from envsync.store import bytecode, users
 from envsync.system import atomic, records
 from envsync.transaction import journal
@@ -104,10 +105,10 @@ def changed_bytes(content: bytes, data: st.DataObject) -> bytes:
 def read_all(world: World) -> None:
     """Read the environment's state as commands do."""
     environment, asked = world.environment, world.asked
-    entry = fastlane.enter(asked, environment)
+    entry = fast_lane.enter(asked, environment)
     if entry is not None:
         os.close(entry.fd)
-    fastlane.is_named(asked, environment)
+    fast_lane.is_named(asked, environment)
     assert json.dumps(status.look(environment, asked).as_json())
     queue.waiting(environment)
     codes: set[int] = set()

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync import reading, verify
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
 from envsync.installed.scan import Layout, load_ledger
+from envsync.launch.environment import Environment
 from envsync.python import interpreter
 from envsync.store.store import Store
 from envsync.transaction import skeleton

@@ -10,14 +10,14 @@ import pytest
 
 from envsync.coordination import bare, ground
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
 from envsync.installed.plan import Origin
 from envsync.installed.scan import Entry, Ledger, dump_ledger
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.lease import Contender
-from envsync.request import Request
 from envsync.system import atomic, mounts, processes
 from tests.unit.scene import Clock, helper, holder, make_environment, make_request
 

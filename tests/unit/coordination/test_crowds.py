@@ -15,9 +15,9 @@ import pytest
 from envsync.coordination import cycle, occupancy, queue
 from envsync.coordination.queue import Lookout, Place, call_next
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks.flock import Flock
-from envsync.request import Request
 from envsync.system import atomic, records
 from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp
 

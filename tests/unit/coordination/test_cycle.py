@@ -10,8 +10,8 @@ import pytest
 
 from envsync.coordination import cycle, queue
 from envsync.coordination.queue import Place
-from envsync.environment import Environment
-from envsync.request import Request
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.system import processes
 from tests.unit.scene import helper, make_environment, write_progress
 

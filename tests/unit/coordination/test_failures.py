@@ -14,7 +14,6 @@ import pytest
 
 from envsync.coordination import failures
 from envsync.coordination.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell
-from envsync.environment import Environment
 from envsync.errors import (
     ConflictError,
     DeadLeadersError,
@@ -26,6 +25,7 @@ from envsync.errors import (
     SharedFailureError,
     WheelError,
 )
+from envsync.launch.environment import Environment
 from envsync.system import processes
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, Clock, write_progress
 

@@ -9,9 +9,9 @@ import pytest
 
 from envsync.coordination import sightings
 from envsync.coordination.goal import Goal, Inputs, Python, looks_at_full_version
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import Stamp, dump
 from envsync.lockfile.conditions import Conditions
-from envsync.stamp import Stamp, dump
 from tests.unit.lockfile.conftest import make_interpreter
 
 SPECS = {

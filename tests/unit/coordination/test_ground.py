@@ -10,15 +10,15 @@ import pytest
 
 from envsync.coordination import ground
 from envsync.coordination.ground import is_inside, is_marked, prepare
-from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
+from envsync.launch.environment import Environment
 from envsync.system import processes
 from tests.unit.scene import helper, holder
 
 INSIDE = """\
 import os
 from envsync.coordination import ground
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 print(ground.is_inside(Environment(sys.argv[1])), flush=True)
 """
 

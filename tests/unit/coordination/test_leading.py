@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from envsync.coordination.leader import lead
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.kind import LEASE, Locking, record
 from envsync.locks.lease import Contender
-from envsync.request import Request
 
 
 def made(tmp_path: Path) -> Environment:

@@ -10,12 +10,12 @@ import pytest
 
 from envsync.coordination import lost, pace
 from envsync.coordination.occupancy import Occupancy
-from envsync.environment import Environment
 from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, dump_ledger, load_ledger
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
+from envsync.launch.request import Request
 from envsync.locks.flock import Flock, acquire_nowait
-from envsync.progress import quiet
-from envsync.request import Request
 from envsync.system import atomic
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal

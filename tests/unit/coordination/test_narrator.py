@@ -15,7 +15,7 @@ import pytest
 from envsync.coordination import narrator
 from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
 from envsync.coordination.shortening import fitted, width
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from envsync.locks.flock import Flock
 from envsync.system import processes
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, START, Clock, helper, holder, write_progress
@@ -26,9 +26,9 @@ ERASE = "\r\x1b[2K"
 WAIT = """\
 from envsync.coordination import waiter
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from envsync.errors import EnvsyncError
-from envsync.request import Request
+from envsync.launch.request import Request
 waiter.SOCIAL_SECONDS = 0
 settings = {"quiet": sys.argv[2] == "quiet", "timeout": float(sys.argv[3]) if sys.argv[3:] else None}
 try:

@@ -11,12 +11,12 @@ import pytest
 from envsync.coordination import cycle, pace, queue
 from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.coordination.queue import Lookout
-from envsync.environment import Environment
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
+from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.progress import quiet
-from envsync.request import Request
 from envsync.system import atomic, processes
 from tests.unit.scene import START, Clock, helper, holder
 
@@ -298,9 +298,9 @@ class TestCycle:
 TAKE = """\
 import os
 from envsync.coordination import cycle, occupancy; from envsync.locks import flock
-from envsync.environment import Environment
-from envsync.progress import quiet
-from envsync.request import Request
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
+from envsync.launch.request import Request
 def find(environment, held, known):
     print(held, flush=True)
     os._exit(0)

@@ -12,8 +12,8 @@ import pytest
 from envsync.coordination import cycle, failures, pace
 from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.coordination.progress import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
-from envsync.environment import Environment
-from envsync.progress import quiet
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
 from envsync.system import atomic, processes, records
 from tests.unit.scene import Clock
 

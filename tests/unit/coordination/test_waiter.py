@@ -16,7 +16,6 @@ from envsync.coordination import cycle, failures, narrator, pace, queue, waiter
 from envsync.coordination.failures import Arrival
 from envsync.coordination.queue import Lookout
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
 from envsync.errors import (
     DeadLeadersError,
     FilesystemError,
@@ -24,10 +23,11 @@ from envsync.errors import (
     SharedFailureError,
     WaitTimeoutError,
 )
-from envsync.fastlane import Entry
+from envsync.launch.environment import Environment
+from envsync.launch.fast_lane import Entry
+from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.request import Request
 from envsync.system import atomic
 from tests.unit.scene import (
     ROOT,
@@ -576,7 +576,7 @@ def test_waiting_imports_no_library() -> None:
     """Fifty waiters start at once on two cores: what they import is paid fifty times."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "import envsync.coordination.slowlane, envsync.coordination.waiter, envsync.coordination.signals\n"
+        "import envsync.coordination.slowlane, envsync.coordination.waiter, envsync.launch.signals\n"
         "import envsync.coordination.queue, envsync.coordination.cycle, envsync.coordination.narrator\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )
@@ -587,8 +587,8 @@ def test_waiting_imports_no_library() -> None:
 
 WAIT = """\
 from envsync.coordination import failures, waiter; from envsync.locks import flock
-from envsync.environment import Environment
-from envsync.request import Request
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 waiter.SOCIAL_SECONDS = 0
 wait = waiter.Wait(Request({}, sys.argv[1], "0", sys.argv[2]), Environment(sys.argv[2]))
 assert wait.begin() is None
@@ -602,7 +602,7 @@ wait.end()
 def test_a_whole_wait_imports_no_library(environment: Environment, request_: Request, leader: Flock) -> None:
     """Nor does a waiter that puts its name into the list and says for whom it waits, by a leader's own word."""
     from envsync.coordination.progress import ProgressFile
-    from envsync.progress import quiet
+    from envsync.launch.progress import quiet
 
     ProgressFile(environment, request_.key, quiet)("downloading", 3, 9)
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WAIT}"

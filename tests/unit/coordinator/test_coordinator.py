@@ -19,7 +19,7 @@ from envsync import errors, events, library
 from envsync.coordination import failures
 from envsync.coordination.goal import Seeker
 from envsync.coordination.waiter import Wait
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from envsync.transaction import journal
 from tests.environments import unverified
 from tests.unit.coordinator.program import (

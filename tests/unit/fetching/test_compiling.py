@@ -22,9 +22,9 @@ import pytest
 from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.fetching.compile_work import ChangedSourceError
 from envsync.fetching.compiling import compile_wheels
+from envsync.launch.progress import quiet
 from envsync.lockfile.target import Interpreter
 from envsync.locks import flock
-from envsync.progress import quiet
 from envsync.python import interpreter as interpreters
 from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of

@@ -489,7 +489,7 @@ LISTENING = """\
 import json, sys
 from envsync.fetching.fetch import fetch
 from envsync.store.store import Store
-from envsync.coordination import signals
+from envsync.launch import signals
 from envsync.lockfile.target import Artifact
 
 class Deaf:

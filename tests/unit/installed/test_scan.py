@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from envsync.environment import Environment
 from envsync.installed.plan import Installed, Origin
 from envsync.installed.scan import (
     Entry,
@@ -27,6 +26,7 @@ from envsync.installed.scan import (
     seal,
     unseal,
 )
+from envsync.launch.environment import Environment
 
 SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")

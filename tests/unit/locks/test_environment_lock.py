@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request
 from envsync.locks import environment_lock
 from envsync.locks.kind import FLOCK, LEASE, read
-from envsync.request import Request
 
 
 @pytest.mark.parametrize(("times", "kind"), [(1, FLOCK), (3, FLOCK), (4, LEASE)])

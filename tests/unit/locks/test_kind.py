@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
+from envsync.launch.environment import Environment
 from envsync.locks import kind
 from envsync.locks.kind import FLOCK, LEASE, Locking, read, record
 

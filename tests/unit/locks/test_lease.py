@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import SoftFileLease
 
-from envsync.environment import Environment
 from envsync.errors import FilesystemError, LockingError
+from envsync.launch.environment import Environment
 from envsync.locks import lease
 from envsync.locks.lease import Contender, Lease
 from envsync.system import atomic, processes, records

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from envsync import request
 from envsync.errors import FilesystemError
+from envsync.launch import request
 from envsync.system import atomic, patience
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from envsync import request
 from envsync.coordination import pace
 from envsync.errors import FilesystemError, LockFileError
+from envsync.launch import request
 from envsync.system import patience
 
 FOR_EVER = 10_000

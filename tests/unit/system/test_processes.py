@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.coordination import cycle, ground, narrator, queue
-from envsync.environment import Environment
+from envsync.launch.environment import Environment
 from envsync.system import processes
 from envsync.system.processes import COMMAND_CHARACTERS
 from tests.unit.scene import HOLD, LIVENESS_SECONDS, ROOT, helper, holder, write_progress

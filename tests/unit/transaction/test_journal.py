@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.environment import Environment
 from envsync.errors import EnvironmentRefusedError, FilesystemError
-from envsync.stamp import checksum
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import checksum
 from envsync.system import atomic
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove, apply, dump, finish, load

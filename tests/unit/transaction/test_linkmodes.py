@@ -16,7 +16,7 @@ import pytest
 
 from envsync import library
 from envsync.errors import FilesystemError
-from envsync.progress import quiet
+from envsync.launch.progress import quiet
 from envsync.transaction import linkmodes
 from envsync.transaction.bringing import clone_as_usual
 from envsync.transaction.linking import Job, Linker

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from envsync import fastlane, stamp
-from envsync.environment import Environment
 from envsync.errors import FilesystemError
 from envsync.installed.scan import Layout
-from envsync.stamp import Stamp
+from envsync.launch import fast_lane, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.stamp import Stamp
 from envsync.transaction import stamping
 
 SITE = "lib/python3.11/site-packages"
@@ -91,7 +91,7 @@ class TestObserve:
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
         assert Path(done.stdout.strip()).is_file()
         assert Path(done.stdout.strip()).parent == site / "__pycache__"
-        assert fastlane.is_untouched(written(environment), environment.config)
+        assert fast_lane.is_untouched(written(environment), environment.config)
 
     def test_a_new_entry_changes_it(self, environment: Environment) -> None:
         """A distribution that somebody adds, removes or renames is noticed, even at once."""
@@ -105,9 +105,9 @@ class TestObserve:
         ):
             stamping.write(observed(environment), environment)
             assert not written(environment).racy
-            assert fastlane.is_untouched(written(environment), environment.config)
+            assert fast_lane.is_untouched(written(environment), environment.config)
             change()
-            assert not fastlane.is_untouched(written(environment), environment.config)
+            assert not fast_lane.is_untouched(written(environment), environment.config)
 
 
 class TestWrite:
@@ -125,8 +125,8 @@ class TestWrite:
         for _ in range(3):
             vouched = observed(environment)
             stamping.write(vouched, environment)
-            assert fastlane.is_untouched(written(environment), environment.config)
-        assert fastlane.is_untouched(vouched, environment.config)
+            assert fast_lane.is_untouched(written(environment), environment.config)
+        assert fast_lane.is_untouched(vouched, environment.config)
 
     def test_it_is_later_than_what_it_vouches_for(self, environment: Environment) -> None:
         """A change after the stamp gets another mtime than the one in it: the clock has passed that."""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync import stamp
-from envsync.stamp import LocalFile, Site, Stamp, checksum, dump, is_newer, load
+from envsync.launch import stamp
+from envsync.launch.stamp import LocalFile, Site, Stamp, checksum, dump, is_newer, load
 
 PATHS = st.binary(max_size=30).filter(lambda data: b"\0" not in data).map(os.fsdecode) | st.text(
     st.sampled_from("\\n\n\r end/ "), max_size=12

@@ -17,9 +17,9 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync import launch
-from envsync.coordination.messages import say
 from envsync.errors.redact import everything_redacted
+from envsync.launch import command
+from envsync.launch.messages import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
     :param env: absolute path of the environment
     :param digest: the digest, or the empty string while it is not known
     """
-    destination = launch.variable("ENVSYNC_EVENTS")
+    destination = command.variable("ENVSYNC_EVENTS")
     if not destination:
         return
     import json

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync import variables
-from envsync.request import Request
+from envsync.launch import variables
+from envsync.launch.request import Request
 
 TEXTS = st.text(st.sampled_from("$${}{}A1_b /:@"), max_size=30)
 PIPS = re.compile(r"\$\{([A-Z0-9_]+)\}")

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from envsync import launch
+from envsync.launch import command
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 DRIVER = f"""\
 import json, sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync import launch
+from envsync.launch import command as launch
 from envsync.errors import CommandError
 env, commands, words, variables = json.loads(sys.argv[1])
 try:
@@ -55,7 +55,7 @@ class Place:
     ) -> subprocess.CompletedProcess[str]:
         """Execute in a process of its own."""
         path = f"{self.first}:{self.second}" if path is None else path
-        given = launch.environment_variables({"PATH": path, **(variables or {})}, str(self.env), "1:x")
+        given = command.environment_variables({"PATH": path, **(variables or {})}, str(self.env), "1:x")
         arguments = json.dumps([str(self.env), list(commands), list(words), given])
         return subprocess.run(
             [sys.executable, "-I", "-S", "-c", DRIVER, arguments],
@@ -78,7 +78,7 @@ class TestVariables:
     def test_as_activation_does(self) -> None:
         """VIRTUAL_ENV and PATH are set, PYTHONHOME is not, and all the rest is as it was."""
         environ = {"PATH": "/usr/bin:/bin", "PYTHONHOME": "/x", "PYTHONPATH": "/y", "HOME": "/h", "VIRTUAL_ENV": "/o"}
-        assert launch.environment_variables(environ, "/env", "12:abc") == {
+        assert command.environment_variables(environ, "/env", "12:abc") == {
             "PATH": "/env/bin:/usr/bin:/bin",
             "PYTHONPATH": "/y",
             "HOME": "/h",
@@ -90,11 +90,11 @@ class TestVariables:
 
     def test_without_path(self) -> None:
         """Without PATH the system's default counts, as execvp(3) has it."""
-        assert launch.environment_variables({}, "/env", "")["PATH"] == f"/env/bin:{os.defpath}"
+        assert command.environment_variables({}, "/env", "")["PATH"] == f"/env/bin:{os.defpath}"
 
     def test_with_an_empty_path(self) -> None:
         """An empty PATH stays empty but for the environment: no colon lets the working directory in."""
-        assert launch.environment_variables({"PATH": ""}, "/env", "")["PATH"] == "/env/bin"
+        assert command.environment_variables({"PATH": ""}, "/env", "")["PATH"] == "/env/bin"
 
 
 class TestSearch:
@@ -199,7 +199,7 @@ class TestFailure:
         tool = place.script(place.env / "bin" / "tool")
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            "from envsync import launch\n"
+            "from envsync.launch import command as launch\n"
             f"try: launch.execute({str(place.env)!r}, ['tool'], ['tool', 'x' * 10**7], {{'PATH': '/x'}})\n"
             "except Exception as error: print(error); sys.exit(error.exit_code)\n"
         )
@@ -244,7 +244,7 @@ class TestInterpreters:
 KEEPER = f"""\
 import json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync import launch
+from envsync.launch import command as launch
 import fcntl, resource
 if sys.argv[2] != "-":
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -274,7 +274,7 @@ class TestDescriptor:
             assert process.stdin is not None
             assert process.stdout is not None
             descriptor = int(process.stdout.readline())
-            assert (descriptor >= launch.OUT_OF_THE_WAY) == (limit is None or limit > launch.OUT_OF_THE_WAY)
+            assert (descriptor >= command.OUT_OF_THE_WAY) == (limit is None or limit > command.OUT_OF_THE_WAY)
             with path.open("rb+") as file:
                 with pytest.raises(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +285,7 @@ class TestDescriptor:
     def test_the_low_one_is_closed(self, tmp_path: Path) -> None:
         """Only one descriptor is left, so that closing it in the command releases the lock."""
         fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
-        high = launch.keep_across_exec(fd)
+        high = command.keep_across_exec(fd)
         try:
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(fd)
@@ -297,7 +297,7 @@ class TestDescriptor:
 def test_launching_imports_next_to_nothing() -> None:
     """The module needs nothing that a bare interpreter has not imported."""
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); import envsync.launch\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); import envsync.launch.command\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)

@@ -19,15 +19,15 @@ if sys.platform == "win32":
 else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
-from envsync import options
-from envsync.stamp import LocalFile, checksum
+from envsync.launch import options
+from envsync.launch.stamp import LocalFile, checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from envsync.errors import UsageError
-    from envsync.options import Settings, Value
+    from envsync.launch.options import Settings, Value
 
 LARGEST = 1 << 28
 """Bytes of an input or of a file of ours; what is larger is none."""
@@ -67,8 +67,8 @@ class Request:
         information in URLs, which the digest does not.
         """
         if not self._key:
-            from envsync.launch import variables as environ
-            from envsync.variables import used_by
+            from envsync.launch.command import variables as environ
+            from envsync.launch.variables import used_by
 
             chosen = [*_chosen(self.settings, "target"), *_chosen(self.settings, "source", whole=True)]
             lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ())]
@@ -116,7 +116,7 @@ class Request:
 
         :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
         :param inputs: the checksums of the further input files, in order
-        :param variables: what stands for the environment variables that decide (`envsync.variables.describe`)
+        :param variables: what stands for the environment variables that decide (`envsync.launch.variables.describe`)
         :param conditions: stands for how markers come out that look at more than X.Y; empty if none does
         :param unhashed: whether some reference has no hash
         :param placed: whether such a reference is found by a path relative to the lock file
@@ -410,7 +410,7 @@ def _given(settings: Settings) -> list[str]:
 
 def _absolute(source: str) -> str:
     if "://" in source:
-        from envsync.variables import without_user
+        from envsync.launch.variables import without_user
 
         return without_user(source)
     from posixpath import normpath

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from envsync import options
 from envsync.errors import LockFileError, UsageError
-from envsync.request import Request, describe_python, plain_table, resolve
-from envsync.stamp import LocalFile, checksum
+from envsync.launch import options
+from envsync.launch.request import Request, describe_python, plain_table, resolve
+from envsync.launch.stamp import LocalFile, checksum
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 PYTHON = "cpython 3.11 x86_64 glibc"
 
 
@@ -517,7 +517,7 @@ def test_resolving_imports_next_to_nothing(project: Path) -> None:
     (project / "pyproject.toml").write_text('[tool.envsync]\nenv = ".env"\n')
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "from envsync.request import resolve\nresolve({}, {}).digest('x')\n"
+        "from envsync.launch.request import resolve\nresolve({}, {}).digest('x')\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from tests.unit.scene import LIVENESS_SECONDS, ROOT
 
 MAIN = """\
 import time
-from envsync.coordination import signals
+from envsync.launch import signals
 signals.listen()
 try:
     print("up", flush=True)
@@ -112,7 +112,7 @@ def test_exec_undoes_it() -> None:
     for before, expected in (("", signal.SIG_DFL), (BEFORE, signal.SIG_IGN)):
         code = (
             "import os\n"
-            "from envsync.coordination import signals\n"
+            "from envsync.launch import signals\n"
             "signals.listen()\n"
             "print('up', flush=True)\n"
             f"os.execv(sys.executable, [sys.executable, '-I', '-c', {show!r}])"
@@ -122,9 +122,7 @@ def test_exec_undoes_it() -> None:
 
 def test_what_it_imports() -> None:
     """`signal` takes milliseconds to import, and is not."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.coordination import signals\nprint(*sys.modules)"
-    )
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.launch import signals\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert not {"signal", "enum", "os", "typing"} & set(done.stdout.split())
     assert os.name == "posix"

@@ -8,10 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync import cli, options
+from envsync import cli
 from envsync.errors import UsageError
-from envsync.options import FLAG, LIST, RUN, SECONDS, SYNC, TEXT, Option, checked, from_table, from_variables, parse
-from envsync.request import resolve
+from envsync.launch import options
+from envsync.launch.options import (
+    FLAG,
+    LIST,
+    RUN,
+    SECONDS,
+    SYNC,
+    TEXT,
+    Option,
+    checked,
+    from_table,
+    from_variables,
+    parse,
+)
+from envsync.launch.request import resolve
 
 
 def test_parse_stops_at_the_command() -> None:

@@ -25,15 +25,15 @@ if sys.platform == "win32":
 else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
-from envsync import launch, stamp
-from envsync.environment import Environment
-from envsync.request import Request, content, describe_python, exactly, release_of
+from envsync.launch import command, stamp
+from envsync.launch.environment import Environment
+from envsync.launch.request import Request, content, describe_python, exactly, release_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from envsync.stamp import Stamp
+    from envsync.launch.stamp import Stamp
 
 
 class Entry:
@@ -44,7 +44,7 @@ class Entry:
     def __init__(self, fd: int, stamp: Stamp) -> None:
         self.fd = fd
         self.stamp = stamp
-        launch.own(fd, self)
+        command.own(fd, self)
 
 
 def environment_of(request: Request) -> Environment | None:
@@ -75,24 +75,24 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     import fcntl
 
     try:
-        fd = launch.open_lock(environment.in_use, os.O_RDONLY | os.O_NONBLOCK)
+        fd = command.open_lock(environment.in_use, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         if share:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        inode = launch.held[fd].inode
+        inode = command.held[fd].inode
         current = _read_stamp(environment, inode)
         certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)
         if current is not None and certain and fits(current, request, environment.config):
-            _keep_new(fd, launch.held[fd].mtime)
+            _keep_new(fd, command.held[fd].mtime)
             return Entry(fd, current)
     except OSError:
         pass  # "don't know" is the answer to whatever cannot be opened, read or locked
     except BaseException:
-        launch.close_lock(fd)
+        command.close_lock(fd)
         raise
-    launch.close_lock(fd)
+    command.close_lock(fd)
     return None
 
 
@@ -112,7 +112,7 @@ def _keep_new(fd: int, mtime: float) -> None:
 
 def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
     # A command of ours may start others of its kind while a leader waits for it to end: it would wait for itself.
-    inside = launch.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
+    inside = command.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
     for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -204,9 +204,9 @@ def look_at_kernel(names: Sequence[str]) -> str:
 def _variables(current: Stamp) -> list[str]:
     if not current.variables:
         return []
-    from envsync.variables import describe
+    from envsync.launch.variables import describe
 
-    return describe(current.variables, launch.variables())
+    return describe(current.variables, command.variables())
 
 
 def is_untouched(current: Stamp, config: str) -> bool:
@@ -252,13 +252,13 @@ def become(
     """
     env = entry.stamp.environment
     token = f"{entry.stamp.in_use}:{entry.stamp.digest}"
-    variables = launch.environment_variables(environ, env, token, isolated=isolated)
-    fd = launch.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
+    variables = command.environment_variables(environ, env, token, isolated=isolated)
+    fd = command.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
     if environ.get("ENVSYNC_EVENTS"):
-        from envsync.coordination.eventsfile import record
+        from envsync.launch.events_file import record
 
         record("launched", env=env, digest=entry.stamp.digest, command=list(words))
-    broken = launch.execute(env, entry.stamp.commands, words, variables)
+    broken = command.execute(env, entry.stamp.commands, words, variables)
     if certain:
         from envsync.errors import CommandError
 

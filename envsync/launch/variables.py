@@ -16,7 +16,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.stamp import checksum
+from envsync.launch.stamp import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _gather(path: str, environ: Mapping[str, str], names: set[str], seen: set[st
 
 def _lines(path: str) -> list[str]:
     """Read a file; what is none, or cannot be read, has no lines: whoever parses it will say so."""
-    from envsync.request import content
+    from envsync.launch.request import content
 
     try:
         if os.stat(path).st_mode & _KIND == _REGULAR:
