@@ -16,7 +16,7 @@ SIMULATED = 200
 
 def main(directory: str, mode: str, *words: str) -> None:
     sys.path.insert(0, "{}/../lib/python{}.{}/site-packages".format(directory, *sys.version_info[:2]))
-    from envsync.coordination import pace
+    from envsync.waiting import pace
 
     if mode == "looks":
         begin, end = map(float, words)

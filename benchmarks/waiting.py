@@ -4,7 +4,7 @@ The benchmark holds the environment lock and one run waits for it: once at its o
 local one, and once as over a network (see paced.py). File operations within the project and the environment, and
 flock calls, are counted with strace; CPU time is the kernel's account of a run without it. uv waits
 in flock(2), whatever the filesystem, so its one measurement is in both groups. For later seconds the pace over a
-network is computed: looks by `envsync.coordination.pace`, operations for each as measured locally.
+network is computed: looks by `envsync.waiting.pace`, operations for each as measured locally.
 
 The sums for many waiters and many launches are products, not measurements. Not measured: what an operation costs a
 file server, and what uv does when it gets the lock (see `launch`: that, one after the other). A launch of envsync

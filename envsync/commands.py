@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 from envsync import syncing
-from envsync.coordination.outcome import WOULD_SYNC
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import fast_lane, options, request
 from envsync.launch.environment import Environment
 from envsync.launch.messages import say, show, show_json
+from envsync.waiting.outcome import WOULD_SYNC
 
 EXIT_NOT_CURRENT = 1
 EXIT_UNSOUND = 1

@@ -5,7 +5,7 @@ environments are flights of their own; how many of them may work at once is boun
 A slot is taken before the environment lock and given back while a leader waits for commands to end, so nobody who
 holds a lock waits for a slot that only others' waiting could free.
 
-    call → flight → wait, a step at a time (`envsync.coordination.waiter`) → lead, in a thread → result for all callers
+    call → flight → wait, a step at a time (`envsync.waiting.waiter`) → lead, in a thread → result for all callers
 
 Cancelling. A caller that is cancelled leaves its flight at once. When the last one has left, the flight is stopped:
 a wait between two looks, a sync at its next report of progress, at the latest before its commit is decided; then the
@@ -30,10 +30,7 @@ import anyio.abc
 from anyio import to_thread
 
 from envsync import events, library, syncing
-from envsync.coordination import failures, leader, slowlane
-from envsync.coordination.cancelling import UNSTOPPABLE
-from envsync.coordination.outcome import Outcome
-from envsync.coordination.waiter import Wait
+from envsync.coordination import leader, slowlane
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
@@ -41,6 +38,10 @@ from envsync.launch.progress import Report
 from envsync.library import Hold, SyncOptions
 from envsync.syncing import SyncResult
 from envsync.system import processes
+from envsync.waiting import failures
+from envsync.waiting.cancelling import UNSTOPPABLE
+from envsync.waiting.outcome import Outcome
+from envsync.waiting.waiter import Wait
 
 if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock

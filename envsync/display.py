@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from envsync.coordination.narrator import SILENCE_SECONDS
-from envsync.coordination.shortening import briefly, fitted, volume, width
 from envsync.launch.messages import say
 from envsync.lockfile import hearing
+from envsync.waiting.narrator import SILENCE_SECONDS
+from envsync.waiting.shortening import briefly, fitted, volume, width
 
 if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID
 
-    from envsync.coordination.outcome import Outcome
     from envsync.coordination.repair import Checked
     from envsync.coordination.status import Leader, Status
     from envsync.doctor import Facts, Finding
     from envsync.launch.request import Request
+    from envsync.waiting.outcome import Outcome
 
 LINE_SECONDS = 10.0
 """How long a phase has to last before another plain line says how far it is."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from envsync.coordination import failures
 from envsync.coordination.slowlane import named_by_digest, reach
 from envsync.launch import command, fast_lane
 from envsync.locks import flock
+from envsync.waiting import failures
 
 FORKS = flock.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.coordination.outcome import Outcome
     from envsync.launch.environment import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.waiting.outcome import Outcome
 
 
 class SyncResult(NamedTuple):
@@ -54,7 +54,7 @@ def run(asked: Request, report: Report | None) -> SyncResult:
         return result
     check = None
     if report is not None:
-        from envsync.coordination import cancelling
+        from envsync.waiting import cancelling
 
         check = cancelling.checkpoint()
         report = cancelling.heeding(report, check)

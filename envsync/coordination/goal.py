@@ -16,7 +16,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.coordination.ground import was_environment
 from envsync.errors import (
     EnvironmentRefusedError,
     FilesystemError,
@@ -37,6 +36,7 @@ from envsync.python import interpreter
 from envsync.store.store import Store
 from envsync.system import atomic, groups
 from envsync.system.patience import patiently
+from envsync.waiting.directory import was_environment
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:

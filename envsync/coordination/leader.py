@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from envsync.coordination import bare, failures, ground, lost, queue, sightings
+from envsync.coordination import lost, sightings
 from envsync.coordination.goal import Goal, Seeker
 from envsync.coordination.occupancy import Occupancy, ReplacedError
-from envsync.coordination.outcome import Outcome
 from envsync.coordination.progress import ProgressFile
 from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
 from envsync.coordination.synccache import SyncCache
@@ -51,6 +50,9 @@ from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
+from envsync.waiting import bare, failures, queue
+from envsync.waiting import directory as ground
+from envsync.waiting.outcome import Outcome
 
 if TYPE_CHECKING:
     from envsync.launch.events_file import Listener

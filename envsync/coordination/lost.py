@@ -22,13 +22,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from envsync.coordination import pace
 from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, load_ledger
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.system import atomic, processes
 from envsync.transaction import journal
+from envsync.waiting import pace
 
 MOST = 8
 """Inodes that `installed.json` keeps: the present one, and those before it."""

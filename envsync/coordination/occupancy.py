@@ -13,7 +13,7 @@ A stamp is left in place for two poll intervals first, so that all who waited fo
 lose to the next digest, and a hundred tasks of two digests would cost two hundred syncs.
 
 A command that asks for another digest in the environment that it runs in would wait for itself: it is refused. So is
-one that would wait for itself by way of other environments (`envsync.coordination.cycle`).
+one that would wait for itself by way of other environments (`envsync.waiting.cycle`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from envsync.coordination import cycle, ground, lost, pace, queue
+from envsync.coordination import lost
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
 from envsync.launch import command
@@ -35,6 +35,7 @@ from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.kind import WORKS, Locking
 from envsync.system import atomic, processes
+from envsync.waiting import cycle, directory, pace, queue
 
 OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
@@ -167,7 +168,7 @@ class Occupancy:
         if busy == "ignore":
             self.ignored = True
             self.held = (os.fstat(fd).st_ino,)
-        elif ground.is_inside(self.environment, besides=fd):
+        elif directory.is_inside(self.environment, besides=fd):
             raise RefusedError(
                 f"environment `{self.environment.path}` has to be changed, and this command runs within it: "
                 "waiting would be for itself",
@@ -182,7 +183,7 @@ class Occupancy:
         pause = 0.005
         held = cycle.holds(besides=fd)
         known: dict[str, queue.Lookout] = {}
-        itself = MAYBE_ITSELF if ground.is_marked(self.environment) else ""
+        itself = MAYBE_ITSELF if directory.is_marked(self.environment) else ""
         phase, look_at = "", 0.0
         while self.lock is None:
             now = time.monotonic()

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from envsync.coordination.goal import Seeker
-from envsync.coordination.outcome import WOULD_SYNC, Outcome
 from envsync.coordination.reconcile import make_plan, refuse_to_empty
 from envsync.coordination.synccache import cache_directory
 from envsync.installed.plan import Installed, named
@@ -14,6 +13,7 @@ from envsync.installed.scan import load_ledger, scan
 from envsync.launch import command, fast_lane
 from envsync.store.store import Store
 from envsync.transaction import skeleton
+from envsync.waiting.outcome import WOULD_SYNC, Outcome
 
 if TYPE_CHECKING:
     from envsync.launch.environment import Environment

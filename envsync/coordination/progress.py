@@ -10,12 +10,12 @@ import os
 import threading
 import time
 
-from envsync.coordination import cycle, pace
-from envsync.coordination.narrator import HEARTBEAT_SECONDS
 from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.system import atomic, processes, records
+from envsync.waiting import cycle, pace
+from envsync.waiting.narrator import HEARTBEAT_SECONDS
 
 LOCAL_SECONDS = 0.25
 NETWORK_SECONDS = 1.0

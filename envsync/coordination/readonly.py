@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from envsync.coordination.goal import Seeker
-from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import spare_of
 from envsync.coordination.synccache import cache_directory
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
@@ -20,6 +19,7 @@ from envsync.launch.stamp import Stamp
 from envsync.locks import flock
 from envsync.store.store import Store
 from envsync.transaction import journal, skeleton
+from envsync.waiting.outcome import Outcome
 
 
 def compare(request: Request, environment: Environment, cause: FilesystemError, *, launching: bool) -> Outcome:

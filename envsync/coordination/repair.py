@@ -16,15 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.coordination import failures
 from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
 from envsync.coordination.leader import Leader, lead_with
-from envsync.coordination.outcome import Outcome
 from envsync.coordination.reconcile import make_plan
 from envsync.coordination.slowlane import restless
 from envsync.coordination.status import is_led
 from envsync.coordination.synccache import cache_directory
-from envsync.coordination.waiter import Wait
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -52,6 +49,9 @@ from envsync.system import atomic, processes
 from envsync.transaction import skeleton
 from envsync.verify import Report as Verified
 from envsync.verify import verify
+from envsync.waiting import failures
+from envsync.waiting.outcome import Outcome
+from envsync.waiting.waiter import Wait
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from envsync.coordination.failures import Arrival
-    from envsync.coordination.outcome import Outcome
-    from envsync.coordination.waiter import Wait
     from envsync.errors import FilesystemError
     from envsync.launch.environment import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.locks.environment_lock import EnvironmentLock
+    from envsync.waiting.failures import Arrival
+    from envsync.waiting.outcome import Outcome
+    from envsync.waiting.waiter import Wait
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
     """
     if environ.get("PYTHONPATH") and not request.flag("quiet") and not request.flag("isolated"):
         say(PYTHONPATH)
-    from envsync.coordination.failures import Arrival
+    from envsync.waiting.failures import Arrival
 
     arrival = Arrival(whole_process=True)
     outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
@@ -79,8 +79,8 @@ def reach(
     :param arrival: since when it is wanted; default: now
     :param check: called now and then while it waits; what it raises ends the wait
     """
-    from envsync.coordination.failures import Arrival
-    from envsync.coordination.waiter import Wait
+    from envsync.waiting.failures import Arrival
+    from envsync.waiting.waiter import Wait
 
     arrival = arrival or Arrival(whole_process=False)
     if environment is None:
@@ -140,7 +140,7 @@ def _lead(
                 display.conclude(outcome)
             return outcome
     except BaseException:  # an interrupt, say, before the leader could do it
-        from envsync.coordination import bare
+        from envsync.waiting import bare
 
         bare.leave(environment, held)
         raise
@@ -164,7 +164,7 @@ def current(held: fast_lane.Entry, *, launching: bool) -> Outcome:
     """Return the outcome for who finds the environment current, and holds it now."""
     if not launching:
         command.close_lock(held.fd)
-    from envsync.coordination.outcome import Outcome
+    from envsync.waiting.outcome import Outcome
 
     return Outcome("current", held.stamp.environment, held.stamp.digest, entry=held if launching else None)
 
@@ -176,7 +176,7 @@ def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Out
     record("waited", env=env, digest=digest, seconds=seconds)
     if not launching:
         command.close_lock(held.fd)
-    from envsync.coordination.outcome import Outcome
+    from envsync.waiting.outcome import Outcome
 
     return Outcome("waited", env, digest, seconds=seconds, entry=held if launching else None)
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.coordination import failures, queue
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
@@ -22,6 +21,7 @@ from envsync.launch import fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
+from envsync.waiting import failures, queue
 
 CHANGED = "somebody else has changed it since it was synced"
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from envsync.coordination import pace
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
@@ -22,6 +21,7 @@ from envsync.launch.environment import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts
+from envsync.waiting import pace
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"

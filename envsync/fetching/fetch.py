@@ -23,7 +23,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from envsync.coordination.shortening import volume
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.launch import signals
 from envsync.launch.progress import Report, quiet
@@ -31,6 +30,7 @@ from envsync.lockfile.target import Artifact
 from envsync.locks.wheel_lock import Turn
 from envsync.store.store import Store
 from envsync.system import forking, processes
+from envsync.waiting.shortening import volume
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.verify import check_identity, check_vouched, origin, vouches
 

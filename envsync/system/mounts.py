@@ -14,8 +14,8 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination.pace import entry_of
 from envsync.system.processes import read
+from envsync.waiting.pace import entry_of
 
 LOCAL_BY_OPTION = {
     "lustre": ("localflock",),  # mount.lustre(8)

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync.coordination import bare, failures, ground
 from envsync.coordination.leader import CACHES, Leader
-from envsync.coordination.outcome import Outcome
 from envsync.errors import FilesystemError
 from envsync.launch.environment import Environment
 from envsync.python.venv import Pattern
+from envsync.waiting import bare, directory, failures
+from envsync.waiting.outcome import Outcome
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import finish, wait_for_line
 from tests.environments import FIXTURES, leftovers, unverified
@@ -142,7 +142,7 @@ def test_a_leader_that_gives_up_lets_others_try(tmp_path: Path, cache: Path, mon
         raise FilesystemError("read", f"{self.store.root}/x", cause)
 
     monkeypatch.setattr(Leader, "_reach", reach)
-    ground.prepare(environment)
+    directory.prepare(environment)
     wanted = bare.want_nowait(environment)
     assert wanted is not None
     with pytest.raises(FilesystemError):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import pace
 from envsync.system import forking
 from envsync.transaction.linking import Linker
+from envsync.waiting import pace
 from tests.model.universe import Universe
 from tests.model.world import World
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import failures, narrator, occupancy, progress, queue, waiter
+from envsync.coordination import occupancy, progress
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import processes
+from envsync.waiting import failures, narrator, queue, waiter
 from tests.unit.scene import Clock, make_environment, make_request
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsync import library
-from envsync.coordination import failures, queue, status
+from envsync.coordination import status
 from envsync.errors import EnvsyncError
 from envsync.installed import scan
 from envsync.installed.scan import Layout
@@ -30,6 +30,7 @@ from envsync.store import bytecode, users
 from envsync.system import atomic, records
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove
+from envsync.waiting import failures, queue
 from envsync.wheel import manifest
 from tests.environments import FIXTURES, site_packages
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from envsync.coordination.cancelling import checkpoint
+from envsync.waiting.cancelling import checkpoint
 
 
 @contextmanager

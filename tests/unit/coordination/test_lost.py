@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import lost, pace
+from envsync.coordination import lost
 from envsync.coordination.occupancy import Occupancy
 from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, dump_ledger, load_ledger
@@ -19,6 +19,7 @@ from envsync.locks.flock import Flock, acquire_nowait
 from envsync.system import atomic
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal
+from envsync.waiting import pace
 from tests.unit.scene import Clock, make_environment
 
 

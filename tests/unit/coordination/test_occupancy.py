@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import cycle, pace, queue
 from envsync.coordination.occupancy import Occupancy, ReplacedError
-from envsync.coordination.queue import Lookout
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
@@ -18,6 +16,8 @@ from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import atomic, processes
+from envsync.waiting import cycle, pace, queue
+from envsync.waiting.queue import Lookout
 from tests.unit.scene import START, Clock, helper, holder
 
 
@@ -297,7 +297,7 @@ class TestCycle:
 
 TAKE = """\
 import os
-from envsync.coordination import cycle, occupancy; from envsync.locks import flock
+from envsync.waiting import cycle; from envsync.coordination import occupancy; from envsync.locks import flock
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request

@@ -16,11 +16,11 @@ import pytest
 import envsync
 from envsync import coordinator as module
 from envsync import errors, events, library
-from envsync.coordination import failures
 from envsync.coordination.goal import Seeker
-from envsync.coordination.waiter import Wait
 from envsync.launch.environment import Environment
 from envsync.transaction import journal
+from envsync.waiting import failures
+from envsync.waiting.waiter import Wait
 from tests.environments import unverified
 from tests.unit.coordinator.program import (
     LOCK,

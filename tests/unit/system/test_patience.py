@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from envsync.coordination import pace
 from envsync.errors import FilesystemError, LockFileError
 from envsync.launch import request
 from envsync.system import patience
+from envsync.waiting import pace
 
 FOR_EVER = 10_000
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.coordination import cycle, ground, narrator, queue
 from envsync.launch.environment import Environment
 from envsync.system import processes
 from envsync.system.processes import COMMAND_CHARACTERS
+from envsync.waiting import cycle, directory, narrator, queue
 from tests.unit.scene import HOLD, LIVENESS_SECONDS, ROOT, helper, holder, write_progress
 
 BEQUEATH = """\
@@ -287,7 +287,7 @@ EVERYTHING: list[Callable[[Environment], object]] = [
     lambda environment: processes.inherited(environment.lock),
     lambda environment: cycle.holds(),
     lambda environment: cycle.find(environment, ("/a",)),
-    ground.is_inside,
+    directory.is_inside,
     narrator.describe,
     queue.waiting,
 ]

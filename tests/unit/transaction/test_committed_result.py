@@ -30,11 +30,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envsync
-from envsync.coordination import pace
 from envsync.errors import ConflictError
 from envsync.syncing import SyncResult
 from envsync.system import forking
 from envsync.transaction import scripts
+from envsync.waiting import pace
 from envsync.wheel.manifest import Script
 from tests import environments
 from tests.wheels import build_wheel, sha256_of

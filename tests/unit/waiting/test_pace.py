@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import pace
-from envsync.coordination.pace import Pace, filesystem, is_network
+from envsync.waiting import pace
+from envsync.waiting.pace import Pace, filesystem, is_network
 
 
 def mount(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str, *, optional: str = "shared:1") -> None:

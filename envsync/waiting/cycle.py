@@ -23,16 +23,16 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import queue
 from envsync.launch import command
 from envsync.launch.environment import Environment
 from envsync.system import processes, records
+from envsync.waiting import queue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from envsync.coordination.queue import Lookout
+    from envsync.waiting.queue import Lookout
 
 IN_USE = "/.envsync/in-use"
 EVERY_SECONDS = 1.0

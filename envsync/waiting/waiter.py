@@ -3,21 +3,21 @@
 Whoever gets the environment lock without waiting is the leader. Everybody else is a waiter and follows the stamp:
 as soon as it fits, the waiter enters, all waiters at once, none of them ever holding the exclusive lock. A waiter
 tries that lock only now and then, to succeed a leader that died; the kernel frees a dead leader's lock. If the
-leader fails, it leaves word (`envsync.coordination.failures`), and whoever waited for the same request fails with the
+leader fails, it leaves word (`envsync.waiting.failures`), and whoever waited for the same request fails with the
 same words: what failed there was tried once, not once a waiter.
 
 Why this ends. Nobody ever waits while holding the environment lock, but for commands that run in the environment
 (`envsync.coordination.occupancy`); a command that would wait for itself, through however many environments, is refused
-(`envsync.coordination.cycle`). The lock is free or somebody works; whoever gets it has the stamp in place, at least for
+(`envsync.waiting.cycle`). The lock is free or somebody works; whoever gets it has the stamp in place, at least for
 its own command, before it lets go. So each sync serves at least one process for good, and all others of its digest
 that are waiting then, since a fresh stamp is left to rest until they have seen it. And nobody is passed over for ever:
-those who ask for something else take turns (`envsync.coordination.queue`).
+those who ask for something else take turns (`envsync.waiting.queue`).
 
 Nothing here imports more than the fast lane does, since fifty waiters start at once on two cores.
 
 Polling is the only thing that works on every filesystem: flock(2) cannot wait with a time limit, is not fair, and
 would wake the waiters one after another; inotify(7) does not see what other clients of a network filesystem do.
-How often is said in `envsync.coordination.pace`.
+How often is said in `envsync.waiting.pace`.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import bare, failures, ground, pace
 from envsync.launch import command, fast_lane
 from envsync.locks.environment_lock import Locks
+from envsync.waiting import bare, directory, failures, pace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from envsync.coordination.failures import Arrival
-    from envsync.coordination.narrator import Narrator
-    from envsync.coordination.queue import Lookout, Place, Turns
     from envsync.launch.environment import Environment
     from envsync.launch.fast_lane import Entry
     from envsync.launch.request import Request
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.locks.flock import Flock
+    from envsync.waiting.failures import Arrival
+    from envsync.waiting.narrator import Narrator
+    from envsync.waiting.queue import Lookout, Place, Turns
 
     class Slots(Protocol):
         """Bounds how many lead at once in one process; a threading.Semaphore."""
@@ -175,7 +175,7 @@ class Wait:
 
     def begin(self) -> EnvironmentLock | Entry | None:
         """Take the environment lock if it is free. None: we have to wait."""
-        ground.prepare(self.environment)
+        directory.prepare(self.environment)
         self.arrival.look(self.environment)
         if self.locks.look() is not None and not self.locks.in_use and not self.distrust:
             entry = self._enter_unseen()
@@ -185,7 +185,7 @@ class Wait:
         held = self._try_again()
         if held is not None:
             return held
-        if ground.is_inside(self.environment):
+        if directory.is_inside(self.environment):
             from envsync.errors import RefusedError
 
             raise RefusedError(
@@ -276,7 +276,7 @@ class Wait:
         except Exception as error:
             if getattr(error, "errno", 0) != errno.ENOENT or _leads_nowhere(error):
                 raise
-            ground.prepare(self.environment)  # somebody has removed it altogether
+            directory.prepare(self.environment)  # somebody has removed it altogether
             return None
 
     def _want(self) -> bool:
@@ -289,7 +289,7 @@ class Wait:
             return True
         if self.wanted is not None:
             self.wanted.release()
-        ground.prepare(self.environment)
+        directory.prepare(self.environment)
         if not bare.may_go(self.environment):
             return True
         try:
@@ -334,7 +334,7 @@ class Wait:
                 self.slots.release()
             raise
         if failures.identity(self.environment.turn) != (0, 0):
-            from envsync.coordination.queue import end_turn
+            from envsync.waiting.queue import end_turn
 
             end_turn(self.environment)
         self.leads = True
@@ -344,7 +344,7 @@ class Wait:
         if failures.identity(self.environment.turn) == (0, 0):
             return False
         if self.turns is None:
-            from envsync.coordination.queue import Turns
+            from envsync.waiting.queue import Turns
 
             self.turns = Turns(self.environment, self.request.key)
         return self.turns.is_others(self._between_tries())
@@ -373,7 +373,7 @@ class Wait:
         """Put our name into the list, and look whether those we wait for wait for us."""
         if now < self.enlist_at:
             return
-        from envsync.coordination import cycle, queue
+        from envsync.waiting import cycle, queue
 
         if self.holds is None:
             self.holds = cycle.holds()
@@ -386,7 +386,7 @@ class Wait:
 
     def _narrate(self) -> Narrator:
         if self.narrator is None:
-            from envsync.coordination.narrator import Narrator
+            from envsync.waiting.narrator import Narrator
 
             self.narrator = Narrator(self.environment, self.began, quiet=self.request.flag("quiet"))
         return self.narrator

@@ -16,13 +16,13 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import ground
-from envsync.coordination.failures import identity
-from envsync.coordination.shortening import DRAINING, briefly, fitted, volume
 from envsync.errors.redact import redacted
 from envsync.launch import command as launch
 from envsync.launch.messages import say
 from envsync.system import processes, records
+from envsync.waiting import directory
+from envsync.waiting.failures import identity
+from envsync.waiting.shortening import DRAINING, briefly, fitted, volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def forms_of(environment: Environment, silent: float = 0.0) -> list[str]:
     if "pid" not in said:
         return _stranger(environment)
     alarm = _alive(said, silent)
-    if not any(alarm) and _is_draining(said) and ground.is_marked(environment):
+    if not any(alarm) and _is_draining(said) and directory.is_marked(environment):
         alarm = (
             "; this may be waiting for itself, for it was started from within such a command",
             "; for itself?",
@@ -194,7 +194,7 @@ _OURS = "waiting for another envsync"
 
 def _is_ours(environment: Environment) -> bool:
     """Tell whether it is envsync that holds the environment lock, though it says nothing: by what only leaders hold."""
-    from envsync.coordination.queue import is_held
+    from envsync.waiting.queue import is_held
 
     return is_held(environment.leading) or identity(environment.lease) != (0, 0)
 

@@ -12,9 +12,9 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.coordination import bare
 from envsync.launch import command
 from envsync.system import processes
+from envsync.waiting import bare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

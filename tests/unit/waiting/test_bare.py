@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import bare, ground
-from envsync.coordination.waiter import Wait
 from envsync.errors import FilesystemError, LockingError
 from envsync.installed.plan import Origin
 from envsync.installed.scan import Entry, Ledger, dump_ledger
@@ -19,6 +17,8 @@ from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.lease import Contender
 from envsync.system import atomic, mounts, processes
+from envsync.waiting import bare, directory
+from envsync.waiting.waiter import Wait
 from tests.unit.scene import Clock, helper, holder, make_environment, make_request
 
 FIRST = Entry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
@@ -28,7 +28,7 @@ FIRST = Entry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
 def made(tmp_path: Path) -> Environment:
     """An environment's directory, just made for a first sync, with two above it."""
     environment = Environment(str(tmp_path / "a" / "b" / "env"))
-    ground.prepare(environment)
+    directory.prepare(environment)
     return environment
 
 
@@ -84,7 +84,7 @@ class TestWhatGoes:
         """What names the same directory once more is no directory that was missing."""
         monkeypatch.chdir(tmp_path)
         environment = Environment(written)
-        ground.prepare(environment)
+        directory.prepare(environment)
         bare.leave(environment)
         assert os.listdir(tmp_path) == []
 
@@ -109,7 +109,7 @@ class TestWhatGoes:
         os.mkdir(environment.path)
         for name in names:
             (tmp_path / "env" / name).touch()
-        ground.prepare(environment)
+        directory.prepare(environment)
         bare.leave(environment)
         assert tuple(os.listdir(environment.path)) == names
 
@@ -312,7 +312,7 @@ class TestWait:
         """A waiter that gives up is the last one when the leader has failed meanwhile."""
         request = make_request(tmp_path, timeout=1.0)
         environment = Environment(str(tmp_path / "env"))
-        ground.prepare(environment)
+        directory.prepare(environment)
         leader = take(environment)
         clock.after(0.9, lambda: bare.leave(environment, leader))
         clock.after(0.95, lambda: take(environment).release())

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from envsync.coordination import cycle, occupancy, queue
-from envsync.coordination.queue import Lookout, Place, call_next
-from envsync.coordination.waiter import Wait
+from envsync.coordination import occupancy
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.locks.flock import Flock
 from envsync.system import atomic, records
+from envsync.waiting import cycle, queue
+from envsync.waiting.queue import Lookout, Place, call_next
+from envsync.waiting.waiter import Wait
 from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp
 
 CALLS = [

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import queue
-from envsync.coordination.queue import PATIENCE_TRIES, Place, Turns, call_next, enlist, waiting
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
+from envsync.waiting import queue
+from envsync.waiting.queue import PATIENCE_TRIES, Place, Turns, call_next, enlist, waiting
 from tests.unit.scene import Clock, helper, make_environment, names_of_waiters
 
 BETWEEN_TRIES = 0.4
 ENLIST = """\
-from envsync.coordination import queue
+from envsync.waiting import queue
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 place = queue.enlist(Environment(sys.argv[1]), Request({}, "pylock.toml", "0", sys.argv[1]), ["/a", "/b"])

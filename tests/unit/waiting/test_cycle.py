@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import cycle, queue
-from envsync.coordination.queue import Place
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import processes
+from envsync.waiting import cycle, queue
+from envsync.waiting.queue import Place
 from tests.unit.scene import helper, make_environment, write_progress
 
 DRAINING = "waiting for commands that run in the environment to end: pid 7 (`x`)"
 HOLDS = """\
-from envsync.coordination import cycle
+from envsync.waiting import cycle
 print(*cycle.holds(), sep="|", flush=True)
 """
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import ground
-from envsync.coordination.ground import is_inside, is_marked, prepare
 from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
 from envsync.launch.environment import Environment
 from envsync.system import processes
+from envsync.waiting import directory
+from envsync.waiting.directory import is_inside, is_marked, prepare
 from tests.unit.scene import helper, holder
 
 INSIDE = """\
 import os
-from envsync.coordination import ground
+from envsync.waiting import directory as ground
 from envsync.launch.environment import Environment
 print(ground.is_inside(Environment(sys.argv[1])), flush=True)
 """
@@ -194,12 +194,12 @@ def test_was_environment(tmp_path: Path) -> None:
     environment = Environment(str(tmp_path))
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
-    assert not ground.was_environment(environment)
+    assert not directory.was_environment(environment)
     python.touch()
-    assert not ground.was_environment(environment)
+    assert not directory.was_environment(environment)
     python.unlink()
     python.symlink_to("/usr/bin/python3")
-    assert ground.was_environment(environment)
+    assert directory.was_environment(environment)
 
 
 @pytest.mark.parametrize("times", [1, 5])

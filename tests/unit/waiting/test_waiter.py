@@ -12,10 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from envsync.coordination import cycle, failures, narrator, pace, queue, waiter
-from envsync.coordination.failures import Arrival
-from envsync.coordination.queue import Lookout
-from envsync.coordination.waiter import Wait
 from envsync.errors import (
     DeadLeadersError,
     FilesystemError,
@@ -29,6 +25,10 @@ from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import atomic
+from envsync.waiting import cycle, failures, narrator, pace, queue, waiter
+from envsync.waiting.failures import Arrival
+from envsync.waiting.queue import Lookout
+from envsync.waiting.waiter import Wait
 from tests.unit.scene import (
     ROOT,
     SITE,
@@ -576,8 +576,8 @@ def test_waiting_imports_no_library() -> None:
     """Fifty waiters start at once on two cores: what they import is paid fifty times."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "import envsync.coordination.slowlane, envsync.coordination.waiter, envsync.launch.signals\n"
-        "import envsync.coordination.queue, envsync.coordination.cycle, envsync.coordination.narrator\n"
+        "import envsync.coordination.slowlane, envsync.waiting.waiter, envsync.launch.signals\n"
+        "import envsync.waiting.queue, envsync.waiting.cycle, envsync.waiting.narrator\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
@@ -586,7 +586,7 @@ def test_waiting_imports_no_library() -> None:
 
 
 WAIT = """\
-from envsync.coordination import failures, waiter; from envsync.locks import flock
+from envsync.waiting import failures, waiter; from envsync.locks import flock
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 waiter.SOCIAL_SECONDS = 0

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import failures
-from envsync.coordination.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell
 from envsync.errors import (
     ConflictError,
     DeadLeadersError,
@@ -27,6 +25,8 @@ from envsync.errors import (
 )
 from envsync.launch.environment import Environment
 from envsync.system import processes
+from envsync.waiting import failures
+from envsync.waiting.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, Clock, write_progress
 
 KEY = "ours"
@@ -449,7 +449,7 @@ def test_started_is_before_an_exec() -> None:
     """A process counts from its start, what it was before an exec included: that is what EXEC_SECONDS is for."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from envsync.coordination import failures\n"
+        "from envsync.waiting import failures\n"
         "arrival = failures.Arrival(whole_process=True)\n"
         "print(arrival.when, arrival._began())"
     )

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import narrator
-from envsync.coordination.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
-from envsync.coordination.shortening import fitted, width
 from envsync.launch.environment import Environment
 from envsync.locks.flock import Flock
 from envsync.system import processes
+from envsync.waiting import narrator
+from envsync.waiting.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
+from envsync.waiting.shortening import fitted, width
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, START, Clock, helper, holder, write_progress
 
 SAID = {"phase": "downloading", "done": 3, "total": 9, "command": "envsync run x", "since": START - 11}
 LINE = "waiting for pid 4711 on n7, syncing for 11 s: downloading 3 of 9 (`envsync run x`)"
 ERASE = "\r\x1b[2K"
 WAIT = """\
-from envsync.coordination import waiter
-from envsync.coordination.waiter import Wait
+from envsync.waiting import waiter
+from envsync.waiting.waiter import Wait
 from envsync.launch.environment import Environment
 from envsync.errors import EnvsyncError
 from envsync.launch.request import Request
