@@ -7,7 +7,7 @@ Who is believed:
   manifest's lines and those of the files that were made for this environment, as large and as old as `installed.json`
   says. Only for scripts, which depend on the environment, RECORD's word is taken.
 - Everything else is what its RECORD says. Lines that lead out of the environment are named and not followed.
-- Of a file that several have, the distribution whose name sorts last decides (`envsync.transaction.sharing`). Where
+- Of a file that several have, the distribution whose name sorts last decides (`envsync.staging.shared_files`). Where
   others than envsync installed one of them, whoever came last won: each one's content will do.
 
 A RECORD that is not as we left it was written by whoever reinstalled the distribution, who says so in INSTALLER. If
@@ -29,9 +29,9 @@ from envsync.installed.plan import Installed
 from envsync.installed.scan import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
 from envsync.reading import Expectation, Ground, read
+from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
-from envsync.transaction import scripts
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 
@@ -282,7 +282,7 @@ class _Gatherer:
                 self.claims.bytecode.setdefault(path, []).append(item)
 
     def _lines(self, manifest: Manifest) -> list[str]:
-        """List the lines for these files as an installed RECORD has them (`envsync.transaction.stage`)."""
+        """List the lines for these files as an installed RECORD has them (`envsync.staging.stage`)."""
         site = self.layout.directory(manifest.root, manifest.name)
         lines: list[str] = []
         for scheme, text in manifest.record:

@@ -232,7 +232,7 @@ class _Search:
                 if is_directory and entry.name == _BYTECODE:
                     self._look_at_bytecode(directory)
                 elif entry.name == _BYTECODE and entry.is_file(follow_symlinks=False):
-                    continue  # it keeps bytecode out of a store entry (`envsync.transaction.sealing`)
+                    continue  # it keeps bytecode out of a store entry (`envsync.staging.seal`)
                 elif entry.name not in owned:
                     self._name(path, entry, is_directory=is_directory)
                 elif is_directory and path in self.owned:

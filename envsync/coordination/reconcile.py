@@ -6,7 +6,7 @@ recovery, somebody else's change, a store entry that turned out to be poisoned.
 
 The workspace is named after what is staged in it. A leader that finds one of that name takes it over from a dead one:
 only this boot's kernel can have made it, so nothing in it was lost with a cache, and each file is compared
-before it is left in place (`envsync.transaction.linking`).
+before it is left in place (`envsync.staging.link`).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Entry(NamedTuple):
     bytecode: str = ""
     """The tag of the bytecode that was installed with it; empty for none."""
     linked: bool = False
-    """Some of its directories are links into the store (`envsync.transaction.whole`)."""
+    """Some of its directories are links into the store (`envsync.staging.linked_directories`)."""
 
 
 class Ledger(NamedTuple):

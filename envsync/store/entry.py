@@ -2,7 +2,7 @@
 
 Files of an entry are read-only, and links to them are in environments: root, and the owner after a chmod, can write
 through any of them. What such a write changes in size or time is seen whenever the entry is used
-(`envsync.transaction.linking`); this sees the rest, for the price of reading the whole entry.
+(`envsync.staging.link`); this sees the rest, for the price of reading the whole entry.
 """
 
 from __future__ import annotations

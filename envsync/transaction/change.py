@@ -18,15 +18,15 @@ from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
+from envsync.staging import link_modes
+from envsync.staging.link_modes import Said
+from envsync.staging.parts import entries_of, parts
+from envsync.staging.shared_files import allot
+from envsync.staging.stage import Item, Staged, Stager
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import rows_of
 from envsync.store.store import Store
-from envsync.transaction import linkmodes
 from envsync.transaction.journal import Identity, Journal, Place, Remove
-from envsync.transaction.linkmodes import Said
-from envsync.transaction.parts import entries_of, parts
-from envsync.transaction.sharing import allot
-from envsync.transaction.stage import Item, Staged, Stager
 from envsync.transaction.steps import Node, covers, decide, tree
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
@@ -71,7 +71,7 @@ class Change(NamedTuple):
 def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
     """Name the distributions of which a recorded file is missing or has another size than recorded.
 
-    Of a file that several have, the size is that of the one whose name sorts last (`envsync.transaction.sharing`).
+    Of a file that several have, the size is that of the one whose name sorts last (`envsync.staging.shared_files`).
     Bytecode does not count: it is made and thrown away by whoever runs the code.
     """
     files = {item.name: files_of(environment, item) for item in installed}
@@ -293,7 +293,7 @@ class Changer(NamedTuple):
 
         Some filesystems are purged by mtime alone. Links have the cache's, and so has what has its bytecode.
         """
-        is_own = self.link_mode in (linkmodes.COPY, linkmodes.CLONE)
+        is_own = self.link_mode in (link_modes.COPY, link_modes.CLONE)
         return is_own and bool(manifest.mtime) and now - manifest.mtime > seconds.DAY_NS // 1_000_000_000
 
     def _later(self, item: Item, replaced: Collection[str], hashes: Mapping[str, str]) -> frozenset[str]:

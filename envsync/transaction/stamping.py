@@ -2,7 +2,7 @@
 
 A purge of a scratch filesystem removes the files that were not read or changed for some days, and leaves directories.
 So the stamp names one file, the guard, that goes no later than the rest: nobody reads it, it is as old as what was
-linked with it (`envsync.transaction.stage`), and it is of the distribution that has been there longest. If it is gone,
+linked with it (`envsync.staging.stage`), and it is of the distribution that has been there longest. If it is gone,
 or another one, all files are counted. Where directories are linked into a store, one in there is named, too: a store
 may be purged by itself.
 
@@ -20,8 +20,8 @@ from envsync.installed.scan import Entry, Layout, Ledger, is_store_link
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Site, Stamp
+from envsync.staging.stage import GUARD
 from envsync.system import atomic
-from envsync.transaction.stage import GUARD
 from envsync.wheel import seconds
 
 PATIENCE_SECONDS = 1.5

@@ -22,9 +22,9 @@ from envsync.launch import fast_lane, options, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.python import interpreter
+from envsync.staging.link import Linker
 from envsync.store import trash
 from envsync.system import forking
-from envsync.transaction.linking import Linker
 from tests.crash.harness import Kind, strike
 from tests.crash.looking import Counter, Snapshot, cache_listing, difference, snapshot
 from tests.crash.scenarios import ALL, CLEANING, NO_WHEELS, NOTHING, REPAIR, RUN, Scenario

@@ -14,9 +14,9 @@ import pytest
 from envsync import library
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
+from envsync.staging import link_modes
 from envsync.syncing import SyncResult
 from envsync.system import atomic, forking
-from envsync.transaction import linkmodes
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
@@ -67,7 +67,7 @@ def sync_in_child(
 
 
 def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
-    link, pour = os.link, linkmodes.pour
+    link, pour = os.link, link_modes.pour
 
     def linking(source: str, destination: str, **options: int) -> None:
         before(os.path.basename(destination))
@@ -82,7 +82,7 @@ def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
             tally.add()
 
     os.link = linking  # type: ignore[assignment]
-    linkmodes.pour = pouring  # type: ignore[assignment]
+    link_modes.pour = pouring  # type: ignore[assignment]
 
 
 def killer(nth: int) -> Callable[[str], None]:
@@ -138,7 +138,7 @@ def went_on(result: SyncResult) -> bool:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the leader link all by itself, so that the N-th file is the N-th."""
-    from envsync.transaction.linking import Linker
+    from envsync.staging.link import Linker
 
     def run(self: Linker, groups: list[list[object]], report: object) -> None:
         for group in groups:
@@ -371,10 +371,10 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 def _after(links: int) -> Callable[[str], None]:
     """Return what kills a leader after so many files that were not there."""
-    from envsync.transaction import bringing
+    from envsync.staging import bring
 
     count = 0
-    original = bringing.File.is_linked
+    original = bring.File.is_linked
 
     def strike(_: str) -> None:
         nonlocal count
@@ -382,12 +382,12 @@ def _after(links: int) -> Callable[[str], None]:
         if count > links:
             kill()
 
-    def counting(file: bringing.File) -> bool:
+    def counting(file: bring.File) -> bool:
         nonlocal count
         count -= 1  # it was there
         return original(file)
 
-    bringing.File.is_linked = counting  # type: ignore[method-assign]
+    bring.File.is_linked = counting  # type: ignore[method-assign]
     return strike
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from envsync.staging.link import Linker
 from envsync.system import forking
-from envsync.transaction.linking import Linker
 from envsync.waiting import pace
 from tests.model.universe import Universe
 from tests.model.world import World

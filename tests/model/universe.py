@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envsync import library
-from envsync.transaction import scripts
+from envsync.staging import scripts
 from envsync.wheel.manifest import Script
 from tests.wheels import build_wheel, sha256_of
 

@@ -31,9 +31,9 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync.errors import ConflictError
+from envsync.staging import scripts
 from envsync.syncing import SyncResult
 from envsync.system import forking
-from envsync.transaction import scripts
 from envsync.waiting import pace
 from envsync.wheel.manifest import Script
 from tests import environments

@@ -20,8 +20,8 @@ from envsync.store.store import Store
 from envsync.transaction import journal
 from tests.conftest import envsync_command
 from tests.environments import leftovers, site_packages, unverified
+from tests.unit.staging.test_link_modes import THEM, as_another_user
 from tests.unit.transaction.test_committed_result import TARGETS, Target, World
-from tests.unit.transaction.test_linkmodes import THEM, as_another_user
 from tests.wheels import build_wheel, sha256_of
 
 ALPHA = {

@@ -11,7 +11,7 @@ that name does: then it goes without (importlib ignores what it cannot write), o
 
 pip leaves files alone whose directory is really outside of the environment. uv does not: it removes what RECORD lists,
 through the link. So RECORD lists the link itself, before what is in it: uv and pip remove that, and find nothing of the
-rest (`envsync.transaction.stage`).
+rest (`envsync.staging.stage`).
 
 State after a crash: a directory that is sealed by half can still be written to by its owner, and is sealed again.
 """
@@ -59,7 +59,7 @@ def can_seal(path: str, umask: int) -> bool:
         if 0o555 & ~umask & ~status.st_mode:
             return False
         if status.st_uid not in (0, os.geteuid()):
-            return False  # its owner could change at any time what runs here (`envsync.transaction.linkmodes`)
+            return False  # its owner could change at any time what runs here (`envsync.staging.link_modes`)
         if not status.st_mode & _WRITABLE or _is_read_only(path):
             return True
     except OSError:

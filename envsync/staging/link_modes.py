@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
 WHOLE = "whole"
-"""A symbolic link to a directory of the store (`envsync.transaction.whole`)."""
+"""A symbolic link to a directory of the store (`envsync.staging.linked_directories`)."""
 NO_TIMES, NO_CACHED_TIMES = "no times", "no cached times"
 SYMLINK = "symlink"
 """The mode in which there are such links."""

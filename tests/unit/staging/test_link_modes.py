@@ -17,10 +17,10 @@ import pytest
 from envsync import library
 from envsync.errors import FilesystemError
 from envsync.launch.progress import quiet
-from envsync.transaction import linkmodes
-from envsync.transaction.bringing import clone_as_usual
-from envsync.transaction.linking import Job, Linker
-from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
+from envsync.staging import link_modes
+from envsync.staging.bring import clone_as_usual
+from envsync.staging.link import Job, Linker
+from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
 from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
@@ -117,12 +117,12 @@ class TestWhatIsSaid:
 
 class TestPouring:
     @pytest.mark.parametrize("size", [0, 1, 300_000, 3_000_000])
-    @pytest.mark.parametrize("first", range(len(linkmodes._MOVES)))
+    @pytest.mark.parametrize("first", range(len(link_modes._MOVES)))
     def test_every_way_copies_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, size: int) -> None:
         """Whichever of the system's calls works, the bytes arrive."""
         content = os.urandom(size)
         (tmp_path / "a").write_bytes(content)
-        monkeypatch.setattr(linkmodes, "_MOVES", linkmodes._MOVES[first:])
+        monkeypatch.setattr(link_modes, "_MOVES", link_modes._MOVES[first:])
         with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as destination:
             pour(source.fileno(), destination.fileno(), size)
         assert (tmp_path / "b").read_bytes() == content
@@ -142,7 +142,7 @@ class TestPouring:
                 return os.copy_file_range(source, destination, 300)
             raise OSError(errno.EXDEV, "other device")
 
-        monkeypatch.setattr(linkmodes, "_MOVES", (part, refusing, linkmodes._move))
+        monkeypatch.setattr(link_modes, "_MOVES", (part, refusing, link_modes._move))
         with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as destination:
             pour(source.fileno(), destination.fileno(), 1000)
         assert (tmp_path / "b").read_bytes() == content
@@ -262,7 +262,7 @@ def test_clones_share_their_blocks(tmp_path: Path, kind: str) -> None:
         os.sync()
         before = os.statvfs(place)
         with (place / "a").open("rb") as source, (place / "b").open("wb") as destination:
-            linkmodes.clone(source.fileno(), destination.fileno())
+            link_modes.clone(source.fileno(), destination.fileno())
         os.sync()
         after = os.statvfs(place)
         assert (before.f_bfree - after.f_bfree) * after.f_frsize < 4 << 20

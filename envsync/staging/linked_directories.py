@@ -3,7 +3,7 @@
 A directory of site-packages is linked whole if all in it comes from one scheme of one wheel, and
 
 - no other distribution of the environment has anything in it, and nothing in it is left to another one that has the
-  same file (`envsync.transaction.sharing`);
+  same file (`envsync.staging.shared_files`);
 - it is not a .dist-info, which has to be real: pip and importlib.metadata read it, and RECORD is made here;
 - there are no shared objects in it: they may find others by `$ORIGIN/../..`, in directories of other wheels, and the
   kernel takes `..` for the parent of where a link leads to;
@@ -20,12 +20,12 @@ import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.transaction.parts import place_of
+from envsync.staging.parts import place_of
 
 if TYPE_CHECKING:
     from envsync.installed.scan import Layout
-    from envsync.transaction.parts import Part
-    from envsync.transaction.stage import Item
+    from envsync.staging.parts import Part
+    from envsync.staging.stage import Item
     from envsync.wheel.manifest import Directory, Manifest
 
 

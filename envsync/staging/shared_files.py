@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from envsync.installed.scan import Layout
+from envsync.staging.parts import Part, place_of
+from envsync.staging.stage import Item
 from envsync.store.damage import rows_of
-from envsync.transaction.parts import Part, place_of
-from envsync.transaction.stage import Item
 
 
 class Allotment(NamedTuple):

@@ -1,7 +1,7 @@
 """Prepare everything beside its place: the stage of one sync, inside site-packages so that a rename suffices.
 
 The stage mirrors the environment: `<site-packages>/.envsync/<id>/new/lib/python3.11/site-packages/pkg/...`. Files
-come from the store (`envsync.transaction.linking`). Only what names the environment is made here: entry points,
+come from the store (`envsync.staging.link`). Only what names the environment is made here: entry points,
 `#!` lines, direct_url.json, and the RECORDs that list them.
 """
 
@@ -21,18 +21,18 @@ from envsync.installed.plan import Wanted
 from envsync.installed.scan import Layout
 from envsync.launch import request
 from envsync.launch.progress import Report, quiet
+from envsync.staging import scripts, seal
+from envsync.staging.link import AnyJob, Job, Linker, Making, make_directory
+from envsync.staging.link_modes import SYMLINK, Said
+from envsync.staging.linked_directories import Whole, choose
+from envsync.staging.parts import Part, parts, place_of
+from envsync.staging.seal import WholeJob
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.system.groups import read_umask
-from envsync.transaction import scripts, sealing
-from envsync.transaction.linking import AnyJob, Job, Linker, Making, make_directory
-from envsync.transaction.linkmodes import SYMLINK, Said
-from envsync.transaction.parts import Part, parts, place_of
-from envsync.transaction.sealing import WholeJob
 from envsync.transaction.steps import Node
-from envsync.transaction.whole import Whole, choose
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
 
@@ -53,7 +53,7 @@ class Item(NamedTuple):
     parts: tuple[Part, ...]
     """Of the manifest."""
     skip: frozenset[str] = frozenset()
-    """The files of it that another one provides (`envsync.transaction.sharing`)."""
+    """The files of it that another one provides (`envsync.staging.shared_files`)."""
     compiled: Compiled | None = None
     """Its bytecode, if it is to have any."""
     later: frozenset[str] = frozenset()
@@ -196,7 +196,7 @@ class Stager:
         if entry not in self.entered:
             with suppress(OSError):  # what is wrong shows itself when it is linked
                 self.entered[entry] = not 0o555 & ~self.umask & ~os.stat(entry).st_mode
-        return self.entered.get(entry, True) and sealing.can_seal(source, self.umask)
+        return self.entered.get(entry, True) and seal.can_seal(source, self.umask)
 
     def _source(self, manifest: Manifest, whole: Whole) -> str:
         return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
@@ -337,7 +337,7 @@ class Stager:
         for path, content in written:
             lines.append(f"{_quoted(_relative(path, site))},sha256={_digest(content)},{len(content)}")
         lines.append(f"{_relative(record, site)},,")
-        # A link comes before all that is in it (`envsync.transaction.sealing`).
+        # A link comes before all that is in it (`envsync.staging.seal`).
         links = sorted(f"{_quoted(_relative(one.path, site))},," for one in whole)
         return ("\n".join([*links, *sorted(set(lines))]) + "\n").encode()
 

@@ -1,4 +1,4 @@
-"""Bring files from the store into the stage, by clones, hard links or copies (`envsync.transaction.linkmodes`).
+"""Bring files from the store into the stage, by clones, hard links or copies (`envsync.staging.link_modes`).
 
 Before a file is brought, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
 found out (`PoisonedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale. None
@@ -23,20 +23,20 @@ from typing import NamedTuple
 
 from envsync.errors import FilesystemError
 from envsync.launch.progress import Report
+from envsync.staging import link_modes
+from envsync.staging.bring import File, clone_as_usual
+from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
+from envsync.staging.seal import WholeJob, link
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, PoisonedError, cannot_open
 from envsync.system import forking
 from envsync.system.patience import patiently
-from envsync.transaction import linkmodes
-from envsync.transaction.bringing import File, clone_as_usual
-from envsync.transaction.linkmodes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
-from envsync.transaction.sealing import WholeJob, link
 from envsync.wheel import seconds
 from envsync.wheel.manifest import NAME, Directory, Manifest
 
 
 class Job(NamedTuple):
-    """One part of a wheel to be brought from the store (`envsync.transaction.parts`)."""
+    """One part of a wheel to be brought from the store (`envsync.staging.parts`)."""
 
     source: str
     """The directory of its scheme in the store entry."""
@@ -110,7 +110,7 @@ class Linker:
                 forking.share(len(groups), work, tell=tell)
         else:
             self._run_in_two_threads(groups, report)
-        self.said = linkmodes.conclude(self.mode, self.told)
+        self.said = link_modes.conclude(self.mode, self.told)
 
     def _run_in_two_threads(self, groups: list[list[AnyJob]], report: Report) -> None:
         total = sum(map(_size, groups))

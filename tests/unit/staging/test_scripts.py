@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.transaction.scripts import entry_point, rewrite, shebang
+from envsync.staging.scripts import entry_point, rewrite, shebang
 from envsync.wheel.manifest import Script
 
 MODULE = """\

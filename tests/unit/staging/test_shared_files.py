@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from envsync.installed.plan import Origin, Wanted
 from envsync.installed.scan import Layout
-from envsync.transaction.parts import parts
-from envsync.transaction.sharing import Allotment, allot
-from envsync.transaction.stage import Item
+from envsync.staging.parts import parts
+from envsync.staging.shared_files import Allotment, allot
+from envsync.staging.stage import Item
 from envsync.wheel.manifest import Directory, Manifest, Rows, Script
 
 SITE = "lib/python3.11/site-packages"

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.installed.scan import Layout
-from envsync.transaction.parts import entries_of, parts, place_of
-from envsync.transaction.whole import Whole, choose
+from envsync.staging.linked_directories import Whole, choose
+from envsync.staging.parts import entries_of, parts, place_of
 from envsync.wheel.manifest import Directory, Manifest, Rows
-from tests.unit.transaction.test_sharing import LAYOUT, SITE, make_item
+from tests.unit.staging.test_shared_files import LAYOUT, SITE, make_item
 
 APART = Layout("lib/python3.11/site-packages", "lib64/python3.11/site-packages", "bin", "include/site/python3.11")
 NAMES = st.sampled_from(

@@ -11,7 +11,7 @@ import time
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.transaction import linkmodes
+from envsync.staging import link_modes
 
 
 def clone_as_usual(  # noqa: PLR0917
@@ -44,7 +44,7 @@ def clone_as_usual(  # noqa: PLR0917
             return False
         copy = os.open(name, _CREATE, mode, dir_fd=destination)
         try:
-            linkmodes.clone(original, copy)
+            link_modes.clone(original, copy)
             os.utime(
                 copy, ns=(time.time_ns(), own_mtime_ns or mtime_ns)
             )  # last, and nothing was written that could change it later
@@ -147,14 +147,14 @@ class File(NamedTuple):
 
     def _clone(self, source: int, destination: int) -> None:
         try:
-            linkmodes.clone(source, destination)
+            link_modes.clone(source, destination)
         except OSError:
             self._make_way()
             raise
 
     def _copy(self, source: int, destination: int) -> None:
         try:
-            linkmodes.pour(source, destination, self.size)
+            link_modes.pour(source, destination, self.size)
         except OSError as error:
             raise FilesystemError("write", self.path, error) from error
 
