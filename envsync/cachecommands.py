@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from envsync.coordination.synccache import NO_HOME, cache_directory
 from envsync.errors import FilesystemError, UsageError
 from envsync.errors.hints import completed_by
 from envsync.launch import options, request
 from envsync.launch.messages import say, show, show_json
 from envsync.launch.request import Request
+from envsync.leading.sync_cache import NO_HOME, cache_directory
 from envsync.locks import cache_lock
 from envsync.store import clean, users
 from envsync.store.clean import Removal, Verified

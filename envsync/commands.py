@@ -68,9 +68,9 @@ def check(settings: options.Settings) -> int:
 
 def doctor(settings: options.Settings) -> int:
     """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
-    from envsync.coordination.synccache import NO_HOME, cache_directory
     from envsync.doctor import Finding, Place, examine, is_safe, judge
     from envsync.doctor.judge import LIMITED
+    from envsync.leading.sync_cache import NO_HOME, cache_directory
     from envsync.store.store import NOWHERE
 
     asked = _whatever(settings)
@@ -128,10 +128,10 @@ def _named(settings: options.Settings) -> tuple[Environment, request.Request | N
 
 
 def _preview(asked: request.Request) -> syncing.SyncResult:
-    from envsync.coordination.goal import environment_by_digest
-    from envsync.coordination.preview import preview
-    from envsync.coordination.synccache import cache_directory
     from envsync.display import Display
+    from envsync.leading.goal import environment_by_digest
+    from envsync.leading.preview import preview
+    from envsync.leading.sync_cache import cache_directory
 
     environment = fast_lane.environment_of(asked) or environment_by_digest(asked, cache_directory(asked))
     with Display(asked) as display:

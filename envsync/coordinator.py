@@ -30,11 +30,12 @@ import anyio.abc
 from anyio import to_thread
 
 from envsync import events, library, syncing
-from envsync.coordination import leader, slowlane
+from envsync.coordination import slowlane
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
+from envsync.leading import lead
 from envsync.library import Hold, SyncOptions
 from envsync.syncing import SyncResult
 from envsync.system import processes
@@ -254,7 +255,7 @@ class Coordinator:
 
         def work() -> Outcome | None:
             try:
-                return leader.lead(
+                return lead.lead(
                     wait.request,
                     wait.environment,
                     held,

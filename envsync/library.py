@@ -254,7 +254,7 @@ def enter(asked: request.Request, result: SyncResult) -> Hold | None:
         return Hold(result, command.let_go(entry.fd), isolated=asked.flag("isolated"))
     if _may_change(environment):
         return None
-    from envsync.coordination.readonly import share
+    from envsync.leading.read_only import share
 
     return Hold(result, command.let_go(share(environment)), isolated=asked.flag("isolated"))
 

@@ -16,12 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.coordination.goal import Goal, Inputs, Seeker, find_python
-from envsync.coordination.leader import Leader, lead_with
-from envsync.coordination.reconcile import make_plan
 from envsync.coordination.slowlane import restless
 from envsync.coordination.status import is_led
-from envsync.coordination.synccache import cache_directory
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -39,6 +35,10 @@ from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
+from envsync.leading.goal import Goal, Inputs, Seeker, find_python
+from envsync.leading.lead import Leader, lead_with
+from envsync.leading.reconcile import make_plan
+from envsync.leading.sync_cache import cache_directory
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.python import interpreter

@@ -128,7 +128,7 @@ def _lead(
 
     try:
         load_site()
-        from envsync.coordination.leader import lead
+        from envsync.leading.lead import lead
 
         if report is not None:
             return run(report)
@@ -184,8 +184,8 @@ def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Out
 def named_by_digest(request: Request) -> Environment:
     """Find out the name of an environment that has `{digest}` in it, where that takes a parser or an interpreter."""
     load_site()
-    from envsync.coordination.goal import environment_by_digest
-    from envsync.coordination.synccache import cache_directory
+    from envsync.leading.goal import environment_by_digest
+    from envsync.leading.sync_cache import cache_directory
 
     return environment_by_digest(request, cache_directory(request))
 
@@ -198,7 +198,7 @@ def unchangeable(request: Request, environment: Environment, error: FilesystemEr
     if not error.is_refusal:
         raise error
     load_site()
-    from envsync.coordination.readonly import compare
+    from envsync.leading.read_only import compare
 
     return compare(request, environment, error, launching=launching)
 

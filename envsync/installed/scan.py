@@ -89,7 +89,7 @@ class Ledger(NamedTuple):
     """Machine and libc family that it was made for."""
     entries: Mapping[str, Entry]
     in_use: tuple[int, ...] = ()
-    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.coordination.lost`).
+    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.leading.lost`).
 
     The last is that of the commit. Those before it were lost: commands were seen to hold them, or may do so.
     """

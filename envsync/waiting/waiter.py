@@ -7,7 +7,7 @@ leader fails, it leaves word (`envsync.waiting.failures`), and whoever waited fo
 same words: what failed there was tried once, not once a waiter.
 
 Why this ends. Nobody ever waits while holding the environment lock, but for commands that run in the environment
-(`envsync.coordination.occupancy`); a command that would wait for itself, through however many environments, is refused
+(`envsync.leading.in_use`); a command that would wait for itself, through however many environments, is refused
 (`envsync.waiting.cycle`). The lock is free or somebody works; whoever gets it has the stamp in place, at least for
 its own command, before it lets go. So each sync serves at least one process for good, and all others of its digest
 that are waiting then, since a fresh stamp is left to rest until they have seen it. And nobody is passed over for ever:

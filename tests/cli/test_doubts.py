@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envsync import library
-from envsync.coordination import reconcile
+from envsync.leading import reconcile
 from tests.environments import FIXTURES, files, site_packages, unverified
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync.coordination import lost
 from envsync.errors import RefusedError
 from envsync.installed.scan import load_ledger
 from envsync.launch.environment import Environment
+from envsync.leading import lost
 from envsync.waiting import pace
 from tests.contention.test_in_use import LOCK, NEXT, Command, run_words
 from tests.environments import site_packages

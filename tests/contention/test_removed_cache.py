@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import envsync
-from envsync.coordination.leader import CACHES, Leader
 from envsync.errors import FilesystemError
 from envsync.launch.environment import Environment
+from envsync.leading.lead import CACHES, Leader
 from envsync.python.venv import Pattern
 from envsync.waiting import bare, directory, failures
 from envsync.waiting.outcome import Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.goal import Seeker
+from envsync.leading.goal import Seeker
 from tests.unit.coordinator.program import Gate
 
 

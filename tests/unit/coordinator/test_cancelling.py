@@ -16,8 +16,8 @@ import pytest
 
 import envsync
 from envsync import errors, events, library
-from envsync.coordination.goal import Seeker
-from envsync.coordination.reconcile import Reconciler
+from envsync.leading.goal import Seeker
+from envsync.leading.reconcile import Reconciler
 from envsync.transaction import journal
 from tests.environments import unverified
 from tests.unit.coordinator.program import (

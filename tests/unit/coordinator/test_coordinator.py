@@ -16,8 +16,8 @@ import pytest
 import envsync
 from envsync import coordinator as module
 from envsync import errors, events, library
-from envsync.coordination.goal import Seeker
 from envsync.launch.environment import Environment
+from envsync.leading.goal import Seeker
 from envsync.transaction import journal
 from envsync.waiting import failures
 from envsync.waiting.waiter import Wait

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from envsync.coordination import occupancy
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
+from envsync.leading import in_use
 from envsync.locks.flock import Flock
 from envsync.system import atomic, records
 from envsync.waiting import cycle, queue
@@ -204,9 +204,9 @@ def test_a_leader_that_lets_a_stamp_rest_asks_one(
     request = Request({}, "x", "x", environment.path)
     Path(environment.stamp).touch()
     crowd(environment, others)
-    monkeypatch.setattr(occupancy.pace, "is_network", lambda _: True)
+    monkeypatch.setattr(in_use.pace, "is_network", lambda _: True)
     counted.clear()
-    hold = occupancy.Occupancy(environment, request, lambda *_: None, clock.now)
+    hold = in_use.Occupancy(environment, request, lambda *_: None, clock.now)
     hold.drain()
     looks = clock.passed / 0.1
     assert looks > 20

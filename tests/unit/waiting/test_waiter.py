@@ -601,8 +601,8 @@ wait.end()
 
 def test_a_whole_wait_imports_no_library(environment: Environment, request_: Request, leader: Flock) -> None:
     """Nor does a waiter that puts its name into the list and says for whom it waits, by a leader's own word."""
-    from envsync.coordination.progress import ProgressFile
     from envsync.launch.progress import quiet
+    from envsync.leading.progress_file import ProgressFile
 
     ProgressFile(environment, request_.key, quiet)("downloading", 3, 9)
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WAIT}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.progress import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
+from envsync.leading.progress_file import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
 from envsync.system import atomic, processes, records
 from envsync.waiting import cycle, failures, pace
 from envsync.waiting.narrator import HEARTBEAT_SECONDS

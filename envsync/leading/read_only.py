@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 
-from envsync.coordination.goal import Seeker
-from envsync.coordination.reconcile import spare_of
-from envsync.coordination.synccache import cache_directory
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.errors.hints import AGAIN
 from envsync.installed.scan import load_ledger, scan
@@ -16,6 +13,9 @@ from envsync.launch.messages import say
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
+from envsync.leading.goal import Seeker
+from envsync.leading.reconcile import spare_of
+from envsync.leading.sync_cache import cache_directory
 from envsync.locks import flock
 from envsync.store.store import Store
 from envsync.transaction import journal, skeleton

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import sightings
-from envsync.coordination.goal import Goal, Inputs, Python, looks_at_full_version
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Stamp, dump
+from envsync.leading import sightings
+from envsync.leading.goal import Goal, Inputs, Python, looks_at_full_version
 from envsync.lockfile.conditions import Conditions
 from tests.unit.lockfile.conftest import make_interpreter
 

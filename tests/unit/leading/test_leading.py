@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.leader import lead
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
+from envsync.leading.lead import lead
 from envsync.locks import flock
 from envsync.locks.kind import LEASE, Locking, record
 from envsync.locks.lease import Contender

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import lost
-from envsync.coordination.occupancy import Occupancy
 from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, dump_ledger, load_ledger
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
+from envsync.leading import lost
+from envsync.leading.in_use import Occupancy
 from envsync.locks.flock import Flock, acquire_nowait
 from envsync.system import atomic
 from envsync.transaction import journal, skeleton

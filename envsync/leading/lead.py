@@ -7,7 +7,7 @@ Locks are taken in one order only: environment, cache, wheel, in-use. The cache'
 waits for anybody: a job of three days that keeps us from committing must not keep anybody from cleaning the cache.
 
 What others see meanwhile. The stamp is there or it is not. While it is there, whatever it vouches for is untouched,
-and commands enter by it (`envsync.coordination.occupancy`). Before the journal is in place, whoever comes next
+and commands enter by it (`envsync.leading.in_use`). Before the journal is in place, whoever comes next
 finds the environment as it was; after, the commit is decided, and whoever comes next finishes it.
 
 A plan that is empty needs none of that: nothing of the environment is changed, and the stamp is only renewed.
@@ -21,12 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from envsync.coordination import lost, sightings
-from envsync.coordination.goal import Goal, Seeker
-from envsync.coordination.occupancy import Occupancy, ReplacedError
-from envsync.coordination.progress import ProgressFile
-from envsync.coordination.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
-from envsync.coordination.synccache import SyncCache
 from envsync.errors import (
     EnvironmentRefusedError,
     EnvsyncError,
@@ -46,6 +40,12 @@ from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
+from envsync.leading import lost, sightings
+from envsync.leading.goal import Goal, Seeker
+from envsync.leading.in_use import Occupancy, ReplacedError
+from envsync.leading.progress_file import ProgressFile
+from envsync.leading.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
+from envsync.leading.sync_cache import SyncCache
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.system import atomic, records

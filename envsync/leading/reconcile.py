@@ -17,8 +17,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync import __version__
-from envsync.coordination.goal import Goal, Seeker
-from envsync.coordination.occupancy import Occupancy
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
@@ -29,6 +27,8 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import checksum
+from envsync.leading.goal import Goal, Seeker
+from envsync.leading.in_use import Occupancy
 from envsync.locks import flock
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.damage import PoisonedError, find_poisoned

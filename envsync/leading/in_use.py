@@ -7,7 +7,7 @@ Every running command holds `<env>/.envsync/in-use` shared. To commit, the leade
 2. It tries the lock until the last command has ended, or `--busy` and `--timeout` say otherwise.
 3. If it gives up, it renames the stamp back: the environment is as it was.
 
-The lock may be lost, to a purge: then commands hold one that has no name (`envsync.coordination.lost`).
+The lock may be lost, to a purge: then commands hold one that has no name (`envsync.leading.lost`).
 
 A stamp is left in place for two poll intervals first, so that all who waited for it see it. Otherwise, they would
 lose to the next digest, and a hundred tasks of two digests would cost two hundred syncs.
@@ -23,13 +23,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from envsync.coordination import lost
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
 from envsync.launch import command
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
+from envsync.leading import lost
 from envsync.locks import environment_lock as locking
 from envsync.locks import flock
 from envsync.locks.flock import Flock

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.occupancy import Occupancy, ReplacedError
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
+from envsync.leading.in_use import Occupancy, ReplacedError
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import atomic, processes
@@ -297,7 +297,7 @@ class TestCycle:
 
 TAKE = """\
 import os
-from envsync.waiting import cycle; from envsync.coordination import occupancy; from envsync.locks import flock
+from envsync.waiting import cycle; from envsync.leading import in_use as occupancy; from envsync.locks import flock
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 
-from envsync.coordination.goal import Goal
 from envsync.errors import FilesystemError
 from envsync.launch import fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Stamp
+from envsync.leading.goal import Goal
 from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
 from envsync.system import atomic

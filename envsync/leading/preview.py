@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from envsync.coordination.goal import Seeker
-from envsync.coordination.reconcile import make_plan, refuse_to_empty
-from envsync.coordination.synccache import cache_directory
 from envsync.installed.plan import Installed, named
 from envsync.installed.scan import load_ledger, scan
 from envsync.launch import command, fast_lane
+from envsync.leading.goal import Seeker
+from envsync.leading.reconcile import make_plan, refuse_to_empty
+from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store
 from envsync.transaction import skeleton
 from envsync.waiting.outcome import WOULD_SYNC, Outcome
