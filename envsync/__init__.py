@@ -4,21 +4,21 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.coordinator import Coordinator
     from envsync.errors import EnvsyncError
-    from envsync.library import Hold, SyncOptions, sync, use
-    from envsync.syncing import SyncResult
+    from envsync.library.blocking import Hold, SyncOptions, sync, use
+    from envsync.library.coordinator import Coordinator
+    from envsync.library.syncing import SyncResult
 
 __all__ = ["Coordinator", "EnvsyncError", "Hold", "SyncOptions", "SyncResult", "__version__", "sync", "use"]
 
 _HOMES = {
-    "Coordinator": "envsync.coordinator",
+    "Coordinator": "envsync.library.coordinator",
     "EnvsyncError": "envsync.errors",
-    "Hold": "envsync.library",
-    "SyncOptions": "envsync.library",
-    "SyncResult": "envsync.syncing",
-    "sync": "envsync.library",
-    "use": "envsync.library",
+    "Hold": "envsync.library.blocking",
+    "SyncOptions": "envsync.library.blocking",
+    "SyncResult": "envsync.library.syncing",
+    "sync": "envsync.library.blocking",
+    "use": "envsync.library.blocking",
 }
 
 

@@ -59,9 +59,9 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
 
 def _slow(arguments: Sequence[str]) -> int:
     """Run anything but a plain `run`, with all libraries at hand."""
-    from envsync.coordination.slowlane import load_site
     from envsync.launch import options
     from envsync.launch.signals import listen
+    from envsync.library.reach import load_site
 
     listen()
     load_site()
@@ -89,8 +89,8 @@ def _run(arguments: Sequence[str]) -> int | None:
     entry = fast_lane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         fast_lane.become(entry, words, environ, isolated=asked.flag("isolated"))
-    from envsync.coordination.slowlane import run
     from envsync.launch.signals import listen
+    from envsync.library.reach import run
 
     listen()
     run(asked, environment, words, environ, distrust=entry is not None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from envsync import syncing
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import fast_lane, options, request
 from envsync.launch.environment import Environment
 from envsync.launch.messages import say, show, show_json
+from envsync.library import syncing
 from envsync.waiting.outcome import WOULD_SYNC
 
 EXIT_NOT_CURRENT = 1
@@ -33,7 +33,7 @@ def sync(settings: options.Settings) -> int:
 
 def status(settings: options.Settings) -> int:
     """Say what is known of the environment. `--exit-code`: 1 if it is not current."""
-    from envsync.coordination.status import look
+    from envsync.library.status import look
 
     environment, asked = _named(settings)
     found = look(environment, asked)
@@ -115,7 +115,7 @@ def _print(lines: Iterable[str], settings: options.Settings, table: Sequence[opt
 
 def _named(settings: options.Settings) -> tuple[Environment, request.Request | None]:
     """Find out which environment is meant, and what for; without a lock file, that is `--env` and nothing else."""
-    from envsync.coordination.slowlane import named_by_digest
+    from envsync.library.reach import named_by_digest
 
     try:
         asked = request.resolve(settings, os.environ)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID
 
     from envsync.coordination.repair import Checked
-    from envsync.coordination.status import Leader, Status
     from envsync.doctor import Facts, Finding
     from envsync.launch.request import Request
+    from envsync.library.status import Leader, Status
     from envsync.waiting.outcome import Outcome
 
 LINE_SECONDS = 10.0

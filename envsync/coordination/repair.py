@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.coordination.slowlane import restless
-from envsync.coordination.status import is_led
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -39,6 +37,8 @@ from envsync.leading.goal import Goal, Inputs, Seeker, find_python
 from envsync.leading.lead import Leader, lead_with
 from envsync.leading.reconcile import make_plan
 from envsync.leading.sync_cache import cache_directory
+from envsync.library.reach import restless
+from envsync.library.status import is_led
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.python import interpreter

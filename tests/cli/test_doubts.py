@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.leading import reconcile
+from envsync.library import blocking
 from tests.environments import FIXTURES, files, site_packages, unverified
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -89,7 +89,7 @@ def test_the_mark_of_a_command_that_has_ended_means_nothing(run_envsync: Run, tm
 def test_a_change_between_the_look_and_the_stamp_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who removes a distribution while the leader plans is not stamped over."""
     env = tmp_path / "env"
-    library.sync(LOCK, env=env)
+    blocking.sync(LOCK, env=env)
     (env / ".envsync" / "stamp").unlink()
     original = reconcile.change.damaged
     struck = []
@@ -102,7 +102,7 @@ def test_a_change_between_the_look_and_the_stamp_is_noticed(tmp_path: Path, monk
         return found
 
     monkeypatch.setattr(reconcile.change, "damaged", damaged)
-    assert library.sync(LOCK, env=env).installed == ("tally==1.0",)
+    assert blocking.sync(LOCK, env=env).installed == ("tally==1.0",)
     assert (site_packages(env) / "tally-1.0.dist-info").is_dir()
     assert unverified(env) == []
 

@@ -20,8 +20,8 @@ from anyio import to_thread
 import envsync
 from envsync.locks import flock
 from tests.environments import FIXTURES
-from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving
+from tests.unit.library.program import write_lock
 from tests.wheels import build_wheel
 
 LOCK = FIXTURES / "pylock.toml"

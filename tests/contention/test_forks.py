@@ -19,8 +19,8 @@ from envsync.launch import command
 from envsync.locks import flock
 from envsync.system import forking
 from tests.environments import FIXTURES
-from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving
+from tests.unit.library.program import write_lock
 from tests.wheels import build_wheel
 
 LOCK, NEXT = FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"

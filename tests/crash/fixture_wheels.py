@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
+from envsync.library import blocking
 from tests.environments import FIXTURES, files, leftovers, unowned, unverified
 
 FIRST = FIXTURES / "pylock.toml"
@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "cache"
     monkeypatch.setenv("ENVSYNC_CACHE_DIR", str(directory))
     for lock in (FIRST, NEXT):
-        library.sync(lock, env=tmp_path / "warm")
+        blocking.sync(lock, env=tmp_path / "warm")
     return directory
 
 
@@ -44,7 +44,7 @@ def is_current(lock: Path, env: Path) -> bool:
 def expected_files(tmp_path: Path, lock: Path) -> set[str]:
     """List the files that an environment has to have."""
     env = tmp_path / "expected"
-    library.sync(lock, env=env)
+    blocking.sync(lock, env=env)
     return files(env)
 
 
@@ -53,9 +53,9 @@ def check_repaired(lock: Path, env: Path, expected: set[str]) -> None:
     if is_current(lock, env):
         assert unverified(env) == []
         assert files(env) == expected
-    assert library.sync(lock, env=env).outcome in ("synced", "current")
+    assert blocking.sync(lock, env=env).outcome in ("synced", "current")
     assert unverified(env) == []
     assert unowned(env) == set()
     assert files(env) == expected
     assert leftovers(env) == []
-    assert library.sync(lock, env=env).outcome == "current"
+    assert blocking.sync(lock, env=env).outcome == "current"

@@ -15,12 +15,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envsync import library
 from envsync.coordination import repair
 from envsync.coordination.repair import Checked
 from envsync.launch import fast_lane, options, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
+from envsync.library import blocking
 from envsync.python import interpreter
 from envsync.staging.link import Linker
 from envsync.store import trash
@@ -146,7 +146,7 @@ class Stage:
     def sync(self, lock: Path | None) -> str:
         assert lock is not None
         settings = self._settings(lock)
-        return library.run(request.resolve(settings, {}), quiet).outcome
+        return blocking.run(request.resolve(settings, {}), quiet).outcome
 
     def check(self) -> Checked:
         """Verify the environment, as `envsync check` does."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.coordination import repair
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
+from envsync.library import blocking
 from tests.crash import harness
 from tests.crash.harness import KILL, Kind, strike
 from tests.environments import files, leftovers, unowned, unverified
@@ -71,7 +71,7 @@ def test_killed_anywhere(
     lock = sets / "jupyter" / "pylock.toml"
     warm = tmp_path / "warm"
     whole = tmp_path / "whole"
-    library.sync(lock, env=whole, cache_dir=warm, find_links=[sets / "wheelhouse"], no_index=True)
+    blocking.sync(lock, env=whole, cache_dir=warm, find_links=[sets / "wheelhouse"], no_index=True)
     expected = files(whole)
     check(whole, warm, expected)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.launch import request
 from envsync.launch.progress import quiet
+from envsync.library import blocking
 from tests.crash.harness import KILLS, LASTING, SIGNALS, Blow, Kind, strike
 from tests.environments import leftovers, unowned, unverified
 from tests.wheels import build_wheel, sha256_of
@@ -61,7 +61,7 @@ class Refused:
 
     def sync(self, lock: Path) -> None:
         settings = {"lock": str(lock), "env": str(self.env), "cache_dir": self.cache, "timeout": 20.0}
-        library.run(request.resolve(settings, {}), quiet)
+        blocking.run(request.resolve(settings, {}), quiet)
 
 
 @pytest.fixture

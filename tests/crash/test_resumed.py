@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
+from envsync.library import blocking
+from envsync.library.syncing import SyncResult
 from envsync.staging import link_modes
-from envsync.syncing import SyncResult
 from envsync.system import atomic, forking
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
@@ -168,11 +168,11 @@ def test_an_upgrade_goes_on(tmp_path: Path) -> None:
     """So it is with an upgrade: the environment is the old one until the second leader commits."""
     old, new = expected_files(tmp_path, FIRST), expected_files(tmp_path, NEXT)
     env = tmp_path / "env"
-    library.sync(FIRST, env=env)
+    blocking.sync(FIRST, env=env)
     die_staging(NEXT, env, nth=4)
     assert files(env) == old
     assert unverified(env) == []
-    result = library.sync(NEXT, env=env)
+    result = blocking.sync(NEXT, env=env)
     assert went_on(result)
     check_whole(env, new)
 
@@ -186,11 +186,11 @@ def test_it_is_said(tmp_path: Path) -> None:
         main(["sync", "--lock", str(FIRST), "--env", str(env), "-q"])
         os._exit(0)
     os.waitpid(pid, 0)
-    result = library.sync(FIRST, env=env)
+    result = blocking.sync(FIRST, env=env)
     host = os.uname().nodename
     assert f"took over from pid {pid} on {host}, which ended while staging" in result.notes
     assert f"went on with what pid {pid} on {host} had staged" in result.notes
-    assert not went_on(library.sync(NEXT, env=env))
+    assert not went_on(blocking.sync(NEXT, env=env))
 
 
 def test_half_a_copy_is_not_used(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_what_is_not_a_link_to_the_store_is_linked_anew(tmp_path: Path) -> None:
     path.unlink()
     path.write_bytes(b"#" * len(content))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    library.sync(FIRST, env=env)
+    blocking.sync(FIRST, env=env)
     check_whole(env, expected)
 
 
@@ -230,7 +230,7 @@ def test_a_stage_of_links_is_none_for_copies(tmp_path: Path) -> None:
     expected = expected_files(tmp_path, FIRST)
     env = tmp_path / "env"
     die_staging(FIRST, env, nth=10)
-    result = library.sync(FIRST, env=env, link_mode="copy")
+    result = blocking.sync(FIRST, env=env, link_mode="copy")
     assert not went_on(result)
     check_whole(env, expected)
     modules = [path for path in site_packages(env).rglob("*") if path.is_file() and ".envsync" not in path.parts]
@@ -273,7 +273,7 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     stage.rename(tmp_path / "elsewhere")
     stage.symlink_to(tmp_path / "elsewhere")
     before = files(tmp_path / "elsewhere")
-    result = library.sync(FIRST, env=env)
+    result = blocking.sync(FIRST, env=env)
     assert not went_on(result)
     assert files(tmp_path / "elsewhere") == before
     check_whole(env, expected)
@@ -304,7 +304,7 @@ def test_a_stray_file_in_it_is_not_installed(tmp_path: Path, where: str, kind: s
         (stray / "x.py").write_text("stray\n")
     else:
         stray.symlink_to(tmp_path / "nowhere")
-    library.sync(FIRST, env=env)
+    blocking.sync(FIRST, env=env)
     found = [path for path in env.rglob("*") if path.name == stray.name]
     assert found == []
     check_whole(env, expected)
@@ -327,7 +327,7 @@ def test_something_else_of_a_files_name(tmp_path: Path, kind: str) -> None:
         path.symlink_to(elsewhere)
     for _ in range(2):  # it may need another try, but not more
         try:
-            library.sync(FIRST, env=env)
+            blocking.sync(FIRST, env=env)
             break
         except EnvsyncError:
             continue
@@ -346,7 +346,7 @@ def test_a_directory_that_leads_elsewhere(tmp_path: Path) -> None:
     package.rename(tmp_path / "gone")
     elsewhere.mkdir()
     package.symlink_to(elsewhere)
-    library.sync(FIRST, env=env)
+    blocking.sync(FIRST, env=env)
     assert list(elsewhere.iterdir()) == []
     check_whole(env, expected)
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from envsync import library
 from envsync.errors import ConflictError
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
+from envsync.library import blocking
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
 from tests.model.conftest import base_python
@@ -174,7 +174,7 @@ def test_the_base_python_may_be_read_only(tmp_path: Path, path: str) -> None:
     if probe.returncode:
         pytest.skip(f"the base Python cannot be bound read-only here: {probe.stderr.strip()}")
     env = tmp_path / "env"
-    library.sync(FIRST, env=env, cache_dir=tmp_path / "cache")
+    blocking.sync(FIRST, env=env, cache_dir=tmp_path / "cache")
     expected = files(env)
     before = base_python()
     (env / path).unlink()
@@ -344,13 +344,13 @@ def change(tool: Tool, env: Path, what: str) -> None:
 def check_target(lock: Path, env: Path, cache: Path) -> None:
     """Sync, and compare with an environment that nobody has touched."""
     clean = cache.parent / "clean"
-    library.sync(lock, env=clean, cache_dir=cache)
-    library.sync(lock, env=env, cache_dir=cache)
+    blocking.sync(lock, env=clean, cache_dir=cache)
+    blocking.sync(lock, env=env, cache_dir=cache)
     assert unverified(env) == []
     assert unowned(env) == set()
     assert files(env) == files(clean)
     assert leftovers(env) == []
-    assert library.sync(lock, env=env, cache_dir=cache).outcome == "current"
+    assert blocking.sync(lock, env=env, cache_dir=cache).outcome == "current"
     words = [str(env / "bin" / "python"), "-I", "-c", "import greet, json; print(json.dumps(greet.__file__))"]
     said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
     assert json.loads(said).startswith(str(site_packages(env)))
@@ -362,7 +362,7 @@ def check_target(lock: Path, env: Path, cache: Path) -> None:
 def test_others_were_here(tmp_path: Path, tool: Tool, what: str, lock: str) -> None:
     """What pip or uv has installed, removed or upgraded meanwhile is put right."""
     env, cache = tmp_path / "env", tmp_path / "cache"
-    library.sync(FIRST, env=env, cache_dir=cache)
+    blocking.sync(FIRST, env=env, cache_dir=cache)
     change(tool, env, what)
     check_target(FIXTURES / lock, env, cache)
 
@@ -372,7 +372,7 @@ def test_others_were_here_before_the_recovery(tmp_path: Path, quick: None, tool:
     """A commit is cut short, then somebody installs over it: the next sync finishes it, and puts that right."""
     env, cache = tmp_path / "env", tmp_path / "cache"
     for lock in (NEXT, FIRST):
-        library.sync(lock, env=env, cache_dir=cache)
+        blocking.sync(lock, env=env, cache_dir=cache)
     journal = env / ".envsync" / "journal"
     count = 0
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from envsync import library
+from envsync.library import blocking
 from envsync.staging import scripts
 from envsync.wheel.manifest import Script
 from tests.wheels import build_wheel, sha256_of
@@ -140,8 +140,8 @@ class Universe:
         self.wheels = make_wheels(root / "wheels")
         self.locks = [self._lock(number, target) for number, target in enumerate(TARGETS)]
         for number, lock in enumerate(self.locks):
-            library.sync(lock, env=root / f"warm{number}", cache_dir=self.cache)
-        library.sync(self.locks[TARGETS.index(())], env=root / "warm", cache_dir=self.cache)
+            blocking.sync(lock, env=root / f"warm{number}", cache_dir=self.cache)
+        blocking.sync(self.locks[TARGETS.index(())], env=root / "warm", cache_dir=self.cache)
         self.skeleton = frozenset(walk(root / "warm"))
 
     def wheel(self, text: str) -> Wheel:

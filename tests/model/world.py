@@ -10,11 +10,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from envsync import library
 from envsync.errors import ConflictError
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
-from envsync.syncing import SyncResult
+from envsync.library import blocking
+from envsync.library.syncing import SyncResult
 from tests import environments
 from tests.model.happenings import Happenings
 from tests.model.model import PARTS
@@ -103,7 +103,7 @@ class World(Happenings):
         assert self.look() == self.witness
 
     def try_sync(self, number: int, *, exact: bool) -> SyncResult:
-        return library.sync(self.universe.locks[number], env=self.env, cache_dir=self.universe.cache, exact=exact)
+        return blocking.sync(self.universe.locks[number], env=self.env, cache_dir=self.universe.cache, exact=exact)
 
     @staticmethod
     def _without_bytecode(files: Mapping[str, tuple[int, int, int]]) -> dict[str, tuple[int, int, int]]:

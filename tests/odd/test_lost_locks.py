@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.status import look
 from envsync.launch.environment import Environment
 from envsync.leading.lead import BATCH_SECONDS
+from envsync.library.status import look
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified
 from tests.odd.conftest import Mount, start_process

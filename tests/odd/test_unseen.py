@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.status import look
 from envsync.launch.environment import Environment
+from envsync.library.status import look
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified
 from tests.odd.test_lost_locks import start, the_environment, wait_until_stopped

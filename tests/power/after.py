@@ -14,9 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from envsync import library  # noqa: E402
 from envsync.launch import fast_lane, request  # noqa: E402
 from envsync.launch.environment import Environment  # noqa: E402
+from envsync.library import blocking  # noqa: E402
 from tests.environments import leftovers, unowned, unverified  # noqa: E402
 
 
@@ -32,14 +32,14 @@ def judge(env: Path, old: str, new: str) -> str:
     for lock in (old, new):
         if is_current(lock, env) and (spoiled := unverified(env)):
             return f"current for {os.path.basename(lock)}, and not whole: {spoiled}"
-    library.sync(new, env=env)
+    blocking.sync(new, env=env)
     if spoiled := unverified(env):
         return f"not repaired: {spoiled}"
     if strange := unowned(env):
         return f"left in it: {strange}"
     if left := leftovers(env):
         return f"left over: {left}"
-    if library.sync(new, env=env).outcome != "current":
+    if blocking.sync(new, env=env).outcome != "current":
         return "a second sync found something to do"
     return ""
 

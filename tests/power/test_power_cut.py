@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.__main__ import main
+from envsync.library import blocking
 from tests.environments import FIXTURES
 
 FIRST = str(FIXTURES / "pylock.toml")
@@ -144,7 +144,7 @@ ALL = range(1, 10_000)
 def durable_cuts(disk: Disk, tmp_path: Path, due: range) -> dict[int, str]:
     """Cut the power during an upgrade and return what was wrong."""
     env = str(disk.place / "env")
-    library.sync(FIRST, env=env, durable=True)
+    blocking.sync(FIRST, env=env, durable=True)
     found = cuts(disk, tmp_path, ["sync", "--lock", NEXT, "--env", env, "--durable", "-q"], due)
     print(f"{len(found)} power cuts, {sum(map(bool, found.values()))} wrong")
     return {number: text for number, text in found.items() if text}
@@ -170,7 +170,7 @@ def test_power_cuts_at_every_change(disk: Disk, tmp_path: Path) -> None:
 def test_without_durable_a_power_cut_is_not_survived(disk: Disk, tmp_path: Path) -> None:
     """Without --durable, a cut after the sync leaves files without content: so the tests of it can fail."""
     env = str(disk.place / "env")
-    assert library.sync(FIRST, env=env, link_mode="copy").outcome == "synced"
+    assert blocking.sync(FIRST, env=env, link_mode="copy").outcome == "synced"
     disk.cut(tmp_path / "copy")
     assert disk.judge(tmp_path / "copy") != ""
 
@@ -180,6 +180,6 @@ def test_without_durable_a_power_cut_is_not_survived(disk: Disk, tmp_path: Path)
 def test_a_durable_sync_is_on_the_disk_when_it_returns(disk: Disk, tmp_path: Path) -> None:
     """A cut right after a first sync leaves the whole environment, current."""
     env = str(disk.place / "env")
-    assert library.sync(FIRST, env=env, link_mode="copy", durable=True).outcome == "synced"
+    assert blocking.sync(FIRST, env=env, link_mode="copy", durable=True).outcome == "synced"
     disk.cut(tmp_path / "copy")
     assert disk.judge(tmp_path / "copy") == ""

@@ -17,14 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envsync import library
-from envsync.coordination import status
 from envsync.errors import EnvsyncError
 from envsync.installed import scan
 from envsync.installed.scan import Layout
 from envsync.launch import fast_lane, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
+from envsync.library import blocking, status
 from envsync.locks import kind
 from envsync.store import bytecode, users
 from envsync.system import atomic, records
@@ -70,7 +69,7 @@ class World(NamedTuple):
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     lock, env, cache = FIXTURES / "pylock.toml", root / "env", root / "cache"
-    library.sync(lock, env=env, cache_dir=cache, compile_bytecode=True)
+    blocking.sync(lock, env=env, cache_dir=cache, compile_bytecode=True)
     site = site_packages(env).relative_to(env).as_posix()
     asked = request.resolve({"lock": str(lock), "env": str(env), "cache_dir": str(cache)}, {})
     return World(Environment(str(env)), asked, Layout(site, site, "bin", "include"), cache)
@@ -272,24 +271,24 @@ def test_the_next_sync_heals_it(tmp_path: Path, world: World, spoil: Callable[[P
     lock = tmp_path / "pylock.toml"
     shutil.copy(FIXTURES / "pylock.toml", lock)
     shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
-    library.sync(lock, env=env, cache_dir=world.cache)
+    blocking.sync(lock, env=env, cache_dir=world.cache)
     spoil(env)
-    library.sync(lock, env=env, cache_dir=world.cache)
-    assert library.sync(lock, env=env, cache_dir=world.cache).outcome == "current"
-    library.sync(lock, env=env, cache_dir=world.cache, compile_bytecode=True)
+    blocking.sync(lock, env=env, cache_dir=world.cache)
+    assert blocking.sync(lock, env=env, cache_dir=world.cache).outcome == "current"
+    blocking.sync(lock, env=env, cache_dir=world.cache, compile_bytecode=True)
     assert not (env / ".envsync" / "journal").exists()
 
 
 def test_a_site_packages_that_leads_out_is_refused(tmp_path: Path, world: World) -> None:
     """Nothing is written through a link to somewhere else."""
     env = tmp_path / "env"
-    library.sync(FIXTURES / "pylock.toml", env=env, cache_dir=world.cache)
+    blocking.sync(FIXTURES / "pylock.toml", env=env, cache_dir=world.cache)
     site = site_packages(env)
     site.rename(tmp_path / "elsewhere")
     site.symlink_to(tmp_path / "elsewhere")
     before = sorted(os.listdir(tmp_path / "elsewhere"))
     with pytest.raises(EnvsyncError, match="symbolic link leads"):
-        library.sync(FIXTURES / "pylock.next.toml", env=env, cache_dir=world.cache)
+        blocking.sync(FIXTURES / "pylock.next.toml", env=env, cache_dir=world.cache)
     assert sorted(os.listdir(tmp_path / "elsewhere")) == before
 
 

@@ -18,8 +18,8 @@ from envsync.fetching import compiling
 from envsync.locks import wheel_lock
 from envsync.locks.wheel_lock import Turn
 from envsync.store.store import Store
-from tests.unit.coordinator.program import write_lock
 from tests.unit.fetching.server import File, serving
+from tests.unit.library.program import write_lock
 from tests.wheels import build_wheel, sha256_of
 
 ROOT = Path(__file__).parent.parent.parent.parent

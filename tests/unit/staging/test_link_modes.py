@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from envsync import library
 from envsync.errors import FilesystemError
 from envsync.launch.progress import quiet
+from envsync.library import blocking
 from envsync.staging import link_modes
 from envsync.staging.bring import clone_as_usual
 from envsync.staging.link import Job, Linker
@@ -183,9 +183,9 @@ def test_where_link_refuses_files_are_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, number: int
 ) -> None:
     """Nothing is lost, mode and time are kept, and one sentence says why."""
-    library.sync(LOCK, env=tmp_path / "linked", link_mode="hardlink")
+    blocking.sync(LOCK, env=tmp_path / "linked", link_mode="hardlink")
     monkeypatch.setattr(os, "link", refusing(number))
-    result = library.sync(LOCK, env=tmp_path / "env", link_mode=mode)
+    result = blocking.sync(LOCK, env=tmp_path / "env", link_mode=mode)
     assert [note for note in result.notes if os.strerror(number) in note] == list(result.notes)
     assert len(result.notes) == 1
     assert unverified(tmp_path / "env") == []
@@ -201,9 +201,9 @@ def test_a_file_with_all_the_links_it_can_have_is_copied_and_the_others_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EMLINK counts for one file."""
-    library.sync(LOCK, env=tmp_path / "first", link_mode="hardlink")
+    blocking.sync(LOCK, env=tmp_path / "first", link_mode="hardlink")
     monkeypatch.setattr(os, "link", refusing(errno.EMLINK, times=2))  # once more by the slow lane
-    result = library.sync(LOCK, env=tmp_path / "env", link_mode="hardlink")
+    result = blocking.sync(LOCK, env=tmp_path / "env", link_mode="hardlink")
     assert result.notes[0].startswith("some files were copied")
     counts = [path.stat().st_nlink for path in site_packages(tmp_path / "first").rglob("*") if path.is_file()]
     assert 1 <= counts.count(2) <= 2  # in the store and here; one for each worker
@@ -219,13 +219,13 @@ def test_a_real_limit_on_links(tmp_path: Path) -> None:
     """ext4 allows 65,000 links of a file. The next environment gets a copy of it."""
     with mounted("ext4", tmp_path) as place:
         options = {"cache_dir": place / "cache", "link_mode": "auto"}
-        library.sync(LOCK, env=place / "first", **options)
+        blocking.sync(LOCK, env=place / "first", **options)
         full = site_packages(place / "first") / "shout.py"
         links = place / "links"
         links.mkdir()
         with pytest.raises(OSError, match="Too many links"):
             link_often(full, links)
-        result = library.sync(LOCK, env=place / "second", **options)
+        result = blocking.sync(LOCK, env=place / "second", **options)
         assert [note for note in result.notes if "Too many links" in note] == list(result.notes)
         assert len(result.notes) == 1
         assert (site_packages(place / "second") / "shout.py").stat().st_nlink == 1
@@ -239,8 +239,8 @@ def test_clones(tmp_path: Path, kind: str, mode: str) -> None:
     """Where the filesystem has them, files are clones: whoever writes to one cannot harm the store."""
     with mounted(kind, tmp_path) as place:
         options = {"cache_dir": place / "cache", "link_mode": mode}
-        library.sync(LOCK, env=place / "env", **options)
-        assert library.sync(LOCK, env=place / "second", **options).notes == ()
+        blocking.sync(LOCK, env=place / "env", **options)
+        assert blocking.sync(LOCK, env=place / "second", **options).notes == ()
         for env in (place / "env", place / "second"):
             assert {path.stat().st_nlink for path in modules(env)} == {1}
             assert unverified(env) == []
@@ -250,7 +250,7 @@ def test_clones(tmp_path: Path, kind: str, mode: str) -> None:
         content = other.read_bytes()
         module.write_bytes(b"#" * len(content))
         assert other.read_bytes() == content
-        assert library.sync(LOCK, env=place / "third", **options).notes == ()
+        assert blocking.sync(LOCK, env=place / "third", **options).notes == ()
         assert unverified(place / "third") == []
 
 
@@ -308,12 +308,12 @@ def test_across_filesystems(tmp_path: Path, mode: str) -> None:
     """EXDEV for real: all files are copied, with one sentence."""
     with mounted("tmpfs", tmp_path) as place:
         options = {"cache_dir": place / "cache", "link_mode": mode}
-        library.sync(LOCK, env=tmp_path / "first", **options)
-        result = library.sync(LOCK, env=tmp_path / "env", **options)
+        blocking.sync(LOCK, env=tmp_path / "first", **options)
+        result = blocking.sync(LOCK, env=tmp_path / "env", **options)
         assert len(result.notes) == 1
         assert result.notes[0].startswith("files were copied, since they could not be")
         assert unverified(tmp_path / "env") == []
-        assert library.sync(LOCK, env=tmp_path / "copies", cache_dir=place / "cache", link_mode="copy").notes == ()
+        assert blocking.sync(LOCK, env=tmp_path / "copies", cache_dir=place / "cache", link_mode="copy").notes == ()
 
 
 THEM = 12345
@@ -337,7 +337,7 @@ class TestAnotherUser:
         for path in (tmp_path, *tmp_path.parents):
             if path.owner() == "root" and "pytest" in path.name:
                 path.chmod(0o755)
-        library.sync(LOCK, env=tmp_path / "mine", cache_dir=tmp_path / "cache")
+        blocking.sync(LOCK, env=tmp_path / "mine", cache_dir=tmp_path / "cache")
         (tmp_path / "theirs").mkdir()
         os.chown(tmp_path / "theirs", THEM, THEM)
         return tmp_path
@@ -362,7 +362,7 @@ class TestAnotherUser:
         for directory, _, names in os.walk(place / "cache" / "v1" / "wheels"):
             for name in names:
                 os.chown(os.path.join(directory, name), THEM, THEM)
-        result = library.sync(LOCK, env=place / "env", cache_dir=place / "cache")
+        result = blocking.sync(LOCK, env=place / "env", cache_dir=place / "cache")
         assert len([note for note in result.notes if f"uid {THEM}" in note]) == 1
         assert {path.stat().st_uid for path in modules(place / "env")} == {0}
         assert unverified(place / "env") == []
@@ -371,4 +371,4 @@ class TestAnotherUser:
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     """ENOSPC from link(2) may be a limit on links; if it is not, the copy says so."""
     with mounted("tmpfs", tmp_path, size=64 << 10) as place, pytest.raises(FilesystemError, match="No space left"):
-        library.sync(LOCK, env=place / "env", link_mode="copy")
+        blocking.sync(LOCK, env=place / "env", link_mode="copy")

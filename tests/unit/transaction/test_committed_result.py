@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync.errors import ConflictError
+from envsync.library.syncing import SyncResult
 from envsync.staging import scripts
-from envsync.syncing import SyncResult
 from envsync.system import forking
 from envsync.waiting import pace
 from envsync.wheel.manifest import Script

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envsync import library
+from envsync.library import blocking
 from envsync.store import users
 from envsync.store.store import Store
 from envsync.transaction import journal
@@ -57,8 +57,8 @@ class Project:
         lock.write_text("\n".join(lines) + "\n")
         return lock
 
-    def sync(self, mode: str | None = "symlink", **more: object) -> library.SyncResult:
-        return library.sync(self.lock, env=self.env, cache_dir=self.cache, link_mode=mode, **more)  # type: ignore[arg-type]
+    def sync(self, mode: str | None = "symlink", **more: object) -> blocking.SyncResult:
+        return blocking.sync(self.lock, env=self.env, cache_dir=self.cache, link_mode=mode, **more)  # type: ignore[arg-type]
 
     def check(self, *words: str) -> subprocess.CompletedProcess[str]:
         options = ("--env", str(self.env), "--cache-dir", str(self.cache), "--link-mode", "symlink")

@@ -576,7 +576,7 @@ def test_waiting_imports_no_library() -> None:
     """Fifty waiters start at once on two cores: what they import is paid fifty times."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "import envsync.coordination.slowlane, envsync.waiting.waiter, envsync.launch.signals\n"
+        "import envsync.library.reach, envsync.waiting.waiter, envsync.launch.signals\n"
         "import envsync.waiting.queue, envsync.waiting.cycle, envsync.waiting.narrator\n"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
     )

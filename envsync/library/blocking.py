@@ -11,8 +11,8 @@ from envsync.launch import command, fast_lane, request
 from envsync.launch import options as settings
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report, quiet
+from envsync.library.syncing import SyncResult, run
 from envsync.locks import kind
-from envsync.syncing import SyncResult, run
 
 
 class SyncOptions(TypedDict, total=False):

@@ -17,19 +17,10 @@ import pytest
 from anyio import to_thread
 
 import envsync
-from envsync import errors, library
+from envsync import errors
+from envsync.library import blocking
 from tests.environments import unverified
-from tests.unit.coordinator.program import (
-    LOCK,
-    NEXT,
-    SECONDS,
-    Process,
-    descriptors,
-    envsync_process,
-    is_free,
-    told,
-    until,
-)
+from tests.unit.library.program import LOCK, NEXT, SECONDS, Process, descriptors, envsync_process, is_free, told, until
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -172,7 +163,7 @@ async def test_an_environment_that_goes_before_it_is_entered_is_made_again(
 ) -> None:
     """`rm -rf` comes between the sync and the hold: nobody gets a hold on what is no more."""
     env = tmp_path / "env"
-    enter = library.enter
+    enter = blocking.enter
     removals = iter([True])
 
     def enter_late(*arguments: Any) -> envsync.Hold | None:
@@ -180,7 +171,7 @@ async def test_an_environment_that_goes_before_it_is_entered_is_made_again(
             shutil.rmtree(env)
         return enter(*arguments)
 
-    monkeypatch.setattr(library, "enter", enter_late)
+    monkeypatch.setattr(blocking, "enter", enter_late)
     async with use(LOCK, env=env) as hold:
         assert hold.fd >= 0
         assert unverified(env) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from envsync.leading.goal import Seeker
-from tests.unit.coordinator.program import Gate
+from tests.unit.library.program import Gate
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from envsync.errors import EnvsyncError
-from envsync.syncing import SyncResult
+from envsync.library.syncing import SyncResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ import anyio.abc
 import pytest
 
 import envsync
-from envsync import errors, events, library
+from envsync import errors
 from envsync.leading.goal import Seeker
 from envsync.leading.reconcile import Reconciler
+from envsync.library import blocking, events
 from envsync.transaction import journal
 from tests.environments import unverified
-from tests.unit.coordinator.program import (
+from tests.unit.fetching.server import File, serving
+from tests.unit.library.program import (
     LOCK,
     NEXT,
     SECONDS,
@@ -41,7 +43,6 @@ from tests.unit.coordinator.program import (
     until_shared,
     write_lock,
 )
-from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 pytestmark = pytest.mark.anyio
@@ -364,7 +365,7 @@ async def test_a_call_that_is_just_being_made_when_the_coordinator_is_left_says_
     tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was too late: the same error as for calls after that."""
-    monkeypatch.setattr(library, "resolve", gate.before(library.resolve))
+    monkeypatch.setattr(blocking, "resolve", gate.before(blocking.resolve))
 
     async def call() -> None:
         with pytest.raises(RuntimeError, match="async with"):
@@ -444,7 +445,7 @@ async def test_asyncio_cancelling_the_entry_into_an_environment_leaves_no_hold(
     """The thread takes the hold after its caller has gone: it gives it back."""
     env = tmp_path / "env"
     await sync_in_thread(LOCK, env)
-    monkeypatch.setattr(library, "enter", gate.before(library.enter))
+    monkeypatch.setattr(blocking, "enter", gate.before(blocking.enter))
 
     async def use() -> None:
         async with coordinator.use(LOCK, env=env):

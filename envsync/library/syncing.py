@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from envsync.coordination.slowlane import named_by_digest, reach
 from envsync.launch import command, fast_lane
+from envsync.library.reach import named_by_digest, reach
 from envsync.locks import flock
 from envsync.waiting import failures
 

@@ -29,15 +29,14 @@ import anyio
 import anyio.abc
 from anyio import to_thread
 
-from envsync import events, library, syncing
-from envsync.coordination import slowlane
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.launch import fast_lane, request
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.leading import lead
-from envsync.library import Hold, SyncOptions
-from envsync.syncing import SyncResult
+from envsync.library import blocking, events, reach, syncing
+from envsync.library.blocking import Hold, SyncOptions
+from envsync.library.syncing import SyncResult
 from envsync.system import processes
 from envsync.waiting import failures
 from envsync.waiting.cancelling import UNSTOPPABLE
@@ -59,8 +58,8 @@ class Coordinator:
     """Makes environments current for the tasks of one program. Use it as an async context manager.
 
     :param jobs: how many environments this process may sync at once; default: as there are processors, 4 at most
-    :param on_event: called in the event loop with each `envsync.events.Event`, soon after it happened; must return at
-        once. What it raises ends the coordinator, as an error of any task of a task group does
+    :param on_event: called in the event loop with each `envsync.library.events.Event`, soon after it happened; must
+        return at once. What it raises ends the coordinator, as an error of any task of a task group does
     """
 
     def __init__(self, *, jobs: int | None = None, on_event: Callable[[events.Event], object] | None = None) -> None:
@@ -138,7 +137,7 @@ class Coordinator:
 
     async def _resolve(self, lock: str | os.PathLike[str], options: SyncOptions) -> request.Request:
         self._entered()
-        return await to_thread.run_sync(library.resolve, lock, options, limiter=self._looks)
+        return await to_thread.run_sync(blocking.resolve, lock, options, limiter=self._looks)
 
     async def _enter(self, asked: request.Request, result: SyncResult) -> Hold | None:
         """Take a hold, in a thread.
@@ -150,7 +149,7 @@ class Coordinator:
         abandoned = False
 
         def enter() -> Hold | None:
-            hold = library.enter(asked, result)
+            hold = blocking.enter(asked, result)
             with mutex:
                 if hold is not None:
                     taken.append(hold)
@@ -215,7 +214,7 @@ class Coordinator:
         if result is not None:
             return result
         flight.env = os.path.abspath(environment.path)
-        for _ in range(slowlane.REPLACED_TIMES):
+        for _ in range(reach.REPLACED_TIMES):
             wait = Wait(asked, environment, arrival, self._slots, distrust=distrust)
             outcome: Outcome | None
             try:
@@ -225,12 +224,12 @@ class Coordinator:
             else:
                 if isinstance(held, fast_lane.Entry):
                     if wait.at_once:
-                        return syncing.result_of(slowlane.current(held, launching=False))
-                    return syncing.result_of(slowlane.followed(held, arrival, launching=False))
+                        return syncing.result_of(reach.current(held, launching=False))
+                    return syncing.result_of(reach.followed(held, arrival, launching=False))
                 outcome = await self._lead(flight, wait, held)
             if outcome is not None:
                 return syncing.result_of(outcome)
-        raise slowlane.restless(environment)
+        raise reach.restless(environment)
 
     async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
         tell_at = 0.0
@@ -279,7 +278,7 @@ class Coordinator:
         raise AssertionError("unreachable: nothing cancels this scope")
 
     def _unchangeable(self, asked: request.Request, environment: Environment, error: FilesystemError) -> Outcome:
-        return slowlane.unchangeable(asked, environment, error, launching=False)
+        return reach.unchangeable(asked, environment, error, launching=False)
 
     # Events
 

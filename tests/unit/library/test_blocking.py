@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import envsync
-from envsync import errors, library
+from envsync import errors
+from envsync.library import blocking
 from tests.environments import FIXTURES
 
 LOCK = FIXTURES / "pylock.toml"
@@ -28,7 +29,7 @@ class TestArguments:
         """A string is not read by letters, and what is no string is not taken for one."""
         options: Any = {name: value}
         with pytest.raises(TypeError, match=f"`{name}` has to be a list"):
-            library.resolve(LOCK, options)
+            blocking.resolve(LOCK, options)
 
     @pytest.mark.parametrize("name", ["exact", "no_index", "offline", "compile_bytecode", "durable"])
     @pytest.mark.parametrize("value", ["no", 0, 1, None])
@@ -36,13 +37,13 @@ class TestArguments:
         """What is true or false by accident is neither: `exact=None` would leave what is not asked for."""
         options: Any = {name: value}
         with pytest.raises(TypeError, match=f"`{name}` has to be True or False"):
-            library.resolve(LOCK, options)
+            blocking.resolve(LOCK, options)
 
     @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
     def test_paths(self, kind: Callable[[str], Any], tmp_path: Path) -> None:
         """All paths may be given as any path may: strings, objects, bytes."""
         options: Any = {name: kind(str(tmp_path)) for name in ("env", "python", "cache_dir", "cache_fallback")}
-        asked = library.resolve(kind(str(LOCK)), options)
+        asked = blocking.resolve(kind(str(LOCK)), options)
         assert (asked.lock, asked.env_template) == (str(LOCK), str(tmp_path))
         assert {asked.text(name) for name in ("python", "cache_dir", "cache_fallback")} == {str(tmp_path)}
 
@@ -50,7 +51,7 @@ class TestArguments:
     def test_values(self, options: Any) -> None:
         """A number that is none, or a word that is not known, is an error of envsync's."""
         with pytest.raises(errors.UsageError):
-            library.resolve(LOCK, options)
+            blocking.resolve(LOCK, options)
 
     def test_a_python_by_its_path(self, tmp_path: Path) -> None:
         """`python=Path(...)` names an interpreter."""

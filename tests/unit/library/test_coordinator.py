@@ -14,15 +14,16 @@ import anyio
 import pytest
 
 import envsync
-from envsync import coordinator as module
-from envsync import errors, events, library
+from envsync import errors
 from envsync.launch.environment import Environment
 from envsync.leading.goal import Seeker
+from envsync.library import blocking, events
+from envsync.library import coordinator as module
 from envsync.transaction import journal
 from envsync.waiting import failures
 from envsync.waiting.waiter import Wait
 from tests.environments import unverified
-from tests.unit.coordinator.program import (
+from tests.unit.library.program import (
     LOCK,
     NEXT,
     SECONDS,
@@ -335,7 +336,7 @@ async def test_a_failure_of_another_process_is_shared(tmp_path: Path) -> None:
         with locked(env):
             group.start_soon(call)
             await ear.until(events.Waiting)
-            asked = library.resolve(LOCK, {"env": env})
+            asked = blocking.resolve(LOCK, {"env": env})
             failures.tell(Environment(str(env)), asked.key, errors.WheelError("demo.whl", "no such luck"))
             await ear.until(events.Failed)
 
