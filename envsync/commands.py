@@ -48,7 +48,7 @@ def status(settings: options.Settings) -> int:
 
 def check(settings: options.Settings) -> int:
     """Verify the environment and say what is wrong with it; 1 if there is anything, after a repair as before."""
-    from envsync.coordination import repair
+    from envsync.checking import repair
     from envsync.display import Display, describe_check
 
     environment, asked = _named(settings)

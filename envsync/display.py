@@ -17,7 +17,7 @@ from envsync.waiting.shortening import briefly, fitted, volume, width
 if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID
 
-    from envsync.coordination.repair import Checked
+    from envsync.checking.repair import Checked
     from envsync.doctor import Facts, Finding
     from envsync.launch.request import Request
     from envsync.library.status import Leader, Status

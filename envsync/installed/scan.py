@@ -142,7 +142,7 @@ def installers(environment: Environment, items: Iterable[Installed]) -> dict[str
 
     :returns: their names, as in `name==version`, and the tools; without those that envsync installed itself
     """
-    from envsync.reading import read
+    from envsync.checking.compare import read
 
     found: dict[str, str] = {}
     for item in items:

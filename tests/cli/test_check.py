@@ -180,7 +180,7 @@ def test_a_check_keeps_others_from_changing_it(run_envsync: Run, env: Path, monk
     """While files are being read, nobody commits: the in-use lock is held as by a command."""
     import fcntl
 
-    from envsync.coordination import repair
+    from envsync.checking import repair
     from envsync.launch.environment import Environment
     from envsync.launch.progress import quiet
 

@@ -15,8 +15,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envsync.coordination import repair
-from envsync.coordination.repair import Checked
+from envsync.checking import repair
+from envsync.checking.repair import Checked
 from envsync.launch import fast_lane, options, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet

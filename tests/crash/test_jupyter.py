@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination import repair
+from envsync.checking import repair
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.library import blocking

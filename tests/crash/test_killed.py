@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.coordination.repair import Checked
-from envsync.verify import Report
+from envsync.checking.repair import Checked
+from envsync.checking.verify import Report
 from tests.crash import before
 from tests.crash.grid import check, strike_all
 from tests.crash.harness import KILL, KILL_ONE, KILLS

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from envsync.checking.verify import Report as Verified
+from envsync.checking.verify import verify
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -47,8 +49,6 @@ from envsync.store.entry import spoiled
 from envsync.store.store import Store
 from envsync.system import atomic, processes
 from envsync.transaction import skeleton
-from envsync.verify import Report as Verified
-from envsync.verify import verify
 from envsync.waiting import failures
 from envsync.waiting.outcome import Outcome
 from envsync.waiting.waiter import Wait

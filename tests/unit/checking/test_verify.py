@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envsync
-from envsync import reading, verify
+from envsync.checking import compare, verify
+from envsync.checking.verify import Finding, Report
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
 from envsync.installed.scan import Layout, load_ledger
@@ -26,7 +27,6 @@ from envsync.launch.environment import Environment
 from envsync.python import interpreter
 from envsync.store.store import Store
 from envsync.transaction import skeleton
-from envsync.verify import Finding, Report
 from tests.environments import FIXTURES
 from tests.wheels import build_wheel, row, sha256_of
 
@@ -841,7 +841,7 @@ class TestWork:
 
     def test_report(self, made: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         """It says how far it is, and ends with all of it."""
-        monkeypatch.setattr(reading, "TELL_FILES", 1)
+        monkeypatch.setattr(compare, "TELL_FILES", 1)
         said: list[tuple[str, int, int, int, int]] = []
 
         def note(phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
@@ -854,7 +854,7 @@ class TestWork:
     def test_large_files(self, tmp_path: Path) -> None:
         """A file is read in pieces; a change in the last is found."""
         place = Place(tmp_path / "env", tmp_path / "cache")
-        content = os.urandom(reading.CHUNK_BYTES * 2 + 1)
+        content = os.urandom(compare.CHUNK_BYTES * 2 + 1)
         place.sync(build_wheel(tmp_path, "demo", files={"demo.bin": content}))
         assert place.verify().findings == ()
         change(place.site / "demo.bin", flip, keep_time=True)
@@ -876,7 +876,7 @@ class TestWork:
         def fail(*_: object) -> str:
             raise MemoryError
 
-        monkeypatch.setattr(reading._Reader, "_compare", fail)
+        monkeypatch.setattr(compare._Reader, "_compare", fail)
         with pytest.raises(MemoryError):
             made.verify(workers=4)
 

@@ -1,6 +1,7 @@
 """Verify an environment: every file of every distribution by hash, and name what should not be there.
 
-    whose is what (`envsync.claims`) → compare each file (`envsync.reading`) → look for what nobody has → findings
+    whose is what (`envsync.checking.expected`) → compare each file (`envsync.checking.compare`) → look for what nobody
+    has → findings
 
 Nothing is changed and no lock is taken: whoever wants an answer that holds for more than a moment holds the in-use lock
 meanwhile. Damage never raises. Nothing is read outside of the environment, and nothing through a symbolic link that
@@ -19,13 +20,13 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.claims import OUTSIDE, Claims, Finding, gather
+from envsync.checking.compare import Ground, Job, examine, kind_of, read
+from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
 from envsync.installed.scan import Layout, Ledger, is_skeleton, is_store_link
 from envsync.launch import progress
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
-from envsync.reading import Ground, Job, examine, kind_of, read
 from envsync.store.store import Store
 
 __all__ = ["Finding", "Report", "verify"]

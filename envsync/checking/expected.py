@@ -25,10 +25,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from envsync.checking.compare import Expectation, Ground, read
 from envsync.installed.plan import Installed
 from envsync.installed.scan import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
-from envsync.reading import Expectation, Ground, read
 from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
