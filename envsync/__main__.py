@@ -48,7 +48,7 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
             from envsync.errors.hints import tell
 
             return tell(error, arguments)
-        from envsync.lasterror import last
+        from envsync.cli.last_error import last
 
         return last(error, arguments)
     except Exception:  # noqa: BLE001  # the disk is full of holes, or the installation is
@@ -67,10 +67,10 @@ def _slow(arguments: Sequence[str]) -> int:
     load_site()
     parsed = options.parse(arguments[1:], options.SYNC) if arguments and arguments[0] == "sync" else None
     if parsed is not None and not parsed[1]:
-        from envsync.commands import sync
+        from envsync.cli.commands import sync
 
         return sync(parsed[0])
-    from envsync.cli import main as command_line
+    from envsync.cli.main import main as command_line
 
     return command_line(arguments)
 

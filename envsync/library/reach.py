@@ -132,7 +132,7 @@ def _lead(
 
         if report is not None:
             return run(report)
-        from envsync.display import Display
+        from envsync.cli.display import Display
 
         with Display(request) as display:
             outcome = run(display)

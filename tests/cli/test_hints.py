@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from envsync import cli
+from envsync.cli import main
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES, site_packages
 from tests.unit.fetching.server import File, serving
@@ -383,7 +383,7 @@ def test_every_command_of_ours_is_accepted(command: str) -> None:
     words = command.replace("'", "").split()[1:]
     if "--help" in words:
         return
-    group = cli.envsync_command.commands[words[0]]
+    group = main.envsync_command.commands[words[0]]
     if words[0] == "cache":
         group, words = group.commands[words[1]], words[1:]  # type: ignore[attr-defined]
     group.make_context(words[0], words[1:])

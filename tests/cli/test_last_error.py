@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import envsync
+from envsync.cli.last_error import unexpected
 from envsync.errors import FetchError
-from envsync.lasterror import unexpected
 from tests.environments import FIXTURES
 
 LOCK = str(FIXTURES / "pylock.toml")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync import cli
+from envsync.cli import main
 from envsync.errors import UsageError
 from envsync.launch import options
 from envsync.launch.options import (
@@ -116,10 +116,10 @@ def test_parse_agrees_with_click(arguments: list[str]) -> None:
         return
     if parsed is None or not parsed[1]:
         return
-    command = cli.envsync_command.commands["run"]
+    command = main.envsync_command.commands["run"]
     context = command.make_context("run", list(arguments))
     words = context.params.pop("command")
-    assert (cli._settings(RUN, context.params), list(words)) == parsed
+    assert (main._settings(RUN, context.params), list(words)) == parsed
 
 
 def test_every_option_has_a_variable() -> None:

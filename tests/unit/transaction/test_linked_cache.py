@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync import cachecommands
+from envsync.cli import cache as cachecommands
 from envsync.errors import FilesystemError
 from envsync.store import users
 from envsync.store.inventory import Item

@@ -40,7 +40,7 @@ def status(settings: options.Settings) -> int:
     if settings.get("json"):
         show_json(found.as_json())
     else:
-        from envsync.display import describe_status
+        from envsync.cli.display import describe_status
 
         _print(describe_status(found), settings, options.STATUS)
     return EXIT_NOT_CURRENT if settings.get("exit_code") and found.current is not True else 0
@@ -49,7 +49,7 @@ def status(settings: options.Settings) -> int:
 def check(settings: options.Settings) -> int:
     """Verify the environment and say what is wrong with it; 1 if there is anything, after a repair as before."""
     from envsync.checking import repair
-    from envsync.display import Display, describe_check
+    from envsync.cli.display import Display, describe_check
 
     environment, asked = _named(settings)
     given = asked.settings if asked is not None else {**options.from_variables(os.environ), **settings}
@@ -87,7 +87,7 @@ def doctor(settings: options.Settings) -> int:
         found = [finding._asdict() for finding in findings]
         show_json({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()})
     else:
-        from envsync.display import describe_facts
+        from envsync.cli.display import describe_facts
 
         _print(describe_facts(template, facts, findings), settings, options.DOCTOR)
     return 0 if is_safe(findings) else EXIT_UNSAFE
@@ -128,7 +128,7 @@ def _named(settings: options.Settings) -> tuple[Environment, request.Request | N
 
 
 def _preview(asked: request.Request) -> syncing.SyncResult:
-    from envsync.display import Display
+    from envsync.cli.display import Display
     from envsync.leading.goal import environment_by_digest
     from envsync.leading.preview import preview
     from envsync.leading.sync_cache import cache_directory

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync import commands
+from envsync.cli import commands
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options, request
 from envsync.launch.options import FLAG, LIST, Option
@@ -183,15 +183,15 @@ def _cache_command(name: str, function: Callable[[options.Settings], int], table
 
 
 def _cache() -> click.Group:
-    from envsync import cachecommands
+    from envsync.cli import cache
 
     group = Group("cache", help="See and shrink the cache, safely at any time.")
     for name, function, table in (
-        ("dir", cachecommands.directory, options.CACHE),
-        ("size", cachecommands.size, options.CACHE),
-        ("clean", cachecommands.remove_all, options.CLEAN),
-        ("prune", cachecommands.prune, options.PRUNE),
-        ("verify", cachecommands.verify, options.CACHE),
+        ("dir", cache.directory, options.CACHE),
+        ("size", cache.size, options.CACHE),
+        ("clean", cache.remove_all, options.CLEAN),
+        ("prune", cache.prune, options.PRUNE),
+        ("verify", cache.verify, options.CACHE),
     ):
         group.add_command(_cache_command(name, function, table))
     return group

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.display import Display
+from envsync.cli.display import Display
 from envsync.launch.request import Request
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 def test_a_download(capfd: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_a_download(capfd: pytest.CaptureFixture[str]) -> None:
 
 BARS = """\
 import sys, time
-from envsync.display import Display
+from envsync.cli.display import Display
 from envsync.launch.request import Request
 with Display(Request({}, "x", "x", "x")) as display:
     display.began -= 1
