@@ -21,7 +21,6 @@ from envsync.launch.environment import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts
-from envsync.waiting import pace
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
@@ -47,7 +46,7 @@ def examine(place: Place) -> Facts:
         writable="",
         kind=mounted.kind if mounted is not None else "",
         options=mounted.options if mounted is not None else (),
-        network=bool(try_it("mount", pace.is_network, directory)),
+        network=bool(try_it("mount", mounts.is_network, directory)),
         recorded=try_it("record", _recorded, place.env) or "",
         space=try_it("space", _space, directory),
         failed=failed,

@@ -34,7 +34,7 @@ from envsync.locks import environment_lock as locking
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.locks.kind import WORKS, Locking
-from envsync.system import atomic, processes
+from envsync.system import atomic, mounts, processes
 from envsync.waiting import cycle, directory, pace, queue
 
 OPENED = b"opened\n"
@@ -219,7 +219,7 @@ class Occupancy:
             return  # there is none, so nobody is about to enter by it
         rest = pace.Pace(network=False).rest
         time.sleep(max(0.0, min(rest - age, rest)))
-        if pace.is_network(self.environment.path):
+        if mounts.is_network(self.environment.path):
             self._rest_over_a_network()
 
     def _rest_over_a_network(self) -> None:

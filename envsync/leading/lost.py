@@ -26,9 +26,8 @@ from envsync.errors import RefusedError
 from envsync.installed.scan import Ledger, load_ledger
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
-from envsync.system import atomic, processes
+from envsync.system import atomic, mounts, processes
 from envsync.transaction import journal
-from envsync.waiting import pace
 
 MOST = 8
 """Inodes that `installed.json` keeps: the present one, and those before it."""
@@ -126,7 +125,7 @@ def _gone(environment: Environment, ours: int) -> list[int]:
 
 def _is_seen(environment: Environment) -> bool:
     """Tell whether all who may hold a lock of this environment can be seen from here."""
-    if pace.is_network(environment.path):
+    if mounts.is_network(environment.path):
         return False
     return processes.is_proc_ours() and os.path.isdir("/proc/self/fd")
 

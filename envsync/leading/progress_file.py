@@ -13,8 +13,8 @@ import time
 from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
-from envsync.system import atomic, processes, records
-from envsync.waiting import cycle, pace
+from envsync.system import atomic, mounts, processes, records
+from envsync.waiting import cycle
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
 
 LOCAL_SECONDS = 0.25
@@ -50,7 +50,7 @@ class ProgressFile:
         self.environment = environment
         self.report = report
         self.lock = threading.Lock()
-        self.every = NETWORK_SECONDS if pace.is_network(environment.path) else LOCAL_SECONDS
+        self.every = NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS
         self.next = 0.0
         self.beat = 0.0
         self.said: tuple[object, ...] = ()

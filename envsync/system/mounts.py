@@ -1,4 +1,6 @@
-"""Which filesystem a directory is on, and what its mount options say of its locks (/proc/self/mountinfo, proc(5)).
+"""Which filesystem a directory is on: do other hosts share it, and what do its mount options say of its locks?
+
+By /proc/self/mountinfo (proc(5)). Unknown filesystems count as local.
 
 A flock that only excludes processes of one node looks perfect from that node. Some filesystems tell by their mount
 options, some by their kind; what is listed here is what is known of them. Of all others it is believed that a lock
@@ -15,7 +17,6 @@ else:
     import posix as os
 
 from envsync.system.processes import read
-from envsync.waiting.pace import entry_of
 
 LOCAL_BY_OPTION = {
     "lustre": ("localflock",),  # mount.lustre(8)
@@ -32,6 +33,16 @@ LOCAL_BY_KIND = frozenset(
     }
 )  # fmt: skip
 """FUSE filesystems of remote storage that do not forward flock, so that the kernel keeps it for itself (fuse(4))."""
+
+
+NETWORK = frozenset(
+    {
+        "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+        "ocfs2", "orangefs", "panfs", "pvfs2", "quobyte", "smb3", "smbfs", "virtiofs", "vboxsf", "weka", "wekafs",
+    }
+)  # fmt: skip
+LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs", "fuse.squashfuse", "fuse.ntfs-3g", "fuse.portal"})
+"""Of FUSE filesystems, those that are this host's alone."""
 
 
 class Mount:
@@ -52,6 +63,12 @@ class Mount:
         return f"{self.kind}, {options[0]}" if options else ""
 
 
+def is_network(path: str) -> bool:
+    """Tell whether a directory is on a filesystem that other hosts may share."""
+    kind = mount_of(path).kind
+    return kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE)
+
+
 def mount_of(path: str) -> Mount:
     """Return the mount that a path is on."""
     try:
@@ -63,9 +80,9 @@ def mount_of(path: str) -> Mount:
 
 def parse(table: str, device: str) -> Mount:
     """Find a device, as in `8:1`, in the text of mountinfo. The first mount of it stands for all."""
-    fields = entry_of(table, device)
-    if not fields:
-        return Mount()
-    end = fields.index("-")
-    options = f"{fields[5]},{fields[end + 3] if len(fields) > end + 3 else ''}"
-    return Mount(fields[end + 1], tuple(options.split(",")))
+    for fields in map(str.split, table.splitlines()):
+        if len(fields) > 6 and fields[2] == device and "-" in fields[:-1]:
+            end = fields.index("-")
+            options = f"{fields[5]},{fields[end + 3] if len(fields) > end + 3 else ''}"
+            return Mount(fields[end + 1], tuple(options.split(",")))
+    return Mount()

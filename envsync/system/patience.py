@@ -47,7 +47,7 @@ def reading_what_is_there(call: Callable[[str], T], path: str) -> T:
     try:
         return reading(call, path)
     except FileNotFoundError:
-        from envsync.waiting.pace import is_network
+        from envsync.system.mounts import is_network
 
         if not is_network(path.rpartition("/")[0] or "/" * path.startswith("/") or "."):
             raise

@@ -5,8 +5,6 @@ look is a request to one server that all nodes share, and 1,000 nodes ask at onc
 a tenth of the time already waited to 2 s, and is spread by a quarter either way, so that those who started together
 do not ask together. The environment lock, which costs the server more and is free only if a leader died, is tried
 eight times less often.
-
-Unknown filesystems count as local.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.system.processes import read
-
 LOCAL_SECONDS = 0.05
 LOCKS_APART = 8
 """Looks at the stamp for each try at the environment lock."""
@@ -28,40 +24,6 @@ NETWORK_MOST_SECONDS = 2.0
 GROWTH = 0.1
 """Of the pause, over a network, for each second waited."""
 SPREAD = 0.25
-NETWORK = frozenset(
-    {
-        "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
-        "ocfs2", "orangefs", "panfs", "pvfs2", "quobyte", "smb3", "smbfs", "virtiofs", "vboxsf", "weka", "wekafs",
-    }
-)  # fmt: skip
-LOCAL_FUSE = frozenset({"fuseblk", "fuse.fuse-overlayfs", "fuse.squashfuse", "fuse.ntfs-3g", "fuse.portal"})
-
-
-def is_network(path: str) -> bool:
-    """Tell whether a directory is on a filesystem that other hosts may share, by /proc/self/mountinfo."""
-    kind = filesystem(path)
-    return kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE)
-
-
-def filesystem(path: str) -> str:
-    """Return the type of the filesystem that a path is on, as mount(8) says it; empty if that is not known."""
-    try:
-        device = os.stat(path).st_dev
-    except OSError:
-        return ""
-    fields = entry_of(read("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
-    return fields[fields.index("-") + 1] if fields else ""
-
-
-def entry_of(table: str, device: str) -> list[str]:
-    """Find a device, as in `8:1`, in the text of mountinfo (proc(5)), and return the fields of its first mount.
-
-    What it is and how it is mounted comes after a hyphen. Empty if it is not there.
-    """
-    for fields in map(str.split, table.splitlines()):
-        if len(fields) > 6 and fields[2] == device and "-" in fields[:-1]:
-            return fields
-    return []
 
 
 class Pace:

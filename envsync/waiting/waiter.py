@@ -33,6 +33,7 @@ else:
 
 from envsync.launch import command, fast_lane
 from envsync.locks.environment_lock import Locks
+from envsync.system import mounts
 from envsync.waiting import bare, directory, failures, pace
 
 TYPE_CHECKING = False
@@ -193,7 +194,7 @@ class Wait:
                 "waiting would be for itself",
                 hint="give each its own environment: `envsync sync --env '.venvs/{digest}'`",
             )
-        self.pace = pace.Pace(network=pace.is_network(self.environment.path))
+        self.pace = pace.Pace(network=mounts.is_network(self.environment.path))
         self.try_at = self.began + self._between_tries()
         return None
 

@@ -16,7 +16,7 @@ from envsync.errors import RefusedError
 from envsync.installed.scan import load_ledger
 from envsync.launch.environment import Environment
 from envsync.leading import lost
-from envsync.waiting import pace
+from envsync.system import mounts
 from tests.contention.test_in_use import LOCK, NEXT, Command, run_words
 from tests.environments import site_packages
 
@@ -203,7 +203,7 @@ def test_over_a_network_an_operator_has_answered(
 ) -> None:
     """Where it cannot be seen who holds it, the next sync does not ask again, for that would be for ever."""
     purge(env, ("in-use",))
-    monkeypatch.setattr(pace, "is_network", lambda path: True)
+    monkeypatch.setattr(mounts, "is_network", lambda path: True)
     with pytest.raises(RefusedError, match="cannot be seen from here"):
         envsync.sync(NEXT, env=env, busy="fail")
     envsync.sync(NEXT, env=env, busy="ignore")

@@ -15,7 +15,7 @@ from envsync.launch.request import Request
 from envsync.leading.in_use import Occupancy, ReplacedError
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.system import atomic, processes
+from envsync.system import atomic, mounts, processes
 from envsync.waiting import cycle, pace, queue
 from envsync.waiting.queue import Lookout
 from tests.unit.scene import START, Clock, helper, holder
@@ -170,7 +170,7 @@ class TestNetwork:
 
     @pytest.fixture(autouse=True)
     def network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pace, "is_network", lambda path: True)
+        monkeypatch.setattr(mounts, "is_network", lambda path: True)
 
     def test_nobody_waits(self, occupy: Callable[..., Occupancy], clock: Clock) -> None:
         """If nobody waits, nobody is waited for."""

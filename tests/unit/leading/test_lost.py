@@ -16,10 +16,9 @@ from envsync.launch.request import Request
 from envsync.leading import lost
 from envsync.leading.in_use import Occupancy
 from envsync.locks.flock import Flock, acquire_nowait
-from envsync.system import atomic
+from envsync.system import atomic, mounts
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal
-from envsync.waiting import pace
 from tests.unit.scene import Clock, make_environment
 
 
@@ -139,7 +138,7 @@ def test_where_nobody_is_seen_nothing_is_held(
 ) -> None:
     """Over a network: what cannot be seen is not kept once an operator goes on, and kept until then."""
     purge(environment)
-    monkeypatch.setattr(pace, "is_network", lambda path: True)
+    monkeypatch.setattr(mounts, "is_network", lambda path: True)
     assert lost.held(environment) == ()
     assert lost.former(environment) == (command.inode,)
     Path(environment.stamp).write_bytes(b"cut")

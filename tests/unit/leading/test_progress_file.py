@@ -12,8 +12,8 @@ import pytest
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.leading.progress_file import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
-from envsync.system import atomic, processes, records
-from envsync.waiting import cycle, failures, pace
+from envsync.system import atomic, mounts, processes, records
+from envsync.waiting import cycle, failures
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
 from tests.unit.scene import Clock
 
@@ -104,7 +104,7 @@ def test_not_too_often(
     every: float,
 ) -> None:
     """However fast the work goes, the file is replaced four times a second, and once over a network."""
-    monkeypatch.setattr(pace, "is_network", lambda path: network)
+    monkeypatch.setattr(mounts, "is_network", lambda path: network)
     progress = ProgressFile(environment, "key", quiet)
     for done in range(10_000):
         progress("staging", done, 10_000)

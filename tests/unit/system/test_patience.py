@@ -10,8 +10,7 @@ import pytest
 
 from envsync.errors import FilesystemError, LockFileError
 from envsync.launch import request
-from envsync.system import patience
-from envsync.waiting import pace
+from envsync.system import mounts, patience
 
 FOR_EVER = 10_000
 
@@ -75,7 +74,7 @@ def test_an_error_of_ours_that_was_made_of_it(slept: list[float]) -> None:
 def test_what_is_gone(slept: list[float], monkeypatch: pytest.MonkeyPatch, network: bool, tries: int) -> None:
     """What ought to be there may be missing for a moment where other hosts replace it, and nowhere else."""
     asked: list[str] = []
-    monkeypatch.setattr(pace, "is_network", lambda path: asked.append(path) or network)
+    monkeypatch.setattr(mounts, "is_network", lambda path: asked.append(path) or network)
     if network:
         assert patience.reading_what_is_there(failing(errno.ENOENT, tries), "a/b") == "done"
     else:

@@ -204,7 +204,7 @@ def test_a_leader_that_lets_a_stamp_rest_asks_one(
     request = Request({}, "x", "x", environment.path)
     Path(environment.stamp).touch()
     crowd(environment, others)
-    monkeypatch.setattr(in_use.pace, "is_network", lambda _: True)
+    monkeypatch.setattr(in_use.mounts, "is_network", lambda _: True)
     counted.clear()
     hold = in_use.Occupancy(environment, request, lambda *_: None, clock.now)
     hold.drain()

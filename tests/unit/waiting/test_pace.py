@@ -2,68 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
-from envsync.waiting import pace
-from envsync.waiting.pace import Pace, filesystem, is_network
-
-
-def mount(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str, *, optional: str = "shared:1") -> None:
-    """Pretend that a path is on a filesystem of this type, with others mounted besides."""
-    device = os.stat(path).st_dev
-    table = (
-        "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
-        f"36 35 {os.major(device)}:{os.minor(device)} /a /b\\040c rw,noatime {optional} - {kind} server:/x rw\n"
-        "37 35 99:99 / /other rw - ext4 /dev/x rw\n"
-    )
-    monkeypatch.setattr(pace, "read", lambda name: table if name == "/proc/self/mountinfo" else "")
-
-
-class TestFilesystem:
-    """Which filesystems others share."""
-
-    @pytest.mark.parametrize("optional", ["", "shared:1", "shared:1 master:2 propagate_from:3"])
-    def test_its_type(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optional: str) -> None:
-        """The type comes after a hyphen and any number of optional fields (proc_pid_mountinfo(5))."""
-        mount(monkeypatch, tmp_path, "nfs4", optional=optional)
-        assert filesystem(str(tmp_path)) == "nfs4"
-
-    @pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "gpfs", "cifs", "ceph", "beegfs", "fuse.sshfs", "fuse"])
-    def test_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-        """Those of clusters, and FUSE as long as it is not known to be local: MooseFS, gluster and sshfs are FUSE."""
-        mount(monkeypatch, tmp_path, kind)
-        assert is_network(str(tmp_path))
-
-    @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", "fuse.fuse-overlayfs", ""])
-    def test_local(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-        """Those of one host, and what is unknown."""
-        mount(monkeypatch, tmp_path, kind or "unheard-of")
-        assert not is_network(str(tmp_path))
-
-    @pytest.mark.parametrize("table", ["", "garbage\n", "1 2 3\n", "- - - - - - -\n", "36 35 0:0 / / rw -\n"])
-    def test_nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
-        """Without a table of mounts, or with one that nobody understands, a filesystem counts as local."""
-        monkeypatch.setattr(pace, "read", lambda name: table)
-        assert filesystem(str(tmp_path)) == ""
-        assert not is_network(str(tmp_path))
-
-    def test_a_table_that_is_cut(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A line that ends too early says nothing."""
-        device = os.stat(tmp_path).st_dev
-        table = f"36 35 {os.major(device)}:{os.minor(device)} / / rw -"
-        monkeypatch.setattr(pace, "read", lambda name: table)
-        assert not is_network(str(tmp_path))
-
-    def test_what_is_not_there(self, tmp_path: Path) -> None:
-        """A path that does not exist is on nothing."""
-        assert filesystem(str(tmp_path / "x")) == ""
-
-    def test_for_real(self, tmp_path: Path) -> None:
-        """The kernel's own table is understood: it has a type for /proc."""
-        assert filesystem("/proc") == "proc"
+from envsync.waiting.pace import Pace
 
 
 class TestPause:

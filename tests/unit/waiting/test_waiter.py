@@ -24,7 +24,7 @@ from envsync.launch.fast_lane import Entry
 from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.system import atomic
+from envsync.system import atomic, mounts
 from envsync.waiting import cycle, failures, narrator, pace, queue, waiter
 from envsync.waiting.failures import Arrival
 from envsync.waiting.queue import Lookout
@@ -249,7 +249,7 @@ class TestNetwork:
 
     @pytest.fixture(autouse=True)
     def network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pace, "is_network", lambda path: True)
+        monkeypatch.setattr(mounts, "is_network", lambda path: True)
 
     def test_a_stamp_in_doubt(
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -503,7 +503,7 @@ class TestTurn:
         self, environment: Environment, request_: Request, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A turn that is not taken keeps nobody waiting for minutes, over a network neither."""
-        monkeypatch.setattr(pace, "is_network", lambda path: True)
+        monkeypatch.setattr(mounts, "is_network", lambda path: True)
         write_turn(environment, "theirs")
         leave(lead_or_wait(request_, environment))
         assert clock.passed <= 60
