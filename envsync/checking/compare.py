@@ -20,9 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from envsync.installed.scan import Layout, is_store_link
+from envsync.installed.scan import is_store_link
 from envsync.launch import progress
 from envsync.launch.environment import Environment
+from envsync.python.facts import Layout
 from envsync.system import processes
 from envsync.wheel import record
 

@@ -27,8 +27,9 @@ from typing import NamedTuple
 
 from envsync.checking.compare import Expectation, Ground, read
 from envsync.installed.plan import Installed
-from envsync.installed.scan import Entry, Layout, Ledger, is_skeleton, is_store_link, scan
+from envsync.installed.scan import Entry, Ledger, is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
+from envsync.python.facts import Layout
 from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store

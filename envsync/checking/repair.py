@@ -28,7 +28,7 @@ from envsync.errors import (
 )
 from envsync.installed import leftovers
 from envsync.installed.plan import Wanted
-from envsync.installed.scan import Layout, Ledger, load_ledger, scan
+from envsync.installed.scan import Ledger, load_ledger, scan
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry
@@ -44,6 +44,7 @@ from envsync.library.status import is_led
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.python import interpreter
+from envsync.python.facts import Layout
 from envsync.store.bytecode import Shelf
 from envsync.store.entry import spoiled
 from envsync.store.store import Store

@@ -23,10 +23,11 @@ from typing import NamedTuple
 from envsync.checking.compare import Ground, Job, examine, kind_of, read
 from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
-from envsync.installed.scan import Layout, Ledger, is_skeleton, is_store_link
+from envsync.installed.scan import Ledger, is_skeleton, is_store_link
 from envsync.launch import progress
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
+from envsync.python.facts import Layout
 from envsync.store.store import Store
 
 __all__ = ["Finding", "Report", "verify"]

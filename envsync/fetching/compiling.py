@@ -31,9 +31,9 @@ from envsync.errors.hints import AGAIN
 from envsync.fetching import compile_child
 from envsync.fetching.compile_work import BATCH_FILES, Batch, Work
 from envsync.launch.progress import Report
-from envsync.lockfile.target import Interpreter
 from envsync.locks import flock
 from envsync.locks.flock import Flock
+from envsync.python.facts import Interpreter
 from envsync.store.bytecode import Compiled, Shelf, sources
 from envsync.store.store import Store
 from envsync.system import processes

@@ -21,38 +21,11 @@ from envsync.installed.plan import Installed, Origin
 from envsync.launch.environment import Environment
 from envsync.launch.request import content
 from envsync.launch.stamp import checksum
+from envsync.python.facts import Layout
 from envsync.system.atomic import SENSELESS
 
 FORMAT = 1
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})
-
-
-class Layout(NamedTuple):
-    """Where an environment keeps the files of each wheel scheme, relative to it, with forward slashes."""
-
-    purelib: str
-    platlib: str
-    scripts: str
-    headers: str
-    """Still without the distribution's name."""
-
-    def directory(self, scheme: str, name: str) -> str:
-        """Return the directory of a scheme for a distribution; the empty string is the environment itself."""
-        if scheme == "headers":
-            return f"{self.headers}/{name}"
-        return {"purelib": self.purelib, "platlib": self.platlib, "scripts": self.scripts, "data": ""}[scheme]
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """The site-packages directories, each once."""
-        return (self.purelib,) if self.purelib == self.platlib else (self.purelib, self.platlib)
-
-    def entry(self, path: str) -> str:
-        """Return the top-level entry of a path: what two distributions that share a file have in common."""
-        for base in (*self.sites, self.scripts, self.headers):
-            if path.startswith(base + "/"):
-                return base + "/" + path[len(base) + 1 :].partition("/")[0]
-        return path.partition("/")[0]
 
 
 class OwnedFile(NamedTuple):

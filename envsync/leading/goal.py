@@ -31,8 +31,8 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python, exactly, looks_at
 from envsync.launch.stamp import LocalFile
-from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
+from envsync.python.facts import Interpreter
 from envsync.store.store import Store
 from envsync.system import atomic, groups
 from envsync.system.patience import patiently

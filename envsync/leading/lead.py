@@ -32,7 +32,7 @@ from envsync.errors import (
 from envsync.errors.hints import UPGRADE
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, named
-from envsync.installed.scan import Layout, Ledger, dump_ledger, load_ledger
+from envsync.installed.scan import Ledger, dump_ledger, load_ledger
 from envsync.launch import command, fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.events_file import record
@@ -48,6 +48,7 @@ from envsync.leading.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empt
 from envsync.leading.sync_cache import SyncCache
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
+from envsync.python.facts import Layout
 from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
 from envsync.waiting import bare, failures, queue

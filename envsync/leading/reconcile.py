@@ -21,7 +21,7 @@ from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemErr
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, Wanted, plan
-from envsync.installed.scan import Layout, Ledger, dump_ledger, installers, load_ledger, normalized, scan
+from envsync.installed.scan import Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.launch import command
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
@@ -30,6 +30,7 @@ from envsync.launch.stamp import checksum
 from envsync.leading.goal import Goal, Seeker
 from envsync.leading.in_use import Occupancy
 from envsync.locks import flock
+from envsync.python.facts import Layout
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.damage import PoisonedError, find_poisoned
 from envsync.store.store import Store

@@ -15,8 +15,8 @@ from envsync.launch import fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Stamp
 from envsync.leading.goal import Goal
-from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
+from envsync.python.facts import Interpreter
 from envsync.system import atomic
 
 

@@ -11,7 +11,8 @@ from typing import Protocol
 from envsync.errors import LockFileError
 from envsync.launch.request import content_of_named, hint_of
 from envsync.lockfile.sources import Sources
-from envsync.lockfile.target import Interpreter, Target
+from envsync.lockfile.target import Target
+from envsync.python.facts import Interpreter
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 

@@ -27,7 +27,8 @@ from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources
-from envsync.lockfile.target import Interpreter, Target
+from envsync.lockfile.target import Target
+from envsync.python.facts import Interpreter
 
 if TYPE_CHECKING:
     from packaging.markers import Environment

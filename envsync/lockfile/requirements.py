@@ -33,8 +33,9 @@ from envsync.lockfile.sources import (
     well_formed,
     with_credentials,
 )
-from envsync.lockfile.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Target
 from envsync.lockfile.wishes import OPPOSITE, Wishes
+from envsync.python.facts import Interpreter
 
 _PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
 """Options that say where wheels come from, which decides what is installed where nothing has a hash."""

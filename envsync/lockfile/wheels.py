@@ -23,7 +23,8 @@ from packaging.version import InvalidVersion, Version
 
 from envsync.errors import remedies
 from envsync.lockfile.hashes import strong
-from envsync.lockfile.target import Artifact, Interpreter
+from envsync.lockfile.target import Artifact
+from envsync.python.facts import Interpreter
 
 _SHOWN = 8
 

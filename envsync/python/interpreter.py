@@ -18,7 +18,7 @@ from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
 from envsync.launch.request import content, libc_family, release_of
 from envsync.launch.stamp import checksum
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 from envsync.system import atomic, groups
 
 FORMAT = 4

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.errors import FilesystemError, InterpreterError
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
 from envsync.system import atomic, groups
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync.staging.parts import place_of
 
 if TYPE_CHECKING:
-    from envsync.installed.scan import Layout
+    from envsync.python.facts import Layout
     from envsync.staging.parts import Part
     from envsync.staging.stage import Item
     from envsync.wheel.manifest import Directory, Manifest

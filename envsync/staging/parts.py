@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from envsync.installed.scan import Layout
+    from envsync.python.facts import Layout
     from envsync.store.bytecode import Compiled
     from envsync.wheel.manifest import Directory, Manifest
 

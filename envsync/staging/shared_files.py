@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from envsync.installed.scan import Layout
+from envsync.python.facts import Layout
 from envsync.staging.parts import Part, place_of
 from envsync.staging.stage import Item
 from envsync.store.damage import rows_of

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from envsync.errors import FilesystemError, WheelError
 from envsync.installed.plan import Wanted
-from envsync.installed.scan import Layout
 from envsync.launch import request
 from envsync.launch.progress import Report, quiet
+from envsync.python.facts import Layout
 from envsync.staging import scripts, seal
 from envsync.staging.link import AnyJob, Job, Linker, Making, make_directory
 from envsync.staging.link_modes import SYMLINK, Said

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from envsync.errors import ConflictError, FilesystemError
 from envsync.installed.plan import Installed, Plan
-from envsync.installed.scan import Entry, Layout, Ledger, OwnedFile, files_of, is_intact, is_store_link
+from envsync.installed.scan import Entry, Ledger, OwnedFile, files_of, is_intact, is_store_link
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
+from envsync.python.facts import Layout
 from envsync.staging import link_modes
 from envsync.staging.link_modes import Said
 from envsync.staging.parts import entries_of, parts

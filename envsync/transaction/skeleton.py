@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync.installed.scan import Layout, Ledger, dump_ledger
+from envsync.installed.scan import Ledger, dump_ledger
 from envsync.launch.environment import Environment
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter, Layout
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.system import atomic, disk
 from envsync.system.groups import read_umask

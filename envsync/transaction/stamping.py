@@ -16,10 +16,11 @@ import time
 from collections.abc import Mapping
 
 from envsync.errors import FilesystemError
-from envsync.installed.scan import Entry, Layout, Ledger, is_store_link
+from envsync.installed.scan import Entry, Ledger, is_store_link
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Site, Stamp
+from envsync.python.facts import Layout
 from envsync.staging.stage import GUARD
 from envsync.system import atomic
 from envsync.wheel import seconds

@@ -27,8 +27,8 @@ import pytest
 from packaging.utils import parse_wheel_filename
 
 from envsync.errors import InterpreterError
-from envsync.lockfile.target import Interpreter
 from envsync.python import interpreter
+from envsync.python.facts import Interpreter
 from tests.environments import site_packages, unverified
 from tests.wheels import sha256_of
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from envsync.installed.scan import Layout
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry
 from envsync.launch.request import Request, describe_python
 from envsync.launch.stamp import Stamp, checksum
 from envsync.locks.flock import Flock
+from envsync.python.facts import Layout
 from envsync.system import atomic
 from envsync.transaction import stamping
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from envsync.errors import EnvsyncError
 from envsync.installed import scan
-from envsync.installed.scan import Layout
 from envsync.launch import fast_lane, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.library import blocking, status
 from envsync.locks import kind
+from envsync.python.facts import Layout
 from envsync.store import bytecode, users
 from envsync.system import atomic, records
 from envsync.transaction import journal

@@ -22,9 +22,10 @@ from envsync.checking import compare, verify
 from envsync.checking.verify import Finding, Report
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
-from envsync.installed.scan import Layout, load_ledger
+from envsync.installed.scan import load_ledger
 from envsync.launch.environment import Environment
 from envsync.python import interpreter
+from envsync.python.facts import Layout
 from envsync.store.store import Store
 from envsync.transaction import skeleton
 from tests.environments import FIXTURES

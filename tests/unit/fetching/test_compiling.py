@@ -23,9 +23,9 @@ from envsync.errors import FilesystemError, InterpreterError, SyncCancelledError
 from envsync.fetching.compile_work import ChangedSourceError
 from envsync.fetching.compiling import compile_wheels
 from envsync.launch.progress import quiet
-from envsync.lockfile.target import Interpreter
 from envsync.locks import flock
 from envsync.python import interpreter as interpreters
+from envsync.python.facts import Interpreter
 from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.entry import spoiled

@@ -14,7 +14,6 @@ from packaging.utils import canonicalize_name
 from envsync.installed.plan import Installed, Origin
 from envsync.installed.scan import (
     Entry,
-    Layout,
     Ledger,
     OwnedFile,
     dump_ledger,
@@ -27,6 +26,7 @@ from envsync.installed.scan import (
     unseal,
 )
 from envsync.launch.environment import Environment
+from envsync.python.facts import Layout
 
 SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 from envsync.lockfile import conditions
 from envsync.lockfile.conditions import Conditions
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 from tests.unit.lockfile.conftest import make_interpreter
 
 

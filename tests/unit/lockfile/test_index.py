@@ -14,7 +14,8 @@ import pytest
 
 from envsync.errors import FetchError, NoWheelError
 from envsync.lockfile import Sources, index, read
-from envsync.lockfile.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Target
+from envsync.python.facts import Interpreter
 
 A = "a" * 64
 B = "b" * 64

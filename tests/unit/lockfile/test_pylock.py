@@ -13,7 +13,8 @@ import pytest
 
 from envsync.errors import LockFileError, NoWheelError, UsageError
 from envsync.lockfile import Sources, read
-from envsync.lockfile.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Target
+from envsync.python.facts import Interpreter
 
 A = "a" * 64
 B = "b" * 64

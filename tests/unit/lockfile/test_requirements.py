@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from envsync.errors import FilesystemError, LockFileError, NoWheelError
 from envsync.lockfile import Sources, grammar, hashes, read
 from envsync.lockfile.grammar import GrammarError, Line, expand, logical_lines, parse
-from envsync.lockfile.target import Artifact, Interpreter, Target
+from envsync.lockfile.target import Artifact, Target
+from envsync.python.facts import Interpreter
 
 A = "a" * 64
 B = "b" * 64

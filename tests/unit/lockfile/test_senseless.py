@@ -8,7 +8,7 @@ import pytest
 
 from envsync.errors import EnvsyncError, LockFileError
 from envsync.lockfile import Sources, read
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 
 HEAD = 'lock-version = "1.0"\ncreated-by = "test"\n'
 DIGITS = "9" * 5000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.installed.scan import Layout
+from envsync.python.facts import Layout
 from envsync.staging.linked_directories import Whole, choose
 from envsync.staging.parts import entries_of, parts, place_of
 from envsync.wheel.manifest import Directory, Manifest, Rows

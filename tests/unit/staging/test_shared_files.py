@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.installed.plan import Origin, Wanted
-from envsync.installed.scan import Layout
+from envsync.python.facts import Layout
 from envsync.staging.parts import parts
 from envsync.staging.shared_files import Allotment, allot
 from envsync.staging.stage import Item

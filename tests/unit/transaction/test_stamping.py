@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from envsync.errors import FilesystemError
-from envsync.installed.scan import Layout
 from envsync.launch import fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Stamp
+from envsync.python.facts import Layout
 from envsync.transaction import stamping
 
 SITE = "lib/python3.11/site-packages"
