@@ -11,7 +11,6 @@ it is the environment's own (`Ground`), and never through a symbolic link. What 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -24,7 +23,7 @@ from envsync.installed.scan import is_store_link
 from envsync.launch import progress
 from envsync.launch.environment import Environment
 from envsync.python.facts import Layout
-from envsync.system import processes
+from envsync.system import processes, regular
 from envsync.wheel import record
 
 CHUNK_BYTES = 1 << 18
@@ -34,9 +33,6 @@ TELL_FILES = 128
 TELL_BYTES = 1 << 25
 """After how much a worker says how far it is."""
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
-"""A pipe must not keep us waiting for a writer."""
-
 
 _GUARD = ".dist-info/REQUESTED"
 """How the path of a file ends that a stamp may name since nobody reads it (`envsync.transaction.stamping`)."""
@@ -45,9 +41,9 @@ _GUARD = ".dist-info/REQUESTED"
 def _open_unseen(path: str) -> int:
     """Open a file for reading so that its atime does not change, if it is one's own (open(2))."""
     try:
-        return os.open(path, _FLAGS | getattr(os, "O_NOATIME", 0))
+        return os.open(path, regular.FLAGS | getattr(os, "O_NOATIME", 0))
     except PermissionError:
-        return os.open(path, _FLAGS)
+        return os.open(path, regular.FLAGS)
 
 
 class Expectation(NamedTuple):
@@ -129,45 +125,6 @@ class Ground:
         if real.startswith(self.real + "/"):
             return real[len(self.real) + 1 :]
         return path if path in self._layout or is_store_link(f"{self.root}/{path}") else None
-
-
-def read(path: str) -> bytes:
-    """Read a small file whole.
-
-    :raises OSError: it is not there, cannot be read, or is not a regular file; `strerror` says it
-    """
-    try:
-        fd = os.open(path, _FLAGS)
-    except OSError as error:
-        raise OSError(error.errno, describe(path, error)) from error
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, kind_of(mode))
-        with open(fd, "rb", buffering=0, closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(fd)
-
-
-def describe(path: str, error: OSError) -> str:
-    """Say why a file could not be opened."""
-    if error.errno in (errno.ELOOP, errno.ENXIO):
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError:
-            pass  # then the first answer is the better one
-        else:
-            if not stat.S_ISREG(mode):
-                return kind_of(mode)
-    return f"it cannot be read: {error.strerror or error}"
-
-
-def kind_of(mode: int) -> str:
-    """Say what is there instead of a file."""
-    kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe"}
-    kinds |= {stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-    return f"it is {kinds.get(stat.S_IFMT(mode), 'not a file')}"
 
 
 class Result(NamedTuple):
@@ -277,11 +234,11 @@ class _Reader:
 
     def examine(self, path: str, job: Job) -> Answer | None:
         try:
-            fd = _open_unseen(path) if path.endswith(_GUARD) else os.open(path, _FLAGS)
+            fd = _open_unseen(path) if path.endswith(_GUARD) else os.open(path, regular.FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return Answer(job, True, f"{job.expectations[0].source} has it")
         except OSError as error:
-            return Answer(job, False, describe(path, error))
+            return Answer(job, False, regular.describe(path, error))
         except ValueError as error:  # this locale cannot write that name
             return Answer(job, False, f"it cannot be read: {error}")
         try:
@@ -295,7 +252,7 @@ class _Reader:
     def _compare(self, fd: int, expectations: Sequence[Expectation]) -> str | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            return kind_of(status.st_mode)
+            return regular.kind_of(status.st_mode)
         problem = self._differs(fd, status.st_size, expectations[0])
         if problem is not None and all(self._differs(fd, status.st_size, other) for other in expectations[1:]):
             return problem

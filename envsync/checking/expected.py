@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from envsync.checking.compare import Expectation, Ground, read
+from envsync.checking.compare import Expectation, Ground
 from envsync.installed.plan import Installed
 from envsync.installed.scan import Entry, Ledger, is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
@@ -33,6 +33,7 @@ from envsync.python.facts import Layout
 from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
+from envsync.system.regular import read
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.checking.compare import Ground, Job, examine, kind_of, read
+from envsync.checking.compare import Ground, Job, examine
 from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
 from envsync.installed.scan import Ledger, is_skeleton, is_store_link
@@ -29,6 +29,7 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.python.facts import Layout
 from envsync.store.store import Store
+from envsync.system.regular import kind_of, read
 
 __all__ = ["Finding", "Report", "verify"]
 

@@ -115,7 +115,7 @@ def installers(environment: Environment, items: Iterable[Installed]) -> dict[str
 
     :returns: their names, as in `name==version`, and the tools; without those that envsync installed itself
     """
-    from envsync.checking.compare import read
+    from envsync.system.regular import read
 
     found: dict[str, str] = {}
     for item in items:

@@ -14,15 +14,12 @@ import json
 import os
 import stat
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
 from envsync.system import atomic, groups
-
-if TYPE_CHECKING:
-    from envsync.locks.environment_lock import EnvironmentLock
 
 FORMAT = 1
 _ENV = "@envsync-environment@"
@@ -72,7 +69,7 @@ def is_plain(path: str) -> bool:
     return path.isascii() and all(c.isalnum() or c in "_./-" for c in path)
 
 
-def pattern_of(base: Interpreter, cache: str, lock: EnvironmentLock) -> Pattern | None:
+def pattern_of(base: Interpreter, cache: str, inherited: int) -> Pattern | None:
     """Return the pattern of an interpreter's skeletons; None if it cannot be kept as one.
 
     :raises InterpreterError: `venv` failed
@@ -87,10 +84,10 @@ def pattern_of(base: Interpreter, cache: str, lock: EnvironmentLock) -> Pattern 
                 return Pattern(value["directories"], value["links"], files)
     except (FilesystemError, *atomic.SENSELESS):
         pass  # it is made anew
-    return _make(base, cache, kept, lock)
+    return _make(base, cache, kept, inherited)
 
 
-def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pattern | None:
+def _make(base: Interpreter, cache: str, kept: str, inherited: int) -> Pattern | None:
     workspace = f"{cache}/v1/tmp/{os.urandom(8).hex()}"
     model = f"{workspace}/{_NAME}"
     if not is_plain(model):
@@ -100,7 +97,7 @@ def _make(base: Interpreter, cache: str, kept: str, lock: EnvironmentLock) -> Pa
     except OSError:
         return None  # a read-only cache
     try:
-        run_venv(base.executable, model, lock)
+        run_venv(base.executable, model, inherited)
         pattern = _read(model)
         if not pattern.is_whole:
             return None
@@ -135,9 +132,10 @@ def _read(model: str) -> Pattern:
     return Pattern(directories, links, files)
 
 
-def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
+def run_venv(executable: str, path: str, inherited: int) -> None:
     """Make a virtual environment without pip.
 
+    :param inherited: the descriptor of a lock that a child has to hold as well, since it may outlive us; -1 for none
     :raises InterpreterError: `venv` failed
     :raises FilesystemError: the directory cannot be written to
     """
@@ -152,7 +150,7 @@ def run_venv(executable: str, path: str, lock: EnvironmentLock) -> None:
     import subprocess
 
     words = [os.path.realpath(executable), "-I", "-B", "-m", "venv", "--without-pip", path]
-    held = (lock.fd,) if lock.fd >= 0 else ()
+    held = (inherited,) if inherited >= 0 else ()
     done = subprocess.run(words, capture_output=True, pass_fds=held, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -51,9 +51,9 @@ def make(
     """
     path = os.path.abspath(environment.path)
     atomic.write(environment.making, b"", durable=durable)
-    pattern = pattern_of(base, cache, lock) if is_plain(path) else None
+    pattern = pattern_of(base, cache, lock.fd) if is_plain(path) else None
     if pattern is None:
-        run_venv(base.executable, path, lock)
+        run_venv(base.executable, path, lock.fd)
         _follow_umask(path)
     else:
         pattern.render(path)

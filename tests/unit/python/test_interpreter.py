@@ -118,7 +118,7 @@ def test_our_own_python_is_named_with_its_version(versioned: bool, tmp_path: Pat
     script = (
         f"import os, sys; sys.path.insert(0, {str(Path(interpreter.__file__).parent.parent.parent)!r})\n"
         "from envsync.python.interpreter import own_base\nfrom envsync.python.venv import run_venv\n"
-        "run_venv(own_base(), 'env', None)\nprint(own_base())"
+        "run_venv(own_base(), 'env', -1)\nprint(own_base())"
     )
     words = [str(tmp_path / "python3"), "-I", "-c", script]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True)
