@@ -7,7 +7,8 @@ interpreter in particular; `select` keeps what applies to the target Python. The
 they must; `wheels` decides which wheel fits best, or says why none does.
 """
 
-from envsync.lockfile.formats import LockFile, read
+from envsync.lockfile.formats import read
+from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.sources import Sources
 
 __all__ = ["LockFile", "Sources", "read"]

@@ -24,7 +24,7 @@ from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
 from envsync.lockfile import conditions, hearing, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
-from envsync.lockfile.formats import known_to_nobody, read_input, understanding
+from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import Target

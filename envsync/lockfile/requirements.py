@@ -19,8 +19,8 @@ from envsync.errors import LockFileError, remedies
 from envsync.launch import variables
 from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
-from envsync.lockfile.formats import known_to_nobody, read_input, understanding
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
+from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.reference import Reference, constrained
 from envsync.lockfile.reference import parse as parse_reference
 from envsync.lockfile.resolve import in_store, resolve

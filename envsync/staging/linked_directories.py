@@ -24,8 +24,7 @@ from envsync.staging.parts import place_of
 
 if TYPE_CHECKING:
     from envsync.python.facts import Layout
-    from envsync.staging.parts import Part
-    from envsync.staging.stage import Item
+    from envsync.staging.parts import Item, Part
     from envsync.wheel.manifest import Directory, Manifest
 
 

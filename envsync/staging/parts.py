@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from envsync.installed.plan import Wanted
     from envsync.python.facts import Layout
     from envsync.store.bytecode import Compiled
     from envsync.wheel.manifest import Directory, Manifest
+
+GUARD = "REQUESTED"
+"""The file of each .dist-info that is made for the environment so that a stamp may name it: empty, and never read."""
 
 
 class Part(NamedTuple):
@@ -77,3 +81,29 @@ def entries_of(layout: Layout, manifest: Manifest, found: Sequence[Part]) -> set
         else:
             entries.add(part.place)
     return entries
+
+
+class Item(NamedTuple):
+    """One distribution to be staged."""
+
+    wanted: Wanted
+    manifest: Manifest
+    parts: tuple[Part, ...]
+    """Of the manifest."""
+    skip: frozenset[str] = frozenset()
+    """The files of it that another one provides (`envsync.staging.shared_files`)."""
+    compiled: Compiled | None = None
+    """Its bytecode, if it is to have any."""
+    later: frozenset[str] = frozenset()
+    """Sources that replace others of equal size and second: leftover bytecode of those would fit them."""
+    fresh: int = 0
+    """The time of its files where they are copies or clones, if that is not the cache's: in seconds since the epoch."""
+
+    @property
+    def has_guard(self) -> bool:
+        """Tell whether it has the file that a stamp may name (`envsync.transaction.stamping`)."""
+        return any(
+            directory.path == self.manifest.dist_info and any(name == GUARD for name, *_ in directory.files)
+            for directory in self.manifest.directories
+            if directory.scheme == self.manifest.root
+        )

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from envsync.python.facts import Layout
-from envsync.staging.parts import Part, place_of
-from envsync.staging.stage import Item
+from envsync.staging.parts import Item, Part, place_of
 from envsync.store.damage import rows_of
 
 

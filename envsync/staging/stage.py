@@ -17,7 +17,6 @@ from functools import partial
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError, WheelError
-from envsync.installed.plan import Wanted
 from envsync.launch import request
 from envsync.launch.progress import Report, quiet
 from envsync.python.facts import Layout
@@ -25,50 +24,22 @@ from envsync.staging import scripts, seal
 from envsync.staging.link import AnyJob, Job, Linker, Making, make_directory
 from envsync.staging.link_modes import SYMLINK, Said
 from envsync.staging.linked_directories import Whole, choose
-from envsync.staging.parts import Part, parts, place_of
+from envsync.staging.parts import GUARD, Item, Part, parts, place_of
 from envsync.staging.seal import WholeJob
+from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.system.groups import read_umask
-from envsync.transaction.steps import Node
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
 
-GUARD = "REQUESTED"
-"""The file of each .dist-info that is made for the environment so that a stamp may name it: empty, and never read."""
 RESERVED = frozenset({".envsync"})
 """Names in the environment and in site-packages that are envsync's own."""
 RESERVED_AT_THE_TOP = RESERVED | {".lock"}
 _MAKING = 5
 """How many linked files a file that is made here weighs."""
-
-
-class Item(NamedTuple):
-    """One distribution to be staged."""
-
-    wanted: Wanted
-    manifest: Manifest
-    parts: tuple[Part, ...]
-    """Of the manifest."""
-    skip: frozenset[str] = frozenset()
-    """The files of it that another one provides (`envsync.staging.shared_files`)."""
-    compiled: Compiled | None = None
-    """Its bytecode, if it is to have any."""
-    later: frozenset[str] = frozenset()
-    """Sources that replace others of equal size and second: leftover bytecode of those would fit them."""
-    fresh: int = 0
-    """The time of its files where they are copies or clones, if that is not the cache's: in seconds since the epoch."""
-
-    @property
-    def has_guard(self) -> bool:
-        """Tell whether it has the file that a stamp may name (`envsync.transaction.stamping`)."""
-        return any(
-            directory.path == self.manifest.dist_info and any(name == GUARD for name, *_ in directory.files)
-            for directory in self.manifest.directories
-            if directory.scheme == self.manifest.root
-        )
 
 
 class Staged:

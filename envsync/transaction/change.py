@@ -21,14 +21,15 @@ from envsync.launch.progress import Report
 from envsync.python.facts import Layout
 from envsync.staging import link_modes
 from envsync.staging.link_modes import Said
-from envsync.staging.parts import entries_of, parts
+from envsync.staging.parts import Item, entries_of, parts
 from envsync.staging.shared_files import allot
-from envsync.staging.stage import Item, Staged, Stager
+from envsync.staging.stage import Staged, Stager
+from envsync.staging.tree import Node, tree
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import rows_of
 from envsync.store.store import Store
 from envsync.transaction.journal import Identity, Journal, Place, Remove
-from envsync.transaction.steps import Node, covers, decide, tree
+from envsync.transaction.steps import covers, decide
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
 

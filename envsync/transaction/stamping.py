@@ -21,7 +21,7 @@ from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
-from envsync.staging.stage import GUARD
+from envsync.staging.parts import GUARD
 from envsync.system import atomic
 from envsync.wheel import seconds
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from envsync.installed.plan import Origin, Wanted
 from envsync.python.facts import Layout
-from envsync.staging.parts import parts
+from envsync.staging.parts import Item, parts
 from envsync.staging.shared_files import Allotment, allot
-from envsync.staging.stage import Item
 from envsync.wheel.manifest import Directory, Manifest, Rows, Script
 
 SITE = "lib/python3.11/site-packages"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.transaction.steps import Decision, decide, tree
+from envsync.staging.tree import tree
+from envsync.transaction.steps import Decision, decide
 
 PROTECTED = ("", "lib", "lib/site", "bin")
 
