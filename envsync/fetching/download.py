@@ -36,8 +36,9 @@ from envsync.errors.redact import keep_out_of_logs
 from envsync.launch import command
 from envsync.lockfile import hearing
 from envsync.lockfile.target import Artifact
-from envsync.store.store import Store, is_sha256
+from envsync.store.store import Store
 from envsync.system import groups
+from envsync.wheel.manifest import is_sha256
 from envsync.wheel.verify import hash_mismatch, origin, size_mismatch
 
 try:

@@ -12,15 +12,29 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Protocol
 
 from envsync.errors import FilesystemError, LockingError
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.store.store import Store, is_sha256
 from envsync.system import groups, processes
+from envsync.wheel.manifest import is_sha256
 
 PATIENCE = 60.0
 """Seconds without a sign of progress after which the work is rather done twice: its holder may be stopped."""
+
+
+class Cache(Protocol):
+    """Where a cache keeps what has to do with turns (`envsync.store.directories`)."""
+
+    @property
+    def root(self) -> str: ...
+
+    @property
+    def tmp(self) -> str: ...
+
+    @property
+    def locks(self) -> str: ...
 
 
 class WheelLock:
@@ -41,7 +55,7 @@ class Turn:
         what is no sha256: it would name a file elsewhere
     """
 
-    def __init__(self, store: Store, sha256: str | None) -> None:
+    def __init__(self, store: Cache, sha256: str | None) -> None:
         self._store = store
         key = sha256.lower() if sha256 is not None and is_sha256(sha256) else None
         self._path = None if key is None else f"{store.locks}/{key}"

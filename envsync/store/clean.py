@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.store import entry, store, trash, users
+from envsync.store import entry, trash, users
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.inventory import BYTECODE, WHEELS, Item, names
 from envsync.store.store import Store
-from envsync.wheel.manifest import Manifest
+from envsync.wheel.manifest import Manifest, is_sha256
 
 USERS = "users"
 """Who links what: not to be removed as long as it counts."""
@@ -119,7 +119,7 @@ def verify(root: str) -> Iterator[Verified]:
 
 def _verify(kept_in: Store, name: str, tag: str) -> Verified | None:
     manifest: Manifest | Compiled | None = None
-    if store.is_sha256(name):
+    if is_sha256(name):
         manifest = Shelf(kept_in, tag).get(name) if tag else kept_in.get(name)
     path = f"{kept_in.root}/v1/{Verified(name, '', '', tag).path}"
     if manifest is not None:

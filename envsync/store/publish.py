@@ -22,16 +22,14 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from envsync.errors import FilesystemError
 from envsync.store import trash
-from envsync.store.store import REPLACED, is_sha256
+from envsync.store.directories import Directories
+from envsync.store.trash import REPLACED
 from envsync.system import atomic, disk, groups
-from envsync.wheel.manifest import NAME
-
-if TYPE_CHECKING:
-    from envsync.store.store import Store
+from envsync.wheel.manifest import NAME, is_sha256
 
 TRIES = 10
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
@@ -39,7 +37,7 @@ _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 Found = TypeVar("Found")
 
 
-def publish(store: Store, directory: str, path: str, find: Callable[[], Found | None]) -> Found | None:
+def publish(store: Directories, directory: str, path: str, find: Callable[[], Found | None]) -> Found | None:
     """Rename a directory into place, or use what is there.
 
     :param directory: in the store's tmp, with a manifest in it
@@ -76,7 +74,7 @@ def publish(store: Store, directory: str, path: str, find: Callable[[], Found | 
             _put_back_or_away(store, aside, path)
 
 
-def mend(store: Store, names: Iterable[str]) -> None:
+def mend(store: Directories, names: Iterable[str]) -> None:
     """Put entries back that made room for others which never came.
 
     :param names: in the store's tmp
@@ -87,7 +85,7 @@ def mend(store: Store, names: Iterable[str]) -> None:
             _put_back_or_away(store, f"{store.tmp}/{name}", f"{store.wheels}/{sha256}")
 
 
-def _put_back_or_away(store: Store, aside: str, path: str) -> None:
+def _put_back_or_away(store: Directories, aside: str, path: str) -> None:
     """Put back what made room, or if something is in place, remove it. Somebody else may do the same."""
     with suppress(OSError):
         if not os.path.lexists(path):

@@ -30,34 +30,28 @@ goes to another one (`Store.settle`).
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from envsync.errors import FilesystemError, WheelError
 from envsync.lockfile.target import Artifact
+from envsync.store.directories import Directories
+from envsync.store.trash import REPLACED
 from envsync.system import groups
 from envsync.system.patience import patiently
-from envsync.wheel.manifest import NAME, Manifest, load
+from envsync.wheel.manifest import NAME, Manifest, is_sha256, load
 
 PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
 SETTLING = 1.0
 """Seconds for which directories that a group shares may have no bits for the group: they are being made."""
-REPLACED = "replaced-"
-"""How the names of entries in tmp begin that make room for another one, followed by their hash and a hyphen."""
-
-_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
-# This directory is a cache of envsync. What is in it can be fetched again.
-"""
-
 
 NOWHERE = "/dev/null/envsync"
 """The cache of those who have none: nothing is ever there, and nobody can make it."""
 
 
-class Store:
+class Store(Directories):
     """The content-addressed store below a cache directory.
 
     :param root: the cache directory; need not exist before `prepare`
@@ -69,7 +63,6 @@ class Store:
     """
 
     def __init__(self, root: str, *, durable: bool = False) -> None:
-        self.durable = durable
         self.memory = root
         self.below: str | None = None
         self.written = False
@@ -77,13 +70,7 @@ class Store:
         """Entries in `below`, or bytecode of theirs, that are poisoned, and cannot be removed."""
         self.poisoned: dict[str, tuple[int, int]] = {}
         """By hash, what the poisoned entries are known by that are about to be replaced."""
-        self._be_at(root)
-
-    def _be_at(self, root: str) -> None:
-        self.root = root
-        self.wheels = f"{root}/v1/wheels"
-        self.tmp = f"{root}/v1/tmp"
-        self.locks = f"{root}/v1/locks"
+        super().__init__(root, durable=durable)
 
     def settle(self, fallback: str, *, passing: bool = False) -> None:
         """Make the directories, or if that must not be, write what is missing below another directory.
@@ -96,7 +83,7 @@ class Store:
         while self._is_refused():
             if time.monotonic() >= deadline or not groups.is_ours_too(self.root):
                 self.below = self.root
-                self._be_at(fallback)
+                self.be_at(fallback)
                 if not passing:
                     self.memory = fallback
                 break
@@ -106,7 +93,7 @@ class Store:
     def move(self, root: str) -> None:
         """Forget all that is here, and be at another directory; nothing is made in it before something is added."""
         self.below = None
-        self._be_at(root)
+        self.be_at(root)
 
     def _is_refused(self) -> bool:
         if self.root == NOWHERE:
@@ -118,34 +105,6 @@ class Store:
                 raise
             return True
         return not all(os.access(path, os.W_OK | os.X_OK) for path in (self.wheels, self.tmp))
-
-    def prepare(self) -> None:
-        """Make the directories.
-
-        :raises FilesystemError: they are not there and cannot be made
-        """
-        for path in (self.wheels, self.tmp, self.locks):
-            try:
-                os.makedirs(path, exist_ok=True)
-            except OSError as error:
-                other = shlex.quote(f"{self.root}-2")
-                hint = f"name another cache: `envsync sync --cache-dir {other}`"
-                raise FilesystemError("create", path, error, hint=hint) from error
-        group = groups.bits(self.root)
-        for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
-            groups.grant(path, group)
-        tag = f"{self.root}/CACHEDIR.TAG"
-        try:
-            descriptor = os.open(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except OSError:
-            return  # it is there already, or only backup programs will miss it
-        groups.grant(tag, group)
-        try:
-            os.write(descriptor, _TAG)
-        except OSError:
-            pass  # as above
-        finally:
-            os.close(descriptor)
 
     def path(self, sha256: str) -> str:
         """Return the directory of an entry, which need not exist.
@@ -303,10 +262,6 @@ class Store:
         self.mend()
         return trash.sweep(self.root)
 
-    def staging(self, purpose: str) -> str:
-        """Return a path in tmp that nobody else on any host uses."""
-        return f"{self.tmp}/{purpose}-{os.urandom(12).hex()}"
-
     def _read(self, sha256: str, *, lazily: bool = False) -> Manifest:
         path = self.path(sha256)
         poisoned = self.poisoned.get(sha256.lower())
@@ -369,8 +324,3 @@ def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:
     if manifest.sha256 != sha256.lower():
         raise ValueError(f"the manifest of {manifest.sha256}")
     return manifest
-
-
-def is_sha256(text: str) -> bool:
-    """Tell whether that may be the key of an entry: lock files can say anything."""
-    return len(text) == 64 and not text.strip("0123456789abcdefABCDEF")

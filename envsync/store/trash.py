@@ -19,6 +19,8 @@ from envsync.wheel.manifest import NAME
 
 DISCARDED = "discarded"
 """How the names of trash in tmp begin: whoever put it there was removing it, and anybody may go on with that."""
+REPLACED = "replaced-"
+"""How the names of entries in tmp begin that make room for another one, followed by their hash and a hyphen."""
 ABANDONED = 24 * 3600
 """Seconds after which nobody is still working on something in tmp."""
 

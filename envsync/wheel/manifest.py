@@ -232,3 +232,8 @@ def directories_of(value: Mapping[str, Any]) -> tuple[Directory, ...]:
 
 def _compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether that may be the key of an entry: lock files can say anything."""
+    return len(text) == 64 and not text.strip("0123456789abcdefABCDEF")

@@ -13,7 +13,8 @@ import pytest
 
 from envsync.errors import FilesystemError
 from envsync.store import users
-from envsync.store.store import REPLACED, Store
+from envsync.store.store import Store
+from envsync.store.trash import REPLACED
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 
