@@ -60,8 +60,8 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
 def _slow(arguments: Sequence[str]) -> int:
     """Run anything but a plain `run`, with all libraries at hand."""
     from envsync.launch import options
+    from envsync.launch.libraries import load_site
     from envsync.launch.signals import listen
-    from envsync.library.reach import load_site
 
     listen()
     load_site()

@@ -71,7 +71,7 @@ class Request:
             from envsync.launch.variables import used_by
 
             chosen = [*_chosen(self.settings, "target"), *_chosen(self.settings, "source", whole=True)]
-            lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ())]
+            lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ(), content)]
             self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
         return self._key
 

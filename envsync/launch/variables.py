@@ -20,7 +20,7 @@ from envsync.launch.stamp import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _ENDS_OF_AUTHORITY = "/?# \t'\""
@@ -87,16 +87,21 @@ def _stand_in(value: str | None, *, whole: bool) -> str:
     return checksum((value if whole else without_user(value)).encode("utf-8", "surrogateescape"))
 
 
-def used_by(lock: str, environ: Mapping[str, str]) -> list[str]:
-    """Return what stands for all variables that a lock file seems to use, before anybody has parsed it."""
+def used_by(lock: str, environ: Mapping[str, str], read: Callable[[str], bytes]) -> list[str]:
+    """Return what stands for all variables that a lock file seems to use, before anybody has parsed it.
+
+    :param read: returns the content of a file (`envsync.launch.request.content`)
+    """
     names: set[str] = set()
     if not lock.endswith(".toml"):
-        _gather(lock, environ, names, {lock})
+        _gather(lock, environ, names, {lock}, read)
     return [f"{name} {_stand_in(environ.get(name), whole=True)}" for name in sorted(names)]
 
 
-def _gather(path: str, environ: Mapping[str, str], names: set[str], seen: set[str]) -> None:
-    for line in _lines(path):
+def _gather(
+    path: str, environ: Mapping[str, str], names: set[str], seen: set[str], read: Callable[[str], bytes]
+) -> None:
+    for line in _lines(path, read):
         names.update(name for _, _, name in find(line))
         words = line.replace("=", " ").split()
         if len(words) < 2 or words[0] not in _INCLUDING or len(seen) > _MOST:
@@ -108,16 +113,14 @@ def _gather(path: str, environ: Mapping[str, str], names: set[str], seen: set[st
         beside = included if included.startswith("/") else path[: path.rfind("/") + 1] + included
         if beside not in seen:
             seen.add(beside)
-            _gather(beside, environ, names, seen)
+            _gather(beside, environ, names, seen, read)
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str, read: Callable[[str], bytes]) -> list[str]:
     """Read a file; what is none, or cannot be read, has no lines: whoever parses it will say so."""
-    from envsync.launch.request import content
-
     try:
         if os.stat(path).st_mode & _KIND == _REGULAR:
-            return content(path).decode("utf-8", "replace").splitlines()
+            return read(path).decode("utf-8", "replace").splitlines()
     except (OSError, ValueError):
         pass
     return []

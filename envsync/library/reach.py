@@ -6,11 +6,11 @@ Still without `site` and libraries: they are loaded by whoever leads, and by nob
 from __future__ import annotations
 
 import errno
-import sys
 import time
 
 from envsync.launch import command, fast_lane
 from envsync.launch.events_file import record
+from envsync.launch.libraries import load_site
 from envsync.launch.messages import say
 
 PYTHONPATH = (
@@ -201,14 +201,3 @@ def unchangeable(request: Request, environment: Environment, error: FilesystemEr
     from envsync.leading.read_only import compare
 
     return compare(request, environment, error, launching=launching)
-
-
-def load_site() -> None:
-    """Make the libraries importable: what the launcher's `-S` left out at start-up."""
-    if sys.flags.no_site and "site" not in sys.modules:
-        import site
-
-        ours = sys.path.pop(0)
-        site.main()
-        if ours not in sys.path:
-            sys.path.append(ours)

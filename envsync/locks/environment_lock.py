@@ -177,7 +177,7 @@ class Locks:
 
     def _lease_nowait(self) -> Lease | None:
         if self._contender is None:
-            from envsync.library.reach import load_site
+            from envsync.launch.libraries import load_site
 
             load_site()
             from envsync.locks.lease import Contender

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.launch import variables
-from envsync.launch.request import Request
+from envsync.launch.request import Request, content
 
 TEXTS = st.text(st.sampled_from("$${}{}A1_b /:@"), max_size=30)
 PIPS = re.compile(r"\$\{([A-Z0-9_]+)\}")
@@ -95,5 +95,5 @@ def test_the_key_waits_for_no_pipe(tmp_path: Path) -> None:
     lock = write(tmp_path, {"requirements.txt": "-r pipe\n-c directory\n-r absent\n-r ${UNSET}\n"})
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
-    assert variables.used_by(lock, {}) == ["UNSET unset"]
-    assert variables.used_by(str(tmp_path / "pipe"), {}) == []
+    assert variables.used_by(lock, {}, content) == ["UNSET unset"]
+    assert variables.used_by(str(tmp_path / "pipe"), {}, content) == []
