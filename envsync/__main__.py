@@ -45,7 +45,7 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
         from envsync.errors import EnvsyncError
 
         if isinstance(error, EnvsyncError):
-            from envsync.errors.hints import tell
+            from envsync.cli.tell import tell
 
             return tell(error, arguments)
         from envsync.cli.last_error import last

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
+from envsync.cli.tell import completed_by
 from envsync.errors import FilesystemError, UsageError
-from envsync.errors.hints import completed_by
 from envsync.launch import options, request
 from envsync.launch.messages import say, show, show_json
 from envsync.launch.request import Request

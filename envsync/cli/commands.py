@@ -107,7 +107,7 @@ def _whatever(settings: options.Settings) -> request.Request:
 
 def _print(lines: Iterable[str], settings: options.Settings, table: Sequence[options.Option]) -> None:
     """Print lines; what they hint at gets the options of this command line."""
-    from envsync.errors.hints import completed_by
+    from envsync.cli.tell import completed_by
 
     for line in lines:
         show(completed_by(line, settings, table))

@@ -38,7 +38,7 @@ def last(error: BaseException, arguments: Sequence[str]) -> int:
         import traceback
 
         print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    from envsync.errors.hints import tell
+    from envsync.cli.tell import tell
 
     try:
         return tell(known or unexpected(errors[0]), arguments)

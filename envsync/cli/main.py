@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync.cli import commands
+from envsync.cli import commands, tell
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options, request
 from envsync.launch.options import FLAG, LIST, Option
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         status = envsync_command.main(list(arguments), prog_name="envsync", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return hints.usage_status(arguments)
+        return tell.usage_status(arguments)
     except click.ClickException as error:
         raise _as_ours(error, arguments) from None
     except click.Abort as abort:  # what click makes of it; SIGTERM is to stay SIGTERM
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _as_ours(error: click.ClickException, arguments: Sequence[str]) -> UsageError:
     """Say what click says in the words and the form of all our errors."""
-    path = hints.command_of(arguments)
+    path = tell.command_of(arguments)
     if isinstance(error, click.NoSuchOption):
         problem = f"`{path}` has no option `{error.option_name}`"
         similar = [f"`{name}`" for name in error.possibilities or () if not name.startswith("--no-")][:2]

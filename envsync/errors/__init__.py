@@ -32,14 +32,18 @@ class EnvsyncError(Exception):
     def hint(self) -> str:
         """What to do about it: a sentence with a command that can be run as it stands."""
         if self._hint is None:
-            from envsync.errors.hints import usual
-
-            self._hint = usual(self)
+            self._hint = self._usual_hint()
         return self._hint
 
     @hint.setter
     def hint(self, hint: str | None) -> None:
         self._hint = hint
+
+    def _usual_hint(self) -> str:
+        """Return what usually helps where such an error is met."""
+        from envsync.errors import hints
+
+        return hints.STATUS
 
     def __setattr__(self, name: str, value: object) -> None:
         """Keep what is secret in a URL out of every field: programs log and store errors."""
@@ -66,6 +70,11 @@ def _remake(kind: type[EnvsyncError], args: tuple[object, ...]) -> EnvsyncError:
 class UsageError(EnvsyncError):
     """The command line, an `ENVSYNC_*` variable or `[tool.envsync]` asks for something that does not exist."""
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.HELP
+
 
 class LockFileError(EnvsyncError):
     """A lock file cannot be used: it is missing, malformed, not pinned, or does not fit this Python.
@@ -79,6 +88,11 @@ class LockFileError(EnvsyncError):
         self.path = path
         self.problem = problem
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.of_lock_file(self.path)
+
 
 class NoWheelError(LockFileError):
     """A package of the lock file has no wheel that fits the target Python, or none that can be reached."""
@@ -89,6 +103,11 @@ class NoWheelError(LockFileError):
 
 class InterpreterError(EnvsyncError):
     """No Python that fits was found, or the one found cannot be run."""
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.ANOTHER_PYTHON
 
 
 class UnsupportedPythonError(InterpreterError):
@@ -107,6 +126,11 @@ class EnvironmentRefusedError(EnvsyncError):
         self.path = path
         self.problem = problem
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.ELSEWHERE
+
 
 class NoEnvironmentError(EnvsyncError):
     """There is no environment where one was to be looked at.
@@ -117,6 +141,11 @@ class NoEnvironmentError(EnvsyncError):
     def __init__(self, path: str, *, hint: str | None = None) -> None:
         super().__init__(f"there is no environment `{path}`", hint=hint)
         self.path = path
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.MAKE
 
 
 class ConflictError(EnvsyncError):
@@ -157,9 +186,19 @@ class FilesystemError(EnvsyncError):
         """The place is read-only, or not ours to write to."""
         return self.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.of_filesystem(self.path, self.errno, is_refusal=self.is_refusal)
+
 
 class LockingError(EnvsyncError):
     """No lock that works can be had where one is needed, so nothing was changed."""
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.WHAT_LOCKS_DO
 
 
 class WaitTimeoutError(EnvsyncError):
@@ -167,15 +206,30 @@ class WaitTimeoutError(EnvsyncError):
 
     exit_code = 124
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.WHO_IS_WAITED_FOR
+
 
 class RefusedError(EnvsyncError):
     """Waiting would be pointless or was forbidden (`--busy fail`, a `run` within a `run`)."""
 
     exit_code = 124
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.WHO_RUNS
+
 
 class SharedFailureError(EnvsyncError):
     """The process that synced for us failed; its message is ours."""
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.AGAIN
 
 
 class DeadLeadersError(EnvsyncError):
@@ -199,12 +253,22 @@ class DeadLeadersError(EnvsyncError):
 class SyncCancelledError(EnvsyncError):
     """Nobody waits for this sync any more, so it was given up before its commit was decided; nothing was changed."""
 
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.AGAIN
+
 
 # The network or the index must act.
 
 
 class FetchError(EnvsyncError):
     """A file could not be fetched. The URL in the message has no credentials."""
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.AGAIN
 
 
 # The author of a wheel must act.
@@ -221,6 +285,11 @@ class WheelError(EnvsyncError):
         super().__init__(f"refusing wheel `{wheel}`: {problem}", hint=hint)
         self.wheel = wheel
         self.problem = problem
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.of_wheel(self.wheel)
 
 
 class HashMismatchError(WheelError):
@@ -241,3 +310,8 @@ class CommandError(EnvsyncError):
     def __init__(self, message: str, *, exit_code: int = 127, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.CHECK

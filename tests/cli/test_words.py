@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envsync import lockfile
-from envsync.errors import hints
+from envsync.cli import tell
 from tests.environments import FIXTURES, site_packages
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -164,7 +164,7 @@ def test_the_json_of_a_command_is_its_own(run_envsync: Run) -> None:
 )
 def test_hints_repeat_the_options_that_matter(hint: str, words: list[str], completed: str) -> None:
     """Those that the hinted command knows and does not have, quoted for a shell, and without passwords."""
-    assert hints.completed(hint, words) == completed
+    assert tell.completed(hint, words) == completed
 
 
 def test_what_libraries_say_looks_like_all_else(run_envsync: Run, tmp_path: Path) -> None:

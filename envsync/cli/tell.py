@@ -1,0 +1,109 @@
+"""What the command line says of an error: what failed, and a hint completed by the options of the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from envsync.errors import EnvsyncError, UsageError
+from envsync.errors.hints import HELP
+from envsync.errors.redact import redacted
+from envsync.launch import options
+from envsync.launch.messages import say_error, show_json
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 125
+
+_TABLES = {
+    "run": options.RUN,
+    "sync": options.SYNC,
+    "check": options.CHECK,
+    "status": options.STATUS,
+    "doctor": options.DOCTOR,
+    "cache dir": options.CACHE,
+    "cache size": options.CACHE,
+    "cache clean": options.CLEAN,
+    "cache prune": options.PRUNE,
+    "cache verify": options.CACHE,
+}
+_HINTED = re.compile(r"`envsync (cache [a-z]+|[a-z]+)(| [^`]*)`")
+
+
+def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
+    """Say what failed, and return the exit status. With `--json`, stdout says it, too.
+
+    :param arguments: the command line
+    """
+    hint = error.hint
+    if hint == HELP:
+        hint = f"`{command_of(arguments)} --help` says what can be given"
+    error.hint = completed(hint, arguments)
+    say_error(error)
+    status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
+    if "--json" in arguments and arguments[0] != "run":
+        said = {"class": type(error).__name__, "code": status, "message": error.message, "hint": error.hint}
+        show_json({"error": said})
+    return status
+
+
+def usage_status(arguments: Sequence[str]) -> int:
+    """Return the exit status for a command line that makes no sense.
+
+    `run` follows timeout(1) and `docker run`: whatever is wrong with us is 125, so that it is not the job's.
+    """
+    return EXIT_FAILURE if arguments and arguments[0] == "run" else EXIT_USAGE
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """Name the command of a command line, as in `envsync cache prune`."""
+    for count in (2, 1):
+        name = " ".join(arguments[:count])
+        if name in _TABLES or name == "cache":
+            return f"envsync {name}"
+    return "envsync"
+
+
+def completed(hint: str, arguments: Sequence[str]) -> str:
+    """Give each of our commands in a hint the options of a command line that it knows and does not have.
+
+    :param arguments: the command line
+    """
+    table = _TABLES.get(command_of(arguments).partition(" ")[2], ())
+    if not table:
+        return hint
+    try:
+        parsed = options.parse(arguments[command_of(arguments).count(" ") :], table)
+    except UsageError:
+        return hint
+    return completed_by(hint, {} if parsed is None else parsed[0], table)
+
+
+def completed_by(hint: str, settings: options.Settings, table: Sequence[options.Option]) -> str:
+    """The same, for a report of the command whose options these are.
+
+    :param settings: what was given on its command line
+    """
+    given = [(option, settings[option.key]) for option in table if option.key in settings]
+    return _HINTED.sub(lambda match: _complete(match, given), hint)
+
+
+def _complete(match: re.Match[str], given: Sequence[tuple[options.Option, options.Value]]) -> str:
+    command, rest = match.groups()
+    known = {option.key for option in _TABLES.get(command, ())} - options.ONLY_ON_THE_COMMAND_LINE
+    if "--help" in rest:
+        return match[0]
+    words: list[str] = []
+    for option, value in given:
+        if option.key in known and not re.search(rf" --{option.name}\b", rest):
+            words += _words(option, value)
+    return f"`envsync {command}{''.join(f' {word}' for word in words)}{rest}`"
+
+
+def _words(option: options.Option, value: options.Value) -> list[str]:
+    """Write an option for a shell, without credentials."""
+    flag = f"--{option.name}"
+    if isinstance(value, bool):
+        return [flag if value else option.negation]
+    values = value if isinstance(value, list) else [f"{value:g}" if isinstance(value, float) else value]
+    return [word for text in values for word in (flag, shlex.quote(redacted(text)))]
