@@ -89,8 +89,8 @@ def _run(arguments: Sequence[str]) -> int | None:
     entry = fast_lane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         fast_lane.become(entry, words, environ, isolated=asked.flag("isolated"))
+    from envsync.cli.run import run
     from envsync.launch.signals import listen
-    from envsync.library.reach import run
 
     listen()
     run(asked, environment, words, environ, distrust=entry is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from envsync.cli.run import shown
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import fast_lane, options, request
 from envsync.launch.environment import Environment
@@ -21,7 +22,7 @@ def sync(settings: options.Settings) -> int:
     """Make the environment current, and say what changed. Stdout belongs to `--json`."""
     asked = request.resolve(settings, os.environ)
     dry_run = asked.flag("dry_run")
-    result = _preview(asked) if dry_run else syncing.run(asked, None)
+    result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))
     if asked.flag("json"):
         value = result._asdict()
         del value["notes"]

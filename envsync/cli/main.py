@@ -10,11 +10,10 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync.cli import commands, tell
+from envsync.cli import commands, run, tell
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options, request
 from envsync.launch.options import FLAG, LIST, Option
-from envsync.library import reach
 
 
 class Command(click.Command):
@@ -101,7 +100,7 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     entry = fast_lane.enter(asked, environment) if environment is not None else None
     if entry is not None:
         fast_lane.become(entry, command, os.environ, isolated=asked.flag("isolated"))
-    reach.run(asked, environment, command, os.environ, distrust=entry is not None)
+    run.run(asked, environment, command, os.environ, distrust=entry is not None)
 
 
 def _sync(**given: Any) -> int:

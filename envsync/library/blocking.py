@@ -126,7 +126,7 @@ def sync(
         "busy": busy,
         "isolated": isolated,
     }
-    return run(resolve(lock, options), report)
+    return run(resolve(lock, options), report=report)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def use(lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> Iterato
     asked = resolve(lock, options)
     hold = None
     while hold is None:
-        hold = enter(asked, run(asked, quiet))  # None: somebody else's turn came in between
+        hold = enter(asked, run(asked))  # None: somebody else's turn came in between
     try:
         yield hold
     finally:

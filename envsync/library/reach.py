@@ -1,4 +1,4 @@
-"""`run` when the fast lane did not know: wait for the leader or be it, then become the command.
+"""The environment is not known to be current: wait for the leader, or be it.
 
 Still without `site` and libraries: they are loaded by whoever leads, and by nobody else.
 """
@@ -11,18 +11,13 @@ import time
 from envsync.launch import command, fast_lane
 from envsync.launch.events_file import record
 from envsync.launch.libraries import load_site
-from envsync.launch.messages import say
 
-PYTHONPATH = (
-    "PYTHONPATH is set and kept: modules it names come before those of the environment; --isolated leaves it out"
-)
 REPLACED_TIMES = 10
 """How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from collections.abc import Callable
 
     from envsync.errors import FilesystemError
     from envsync.launch.environment import Environment
@@ -33,33 +28,7 @@ if TYPE_CHECKING:
     from envsync.waiting.outcome import Outcome
     from envsync.waiting.waiter import Wait
 
-
-def run(
-    request: Request,
-    environment: Environment | None,
-    words: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    distrust: bool = False,
-) -> NoReturn:
-    """Make the environment current and become the command.
-
-    :param environment: None if its name takes facts that only a leader's imports can give
-    :param distrust: the stamp fits, and yet the command does not run
-    :raises EnvsyncError: it could not be made current, or the command could not be executed
-    """
-    if environ.get("PYTHONPATH") and not request.flag("quiet") and not request.flag("isolated"):
-        say(PYTHONPATH)
-    from envsync.waiting.failures import Arrival
-
-    arrival = Arrival(whole_process=True)
-    outcome = reach(request, environment, launching=True, distrust=distrust, arrival=arrival)
-    assert outcome.entry is not None
-    from envsync.launch import signals
-
-    signals.heed()
-    fast_lane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
-    raise AssertionError("unreachable")
+    Show = Callable[[Callable[[Report], Outcome | None]], Outcome | None]
 
 
 def reach(
@@ -67,7 +36,7 @@ def reach(
     environment: Environment | None,
     *,
     launching: bool,
-    report: Report | None = None,
+    show: Show,
     distrust: bool = False,
     arrival: Arrival | None = None,
     check: Callable[[], None] | None = None,
@@ -75,7 +44,7 @@ def reach(
     """Make the environment current, by leading or by waiting for whoever leads.
 
     :param launching: a command follows: hand out a shared hold on the environment
-    :param report: where to say how far it is; default: on stderr
+    :param show: leads for us, with a report that says how far it is
     :param arrival: since when it is wanted; default: now
     :param check: called now and then while it waits; what it raises ends the wait
     """
@@ -99,7 +68,7 @@ def reach(
                 if wait.at_once:
                     return current(held, launching=launching)
                 return followed(held, arrival, launching=launching)
-            outcome = _lead(request, environment, held, wait, report, launching=launching)
+            outcome = _lead(request, environment, held, wait, show, launching=launching)
         if outcome is not None:
             return outcome
     raise restless(environment)
@@ -110,7 +79,7 @@ def _lead(
     environment: Environment,
     held: EnvironmentLock,
     wait: Wait,
-    report: Report | None,
+    show: Show,
     *,
     launching: bool,
 ) -> Outcome | None:
@@ -130,15 +99,7 @@ def _lead(
         load_site()
         from envsync.leading.lead import lead
 
-        if report is not None:
-            return run(report)
-        from envsync.cli.display import Display
-
-        with Display(request) as display:
-            outcome = run(display)
-            if outcome is not None:
-                display.conclude(outcome)
-            return outcome
+        return show(run)
     except BaseException:  # an interrupt, say, before the leader could do it
         from envsync.waiting import bare
 

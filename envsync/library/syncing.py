@@ -6,9 +6,10 @@ import os
 from typing import NamedTuple
 
 from envsync.launch import command, fast_lane
+from envsync.launch.progress import quiet
 from envsync.library.reach import named_by_digest, reach
 from envsync.locks import flock
-from envsync.waiting import failures
+from envsync.waiting import cancelling, failures
 
 FORKS = flock.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from envsync.launch.environment import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.library.reach import Show
     from envsync.waiting.outcome import Outcome
 
 
@@ -43,22 +45,22 @@ class SyncResult(NamedTuple):
         return f"{self.env}/bin/python"
 
 
-def run(asked: Request, report: Report | None) -> SyncResult:
+def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> SyncResult:
     """Make the environment of a resolved request current.
 
-    :param report: is told how far it is; None: shown on stderr
+    :param report: is told how far it is
+    :param show: leads for us instead, with a report of its own: the process has nothing else to do
     """
-    arrival = failures.Arrival(whole_process=report is None)
+    arrival = failures.Arrival(whole_process=show is not None)
     result, environment, distrust = glance(asked)
     if result is not None:
         return result
     check = None
-    if report is not None:
-        from envsync.waiting import cancelling
-
+    if show is None:
         check = cancelling.checkpoint()
-        report = cancelling.heeding(report, check)
-    done = reach(asked, environment, launching=False, report=report, distrust=distrust, arrival=arrival, check=check)
+        heeding = cancelling.heeding(report, check)
+        show = lambda lead: lead(heeding)  # noqa: E731
+    done = reach(asked, environment, launching=False, show=show, distrust=distrust, arrival=arrival, check=check)
     return result_of(done)
 
 

@@ -1,0 +1,67 @@
+"""`run` when the fast lane did not know: have the environment made current, then become the command.
+
+Still without `site` and libraries: they are loaded by whoever leads, and by nobody else.
+"""
+
+from __future__ import annotations
+
+from envsync.launch import fast_lane
+from envsync.launch.messages import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+
+    from envsync.launch.environment import Environment
+    from envsync.launch.progress import Report
+    from envsync.launch.request import Request
+    from envsync.library.reach import Show
+    from envsync.waiting.outcome import Outcome
+
+PYTHONPATH = (
+    "PYTHONPATH is set and kept: modules it names come before those of the environment; --isolated leaves it out"
+)
+
+
+def run(
+    request: Request,
+    environment: Environment | None,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    distrust: bool = False,
+) -> NoReturn:
+    """Make the environment current and become the command.
+
+    :param environment: None if its name takes facts that only a leader's imports can give
+    :param distrust: the stamp fits, and yet the command does not run
+    :raises EnvsyncError: it could not be made current, or the command could not be executed
+    """
+    if environ.get("PYTHONPATH") and not request.flag("quiet") and not request.flag("isolated"):
+        say(PYTHONPATH)
+    from envsync.launch import signals
+    from envsync.library.reach import reach
+    from envsync.waiting.failures import Arrival
+
+    arrival = Arrival(whole_process=True)
+    outcome = reach(request, environment, launching=True, show=shown(request), distrust=distrust, arrival=arrival)
+    assert outcome.entry is not None
+    signals.heed()
+    fast_lane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
+    raise AssertionError("unreachable")
+
+
+def shown(request: Request) -> Show:
+    """Return what shows on stderr how far a sync of ours is."""
+
+    def show(lead: Callable[[Report], Outcome | None]) -> Outcome | None:
+        from envsync.cli.display import Display
+
+        with Display(request) as display:
+            outcome = lead(display)
+            if outcome is not None:
+                display.conclude(outcome)
+            return outcome
+
+    return show
