@@ -8,10 +8,10 @@ from typing import NamedTuple
 from envsync.launch import command, fast_lane
 from envsync.launch.progress import quiet
 from envsync.library.reach import named_by_digest, reach
-from envsync.locks import flock
+from envsync.system import forks
 from envsync.waiting import cancelling, failures
 
-FORKS = flock.fork
+FORKS = forks.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
 TYPE_CHECKING = False

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from envsync.locks import flock
+from envsync.system import forks
 
 TELL_SECONDS = 0.25
 _NUMBER_BYTES = 2
@@ -124,7 +124,7 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     child = -1
     try:
-        child = flock.fork()
+        child = forks.fork()
         if child:
             running.append(child)
     finally:

@@ -17,7 +17,7 @@ import pytest
 import envsync
 from envsync.launch import command
 from envsync.locks import flock
-from envsync.system import forking
+from envsync.system import forking, forks
 from tests.environments import FIXTURES
 from tests.unit.fetching.server import File, serving
 from tests.unit.library.program import write_lock
@@ -165,7 +165,7 @@ def test_our_own_children_have_all_locks(tmp_path: Path) -> None:
     """Whoever works for a sync keeps its locks for as long as it lives, also if the parent was killed."""
     lock = flock.acquire_nowait(str(tmp_path / "lock"), shared=False)
     assert lock is not None
-    with forked(flock.fork) as pid:
+    with forked(forks.fork) as pid:
         assert open_files(tmp_path, pid) == [str(tmp_path / "lock")]
     places = tmp_path / "places"
     places.mkdir()
