@@ -1,0 +1,5 @@
+"""`run` in an environment that is current: is it, and then become the command.
+
+Imports built-in modules and `envsync.errors` alone, and that only once something fails: hundreds of tasks pay for each
+import at once. Start reading at `fast_lane`; `request` and `stamp` are what it compares.
+"""
