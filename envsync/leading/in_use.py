@@ -30,8 +30,8 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.leading import lost
-from envsync.locks import environment_lock as locking
 from envsync.locks import flock
+from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
 from envsync.locks.kind import WORKS, Locking
 from envsync.system import atomic, mounts, processes
@@ -134,7 +134,7 @@ class Occupancy:
             self.ignored = True
             atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         else:
-            raise locking.cannot_be_drained(self.environment, self.locking)
+            raise cannot_be_drained(self.environment, self.locking)
 
     def _was_open(self) -> bool:
         """Tell whether commands may ever have entered, which they do by the stamp alone.

@@ -52,7 +52,7 @@ from envsync.python.facts import Layout
 from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
 from envsync.waiting import bare, failures, queue
-from envsync.waiting import directory as ground
+from envsync.waiting.directory import prepare
 from envsync.waiting.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Leader:
 
         :param predecessor: what the leader said that died before us
         """
-        ground.prepare(self.environment)  # the directory may be a new one by now
+        prepare(self.environment)  # the directory may be a new one by now
         bare.mark_again(self.environment)
         self._be_seen()
         self.progress("looking", 0, 0)

@@ -16,8 +16,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
-from envsync.launch import command as launch
-from envsync.launch import fast_lane, stamp
+from envsync.launch import command, fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
@@ -123,7 +122,7 @@ def look(environment: Environment, request: Request | None) -> Status:
         commands=tuple(_commands(pid for pid in commands if pid not in lockers)),
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
-        pythonpath="" if request is not None and request.flag("isolated") else launch.variable("PYTHONPATH"),
+        pythonpath="" if request is not None and request.flag("isolated") else command.variable("PYTHONPATH"),
     )
 
 

@@ -67,7 +67,7 @@ AnyJob = Job | WholeJob | Making
 class Linker:
     """Brings the files of many directories.
 
-    :param mode: one of `linkmodes.MODES`
+    :param mode: one of `link_modes.MODES`
     :param umask: of this process, for the modes of clones and copies
     """
 

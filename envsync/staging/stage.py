@@ -64,7 +64,7 @@ class Stager:
 
     :param env: absolute path of the environment, as scripts name it
     :param root: the directory of the stage, which exists; what is in it is a part of this very stage
-    :param link_mode: one of `linkmodes.MODES`
+    :param link_mode: one of `link_modes.MODES`
     :param kept: files of distributions that stay, as far as they could share a directory with what is staged
     :param is_free: tells of a directory of the environment whether a link can take its place
     """

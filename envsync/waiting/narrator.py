@@ -17,7 +17,7 @@ else:
     import posix as os
 
 from envsync.errors.redact import redacted
-from envsync.launch import command as launch
+from envsync.launch import command
 from envsync.launch.messages import say
 from envsync.system import processes, records
 from envsync.waiting import directory
@@ -137,13 +137,13 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
     if done := volume(records.number(said, "bytes_done"), records.number(said, "bytes_total")):
         more = f", {done}"
     detail = f", {text}" if (text := records.text(said, "detail")) else ""
-    command = f" (`{text}`)" if (text := records.text(said, "command")) else ""
+    words = f" (`{text}`)" if (text := records.text(said, "command")) else ""
     if not phase:
-        return [f"{who}{where}{age}{command}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
+        return [f"{who}{where}{age}{words}{alarm}", f"{who}{where}{age}{alarm_short}", f"{who}{alarm_short}"]
     brief, least = briefly(phase)
     state = f" ({alarm_short[2:]})" if alarm_short else ""
     return [
-        f"{who}{where}{age}: {phase}{count}{more}{detail}{command}{alarm}",
+        f"{who}{where}{age}: {phase}{count}{more}{detail}{words}{alarm}",
         f"{who}{where}{age}: {phase}{count}{more}{detail}{alarm}",
         f"{who}{where}{age}: {phase}{count}{more}{detail}{alarm_short}",
         f"{who}{age}: {brief}{count}{more}{detail}{alarm_short}",
@@ -201,7 +201,7 @@ def _is_ours(environment: Environment) -> bool:
 
 def _is_terminal() -> bool:
     try:
-        return os.isatty(2) and launch.variable("TERM") not in ("", "dumb")
+        return os.isatty(2) and command.variable("TERM") not in ("", "dumb")
     except OSError:
         return False
 

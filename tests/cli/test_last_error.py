@@ -100,7 +100,9 @@ def test_where_nobody_listens_the_status_says_it(tmp_path: Path) -> None:
     assert done.returncode == 125
 
 
-@pytest.mark.parametrize("missing", ["hints.py", "lasterror.py", "errors.py", "coordination/messages.py", "request.py"])
+@pytest.mark.parametrize(
+    "missing", ["cli/tell.py", "cli/last_error.py", "errors/__init__.py", "launch/messages.py", "launch/request.py"]
+)
 def test_a_broken_installation_says_so(tmp_path: Path, missing: str) -> None:
     """Some of its own files are gone: still one line, and no status that could be the command's."""
     shutil.copytree(Path(ROOT) / "envsync", tmp_path / "envsync", ignore=shutil.ignore_patterns("__pycache__"))

@@ -204,11 +204,12 @@ def test_a_child_finds_its_lock_gone(tmp_path: Path) -> None:
 
 STEPS = """\
 import fcntl, os, queue, signal, sys, threading, time
-from envsync.launch import command as launch
+from envsync.launch import command
 from envsync.locks import flock
+from envsync.system import forks
 path, who, end = sys.argv[1:]
 program, seen, asked, pids = os.getpid(), set(), queue.SimpleQueue(), []
-flock.FORK_TRIES, flock.TRY_SECONDS = 2, 0.01
+forks.FORK_TRIES, forks.TRY_SECONDS = 2, 0.01
 
 def fork():
     pid = os.fork()
@@ -219,7 +220,7 @@ def fork():
 
 def step(frame, event, _):
     code = frame.f_code
-    if code.co_filename not in (launch.__file__, flock.__file__) or "_Forks" in code.co_qualname:
+    if code.co_filename not in (command.__file__, flock.__file__) or "_Forks" in code.co_qualname:
         return None
     place = code, frame.f_lineno
     if event in ("line", "return") and place not in seen and os.getpid() == program:
@@ -234,17 +235,17 @@ def step(frame, event, _):
 
 def work():
     sys.settrace(step)
-    fd = launch.open_lock(path, os.O_RDWR | os.O_CREAT)
+    fd = command.open_lock(path, os.O_RDWR | os.O_CREAT)
     assert flock.try_lock(fd, path, shared=False)
     if who == "thread":
-        own = flock.fork()
+        own = forks.fork()
         if not own:
             time.sleep(60)
             os._exit(0)
         os.kill(own, signal.SIGKILL)
         os.waitpid(own, 0)
     if end == "closed":
-        launch.close_lock(fd)
+        command.close_lock(fd)
     sys.settrace(None)
 
 thread = threading.Thread(target=work)

@@ -19,11 +19,11 @@ ROOT = Path(__file__).parent.parent.parent.parent
 DRIVER = f"""\
 import json, sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.launch import command as launch
+from envsync.launch import command
 from envsync.errors import CommandError
 env, commands, words, variables = json.loads(sys.argv[1])
 try:
-    print("returned", launch.execute(env, commands, words, variables))
+    print("returned", command.execute(env, commands, words, variables))
 except CommandError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -199,8 +199,8 @@ class TestFailure:
         tool = place.script(place.env / "bin" / "tool")
         code = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-            "from envsync.launch import command as launch\n"
-            f"try: launch.execute({str(place.env)!r}, ['tool'], ['tool', 'x' * 10**7], {{'PATH': '/x'}})\n"
+            "from envsync.launch import command\n"
+            f"try: command.execute({str(place.env)!r}, ['tool'], ['tool', 'x' * 10**7], {{'PATH': '/x'}})\n"
             "except Exception as error: print(error); sys.exit(error.exit_code)\n"
         )
         done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
@@ -244,13 +244,13 @@ class TestInterpreters:
 KEEPER = f"""\
 import json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from envsync.launch import command as launch
+from envsync.launch import command
 import fcntl, resource
 if sys.argv[2] != "-":
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 fcntl.flock(fd, fcntl.LOCK_SH)
-high = launch.keep_across_exec(fd)
+high = command.keep_across_exec(fd)
 os.execv("/bin/sh", ["sh", "-c", f"echo {{high}}; exec cat"])
 """
 

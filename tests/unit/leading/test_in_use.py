@@ -297,7 +297,7 @@ class TestCycle:
 
 TAKE = """\
 import os
-from envsync.waiting import cycle; from envsync.leading import in_use as occupancy; from envsync.locks import flock
+from envsync.waiting import cycle; from envsync.leading import in_use; from envsync.locks import flock
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
@@ -306,7 +306,7 @@ def find(environment, held, known):
     os._exit(0)
 cycle.find = find
 environment = Environment(sys.argv[1])
-occupancy.Occupancy(environment, Request({}, "x", "x", environment.path), quiet, 0.0).drain()
+in_use.Occupancy(environment, Request({}, "x", "x", environment.path), quiet, 0.0).drain()
 """
 
 

@@ -28,26 +28,26 @@ import fcntl, os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 import envsync.errors
 from envsync.store.store import Store
-from envsync.locks import cache_lock as cachelock
-root, cachelock.CLOSED_SECONDS, cachelock.POLL_SECONDS = sys.argv[1], 0.5, 0.01
+from envsync.locks import cache_lock
+root, cache_lock.CLOSED_SECONDS, cache_lock.POLL_SECONDS = sys.argv[1], 0.5, 0.01
 def say(text):
     print(text, flush=True)
 """
 HOLD = """\
-lock = cachelock.share(root, lambda what: None)
+lock = cache_lock.share(root, lambda what: None)
 say("held")
 sys.stdin.read()
 """
 OVERLAP = """\
 while True:
-    lock = cachelock.share(root, lambda what: None)
+    lock = cache_lock.share(root, lambda what: None)
     say("held")
     time.sleep(0.2)
-    following = cachelock.share(root, lambda what: None) if int(sys.argv[2]) else None
+    following = cache_lock.share(root, lambda what: None) if int(sys.argv[2]) else None
     lock.release()
 """
 CLEAN = """\
-with cachelock.exclude(root, say):
+with cache_lock.exclude(root, say):
     say("alone")
     sys.stdin.read()
 """

@@ -143,8 +143,8 @@ def test_the_imports_of_a_waiter() -> None:
     """Reading and writing imports neither `json` nor `os`."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from envsync.system import records as statefile\n"
-        "assert statefile.parse(statefile.dump({'a': 'x', 'b': 1.5}))['b'] == 1.5\n"
+        "from envsync.system import records\n"
+        "assert records.parse(records.dump({'a': 'x', 'b': 1.5}))['b'] == 1.5\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)

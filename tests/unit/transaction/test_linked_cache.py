@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.cli import cache as cachecommands
+from envsync.cli import cache as cache_commands
 from envsync.errors import FilesystemError
 from envsync.store import users
 from envsync.store.inventory import Item
@@ -238,15 +238,15 @@ class TestReferences:
     def test_what_is_linked_while_prune_looks_stays(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         """Between its look at who links what and its look at the entries, or while it waits."""
         project.sync("copy")
-        inventory = cachecommands.inventory
+        inventory = cache_commands.inventory
 
         def look(root: str) -> list[Item]:
             project.env = project.root / "next"
             project.sync()
             return list(inventory(root))
 
-        monkeypatch.setattr(cachecommands, "inventory", look)
-        cachecommands.prune({"cache_dir": str(project.cache), "older_than": "0s"})
+        monkeypatch.setattr(cache_commands, "inventory", look)
+        cache_commands.prune({"cache_dir": str(project.cache), "older_than": "0s"})
         assert (project.site / "alpha" / "__init__.py").is_file()
 
 

@@ -17,9 +17,9 @@ from tests.unit.scene import helper, holder
 
 INSIDE = """\
 import os
-from envsync.waiting import directory as ground
+from envsync.waiting import directory
 from envsync.launch.environment import Environment
-print(ground.is_inside(Environment(sys.argv[1])), flush=True)
+print(directory.is_inside(Environment(sys.argv[1])), flush=True)
 """
 
 
