@@ -155,10 +155,11 @@ def close_lock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
     except (ImportError, OSError):
         pass  # the last one who closes it unlocks it
-    _close(fd)
+    close_unlocked(fd)
 
 
-def _close(fd: int) -> None:
+def close_unlocked(fd: int) -> None:
+    """Close a descriptor that `open_lock` has opened without unlocking it: it was not locked, or is to stay so."""
     with guard:
         try:
             os.close(fd)
@@ -179,7 +180,7 @@ def keep_across_exec(fd: int) -> int:
                 raise
             least = max(FIRST_FREE, least * 3 // 4)
         else:
-            _close(fd)  # without unlocking it
+            close_unlocked(fd)
             return high
 
 

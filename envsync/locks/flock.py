@@ -105,7 +105,7 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | N
     except BaseException:
         command.close_lock(fd)
         raise
-    command.close_lock(fd)
+    command.close_unlocked(fd)
     return None
 
 

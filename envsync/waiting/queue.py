@@ -186,6 +186,7 @@ def is_held(path: str) -> bool:
         fd = command.open_lock(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
+    close = command.close_unlocked
     try:
         for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):  # some filesystems refuse shared locks alone
             try:
@@ -194,9 +195,10 @@ def is_held(path: str) -> bool:
                 return True
             except OSError:
                 continue
+            close = command.close_lock
             return False
     finally:
-        command.close_lock(fd)
+        close(fd)
     return False  # no locks on this filesystem, so nobody has any in such a file
 
 

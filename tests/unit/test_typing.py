@@ -70,7 +70,7 @@ def script() -> None:
     except (WaitTimeoutError, RefusedError, SharedFailureError, HashMismatchError) as error:
         assert_type(error.message, str)
     except envsync.EnvsyncError as error:
-        assert_type(error.hint, str | None)
+        assert_type(error.hint, str)
         assert_type(error.exit_code, int)
 
 
