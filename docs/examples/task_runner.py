@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import ObjectReceiveStream
 
 import envsync
-from envsync.library import events
+from envsync import events
 
 WORKERS = 8
 TASKS = 100

@@ -58,7 +58,7 @@ class Coordinator:
     """Makes environments current for the tasks of one program. Use it as an async context manager.
 
     :param jobs: how many environments this process may sync at once; default: as there are processors, 4 at most
-    :param on_event: called in the event loop with each `envsync.library.events.Event`, soon after it happened; must
+    :param on_event: called in the event loop with each `envsync.events.Event`, soon after it happened; must
         return at once. What it raises ends the coordinator, as an error of any task of a task group does
     """
 

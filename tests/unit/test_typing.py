@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import assert_type
 
 import envsync
-from envsync.library import events
+from envsync import events
 from envsync.errors import HashMismatchError, RefusedError, SharedFailureError, WaitTimeoutError
 
 options: envsync.SyncOptions = {

@@ -20,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 import envsync
-from envsync.library import events
+from envsync import events
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers
 from tests.wheels import sha256_of

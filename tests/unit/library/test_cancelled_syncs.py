@@ -15,10 +15,10 @@ import anyio.abc
 import pytest
 
 import envsync
-from envsync import errors
+from envsync import errors, events
 from envsync.leading.goal import Seeker
 from envsync.leading.reconcile import Reconciler
-from envsync.library import blocking, events
+from envsync.library import blocking
 from envsync.transaction import journal
 from tests.environments import unverified
 from tests.unit.fetching.server import File, serving

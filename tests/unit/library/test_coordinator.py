@@ -14,10 +14,10 @@ import anyio
 import pytest
 
 import envsync
-from envsync import errors
+from envsync import errors, events
 from envsync.launch.environment import Environment
 from envsync.leading.goal import Seeker
-from envsync.library import blocking, events
+from envsync.library import blocking
 from envsync.library import coordinator as module
 from envsync.transaction import journal
 from envsync.waiting import failures
