@@ -4,8 +4,6 @@ The launcher (`launcher.sh`) starts Python with `-I -S`, so that nothing is impo
 environment does not need. `site`, and with it every library, is loaded when the fast lane does not know.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: "Sequence[str]") -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
     if not _is_supported():
         print(f"envsync: error: this system ({sys.platform}) is not supported yet; Linux is", file=sys.stderr)
@@ -39,7 +37,7 @@ def _is_supported() -> bool:
     return sys.platform != "win32"
 
 
-def _last(error: BaseException, arguments: Sequence[str]) -> int:
+def _last(error: BaseException, arguments: "Sequence[str]") -> int:
     """Say in one line whatever went wrong, and never what only a programmer can read: 1 is the command's own status."""
     try:
         from envsync.errors import EnvsyncError
@@ -57,7 +55,7 @@ def _last(error: BaseException, arguments: Sequence[str]) -> int:
         return 125
 
 
-def _slow(arguments: Sequence[str]) -> int:
+def _slow(arguments: "Sequence[str]") -> int:
     """Run anything but a plain `run`, with all libraries at hand."""
     from envsync.launch import options
     from envsync.launch.libraries import load_site
@@ -75,7 +73,7 @@ def _slow(arguments: Sequence[str]) -> int:
     return command_line(arguments)
 
 
-def _run(arguments: Sequence[str]) -> int | None:
+def _run(arguments: "Sequence[str]") -> int | None:
     """Take the fast lane. Returns None for what needs the command line interface proper."""
     from envsync.launch import command, fast_lane, options, request
 
@@ -122,7 +120,7 @@ def _open_missing_streams() -> None:
     os.close(fd)
 
 
-def start(said: str = "") -> NoReturn:
+def start(said: str = "") -> "NoReturn":
     """Run the process's own command line and end it.
 
     :param said: what the launcher knows of how the process was started (`envsync.launch.command.begin`)
@@ -148,7 +146,7 @@ def start(said: str = "") -> NoReturn:
         _finish(die_of(interrupt))
 
 
-def _finish(status: int) -> NoReturn:
+def _finish(status: int) -> "NoReturn":
     """Flush what is open, and end the process."""
     import os
 

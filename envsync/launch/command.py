@@ -5,8 +5,6 @@ of the in-use lock, which the kernel releases when the last process that has it 
 lasts as long as the command and its forks do, and no longer. Imports only built-in modules.
 """
 
-from __future__ import annotations
-
 import _signal  # type: ignore[import-not-found]
 import _thread
 import errno
@@ -185,7 +183,7 @@ def keep_across_exec(fd: int) -> int:
 
 
 def environment_variables(
-    environ: Mapping[str, str], env: str, token: str, *, isolated: bool = False
+    environ: "Mapping[str, str]", env: str, token: str, *, isolated: bool = False
 ) -> dict[str, str]:
     """Return the variables that the command sees: what activation would set, and the mark of being inside.
 
@@ -206,7 +204,7 @@ def environment_variables(
     return variables
 
 
-def execute(env: str, commands: Sequence[str], words: Sequence[str], variables: Mapping[str, str]) -> str:
+def execute(env: str, commands: "Sequence[str]", words: "Sequence[str]", variables: "Mapping[str, str]") -> str:
     """Replace this process by the command, looked up in the environment's `bin` first, then on PATH.
 
     The command is executed untried: the kernel's answer costs less than a look. Its ENOENT, though, may mean the
@@ -236,7 +234,7 @@ def _restore_signals() -> list[int]:
     return restored
 
 
-def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables: Mapping[str, str]) -> str:
+def _execute(env: str, commands: "Sequence[str]", words: "Sequence[str]", variables: "Mapping[str, str]") -> str:
     command = words[0]
     if "/" in command:
         raise _attempt(command, words, variables) or _not_found(command)
@@ -260,7 +258,7 @@ def _execute(env: str, commands: Sequence[str], words: Sequence[str], variables:
     raise denied
 
 
-def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> CommandError | None:
+def _attempt(path: str, words: "Sequence[str]", variables: "Mapping[str, str]") -> "CommandError | None":
     """Execute one file. Returns None if there is none, or why it cannot be executed."""
     try:
         os.execve(path, list(words), variables)
@@ -277,7 +275,7 @@ def _attempt(path: str, words: Sequence[str], variables: Mapping[str, str]) -> C
         return denied
 
 
-def _not_found(path: str) -> CommandError:
+def _not_found(path: str) -> "CommandError":
     from os.path import dirname, isdir
     from shlex import quote
 
@@ -287,7 +285,7 @@ def _not_found(path: str) -> CommandError:
     return _error(f"command `{path}` not found", hint=f"`ls -a {quote(directory or '.')}` shows what is there")
 
 
-def _error(message: str, *, exit_code: int = 127, hint: str | None = None) -> CommandError:
+def _error(message: str, *, exit_code: int = 127, hint: str | None = None) -> "CommandError":
     from envsync.errors import CommandError
 
     return CommandError(message, exit_code=exit_code, hint=hint)

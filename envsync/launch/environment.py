@@ -1,7 +1,5 @@
 """The names of what envsync keeps in an environment (DESIGN.md, 4). Imports nothing."""
 
-from __future__ import annotations
-
 
 class Environment:
     """The paths of one environment directory. Knows names, touches nothing.

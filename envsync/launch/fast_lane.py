@@ -16,8 +16,6 @@ rest to the slow path. Opening site-packages instead of looking at it makes an N
 attributes (close-to-open consistency, nfs(5)).
 """
 
-from __future__ import annotations
-
 import sys
 
 if sys.platform == "win32":
@@ -41,7 +39,7 @@ class Entry:
 
     __slots__ = ("fd", "stamp")
 
-    def __init__(self, fd: int, stamp: Stamp) -> None:
+    def __init__(self, fd: int, stamp: "Stamp") -> None:
         self.fd = fd
         self.stamp = stamp
         command.own(fd, self)
@@ -110,7 +108,7 @@ def _keep_new(fd: int, mtime: float) -> None:
             pass  # somebody else's environment
 
 
-def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
+def _read_stamp(environment: Environment, inode: int) -> "Stamp | None":
     # A command of ours may start others of its kind while a leader waits for it to end: it would wait for itself.
     inside = command.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
     for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
@@ -125,7 +123,7 @@ def _read_stamp(environment: Environment, inode: int) -> Stamp | None:
     return None
 
 
-def fits(current: Stamp, request: Request, config: str) -> bool:
+def fits(current: "Stamp", request: Request, config: str) -> bool:
     """Tell whether the stamp is for this request and what it vouches for is as it was.
 
     :param config: path of pyvenv.cfg
@@ -143,7 +141,7 @@ def is_named(request: Request, environment: Environment) -> bool:
         return False
 
 
-def digest_of(request: Request, current: Stamp) -> str | None:
+def digest_of(request: Request, current: "Stamp") -> str | None:
     """Compute the request's digest with the stamp's word for what only a parser can tell.
 
     That word is good: it was given for inputs of exactly this content, or the digest comes out differently.
@@ -167,13 +165,13 @@ def digest_of(request: Request, current: Stamp) -> str | None:
     )
 
 
-def is_for_this_host(current: Stamp) -> bool:
+def is_for_this_host(current: "Stamp") -> bool:
     """Tell whether machine and C library are those that the stamp was made for. No file operation."""
     implementation, _, rest = current.python.partition(" ")
     return current.python == describe_python(implementation, rest.partition(" ")[0])
 
 
-def is_for_this_base(current: Stamp) -> bool:
+def is_for_this_base(current: "Stamp") -> bool:
     """Tell whether the base interpreter is one that was seen to be what markers want, if any looks at more than X.Y.
 
     One operation, outside the environment; none for a lock file without such a marker.
@@ -189,19 +187,19 @@ def look_at_base(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def is_for_this_kernel(current: Stamp) -> bool:
+def is_for_this_kernel(current: "Stamp") -> bool:
     """Tell whether the kernel is one that was seen to be what markers want, if any looks at it. No file operation."""
     return not current.kernel or look_at_kernel(current.kernel) in current.kernels
 
 
-def look_at_kernel(names: Sequence[str]) -> str:
+def look_at_kernel(names: "Sequence[str]") -> str:
     """Return what stands for the kernel of this host, as far as markers of these names look at it."""
     system = os.uname()
     known = {"platform_release": system.release, "platform_version": system.version}
     return stamp.checksum("\n".join(known.get(name, "") for name in names).encode("utf-8", "surrogateescape"))
 
 
-def _variables(current: Stamp) -> list[str]:
+def _variables(current: "Stamp") -> list[str]:
     if not current.variables:
         return []
     from envsync.launch.variables import describe
@@ -209,7 +207,7 @@ def _variables(current: Stamp) -> list[str]:
     return describe(current.variables, command.variables())
 
 
-def is_untouched(current: Stamp, config: str) -> bool:
+def is_untouched(current: "Stamp", config: str) -> bool:
     """Tell whether site-packages, pyvenv.cfg, the guards and local wheels are as the stamp says.
 
     :raises OSError: one of them cannot be looked at
@@ -238,8 +236,8 @@ def is_untouched(current: Stamp, config: str) -> bool:
 
 def become(
     entry: Entry,
-    words: Sequence[str],
-    environ: Mapping[str, str],
+    words: "Sequence[str]",
+    environ: "Mapping[str, str]",
     *,
     certain: bool = False,
     isolated: bool = False,

@@ -4,8 +4,6 @@ The fast lane parses a well-formed command line with this table alone. Whatever 
 unknown option) is left to click, whose options are built from the same table (`envsync.cli.main`). Imports nothing.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     Settings = dict[str, Value]
 
 
-def _usage_error(message: str, *, hint: str | None = None) -> UsageError:
+def _usage_error(message: str, *, hint: str | None = None) -> "UsageError":
     from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
 
     return UsageError(message, hint=hint)
@@ -155,7 +153,7 @@ ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "ex
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
 
 
-def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings, list[str]] | None:
+def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Settings, list[str]] | None":
     """Parse options up to the first word that is none, as in `--lock FILE -- python job.py`.
 
     :returns: the settings and the words after them, or None for what needs the whole command line interface
@@ -189,12 +187,12 @@ def parse(arguments: Sequence[str], options: Iterable[Option]) -> tuple[Settings
     return settings, []
 
 
-def _negated(flag: str, options: Iterable[Option]) -> Option | None:
+def _negated(flag: str, options: "Iterable[Option]") -> Option | None:
     """Return the option that a word such as `--no-offline` takes back."""
     return next((option for option in options if option.negation == flag), None)
 
 
-def _add(settings: Settings, option: Option, text: str, origin: str) -> None:
+def _add(settings: "Settings", option: Option, text: str, origin: str) -> None:
     if option.kind == LIST:
         values = settings.setdefault(option.key, [])
         assert isinstance(values, list)
@@ -203,7 +201,7 @@ def _add(settings: Settings, option: Option, text: str, origin: str) -> None:
         settings[option.key] = convert(option, text, origin)
 
 
-def convert(option: Option, text: str, origin: str) -> Value:
+def convert(option: Option, text: str, origin: str) -> "Value":
     """Turn the text of one value into what the settings hold.
 
     :param origin: where it was said, for the message
@@ -229,7 +227,7 @@ def convert(option: Option, text: str, origin: str) -> Value:
     return text
 
 
-def from_variables(environ: Mapping[str, str]) -> Settings:
+def from_variables(environ: "Mapping[str, str]") -> "Settings":
     """Read `ENVSYNC_*`. Lists are separated by white space; an empty variable counts as unset."""
     settings: Settings = {}
     for option in ANYWHERE:
@@ -240,7 +238,7 @@ def from_variables(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def from_table(table: Mapping[str, object], path: str) -> Settings:
+def from_table(table: "Mapping[str, object]", path: str) -> "Settings":
     """Read the table `[tool.envsync]` of a pyproject.toml, whose keys are the options' names.
 
     :raises UsageError: a key is unknown or a value has the wrong type
@@ -257,7 +255,7 @@ def from_table(table: Mapping[str, object], path: str) -> Settings:
     return settings
 
 
-def _from_toml(option: Option, value: object, origin: str) -> Value:
+def _from_toml(option: Option, value: object, origin: str) -> "Value":
     if option.kind == LIST:
         if isinstance(value, str):
             return [value]
@@ -275,7 +273,7 @@ def _from_toml(option: Option, value: object, origin: str) -> Value:
     return convert(option, value, origin)
 
 
-def checked(values: Mapping[str, object]) -> Settings:
+def checked(values: "Mapping[str, object]") -> "Settings":
     """Check values that a program gave; None, false and empty ones count as not given.
 
     :raises UsageError: a value is not allowed

@@ -10,8 +10,6 @@ options that say where wheels come from, and size and mtime of local wheels. It 
 references are found by them: the same lock file in two places has one digest. docs/digest.md goes through all of it.
 """
 
-from __future__ import annotations
-
 import sys
 
 if sys.platform == "win32":
@@ -49,7 +47,7 @@ class Request:
     __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "settings")
 
     def __init__(
-        self, settings: Settings, lock: str, content: str, env_template: str, looks_at: tuple[str, ...] = ()
+        self, settings: "Settings", lock: str, content: str, env_template: str, looks_at: tuple[str, ...] = ()
     ) -> None:
         self.settings = settings
         self.lock = lock
@@ -75,7 +73,7 @@ class Request:
             self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
         return self._key
 
-    def replaced(self, **settings: Value) -> Request:
+    def replaced(self, **settings: "Value") -> "Request":
         """Return the same request with other settings."""
         return Request({**self.settings, **settings}, self.lock, self.content, self.env_template, self.looks_at)
 
@@ -104,13 +102,13 @@ class Request:
     def digest(
         self,
         python: str,
-        inputs: Sequence[str] = (),
+        inputs: "Sequence[str]" = (),
         *,
-        variables: Sequence[str] = (),
+        variables: "Sequence[str]" = (),
         conditions: str = "",
         unhashed: bool = False,
         placed: bool = False,
-        local_files: Iterable[LocalFile] = (),
+        local_files: "Iterable[LocalFile]" = (),
     ) -> str:
         """Compute the digest.
 
@@ -160,7 +158,7 @@ def looks_at(data: bytes) -> tuple[str, ...]:
     return tuple(name for name in EXACT if name.encode() in data)
 
 
-def exactly(names: Sequence[str], full_version: str) -> str:
+def exactly(names: "Sequence[str]", full_version: str) -> str:
     """Return what a directory named by `{digest}` has in its name besides, if the lock file has such markers.
 
     An environment that is named by its digest is never changed, so its name has the versions themselves, whatever the
@@ -187,7 +185,7 @@ def libc_family() -> str:
         return "other"
 
 
-def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
+def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     """Find the lock file and merge the options.
 
     :param given: the options of the command line
@@ -215,7 +213,7 @@ def resolve(given: Settings, environ: Mapping[str, str]) -> Request:
     return Request(settings, lock, checksum(data), template.rstrip("/"), looks)
 
 
-def settings_here(given: Settings, environ: Mapping[str, str]) -> Settings:
+def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
     """Merge the options as `resolve` does, but for a command that needs no lock file.
 
     :raises UsageError: an option makes no sense
@@ -258,7 +256,7 @@ def hint_of(error: OSError) -> str | None:
     return None
 
 
-def _usage_error(message: str, hint: str | None = None) -> UsageError:
+def _usage_error(message: str, hint: str | None = None) -> "UsageError":
     from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
 
     return UsageError(message, hint=hint)
@@ -341,7 +339,7 @@ def _no_file(mode: int) -> OSError:
     return OSError(errno.ESPIPE, f"it is {kind}, and has to be a regular file: what was read once is read again")
 
 
-def _anchor(table: Settings, directory: str) -> None:
+def _anchor(table: "Settings", directory: str) -> None:
     """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
     for key in ("env", "cache_dir", "cache_fallback", "find_links"):
         value = table.get(key)
@@ -355,7 +353,7 @@ def _beside(directory: str, path: str) -> str:
     return path if path.startswith("/") or _is_at_home(path) or "://" in path else directory + path
 
 
-def _at_home(settings: Settings, environ: Mapping[str, str]) -> Settings:
+def _at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
     """Replace a leading `~` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
 
     :raises UsageError: there is one, and HOME is no absolute path
@@ -373,14 +371,14 @@ def _is_at_home(path: str) -> bool:
     return path == "~" or path.startswith("~/")
 
 
-def _home(path: str, environ: Mapping[str, str]) -> str:
+def _home(path: str, environ: "Mapping[str, str]") -> str:
     home = environ.get("HOME", "")
     if not home.startswith("/"):
         raise _usage_error(f"`{path}` is below HOME, which is {'no absolute path' if home else 'not set'}")
     return home.rstrip("/") + path[1:]
 
 
-def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str]:
+def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[str]:
     """Say in canonical form which options were chosen.
 
     :param whole: with the user information in URLs
@@ -402,7 +400,7 @@ def _chosen(settings: Settings, shapes: str, *, whole: bool = False) -> list[str
     return lines
 
 
-def _given(settings: Settings) -> list[str]:
+def _given(settings: "Settings") -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
     given = {key: settings.get(key) for key in ("offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty")}
     return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
@@ -418,7 +416,7 @@ def _absolute(source: str) -> str:
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
 
 
-def _find() -> tuple[str, str, Settings]:
+def _find() -> "tuple[str, str, Settings]":
     """Find the lock file here or in the nearest parent: its directory, its name, the options in pyproject.toml.
 
     One listing a level tells which candidates are there and which are not.
@@ -464,7 +462,7 @@ def _names(directory: str) -> list[str]:
         return reading(os.listdir, directory)
 
 
-def _table(directory: str) -> Settings:
+def _table(directory: str) -> "Settings":
     """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none."""
     path = directory + "pyproject.toml"
     try:
@@ -481,7 +479,7 @@ def _table(directory: str) -> Settings:
     return options.from_table(table, path)
 
 
-def plain_table(data: bytes) -> Mapping[str, object] | None:
+def plain_table(data: bytes) -> "Mapping[str, object] | None":
     """Read a `[tool.envsync]` that holds nothing but one-line strings and booleans, without a TOML parser.
 
     :returns: the table, empty if there surely is none, or None if only a TOML parser can tell
@@ -513,7 +511,7 @@ def plain_table(data: bytes) -> Mapping[str, object] | None:
     return table
 
 
-def _parsed_table(data: bytes, path: str) -> Mapping[str, object]:
+def _parsed_table(data: bytes, path: str) -> "Mapping[str, object]":
     import tomllib
 
     try:

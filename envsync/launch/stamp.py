@@ -20,8 +20,6 @@ What it records of the environment is what can be compared for the price of an o
 Imports only built-in modules.
 """
 
-from __future__ import annotations
-
 from _blake2 import blake2b
 
 TYPE_CHECKING = False
@@ -138,7 +136,7 @@ def checksum(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def latest(seen: list[T], here: T) -> list[T]:
+def latest(seen: "list[T]", here: "T") -> "list[T]":
     """Add to what was seen elsewhere what is seen here, as the last, and keep the last `KEPT`."""
     return [*(item for item in seen if item != here), here][-KEPT:]
 
