@@ -65,7 +65,7 @@ def _slow(arguments: "Sequence[str]") -> int:
     load_site()
     parsed = options.parse(arguments[1:], options.SYNC) if arguments and arguments[0] == "sync" else None
     if parsed is not None and not parsed[1]:
-        from envsync.cli.commands import sync
+        from envsync.cli.sync import sync
 
         return sync(parsed[0])
     from envsync.cli.main import main as command_line

@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from envsync.launch.messages import say
 from envsync.lockfile import hearing
-from envsync.waiting.narrator import SILENCE_SECONDS
 from envsync.waiting.shortening import briefly, fitted, volume, width
 
 if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID
 
-    from envsync.checking.repair import Checked
-    from envsync.doctor import Facts, Finding
     from envsync.launch.request import Request
-    from envsync.library.status import Leader, Status
     from envsync.waiting.outcome import Outcome
 
 LINE_SECONDS = 10.0
@@ -185,88 +180,3 @@ def _removed(outcome: Outcome) -> str:
         names.append(f"{item} ({', '.join(remarks)})" if remarks else item)
     more = f" and {len(outcome.removed) - NAMED} more" if len(outcome.removed) > NAMED else ""
     return f"removed {', '.join(names)}{more}"
-
-
-def describe_status(status: Status) -> Iterator[str]:
-    """Say in lines for people what is known of an environment."""
-    now = time.time()
-    if status.current is None:
-        yield f"`{status.env}` is as it was synced; name a lock file to know whether it is what that asks for"
-    elif status.current:
-        yield f"`{status.env}` is current"
-    else:
-        yield f"`{status.env}` is not current: {status.reason}"
-    if status.leader is not None:
-        yield f"syncing: {_leader(status.leader, now)}"
-    for holder in status.holders:
-        yield f"locked by: pid {holder.pid} (`{holder.command}`)"
-    for waiter in status.waiters:
-        yield f"waiting: pid {waiter.pid} on {waiter.host} for {_ago(waiter.since, now)} (`{waiter.command}`)"
-    for command in status.commands:
-        yield f"running here: pid {command.pid} (`{command.command}`)"
-    if status.failure is not None:
-        failure = status.failure
-        yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
-    for path in status.leftovers:
-        yield f"left over by a dead leader, for the next sync to see to: `{path}`"
-    if status.pythonpath:
-        yield (
-            f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "
-            "`run --isolated` does not"
-        )
-
-
-def describe_check(env: str, checked: Checked) -> Iterator[str]:
-    """Say in lines for people what a check found and what a repair did."""
-    found = checked.found
-    for finding in found.findings:
-        whose = f" ({finding.distribution})" if finding.distribution else ""
-        yield f"{finding.kind}: `{finding.path}`{whose}{f': {finding.detail}' if finding.detail else ''}"
-    for name in checked.repaired:
-        yield f"installed anew: {name}"
-    for note in checked.notes:
-        yield f"note: {note}"
-    if checked.left is not None:
-        for finding in checked.left.findings:
-            if finding.kind != "unowned":
-                yield f"still {finding.kind}: `{finding.path}`"
-    now = checked.left or found
-    verdict = "sound" if checked.is_sound else "damaged; `envsync check --repair` restores what envsync installed"
-    if checked.left is not None and not checked.is_sound:
-        verdict = "still damaged"
-    yield f"`{env}`: {now.distributions} distributions, {now.files} files, {now.bytes / 1e6:.1f} MB: {verdict}"
-
-
-def describe_facts(env: str, facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
-    """Say in lines for people what a filesystem does, and what follows."""
-    kind = f" ({facts.kind}{', shared between hosts' if facts.network else ''})" if facts.kind else ""
-    yield f"tried in `{facts.directory}`{kind}"
-    for finding in findings:
-        yield f"{finding.level:8}{finding.subject}: {finding.text}"
-        if finding.advice:
-            yield f"{'':8}hint: {finding.advice}"
-    worst = [finding for finding in findings if finding.level != "fine"]
-    if any(finding.level == "unsafe" for finding in worst):
-        yield f"`{env}`: not safe to sync here"
-    else:
-        yield f"`{env}`: safe to sync here" + (", with the limits above" if worst else "")
-
-
-def _leader(leader: Leader, now: float) -> str:
-    counted = f" {leader.done} of {leader.total}" if leader.total else ""
-    if leader.bytes_done:
-        counted += f", {volume(leader.bytes_done, leader.bytes_total)}"
-    counted += f", {leader.detail}" if leader.detail else ""
-    stopped = "; it is stopped" if leader.stopped else ""
-    silent = f"; no sign of life for {leader.silent:.0f} s" if leader.silent >= SILENCE_SECONDS else ""
-    return (
-        f"pid {leader.pid} on {leader.host} for {_ago(leader.since, now)}: {leader.phase}{counted} "
-        f"(`{leader.command}`){stopped}{silent}"
-    )
-
-
-def _ago(since: float, now: float) -> str:
-    seconds = max(0.0, now - since)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+from envsync.cli.tell import tell
 from envsync.errors import EnvsyncError
 from envsync.errors.redact import redacted
+from envsync.launch.signals import die_of
 
 DEBUG = "ENVSYNC_DEBUG"
 SHOWN = 200
@@ -30,16 +32,12 @@ def last(error: BaseException, arguments: Sequence[str]) -> int:
     errors = list(_leaves(error))
     for one in errors:
         if isinstance(one, KeyboardInterrupt):
-            from envsync.launch.signals import die_of
-
             return die_of(one)
     known = next((one for one in errors if isinstance(one, EnvsyncError)), None)
     if known is None and os.environ.get(DEBUG, "") not in ("", "0"):
         import traceback
 
         print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    from envsync.cli.tell import tell
-
     try:
         return tell(known or unexpected(errors[0]), arguments)
     except OSError:  # nobody listens

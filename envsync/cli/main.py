@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync.cli import commands, run, tell
+from envsync.cli import cache, run, tell
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options, request
 from envsync.launch.options import FLAG, LIST, Option
@@ -105,12 +105,16 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
 
 def _sync(**given: Any) -> int:
     """Make the environment current, and say what changed."""
-    return commands.sync(_settings(options.SYNC, given))
+    from envsync.cli.sync import sync
+
+    return sync(_settings(options.SYNC, given))
 
 
 def _check(**given: Any) -> int:
     """Verify every file of the environment by its hash. With --repair, restore what is missing or changed."""
-    return commands.check(_settings(options.CHECK, given))
+    from envsync.cli.check import check
+
+    return check(_settings(options.CHECK, given))
 
 
 def _status(**given: Any) -> int:
@@ -118,7 +122,9 @@ def _status(**given: Any) -> int:
 
     Disturbs nobody.
     """
-    return commands.status(_settings(options.STATUS, given))
+    from envsync.cli.status import status
+
+    return status(_settings(options.STATUS, given))
 
 
 def _doctor(**given: Any) -> int:
@@ -127,7 +133,9 @@ def _doctor(**given: Any) -> int:
     Tries locks, links, renames and the clock in a directory of its own, and leaves nothing behind. Exits with 1 if
     syncing there would be refused or unsafe.
     """
-    return commands.doctor(_settings(options.DOCTOR, given))
+    from envsync.cli.doctor import doctor
+
+    return doctor(_settings(options.DOCTOR, given))
 
 
 envsync_command = Group(
@@ -182,8 +190,6 @@ def _cache_command(name: str, function: Callable[[options.Settings], int], table
 
 
 def _cache() -> click.Group:
-    from envsync.cli import cache
-
     group = Group("cache", help="See and shrink the cache, safely at any time.")
     for name, function, table in (
         ("dir", cache.directory, options.CACHE),

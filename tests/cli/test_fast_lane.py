@@ -145,6 +145,23 @@ def test_nothing_is_imported_that_a_launch_does_not_need(launcher: Path, project
     assert len(imported) <= 16
 
 
+IMPORTED = "import sys; from envsync.__main__ import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+OTHERS = {"sync": {"click", "envsync.cli.main"}, "status": {"envsync.leading.lead", "envsync.doctor", "httpx2", "rich"}}
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_a_command_imports_nothing_of_the_others(project: Path, command: str) -> None:
+    """A plain `sync` takes no click; `status` does not wait for what only a sync, a check or `doctor` need."""
+    words = [sys.executable, "-c", IMPORTED, command]
+    done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=True)
+    imported = set(done.stderr.split())
+    assert f"envsync.cli.{command}" in imported
+    others = {f"envsync.cli.{name}" for name in ("sync", "status", "check", "doctor", "display")} - {
+        f"envsync.cli.{command}"
+    }
+    assert imported & (others | OTHERS[command]) == set()
+
+
 def test_the_launcher_can_be_linked_to(launcher: Path, project: Path, tmp_path: Path) -> None:
     """As pipx and `uv tool` do it: the script finds its Python through symbolic links, relative ones, too."""
     (tmp_path / "bin").mkdir()

@@ -1,0 +1,43 @@
+"""What a command that only looks is asked about, with or without a lock file, and how it answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from envsync.cli.tell import completed_by
+from envsync.errors import LockFileError, UsageError
+from envsync.launch import fast_lane, options, request
+from envsync.launch.environment import Environment
+from envsync.launch.messages import show
+from envsync.library.reach import named_by_digest
+
+
+def environment_meant(settings: options.Settings) -> tuple[Environment, request.Request | None]:
+    """Find out which environment is meant, and what for; without a lock file, that is `--env` and nothing else."""
+    try:
+        asked = request.resolve(settings, os.environ)
+    except (UsageError, LockFileError):
+        env = settings.get("env") or os.environ.get("ENVSYNC_ENV")
+        if "lock" in settings or not isinstance(env, str) or "{digest}" in env or not env.strip("/"):
+            raise
+        return Environment(env.rstrip("/")), None
+    return fast_lane.environment_of(asked) or named_by_digest(asked), asked
+
+
+def request_meant(settings: options.Settings) -> request.Request:
+    """Return the request that is meant; without a lock file, one that stands for none."""
+    try:
+        return request.resolve(settings, os.environ)
+    except (UsageError, LockFileError):
+        if "lock" in settings:
+            raise
+    known = {**options.from_variables(os.environ), **settings}
+    env = known.get("env")
+    return request.Request(known, "", "", env.rstrip("/") or "/" if isinstance(env, str) else ".venv")
+
+
+def answer(lines: Iterable[str], settings: options.Settings, table: Sequence[options.Option]) -> None:
+    """Print lines; what they hint at gets the options of this command line."""
+    for line in lines:
+        show(completed_by(line, settings, table))

@@ -1,0 +1,75 @@
+"""`status`: say what is known of the environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from envsync.cli.asked import answer, environment_meant
+from envsync.launch import options
+from envsync.launch.messages import show_json
+from envsync.library.status import Leader, Status, look
+from envsync.waiting.narrator import SILENCE_SECONDS
+from envsync.waiting.shortening import volume
+
+EXIT_NOT_CURRENT = 1
+
+
+def status(settings: options.Settings) -> int:
+    """Say what is known of the environment. `--exit-code`: 1 if it is not current."""
+    environment, asked = environment_meant(settings)
+    found = look(environment, asked)
+    if settings.get("json"):
+        show_json(found.as_json())
+    else:
+        answer(_describe(found), settings, options.STATUS)
+    return EXIT_NOT_CURRENT if settings.get("exit_code") and found.current is not True else 0
+
+
+def _describe(status: Status) -> Iterator[str]:
+    """Say in lines for people what is known of an environment."""
+    now = time.time()
+    if status.current is None:
+        yield f"`{status.env}` is as it was synced; name a lock file to know whether it is what that asks for"
+    elif status.current:
+        yield f"`{status.env}` is current"
+    else:
+        yield f"`{status.env}` is not current: {status.reason}"
+    if status.leader is not None:
+        yield f"syncing: {_leader(status.leader, now)}"
+    for holder in status.holders:
+        yield f"locked by: pid {holder.pid} (`{holder.command}`)"
+    for waiter in status.waiters:
+        yield f"waiting: pid {waiter.pid} on {waiter.host} for {_ago(waiter.since, now)} (`{waiter.command}`)"
+    for command in status.commands:
+        yield f"running here: pid {command.pid} (`{command.command}`)"
+    if status.failure is not None:
+        failure = status.failure
+        yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
+    for path in status.leftovers:
+        yield f"left over by a dead leader, for the next sync to see to: `{path}`"
+    if status.pythonpath:
+        yield (
+            f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "
+            "`run --isolated` does not"
+        )
+
+
+def _leader(leader: Leader, now: float) -> str:
+    counted = f" {leader.done} of {leader.total}" if leader.total else ""
+    if leader.bytes_done:
+        counted += f", {volume(leader.bytes_done, leader.bytes_total)}"
+    counted += f", {leader.detail}" if leader.detail else ""
+    stopped = "; it is stopped" if leader.stopped else ""
+    silent = f"; no sign of life for {leader.silent:.0f} s" if leader.silent >= SILENCE_SECONDS else ""
+    return (
+        f"pid {leader.pid} on {leader.host} for {_ago(leader.since, now)}: {leader.phase}{counted} "
+        f"(`{leader.command}`){stopped}{silent}"
+    )
+
+
+def _ago(since: float, now: float) -> str:
+    seconds = max(0.0, now - since)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,0 +1,48 @@
+"""`sync`: make the environment current, and say what changed. Its options come from the fast parser or from click."""
+
+from __future__ import annotations
+
+import os
+
+from envsync.cli.run import shown
+from envsync.launch import fast_lane, options, request
+from envsync.launch.messages import say, show_json
+from envsync.library import syncing
+from envsync.library.reach import named_by_digest
+from envsync.waiting.outcome import WOULD_SYNC
+
+
+def sync(settings: options.Settings) -> int:
+    """Make the environment current, and say what changed. Stdout belongs to `--json`."""
+    asked = request.resolve(settings, os.environ)
+    dry_run = asked.flag("dry_run")
+    result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))
+    if asked.flag("json"):
+        value = result._asdict()
+        del value["notes"]
+        show_json({**value, "dry_run": dry_run})
+    elif not asked.flag("quiet"):
+        _say(result)
+    return 0
+
+
+def _preview(asked: request.Request) -> syncing.SyncResult:
+    from envsync.cli.display import Display
+    from envsync.leading.preview import preview
+
+    environment = fast_lane.environment_of(asked) or named_by_digest(asked)
+    with Display(asked) as display:
+        done = preview(asked, environment, display)
+    return syncing.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
+
+
+def _say(result: syncing.SyncResult) -> None:
+    if result.outcome == WOULD_SYNC:
+        for name in result.removed:
+            say(f"would remove {name}")
+        for name in result.installed:
+            say(f"would install {name}")
+    elif result.outcome == "current":
+        say(f"`{result.env}` is current")
+    elif result.outcome == "waited":
+        say(f"`{result.env}` is current: another process synced it within {result.seconds:.1f} s")
