@@ -22,6 +22,8 @@ class EnvsyncError(Exception):
     """
 
     exit_code = 125
+    _usual = "STATUS"
+    """What usually helps, by its name in `envsync.errors.hints`."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(redacted(message))
@@ -43,7 +45,7 @@ class EnvsyncError(Exception):
         """Return what usually helps where such an error is met."""
         from envsync.errors import hints
 
-        return hints.STATUS
+        return str(getattr(hints, self._usual))
 
     def __setattr__(self, name: str, value: object) -> None:
         """Keep what is secret in a URL out of every field: programs log and store errors."""
@@ -70,10 +72,7 @@ def _remake(kind: type[EnvsyncError], args: tuple[object, ...]) -> EnvsyncError:
 class UsageError(EnvsyncError):
     """The command line, an `ENVSYNC_*` variable or `[tool.envsync]` asks for something that does not exist."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.HELP
+    _usual = "HELP"
 
 
 class LockFileError(EnvsyncError):
@@ -104,10 +103,7 @@ class NoWheelError(LockFileError):
 class InterpreterError(EnvsyncError):
     """No Python that fits was found, or the one found cannot be run."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.ANOTHER_PYTHON
+    _usual = "ANOTHER_PYTHON"
 
 
 class UnsupportedPythonError(InterpreterError):
@@ -121,15 +117,12 @@ class EnvironmentRefusedError(EnvsyncError):
     :param problem: why it is left alone
     """
 
+    _usual = "ELSEWHERE"
+
     def __init__(self, path: str, problem: str, *, hint: str | None = None) -> None:
         super().__init__(f"refusing to change environment `{path}`: {problem}", hint=hint)
         self.path = path
         self.problem = problem
-
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.ELSEWHERE
 
 
 class NoEnvironmentError(EnvsyncError):
@@ -138,14 +131,11 @@ class NoEnvironmentError(EnvsyncError):
     :param path: where it is not
     """
 
+    _usual = "MAKE"
+
     def __init__(self, path: str, *, hint: str | None = None) -> None:
         super().__init__(f"there is no environment `{path}`", hint=hint)
         self.path = path
-
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.MAKE
 
 
 class ConflictError(EnvsyncError):
@@ -195,41 +185,29 @@ class FilesystemError(EnvsyncError):
 class LockingError(EnvsyncError):
     """No lock that works can be had where one is needed, so nothing was changed."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.WHAT_LOCKS_DO
+    _usual = "WHAT_LOCKS_DO"
 
 
 class WaitTimeoutError(EnvsyncError):
     """The time allowed for waiting on others ran out; nothing was changed."""
 
+    _usual = "WHO_IS_WAITED_FOR"
+
     exit_code = 124
-
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.WHO_IS_WAITED_FOR
 
 
 class RefusedError(EnvsyncError):
     """Waiting would be pointless or was forbidden (`--busy fail`, a `run` within a `run`)."""
 
+    _usual = "WHO_RUNS"
+
     exit_code = 124
-
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.WHO_RUNS
 
 
 class SharedFailureError(EnvsyncError):
     """The process that synced for us failed; its message is ours."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.AGAIN
+    _usual = "AGAIN"
 
 
 class DeadLeadersError(EnvsyncError):
@@ -253,10 +231,7 @@ class DeadLeadersError(EnvsyncError):
 class SyncCancelledError(EnvsyncError):
     """Nobody waits for this sync any more, so it was given up before its commit was decided; nothing was changed."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.AGAIN
+    _usual = "AGAIN"
 
 
 # The network or the index must act.
@@ -265,10 +240,7 @@ class SyncCancelledError(EnvsyncError):
 class FetchError(EnvsyncError):
     """A file could not be fetched. The URL in the message has no credentials."""
 
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.AGAIN
+    _usual = "AGAIN"
 
 
 # The author of a wheel must act.
@@ -305,13 +277,10 @@ class CommandError(EnvsyncError):
     :ivar errno: why it cannot be executed, 0 if it was not found
     """
 
+    _usual = "CHECK"
+
     errno = 0
 
     def __init__(self, message: str, *, exit_code: int = 127, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
-
-    def _usual_hint(self) -> str:
-        from envsync.errors import hints
-
-        return hints.CHECK
