@@ -75,23 +75,19 @@ def _slow(arguments: "Sequence[str]") -> int:
 
 def _run(arguments: "Sequence[str]") -> int | None:
     """Take the fast lane. Returns None for what needs the command line interface proper."""
-    from envsync.launch import command, fast_lane, options, request
+    from envsync.launch import command, fast_lane, options
 
     parsed = options.parse(arguments, options.RUN)
     if parsed is None or not parsed[1]:
         return None
     settings, words = parsed
     environ = command.variables()
-    asked = request.resolve(settings, environ)
-    environment = fast_lane.environment_of(asked)
-    entry = fast_lane.enter(asked, environment) if environment is not None else None
-    if entry is not None:
-        fast_lane.become(entry, words, environ, isolated=asked.flag("isolated"))
+    asked, environment, distrust = fast_lane.launch(settings, words, environ)
     from envsync.cli.run import run
     from envsync.launch.signals import listen
 
     listen()
-    run(asked, environment, words, environ, distrust=entry is not None)
+    run(asked, environment, words, environ, distrust=distrust)
 
 
 def _end_of_signal() -> None:

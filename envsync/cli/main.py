@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 import click
 
 import envsync
-from envsync.cli import cache, run, tell
+from envsync.cli import cache, tell
+from envsync.cli.run import run
 from envsync.errors import UsageError, hints
-from envsync.launch import fast_lane, options, request
+from envsync.launch import fast_lane, options
 from envsync.launch.options import FLAG, LIST, Option
 
 
@@ -95,12 +96,8 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     COMMAND is looked up in the environment's bin first. It keeps this process's id; its exit status is its own.
     124: a wait timed out or was refused. 125: envsync failed. 126, 127: COMMAND cannot be run, was not found.
     """
-    asked = request.resolve(_settings(options.RUN, given), os.environ)
-    environment = fast_lane.environment_of(asked)
-    entry = fast_lane.enter(asked, environment) if environment is not None else None
-    if entry is not None:
-        fast_lane.become(entry, command, os.environ, isolated=asked.flag("isolated"))
-    run.run(asked, environment, command, os.environ, distrust=entry is not None)
+    asked, environment, distrust = fast_lane.launch(_settings(options.RUN, given), command, os.environ)
+    run(asked, environment, command, os.environ, distrust=distrust)
 
 
 def _sync(**given: Any) -> int:

@@ -25,12 +25,13 @@ else:
 
 from envsync.launch import command, stamp
 from envsync.launch.environment import Environment
-from envsync.launch.request import Request, content, describe_python, exactly, release_of
+from envsync.launch.request import Request, content, describe_python, exactly, release_of, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from envsync.launch.options import Settings
     from envsync.launch.stamp import Stamp
 
 
@@ -43,6 +44,25 @@ class Entry:
         self.fd = fd
         self.stamp = stamp
         command.own(fd, self)
+
+
+def launch(
+    settings: "Settings", words: "Sequence[str]", environ: "Mapping[str, str]"
+) -> tuple[Request, Environment | None, bool]:
+    """Become the command if its environment is known to be current. Returns what the slow path has to know if not.
+
+    :param settings: what the command line of `run` says
+    :param words: the command
+    :returns: what is asked for; its environment, None if its name takes more than a glance; and whether the stamp fits
+        and yet the command does not run
+    :raises EnvsyncError: what is asked for makes no sense, or the command was not found or cannot be executed
+    """
+    request = resolve(settings, environ)
+    environment = environment_of(request)
+    entry = enter(request, environment) if environment is not None else None
+    if entry is not None:
+        become(entry, words, environ, isolated=request.flag("isolated"))
+    return request, environment, entry is not None
 
 
 def environment_of(request: Request) -> Environment | None:

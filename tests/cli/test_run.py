@@ -36,6 +36,19 @@ def test_a_current_environment_is_used_without_a_word(run_envsync: Run) -> None:
     assert (done.stdout, done.stderr) == ("HELLO, NEIGHBOUR!\n", "")
 
 
+def test_a_command_line_that_takes_the_whole_interface(run_envsync: Run, tmp_path: Path) -> None:
+    """`-qv` is two options, which the fast parser does not know; all is as with `-q -v`: made, used, and mended."""
+    words = ("run", "-qv", "--lock", LOCK, "--env", "env", "--", "python", "-c", "print('it ran')")
+    for spoil in (None, None, "python"):
+        if spoil is not None:
+            (tmp_path / "env" / "bin" / spoil).unlink()
+            (tmp_path / "env" / "bin" / spoil).symlink_to(tmp_path / "gone")
+        done = run_envsync(*words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "it ran\n", "")
+        plain = run_envsync("run", "-q", "-v", *words[2:])
+        assert (plain.returncode, plain.stdout, plain.stderr) == (0, "it ran\n", "")
+
+
 def test_the_command_sees_an_activated_environment(run_envsync: Run, tmp_path: Path) -> None:
     """VIRTUAL_ENV and PATH are as activation sets them, PYTHONHOME is gone, PYTHONPATH is kept."""
     show = (
