@@ -265,12 +265,12 @@ class _Reader:
             return f"size {size} instead of {expected.size}"
         if not expected.hash:
             return None
-        algorithm, _, value = expected.hash.partition("=")
+        algorithm, value = record.algorithm_and_digest(expected.hash)
         try:
             digest = self._digest(fd, size, algorithm)
         except (ValueError, TypeError):
             return f"{expected.source} has a hash of an unknown kind for it: {algorithm}"
-        return None if digest == value.rstrip("=") else f"{algorithm} is not that of {expected.source}"
+        return None if digest == value else f"{algorithm} is not that of {expected.source}"
 
     def _digest(self, fd: int, size: int, algorithm: str) -> str:
         """Hash a file.

@@ -16,12 +16,8 @@ that still says envsync, or nothing, the RECORD was damaged.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -43,7 +39,6 @@ RECORD = "RECORD"
 EVERY = "every distribution"
 OUTSIDE = "a symbolic link leads out of the environment"
 LISTED_OUTSIDE = "RECORD lists it, outside of the environment"
-_SIZE = re.compile(r"[0-9]{0,20}")
 _OURS = b"envsync"
 """What INSTALLER says (`envsync.wheel.layout`)."""
 
@@ -245,10 +240,10 @@ class _Gatherer:
         if entry.origin.direct_url is not None:
             path = f"{item.dist_info}/direct_url.json"
             content = entry.origin.direct_url.encode()
-            digest = record.encode(hashlib.sha256(content).digest())
-            self.claims.add(path, Expectation(item.name, f"sha256={digest}", len(content), WHEEL, ours=True))
-            lines.append(record.line(posixpath.relpath(path, site), digest, len(content)))
-        lines.append(record.own_line(posixpath.relpath(f"{item.dist_info}/RECORD", site)))
+            digest = record.digest_of(content)
+            self.claims.add(path, Expectation(item.name, record.hash_of(digest), len(content), WHEEL, ours=True))
+            lines.append(record.line(record.relative(path, site), digest, len(content)))
+        lines.append(record.bare_line(record.relative(f"{item.dist_info}/RECORD", site)))
         made = self._scripts(manifest)
         rows = self._made(item, text, {line.rstrip("\n") for line in lines}, made) if text is not None else {}
         for path in made:
@@ -265,7 +260,7 @@ class _Gatherer:
         }
         for scheme, text in manifest.record:
             base = self.layout.directory(scheme, manifest.name)
-            for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
+            for name, hash_, size in record.rows(text):
                 path = f"{base}/{name}" if base else name
                 yield path, Expectation(manifest.name, hash_, int(size), WHEEL, (scheme, name) in executable, ours=True)
 
@@ -275,7 +270,7 @@ class _Gatherer:
         compiled = Shelf(self.store, entry.bytecode).get(manifest.sha256, manifest.mtime) if entry.bytecode else None
         for scheme, text in compiled.record if compiled is not None else ():
             base = self.layout.directory(scheme, manifest.name)
-            for name, hash_, size in csv.reader(io.StringIO(text, newline="")):
+            for name, hash_, size in record.rows(text):
                 if compiled is not None and source_of(name, entry.bytecode) in compiled.late:
                     continue  # an environment that is older than that lacks it, or has what Python has compiled itself
                 path = f"{base}/{name}"
@@ -288,9 +283,7 @@ class _Gatherer:
         site = self.layout.directory(manifest.root, manifest.name)
         lines: list[str] = []
         for scheme, text in manifest.record:
-            prefix = posixpath.relpath(self.layout.directory(scheme, manifest.name) or ".", site)
-            rows = text.splitlines()
-            lines += rows if prefix == "." else [_prefixed(row, prefix) for row in rows]
+            lines += record.installed_lines(text, self.layout.directory(scheme, manifest.name), site)
         return lines
 
     def _scripts(self, manifest: Manifest) -> set[str]:
@@ -309,10 +302,10 @@ class _Gatherer:
             found = self._row(row, posixpath.dirname(item.dist_info))
             if found is None:
                 self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
-            elif not isinstance(found, str) and found[0] in made and found[0] not in rows and found[1]:
-                rows[found[0]] = found[1:]
+            elif not isinstance(found, str) and found.path in made and found.path not in rows and found.hash:
+                rows[found.path] = found.hash, found.size
                 continue
-            elif not isinstance(found, str) and not found[1] and self._is_store_link(found[0]):
+            elif not isinstance(found, str) and not found.hash and self._is_store_link(found.path):
                 links += 1
                 continue
             strange += 1
@@ -333,33 +326,22 @@ class _Gatherer:
                 problem = problem or found
             elif found is None:
                 self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
-            elif not row[1] and (row[0].endswith("/") or self._is_store_link(found[0])):
-                self.claims.directories.add(found[0])  # some wheels list them, and uv leaves that as it is
-            elif not is_skeleton(found[0]):
-                self.claims.add(found[0], Expectation(item.name, found[1], found[2], RECORD, ours=ours))
+            elif not row[1] and (row[0].endswith("/") or self._is_store_link(found.path)):
+                self.claims.directories.add(found.path)  # some wheels list them, and uv leaves that as it is
+            elif not is_skeleton(found.path):
+                self.claims.add(found.path, Expectation(item.name, found.hash, found.size, RECORD, ours=ours))
         if problem:
             self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, problem)
 
-    def _row(self, row: list[str], site: str) -> tuple[str, str, int | None] | str | None:
-        """Read a line of RECORD as (path, hash, size).
+    def _row(self, row: list[str], site: str) -> record.OwnedFile | str | None:
+        """Read a line of RECORD.
 
         :returns: None if it leads out of the environment, or what is wrong with it
         """
-        if len(row) != 3 or not row[0] or "\0" in row[0] or not _SIZE.fullmatch(row[2]):
-            return f"a line of it cannot be read: {ascii(','.join(row))[:80]}"
-        path = self._path(row[0].replace("\\", "/"), site)
-        return None if path is None else (path, row[1], int(row[2]) if row[2] else None)
-
-    def _path(self, path: str, site: str) -> str | None:
-        if path.startswith("/"):
-            root = next((root for root in self.roots if path.startswith(root + "/")), None)
-            if root is None:
-                return None
-            path = path[len(root) + 1 :]
-        else:
-            path = f"{site}/{path}"
-        path = posixpath.normpath(path)
-        return None if path in (".", "..") or path.startswith(("../", "/")) else path
+        try:
+            return record.owned(row, site, self.roots)
+        except ValueError as error:
+            return str(error)
 
     def _is_store_link(self, path: str) -> bool:
         """Tell whether a directory is linked whole: RECORD lists the link, and what is in it."""
@@ -395,20 +377,9 @@ def _rivals(item: Installed, items: Iterable[Installed]) -> str:
     return f"its distribution also has {others}"
 
 
-def _prefixed(row: str, prefix: str) -> str:
-    return f'"{prefix}/{row[1:]}' if row.startswith('"') else f"{prefix}/{row}"
-
-
 def _rows(text: str) -> Iterator[list[str]]:
     """Read the lines of a RECORD as far as they can be read; the one that ends it has one field."""
-    reader = csv.reader(io.StringIO(text, newline=""))
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield [str(error)]
-            return
-        if row is None:
-            return
-        if row:
-            yield row
+    try:
+        yield from filter(None, record.rows(text))
+    except ValueError as error:
+        yield [str(error)]

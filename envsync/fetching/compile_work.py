@@ -6,8 +6,6 @@ changed would go on to run after the file is mended.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -140,7 +138,7 @@ class Work:
         if kind == "unwritable":
             cause = OSError(details[0], os.strerror(details[0]))
             raise FilesystemError("write", f"{self.target(batch.scheme, batch.path)}/{name}c", cause)
-        if self.expected.get((batch.scheme, path)) != _encode(details[-1]):
+        if self.expected.get((batch.scheme, path)) != record.hash_of(_encode(details[-1])):
             raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", "its hash is not RECORD's")
         if kind == "failed":
             self.failures.append((path, printable(details[0])))
@@ -189,12 +187,8 @@ class Work:
 
 
 def _hashes(manifest: Manifest) -> Mapping[tuple[str, str], str]:
-    """Return the hashes of a wheel's sources: (scheme, path) → sha256 as RECORD writes it."""
-    return {
-        (scheme, path): hash_.removeprefix("sha256=")
-        for scheme, lines in manifest.record
-        for path, hash_, _ in csv.reader(io.StringIO(lines, newline=""))
-    }
+    """Return the hashes of a wheel's sources: (scheme, path) → as RECORD writes them."""
+    return {(scheme, path): hash_ for scheme, lines in manifest.record for path, hash_, _ in record.rows(lines)}
 
 
 def _below(directory: str, name: str) -> str:

@@ -8,13 +8,10 @@ we wrote (size and mtime): whoever reinstalls it writes another.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import posixpath
 import re
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from envsync.installed.plan import Installed, Origin
@@ -26,14 +23,6 @@ from envsync.system.atomic import SENSELESS
 
 FORMAT = 1
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})
-
-
-class OwnedFile(NamedTuple):
-    """A line of a RECORD: path relative to the environment, hash as `sha256=...` or empty, size or None."""
-
-    path: str
-    hash: str
-    size: int | None
 
 
 class Entry(NamedTuple):
@@ -219,45 +208,6 @@ def _origin(environment: Environment, dist_info: str, entry: Entry | None, versi
     return entry.origin if ours else None
 
 
-def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] | None:
-    """List the files that a distribution owns by its RECORD.
-
-    Paths that lead out of the environment are left out, and those that are the environment's own.
-
-    :returns: None if there is no RECORD that can be read
-    """
-    try:
-        text = content(f"{environment.path}/{installed.dist_info}/RECORD").decode()
-        lines = io.StringIO(text, newline="")
-        owned = list(_rows(lines, posixpath.dirname(installed.dist_info), os.path.abspath(environment.path)))
-    except (OSError, ValueError):
-        return None
-    return owned
-
-
-def _rows(lines: Iterable[str], site: str, env: str) -> Iterator[OwnedFile]:
-    import csv
-
-    try:
-        rows = list(csv.reader(lines))
-    except csv.Error as error:
-        raise ValueError(f"RECORD is not CSV: {error}") from error
-    for row in rows:
-        if len(row) != 3:
-            raise ValueError("a line of RECORD has not three fields")
-        path = row[0].replace("\\", "/")
-        if path.startswith("/"):
-            if not path.startswith(env + "/"):
-                continue
-            path = path[len(env) + 1 :]
-        else:
-            path = f"{site}/{path}"
-        path = posixpath.normpath(path)
-        if path == ".." or path.startswith(("../", "/")) or is_skeleton(path):
-            continue
-        yield OwnedFile(path, row[1], int(row[2]) if row[2] else None)
-
-
 _STORE = re.compile(r"/v1/wheels/[0-9a-f]{64}/(purelib|platlib)/.")
 
 
@@ -275,20 +225,3 @@ def is_skeleton(path: str) -> bool:
         return True
     name = path.removeprefix("bin/python")
     return name != path and not name.strip("0123456789.")
-
-
-def is_intact(environment: Environment, file: OwnedFile, *, sized: bool) -> bool:
-    """Tell whether a recorded file is there, is a file, and has the size that is recorded.
-
-    :param sized: whether the size counts
-    """
-    path = f"{environment.path}/{file.path}"
-    try:
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):  # into the store, say
-            status = os.stat(path)
-            if stat.S_ISDIR(status.st_mode):  # a directory that is linked whole: RECORD lists it, and what is in it
-                return not file.hash
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and (not sized or file.size is None or status.st_size == file.size)

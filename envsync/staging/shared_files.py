@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from envsync.python.facts import Layout
 from envsync.staging.parts import Item, Part, place_of
 from envsync.store.damage import rows_of
+from envsync.wheel import record
 
 
 class Allotment(NamedTuple):
@@ -103,13 +104,11 @@ class _Hashes:
         return self.known[name].get(path, "")
 
     def _read(self, item: Item) -> dict[str, str]:
-        import csv
-
         hashes = {}
         for scheme, text in rows_of(item.manifest):
             base = self.layout.directory(scheme, item.manifest.name)
-            for row in csv.reader(text.splitlines()):
-                hashes[f"{base}/{row[0]}" if base else row[0]] = row[1]
+            for path, hash_, _ in record.rows(text):
+                hashes[f"{base}/{path}" if base else path] = hash_
         for name in item.manifest.rewrite:
             hashes[f"{self.layout.scripts}/{name}"] = f"script of {item.manifest.sha256}"
         for script in item.manifest.scripts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from envsync.store.damage import PoisonedError, cannot_open, rows_of
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.system.groups import read_umask
-from envsync.wheel import seconds
+from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
 
 RESERVED = frozenset({".envsync"})
@@ -136,7 +135,7 @@ class Stager:
         if item.has_guard:
             left_out.add(requested)
         if not self._is_complete(item):
-            left_out.add(f"{self._dist_info(manifest)}/RECORD")
+            left_out.add(f"{self._dist_info(manifest)}/{record.NAME}")
         places = {place_of(self.layout, path) for path in left_out}
         for part in found:
             self._check_reserved(manifest, part)
@@ -237,7 +236,7 @@ class Stager:
             return
         dist_info = self._dist_info(manifest)
         names = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)} - item.skip
-        for path in (*names, f"{dist_info}/RECORD"):
+        for path in (*names, f"{dist_info}/{record.NAME}"):
             self.staged.tree.add(path)
         if item.wanted.origin.direct_url is not None:
             self.staged.tree.add(f"{dist_info}/direct_url.json")
@@ -265,16 +264,16 @@ class Stager:
             content = item.wanted.origin.direct_url.encode()
             written.append((path, content))
             self._write(path, content, 0o666)
-        record = f"{dist_info}/RECORD"
+        path = f"{dist_info}/{record.NAME}"
         whole = self.staged.whole.get(item.wanted.name, ())
-        self._write(record, self._record(manifest, record, written, whole), 0o666)
+        self._write(path, self._record(manifest, path, written, whole), 0o666)
 
     def _look_at_record(self, item: Item) -> tuple[int, int]:
         """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
         manifest = item.manifest
         if self._is_complete(item) and manifest.mtime and not item.fresh and not self.linker.said.timeless:
             return _record_size(manifest), manifest.mtime * 1_000_000_000
-        path = f"{self.root}/{self._dist_info(manifest)}/RECORD"
+        path = f"{self.root}/{self._dist_info(manifest)}/{record.NAME}"
         try:
             status = os.lstat(path)
         except OSError as error:
@@ -294,23 +293,18 @@ class Stager:
             yield name, scripts.rewrite(content, python)
 
     def _record(
-        self, manifest: Manifest, record: str, written: Iterable[tuple[str, bytes]], whole: Iterable[Whole]
+        self, manifest: Manifest, own: str, written: Iterable[tuple[str, bytes]], whole: Iterable[Whole]
     ) -> bytes:
         site = self.layout.directory(manifest.root, manifest.name)
         lines: list[str] = []
         for scheme, text in rows_of(manifest):
-            rows = text.splitlines()
-            if scheme == manifest.root:
-                lines += rows
-            else:
-                prefix = _relative(self.layout.directory(scheme, manifest.name), site)
-                lines += rows if prefix == "." else [_prefixed(row, prefix) for row in rows]
+            lines += record.installed_lines(text, self.layout.directory(scheme, manifest.name), site)
         for path, content in written:
-            lines.append(f"{_quoted(_relative(path, site))},sha256={_digest(content)},{len(content)}")
-        lines.append(f"{_relative(record, site)},,")
+            lines.append(record.line(record.relative(path, site), record.digest_of(content), len(content)))
+        lines.append(record.bare_line(record.relative(own, site)))
         # A link comes before all that is in it (`envsync.staging.seal`).
-        links = sorted(f"{_quoted(_relative(one.path, site))},," for one in whole)
-        return ("\n".join([*links, *sorted(set(lines))]) + "\n").encode()
+        links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
+        return "".join([*links, *sorted(set(lines))]).encode()
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
         full = f"{self.root}/{path}"
@@ -427,42 +421,13 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
     return part._replace(directories=directories)
 
 
-def _digest(content: bytes) -> str:
-    """Return a file's sha256 as RECORD writes it (PEP 376)."""
-    # Each worker imports what it needs, once there is something to make. sha256 is what hashlib falls back to without
-    # OpenSSL, which takes 5 ms to load: these are a few short files.
-    from binascii import b2a_base64
-
-    if sys.version_info >= (3, 12):
-        from _sha2 import sha256
-    else:
-        from _sha256 import sha256  # type: ignore[import-not-found]
-    return b2a_base64(sha256(content).digest(), newline=False).rstrip(b"=").translate(_URL_SAFE).decode()
-
-
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-
-
 def _record_size(manifest: Manifest) -> int:
     for directory in manifest.directories:
         if directory.scheme == manifest.root and directory.path == manifest.dist_info:
             for name, size, _ in directory.files:
-                if name == "RECORD":
+                if name == record.NAME:
                     return int(size)
     raise PoisonedError(manifest, manifest.dist_info, "it has no RECORD")
-
-
-def _relative(path: str, start: str) -> str:
-    """Return a path as seen from a directory, both relative to the environment."""
-    return posixpath.relpath(f"/{path}", f"/{start}")  # of relative ones, relpath asks for the working directory
-
-
-def _prefixed(row: str, prefix: str) -> str:
-    return f'"{prefix}/{row[1:]}' if row.startswith('"') else f"{prefix}/{row}"
-
-
-def _quoted(path: str) -> str:
-    return '"' + path.replace('"', '""') + '"' if any(c in path for c in ',"\n\r') else path
 
 
 def _clear(path: str, wanted: Node) -> None:

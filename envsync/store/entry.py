@@ -7,13 +7,12 @@ through any of them. What such a write changes in size or time is seen whenever 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
 from envsync.store.bytecode import Compiled
+from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 
 
@@ -23,8 +22,8 @@ def spoiled(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
     :param entry: the entry's directory
     """
     for scheme, lines in manifest.record:
-        for path, expected, *_ in csv.reader(lines.splitlines()):
-            algorithm, _, digest = expected.partition("=")
+        for path, expected, _ in record.rows(lines):
+            algorithm, digest = record.algorithm_and_digest(expected)
             if digest and _digest(os.path.join(entry, scheme, path), algorithm) != digest:
                 yield f"{scheme}/{path}"
 
@@ -33,6 +32,6 @@ def _digest(path: str, algorithm: str) -> str:
     """Return a file's hash as RECORD writes it; empty if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return urlsafe_b64encode(hashlib.file_digest(file, algorithm).digest()).rstrip(b"=").decode()
+            return record.encode(hashlib.file_digest(file, algorithm).digest())
     except OSError:
         return ""

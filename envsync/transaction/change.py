@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from envsync.errors import ConflictError, FilesystemError
 from envsync.installed.plan import Installed, Plan
-from envsync.installed.scan import Entry, Ledger, OwnedFile, files_of, is_intact, is_store_link
+from envsync.installed.scan import Entry, Ledger, is_store_link
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.python.facts import Layout
@@ -29,9 +29,11 @@ from envsync.store.bytecode import Compiled
 from envsync.store.damage import rows_of
 from envsync.store.store import Store
 from envsync.transaction.journal import Identity, Journal, Place, Remove
+from envsync.transaction.owned import files_of, is_intact
 from envsync.transaction.steps import covers, decide
-from envsync.wheel import seconds
+from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
+from envsync.wheel.record import OwnedFile
 
 
 class Ownership(NamedTuple):
@@ -207,12 +209,10 @@ class _Rows:
         if not hash_:
             return False
         if self.known is None:
-            import csv
-
             self.known = set()
             for scheme, text in rows_of(self.manifest):
                 base = self.layout.directory(scheme, self.manifest.name)
-                self.known.update((posixpath.join(base, row[0]), row[1]) for row in csv.reader(text.splitlines()))
+                self.known.update((posixpath.join(base, path), hash_) for path, hash_, _ in record.rows(text))
         return (path, hash_) in self.known
 
 

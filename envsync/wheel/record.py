@@ -1,5 +1,9 @@
 """RECORD: the list of a wheel's files with their hashes (PEP 376, PEP 627). Read without trust, written exactly.
 
+Nothing else here knows its lines: how they are quoted, how a digest is written, and what a path in them is relative to.
+Those that a manifest keeps have paths relative to one scheme's directory; in an installed RECORD all are relative to
+the directory that holds the .dist-info.
+
 What tools have written over the years is read for what it means, as long as each hash is still compared: a byte order
 mark, `./` and backslashes in paths, directories, digests in hexadecimal, in standard base64 or padded, and a .dist-info
 that is named with the build tag. What it does not say at all, the hash of the whole wheel may say (`vouching` in
@@ -9,9 +13,11 @@ docs/wheels.md): that is up to the reader.
 from __future__ import annotations
 
 import binascii
-import csv
 import io
+import posixpath
 import re
+import sys
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 NAME = "RECORD"
@@ -47,6 +53,53 @@ class Expected(NamedTuple):
         return None if self.algorithm in _BYTES else f"a {self.algorithm} hash"
 
 
+class OwnedFile(NamedTuple):
+    """A line of an installed RECORD: path relative to the environment, hash as `sha256=...` or empty, size or None."""
+
+    path: str
+    hash: str
+    size: int | None
+
+
+def rows(text: str, *, strict: bool = False) -> Iterator[list[str]]:
+    """Read lines as lists of fields: path, hash and size, if nobody has spoiled them.
+
+    :param strict: take no quote where it has no meaning
+    :raises ValueError: it is not CSV from here on
+    """
+    import csv  # most syncs from a full cache need none of it
+
+    try:
+        yield from csv.reader(io.StringIO(text, newline=""), strict=strict)
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def owned(row: list[str], site: str, roots: Collection[str]) -> OwnedFile | None:
+    """Read a line of an installed RECORD.
+
+    :param row: its fields
+    :param site: what relative paths begin at, relative to the environment
+    :param roots: the absolute paths that the environment has
+    :returns: None if it leads out of the environment
+    :raises ValueError: it cannot be read
+    """
+    if len(row) != 3 or not row[0] or "\0" in row[0] or not _is_size(row[2]):
+        raise ValueError(f"a line of it cannot be read: {ascii(','.join(row))[:80]}")
+    path = row[0].replace("\\", "/")
+    if path.startswith("/"):
+        root = next((root for root in roots if path.startswith(root + "/")), None)
+        if root is None:
+            return None
+        path = path[len(root) + 1 :]
+    else:
+        path = f"{site}/{path}"
+    path = posixpath.normpath(path)
+    if path in (".", "..") or path.startswith(("../", "/")):
+        return None
+    return OwnedFile(path, row[1], int(row[2]) if row[2] else None)
+
+
 def parse(text: str, own: str) -> dict[str, Expected]:
     """Read a wheel's RECORD. Directories are left out.
 
@@ -56,20 +109,17 @@ def parse(text: str, own: str) -> dict[str, Expected]:
     entries: dict[str, Expected] = {}
     stem = own.rpartition("/")[0].removesuffix(".dist-info")
     tagged = re.compile(r"\A" + re.escape(stem) + r"-\d[^/]*\.dist-info/")
-    try:
-        for number, row in enumerate(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True), 1):
-            if not row:
-                continue
-            if len(row) != 3:
-                raise ValueError(f"line {number} has {len(row)} fields, not 3")
-            path = tagged.sub(f"{stem}.dist-info/", _plain(row[0]))
-            if path == own or not path or path.endswith("/"):
-                continue
-            entry = _entry(path, row[1], row[2])
-            if entries.setdefault(path, entry) != entry:
-                raise ValueError(f"it lists `{path}` twice")
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
+    for number, row in enumerate(rows(text.removeprefix("\ufeff"), strict=True), 1):
+        if not row:
+            continue
+        if len(row) != 3:
+            raise ValueError(f"line {number} has {len(row)} fields, not 3")
+        path = tagged.sub(f"{stem}.dist-info/", _plain(row[0]))
+        if path == own or not path or path.endswith("/"):
+            continue
+        entry = _entry(path, row[1], row[2])
+        if entries.setdefault(path, entry) != entry:
+            raise ValueError(f"it lists `{path}` twice")
     return entries
 
 
@@ -81,10 +131,14 @@ def _plain(path: str) -> str:
 
 def _entry(path: str, hashed: str, size: str) -> Expected:
     algorithm, equals, digest = hashed.partition("=")
-    if size and not (size.isascii() and size.isdigit()):
+    if not _is_size(size):
         raise ValueError(f"it says `{path}` has size {size!r}")
     algorithm = algorithm.lower() if equals else ""
     return Expected(algorithm, _digest(digest, _BYTES.get(algorithm, 0)), int(size) if size else None)
+
+
+def _is_size(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit() and len(text) <= 20)
 
 
 def _digest(text: str, length: int) -> str:
@@ -106,17 +160,60 @@ def encode(digest: bytes) -> str:
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+def digest_of(content: bytes) -> str:
+    """Return a file's sha256 as `encode` writes it."""
+    # sha256 is what hashlib falls back to without OpenSSL, which takes 5 ms to load: these are a few short files.
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256
+    else:
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    return encode(sha256(content).digest())
+
+
+def hash_of(digest: str) -> str:
+    """Write the hash of a file.
+
+    :param digest: of sha256, as `encode` writes it
+    """
+    return f"sha256={digest}"
+
+
+def algorithm_and_digest(hash_: str) -> tuple[str, str]:
+    """Read the hash of a file. Both are empty if there is none."""
+    algorithm, _, digest = hash_.partition("=")
+    return algorithm, digest.rstrip("=")
+
+
 def line(path: str, digest: str, size: int) -> str:
     """Write the line of one file.
 
     :param digest: of sha256, as `encode` writes it
     """
-    return f"{_quoted(path)},sha256={digest},{size}\n"
+    return f"{_quoted(path)},{hash_of(digest)},{size}\n"
 
 
-def own_line(path: str) -> str:
-    """Write RECORD's line for itself."""
+def bare_line(path: str) -> str:
+    """Write a line without hash and size, as RECORD has for itself, and for a link to a directory."""
     return f"{_quoted(path)},,\n"
+
+
+def relative(path: str, site: str) -> str:
+    """Return a path as an installed RECORD has it, both relative to the environment."""
+    return posixpath.relpath(f"/{path}", f"/{site}")  # of relative ones, relpath asks for the working directory
+
+
+def installed_lines(text: str, directory: str, site: str) -> list[str]:
+    """Return the lines of one scheme as an installed RECORD has them.
+
+    :param directory: that of the scheme, relative to the environment
+    """
+    lines = text.splitlines(keepends=True)
+    prefix = relative(directory, site)
+    return lines if prefix == "." else [_prefixed(line, prefix) for line in lines]
+
+
+def _prefixed(line: str, prefix: str) -> str:
+    return f'"{prefix}/{line[1:]}' if line.startswith('"') else f"{prefix}/{line}"
 
 
 def _quoted(path: str) -> str:

@@ -427,7 +427,7 @@ def _conclude(  # noqa: PLR0917
     complete = not layout.scripts and not rewritten and set(lines) == {layout.root}
     if complete:
         own = f"{identity.dist_info}/{record.NAME}"
-        text = _joined([*lines[layout.root], (own, record.own_line(own))]).encode()
+        text = _joined([*lines[layout.root], (own, record.bare_line(own))]).encode()
         writer.write_bytes(f"{layout.root}/{own}", text)
         files[layout.root, identity.dist_info].append((record.NAME, len(text), False))
     if written:

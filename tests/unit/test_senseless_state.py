@@ -27,7 +27,7 @@ from envsync.locks import kind
 from envsync.python.facts import Layout
 from envsync.store import bytecode, users
 from envsync.system import atomic, records
-from envsync.transaction import journal
+from envsync.transaction import journal, owned
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.waiting import failures, queue
 from envsync.wheel import manifest
@@ -120,7 +120,7 @@ def read_all(world: World) -> None:
     assert codes.isdisjoint({0, 1})
     ledger = scan.load_ledger(environment)
     for item in scan.scan(environment, world.layout, ledger):
-        scan.files_of(environment, item)
+        owned.files_of(environment, item)
     decided = journal.read(environment)
     assert decided is None or journal.is_confined(decided)
     try:
