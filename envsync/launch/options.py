@@ -1,4 +1,4 @@
-"""The options of `run` and `sync`: one table for the command line, `ENVSYNC_*` and `[tool.envsync]`.
+"""The options of `run` and `sync`: one table for the command line, `ENVSYNC_*`, `[tool.envsync]` and the library.
 
 The fast lane parses a well-formed command line with this table alone. Whatever it does not understand (help, an
 unknown option) is left to click, whose options are built from the same table (`envsync.cli.main`). Imports nothing.
@@ -31,9 +31,10 @@ class Option:
     :param choices: the values allowed, if not any
     :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
         does so only for references without a hash, "" if it decides neither
+    :param argument: what the library calls it, if not `key`; a flag of another name is the opposite there
     """
 
-    __slots__ = ("choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
+    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Option:
         choices: tuple[str, ...] = (),
         shapes: str = "",
         short: str = "",
+        argument: str = "",
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -54,6 +56,7 @@ class Option:
         self.choices = choices
         self.shapes = shapes
         self.short = short
+        self.argument = argument or self.key
 
     @property
     def variable(self) -> str:
@@ -79,10 +82,10 @@ REQUEST = (
         metavar="DIR",
     ),
     Option("python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target"),
-    Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target"),
-    Option("group", LIST, "A dependency group of the lock file.", metavar="NAME", shapes="target"),
-    Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target"),
-    Option("index-url", LIST, "An index to find wheels on.", metavar="URL", shapes="source"),
+    Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target", argument="extras"),
+    Option("group", LIST, "A dependency group of the lock file.", metavar="NAME", shapes="target", argument="groups"),
+    Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target", argument="exact"),
+    Option("index-url", LIST, "An index to find wheels on.", metavar="URL", shapes="source", argument="index_urls"),
     Option("find-links", LIST, "A directory or page that holds wheels.", metavar="DIR", shapes="source"),
     Option("no-index", FLAG, "Use no index, only --find-links and what is cached.", shapes="source"),
     Option("offline", FLAG, "Use no network at all."),

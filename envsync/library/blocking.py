@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, NoReturn, TypedDict, Unpack
+from typing import Any, NoReturn, TypedDict, Unpack
 
 from envsync.launch import command, fast_lane, request
 from envsync.launch import options as settings
@@ -38,61 +38,23 @@ class SyncOptions(TypedDict, total=False):
     isolated: bool
 
 
-_PATHS: tuple[Literal["env", "python", "cache_dir", "cache_fallback"], ...] = (
-    "env",
-    "python",
-    "cache_dir",
-    "cache_fallback",
-)
-_LISTS: tuple[Literal["extras", "groups", "index_urls", "find_links"], ...] = (
-    "extras",
-    "groups",
-    "index_urls",
-    "find_links",
-)
-_FLAGS: tuple[
-    Literal["exact", "no_index", "offline", "compile_bytecode", "durable", "allow_empty", "isolated"], ...
-] = (
-    "exact",
-    "no_index",
-    "offline",
-    "compile_bytecode",
-    "durable",
-    "allow_empty",
-    "isolated",
-)
+_ARGUMENTS = {
+    option.argument: option
+    for option in settings.RUN
+    if option.key != "lock" and option.key not in settings.ONLY_ON_THE_COMMAND_LINE
+}
 
 
-def sync(
-    lock: str | os.PathLike[str],
-    *,
-    env: str | os.PathLike[str] | None = None,
-    python: str | os.PathLike[str] | None = None,
-    extras: Sequence[str] = (),
-    groups: Sequence[str] = (),
-    exact: bool = True,
-    index_urls: Sequence[str] = (),
-    find_links: Sequence[str | os.PathLike[str]] = (),
-    no_index: bool = False,
-    offline: bool = False,
-    cache_dir: str | os.PathLike[str] | None = None,
-    cache_fallback: str | os.PathLike[str] | None = None,
-    link_mode: str | None = None,
-    compile_bytecode: bool = False,
-    durable: bool = False,
-    allow_empty: bool = False,
-    timeout: float | None = None,
-    busy: str | None = None,
-    isolated: bool = False,
-    report: Report = quiet,
-) -> SyncResult:
+def sync(lock: str | os.PathLike[str], *, report: Report = quiet, **options: Unpack[SyncOptions]) -> SyncResult:
     """Make an environment match its lock file. Waits if another process, on any host, is at it already.
 
     `ENVSYNC_*` and `[tool.envsync]` beside the lock file count for what is not given here. Can be interrupted by
     KeyboardInterrupt at any time: the environment is then as it was, or the next sync finishes it. Threads may call
-    it at once: they exclude each other as processes do.
+    it at once: they exclude each other as processes do. Its options are those of `SyncOptions`, which are those of
+    `envsync sync --help`.
 
     :param env: the environment; default: `.venv` beside the lock file
+    :param exact: remove what the lock file does not name (default)
     :param cache_fallback: where to keep what a cache lacks that cannot be written to; default: this environment alone
     :param link_mode: how files come from the cache: "auto" (default), "clone", "hardlink", "copy" or
         "symlink"
@@ -106,26 +68,6 @@ def sync(
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
     :raises TypeError: an argument is of the wrong type
     """
-    options: SyncOptions = {
-        "env": env,
-        "python": python,
-        "extras": extras,
-        "groups": groups,
-        "exact": exact,
-        "index_urls": index_urls,
-        "find_links": find_links,
-        "no_index": no_index,
-        "offline": offline,
-        "cache_dir": cache_dir,
-        "cache_fallback": cache_fallback,
-        "link_mode": link_mode,
-        "compile_bytecode": compile_bytecode,
-        "durable": durable,
-        "allow_empty": allow_empty,
-        "timeout": timeout,
-        "busy": busy,
-        "isolated": isolated,
-    }
     return run(resolve(lock, options), report=report)
 
 
@@ -199,35 +141,28 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
 
     :raises EnvsyncError: it makes no sense, or the lock file cannot be read
     """
-    if unknown := options.keys() - SyncOptions.__annotations__.keys():
+    values: Mapping[str, Any] = options
+    if unknown := values.keys() - _ARGUMENTS.keys():
         raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
-    for flag in _FLAGS:
-        if not isinstance(options.get(flag, True), bool):
-            raise TypeError(f"`{flag}` has to be True or False, not {options[flag]!r}")
-    paths: dict[str, object] = {
-        name: None if (path := options.get(name)) is None else os.fsdecode(path) for name in _PATHS
-    }
-    lists = {name: _texts(name, options.get(name)) for name in _LISTS}
-    given: dict[str, object] = {
-        "lock": os.fsdecode(lock),
-        **paths,
-        "extra": lists["extras"],
-        "group": lists["groups"],
-        "inexact": not options.get("exact", True),
-        "index_url": lists["index_urls"],
-        "find_links": lists["find_links"],
-        "no_index": options.get("no_index", False),
-        "offline": options.get("offline", False),
-        "link_mode": options.get("link_mode"),
-        "compile_bytecode": options.get("compile_bytecode", False),
-        "durable": options.get("durable", False),
-        "allow_empty": options.get("allow_empty", False),
-        "timeout": options.get("timeout"),
-        "busy": options.get("busy"),
-        "isolated": options.get("isolated", False),
-        "quiet": True,
-    }
-    return request.resolve(settings.checked(given), os.environ)
+    given = {_ARGUMENTS[name].key: _value(_ARGUMENTS[name], value) for name, value in values.items()}
+    return request.resolve(settings.checked({**given, "lock": os.fsdecode(lock), "quiet": True}), os.environ)
+
+
+def _value(option: settings.Option, value: Any) -> object:
+    """Read an argument as its option has it.
+
+    :raises TypeError: it cannot be read so
+    """
+    name = option.argument
+    if option.kind == settings.LIST:
+        return _texts(name, value)
+    if option.kind == settings.FLAG:
+        if not isinstance(value, bool):
+            raise TypeError(f"`{name}` has to be True or False, not {value!r}")
+        return value is (name == option.key)
+    if option.kind == settings.TEXT and not option.choices:
+        return None if value is None else os.fsdecode(value)
+    return value
 
 
 def _texts(name: str, values: Iterable[str | os.PathLike[str]] | None) -> list[str]:

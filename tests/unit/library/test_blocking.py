@@ -6,18 +6,20 @@ import copy
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import pytest
 
 import envsync
 from envsync import errors
+from envsync.launch import options, request
 from envsync.library import blocking
 from tests.environments import FIXTURES
 
 LOCK = FIXTURES / "pylock.toml"
+TABLE = [option for option in options.RUN if option.key not in {"lock", *options.ONLY_ON_THE_COMMAND_LINE}]
 
 
 class TestArguments:
@@ -27,31 +29,64 @@ class TestArguments:
     @pytest.mark.parametrize("value", ["foo", b"foo", Path("foo"), [1], ["a", None]])
     def test_lists(self, name: str, value: object) -> None:
         """A string is not read by letters, and what is no string is not taken for one."""
-        options: Any = {name: value}
+        given: Any = {name: value}
         with pytest.raises(TypeError, match=f"`{name}` has to be a list"):
-            blocking.resolve(LOCK, options)
+            blocking.resolve(LOCK, given)
 
-    @pytest.mark.parametrize("name", ["exact", "no_index", "offline", "compile_bytecode", "durable"])
+    @pytest.mark.parametrize("name", [option.argument for option in TABLE if option.kind == options.FLAG])
     @pytest.mark.parametrize("value", ["no", 0, 1, None])
     def test_flags(self, name: str, value: object) -> None:
         """What is true or false by accident is neither: `exact=None` would leave what is not asked for."""
-        options: Any = {name: value}
+        given: Any = {name: value}
         with pytest.raises(TypeError, match=f"`{name}` has to be True or False"):
-            blocking.resolve(LOCK, options)
+            blocking.resolve(LOCK, given)
+
+    def test_none_is_missing(self) -> None:
+        """The types of the arguments and the table of options name the same, and say the same of them."""
+        types = {
+            options.FLAG: {bool},
+            options.LIST: {Sequence[str], Sequence[str | os.PathLike[str]]},
+            options.SECONDS: {float | None},
+            options.TEXT: {str | os.PathLike[str] | None},
+        }
+        typed = get_type_hints(envsync.SyncOptions)
+        assert typed.keys() == {option.argument for option in TABLE}
+        for option in TABLE:
+            assert typed[option.argument] in ({str | None} if option.choices else types[option.kind]), option.name
+
+    @pytest.mark.parametrize("option", TABLE, ids=lambda option: option.name)
+    def test_each_is_as_on_the_command_line(self, option: options.Option) -> None:
+        """What a program gives asks for the same as what a person types; a default is as if it were left out."""
+        text = option.choices[-1] if option.choices else "7"
+        value: Any = {
+            options.FLAG: option.argument == option.key,
+            options.LIST: [text],
+            options.SECONDS: 7,
+            options.TEXT: text,
+        }[option.kind]
+        default: Any = {options.FLAG: not value, options.LIST: ()}.get(option.kind)
+        words = [f"--{option.name}", *([] if option.kind == options.FLAG else [text])]
+        parsed = options.parse(["--lock", str(LOCK), "-q", *words], options.RUN)
+        assert parsed is not None
+        typed = request.resolve(parsed[0], os.environ)
+        given, as_ever = ({option.argument: choice} for choice in (value, default))
+        asked, plain = (blocking.resolve(LOCK, cast(Any, arguments)).settings for arguments in (given, as_ever))
+        assert asked == typed.settings
+        assert plain == blocking.resolve(LOCK, {}).settings != asked
 
     @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
     def test_paths(self, kind: Callable[[str], Any], tmp_path: Path) -> None:
         """All paths may be given as any path may: strings, objects, bytes."""
-        options: Any = {name: kind(str(tmp_path)) for name in ("env", "python", "cache_dir", "cache_fallback")}
-        asked = blocking.resolve(kind(str(LOCK)), options)
+        given: Any = {name: kind(str(tmp_path)) for name in ("env", "python", "cache_dir", "cache_fallback")}
+        asked = blocking.resolve(kind(str(LOCK)), given)
         assert (asked.lock, asked.env_template) == (str(LOCK), str(tmp_path))
         assert {asked.text(name) for name in ("python", "cache_dir", "cache_fallback")} == {str(tmp_path)}
 
-    @pytest.mark.parametrize("options", [{"timeout": "x"}, {"timeout": float("nan")}, {"timeout": -1}, {"busy": "no"}])
-    def test_values(self, options: Any) -> None:
+    @pytest.mark.parametrize("given", [{"timeout": "x"}, {"timeout": float("nan")}, {"timeout": -1}, {"busy": "no"}])
+    def test_values(self, given: Any) -> None:
         """A number that is none, or a word that is not known, is an error of envsync's."""
         with pytest.raises(errors.UsageError):
-            blocking.resolve(LOCK, options)
+            blocking.resolve(LOCK, given)
 
     def test_a_python_by_its_path(self, tmp_path: Path) -> None:
         """`python=Path(...)` names an interpreter."""
