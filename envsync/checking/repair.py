@@ -39,7 +39,7 @@ from envsync.leading.goal import Goal, Inputs, Seeker, find_python
 from envsync.leading.lead import Leader, lead_with
 from envsync.leading.reconcile import make_plan
 from envsync.leading.sync_cache import cache_directory
-from envsync.library.reach import restless
+from envsync.library.reach import at_once, wait_or_lead
 from envsync.library.status import is_led
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
@@ -57,10 +57,10 @@ from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
     from envsync.launch.options import Settings
+    from envsync.locks.environment_lock import EnvironmentLock
 
 HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
 """Options that say how, not what."""
-REPLACED_TIMES = 10
 NAMED = 5
 """So many distributions that cannot be restored are named."""
 UNREFRESHED_SECONDS = 35.0
@@ -217,17 +217,32 @@ def _layout(environment: Environment, cache: str) -> Layout:
 def _repair(
     request: Request, asked: Request | None, environment: Environment, report: Report, damaged: frozenset[str]
 ) -> Outcome:
-    arrival = failures.Arrival(whole_process=False)
-    for _ in range(REPLACED_TIMES):
-        wait = Wait(request, environment, arrival)
+    way = _Way(asked, report, damaged)
+    return at_once(wait_or_lead(way, request, environment, failures.Arrival(whole_process=False)))
+
+
+class _Way:
+    """The way of a repair: nobody else does it for us, and what cannot be locked cannot be repaired."""
+
+    def __init__(self, asked: Request | None, report: Report, damaged: frozenset[str]) -> None:
+        self.asked = asked
+        self.report = report
+        self.damaged = damaged
+
+    async def wait(self, wait: Wait) -> EnvironmentLock:
         held = wait.until_over()
         assert not isinstance(held, Entry)  # no stamp is for this request
-        leader = Repair(request, environment, held, report, launching=False, distrust=True, began=wait.began)
-        leader.asked, leader.reconciler.damaged = asked, damaged
-        outcome = lead_with(leader, wait.predecessor)
-        if outcome is not None:
-            return outcome
-    raise restless(environment)
+        return held
+
+    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+        leader = Repair(
+            wait.request, wait.environment, held, self.report, launching=False, distrust=True, began=wait.began
+        )
+        leader.asked, leader.reconciler.damaged = self.asked, self.damaged
+        return lead_with(leader, wait.predecessor)
+
+    async def accept(self, _wait: Wait, error: FilesystemError) -> Outcome:
+        raise error
 
 
 class Repair(Leader):

@@ -31,7 +31,6 @@ from anyio import to_thread
 
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.launch import fast_lane, request
-from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.leading import lead
 from envsync.library import blocking, events, reach, syncing
@@ -214,71 +213,9 @@ class Coordinator:
         if result is not None:
             return result
         flight.env = os.path.abspath(environment.path)
-        for _ in range(reach.REPLACED_TIMES):
-            wait = Wait(asked, environment, arrival, self._slots, distrust=distrust)
-            outcome: Outcome | None
-            try:
-                held = await self._wait(flight, wait)
-            except FilesystemError as error:
-                outcome = await to_thread.run_sync(self._unchangeable, asked, environment, error, limiter=self._leads)
-            else:
-                if isinstance(held, fast_lane.Entry):
-                    if wait.at_once:
-                        return syncing.result_of(reach.current(held, launching=False))
-                    return syncing.result_of(reach.followed(held, arrival, launching=False))
-                outcome = await self._lead(flight, wait, held)
-            if outcome is not None:
-                return syncing.result_of(outcome)
-        raise reach.restless(environment)
-
-    async def _wait(self, flight: _Flight, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
-        tell_at = 0.0
-        try:
-            held = await to_thread.run_sync(wait.begin, limiter=self._looks)
-            while held is None:
-                now = anyio.current_time()
-                if self._on_event is not None and now >= tell_at:
-                    tell_at = now + WAITING_SECONDS
-                    message = await to_thread.run_sync(wait.describe, limiter=self._looks)
-                    self._tell(events.Waiting(flight.env, message))
-                await anyio.sleep(wait.pause())
-                held = await to_thread.run_sync(wait.look, limiter=self._looks)
-            return held
-        finally:
-            wait.end()
-
-    async def _lead(self, flight: _Flight, wait: Wait, held: EnvironmentLock) -> Outcome | None:
-        """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
-        report = _Reporter(self, flight)
-        slot = _Slot(self._slots, wait, report)
-
-        def work() -> Outcome | None:
-            try:
-                return lead.lead(
-                    wait.request,
-                    wait.environment,
-                    held,
-                    report=report,
-                    distrust=wait.distrust,
-                    began=wait.began,
-                    predecessor=wait.predecessor,
-                    idle=slot.idle,
-                    listener=report.listen,
-                )
-            finally:
-                slot.release()
-
-        try:
-            with anyio.CancelScope(shield=True):  # the lock that is held is the thread's to release
-                return await to_thread.run_sync(work, limiter=self._leads)
-        except RuntimeError:  # no more threads can be started, so there is none that releases it
-            held.release()
-            slot.release()
-            raise
-        raise AssertionError("unreachable: nothing cancels this scope")
-
-    def _unchangeable(self, asked: request.Request, environment: Environment, error: FilesystemError) -> Outcome:
-        return reach.unchangeable(asked, environment, error, launching=False)
+        way = _Way(self, flight)
+        steps = reach.wait_or_lead(way, asked, environment, arrival, distrust=distrust, slots=self._slots)
+        return syncing.result_of(await steps)
 
     # Events
 
@@ -325,6 +262,66 @@ class _Flight:
         """Stop waiting at once, and leading at the next report."""
         self.stopped = True
         self.scope.cancel()
+
+
+class _Way:
+    """The way of a flight: a wait gives way to others between two looks, and a sync is led in a thread."""
+
+    def __init__(self, coordinator: Coordinator, flight: _Flight) -> None:
+        self.coordinator = coordinator
+        self.flight = flight
+
+    async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
+        coordinator, looks, tell_at = self.coordinator, self.coordinator._looks, 0.0
+        try:
+            held = await to_thread.run_sync(wait.begin, limiter=looks)
+            while held is None:
+                now = anyio.current_time()
+                if coordinator._on_event is not None and now >= tell_at:
+                    tell_at = now + WAITING_SECONDS
+                    message = await to_thread.run_sync(wait.describe, limiter=looks)
+                    coordinator._tell(events.Waiting(self.flight.env, message))
+                await anyio.sleep(wait.pause())
+                held = await to_thread.run_sync(wait.look, limiter=looks)
+            return held
+        finally:
+            wait.end()
+
+    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+        """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
+        report = _Reporter(self.coordinator, self.flight)
+        slot = _Slot(self.coordinator._slots, wait, report)
+
+        def work() -> Outcome | None:
+            try:
+                return lead.lead(
+                    wait.request,
+                    wait.environment,
+                    held,
+                    report=report,
+                    distrust=wait.distrust,
+                    began=wait.began,
+                    predecessor=wait.predecessor,
+                    idle=slot.idle,
+                    listener=report.listen,
+                )
+            finally:
+                slot.release()
+
+        try:
+            with anyio.CancelScope(shield=True):  # the lock that is held is the thread's to release
+                return await to_thread.run_sync(work, limiter=self.coordinator._leads)
+        except RuntimeError:  # no more threads can be started, so there is none that releases it
+            held.release()
+            slot.release()
+            raise
+        raise AssertionError("unreachable: nothing cancels this scope")
+
+    async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+        def accept() -> Outcome:
+            return reach.unchangeable(wait.request, wait.environment, error, launching=False)
+
+        return await to_thread.run_sync(accept, limiter=self.coordinator._leads)
 
 
 class _Slot:

@@ -1,5 +1,9 @@
 """The environment is not known to be current: wait for the leader, or be it.
 
+Command line, library, `Coordinator` and repair all go through `wait_or_lead`. It says what comes after what; how one
+waits and who leads, a `Way` says. A thread's way is made of plain calls, an event loop's is not: so the loop is a
+coroutine, and a thread has it run `at_once`.
+
 Still without `site` and libraries: they are loaded by whoever leads, and by nobody else.
 """
 
@@ -17,7 +21,8 @@ REPLACED_TIMES = 10
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Protocol, TypeVar
 
     from envsync.errors import FilesystemError
     from envsync.launch.environment import Environment
@@ -26,9 +31,22 @@ if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.waiting.failures import Arrival
     from envsync.waiting.outcome import Outcome
-    from envsync.waiting.waiter import Wait
+    from envsync.waiting.waiter import Slots, Wait
 
     Show = Callable[[Callable[[Report], Outcome | None]], Outcome | None]
+    T = TypeVar("T")
+
+    class Way(Protocol):
+        """How one who wants an environment goes through the steps."""
+
+        async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
+            """Wait until it is over. What is held then is handed out."""
+
+        async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+            """Lead, and release the lock in any case. None: the environment was replaced, ask again."""
+
+        async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+            """Make do with an environment that cannot be locked, or raise the error."""
 
 
 def reach(
@@ -49,7 +67,6 @@ def reach(
     :param check: called now and then while it waits; what it raises ends the wait
     """
     from envsync.waiting.failures import Arrival
-    from envsync.waiting.waiter import Wait
 
     arrival = arrival or Arrival(whole_process=False)
     if environment is None:
@@ -57,54 +74,95 @@ def reach(
         entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
             return current(entry, launching=launching)
-    for _ in range(REPLACED_TIMES):
-        wait = Wait(request, environment, arrival, distrust=distrust)
-        try:
-            held = wait.until_over(check)
-        except _filesystem_error() as error:  # is imported only if there is one
-            outcome: Outcome | None = unchangeable(request, environment, error, launching=launching)
-        else:
-            if isinstance(held, fast_lane.Entry):
-                if wait.at_once:
-                    return current(held, launching=launching)
-                return followed(held, arrival, launching=launching)
-            outcome = _lead(request, environment, held, wait, show, launching=launching)
-        if outcome is not None:
-            return outcome
-    raise restless(environment)
+    way = _Blocking(show, check, launching=launching)
+    return at_once(wait_or_lead(way, request, environment, arrival, launching=launching, distrust=distrust))
 
 
-def _lead(
+async def wait_or_lead(
+    way: Way,
     request: Request,
     environment: Environment,
-    held: EnvironmentLock,
-    wait: Wait,
-    show: Show,
+    arrival: Arrival,
     *,
-    launching: bool,
-) -> Outcome | None:
-    def run(report: Report) -> Outcome | None:
-        return lead(
-            request,
-            environment,
-            held,
-            report=report,
-            launching=launching,
-            distrust=wait.distrust,
-            began=wait.began,
-            predecessor=wait.predecessor,
-        )
+    launching: bool = False,
+    distrust: bool = False,
+    slots: Slots | None = None,
+) -> Outcome:
+    """Wait or lead, and do so again if the environment was replaced meanwhile.
 
+    :param slots: see `envsync.waiting.waiter.Wait`
+    :raises FilesystemError: it cannot be locked and is not what is asked for, or is replaced again and again
+    """
+    from envsync.waiting.waiter import Wait
+
+    for _ in range(REPLACED_TIMES):
+        wait = Wait(request, environment, arrival, slots, distrust=distrust)
+        try:
+            held = await way.wait(wait)
+        except _filesystem_error() as error:  # is imported only if there is one
+            return await way.accept(wait, error)
+        if isinstance(held, fast_lane.Entry):
+            if wait.at_once:
+                return current(held, launching=launching)
+            return followed(held, arrival, launching=launching)
+        outcome = await way.lead(wait, held)
+        if outcome is not None:
+            return outcome
+    raise _restless(environment)
+
+
+def at_once(steps: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose steps are plain calls, so that it never gives way to others."""
     try:
-        load_site()
-        from envsync.leading.lead import lead
+        steps.send(None)
+    except StopIteration as over:
+        done: T = over.value
+        return done
+    raise AssertionError("it waits for an event loop")
 
-        return show(run)
-    except BaseException:  # an interrupt, say, before the leader could do it
-        from envsync.waiting import bare
 
-        bare.leave(environment, held)
-        raise
+class _Blocking:
+    """The way of a thread: it sleeps while it waits, and leads by itself.
+
+    :param show, check, launching: see `reach`
+    """
+
+    __slots__ = ("check", "launching", "show")
+
+    def __init__(self, show: Show, check: Callable[[], None] | None, *, launching: bool) -> None:
+        self.show = show
+        self.check = check
+        self.launching = launching
+
+    async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
+        return wait.until_over(self.check)
+
+    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+        def run(report: Report) -> Outcome | None:
+            return lead(
+                wait.request,
+                wait.environment,
+                held,
+                report=report,
+                launching=self.launching,
+                distrust=wait.distrust,
+                began=wait.began,
+                predecessor=wait.predecessor,
+            )
+
+        try:
+            load_site()
+            from envsync.leading.lead import lead
+
+            return self.show(run)
+        except BaseException:  # an interrupt, say, before the leader could do it
+            from envsync.waiting import bare
+
+            bare.leave(wait.environment, held)
+            raise
+
+    async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+        return unchangeable(wait.request, wait.environment, error, launching=self.launching)
 
 
 def _filesystem_error() -> type[FilesystemError]:
@@ -113,7 +171,7 @@ def _filesystem_error() -> type[FilesystemError]:
     return FilesystemError
 
 
-def restless(environment: Environment) -> FilesystemError:
+def _restless(environment: Environment) -> FilesystemError:
     """Return the error for an environment whose directory does not stay the same for long enough to lock it."""
     from envsync.errors import FilesystemError
 
