@@ -146,7 +146,7 @@ class Stage:
     def sync(self, lock: Path | None) -> str:
         assert lock is not None
         settings = self._settings(lock)
-        return blocking.run(request.resolve(settings, {}), quiet).outcome
+        return blocking.run(request.resolve(settings, {}), report=quiet).outcome
 
     def check(self) -> Checked:
         """Verify the environment, as `envsync check` does."""

@@ -61,7 +61,7 @@ class Refused:
 
     def sync(self, lock: Path) -> None:
         settings = {"lock": str(lock), "env": str(self.env), "cache_dir": self.cache, "timeout": 20.0}
-        blocking.run(request.resolve(settings, {}), quiet)
+        blocking.run(request.resolve(settings, {}), report=quiet)
 
 
 @pytest.fixture
