@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.checking.verify import Report as Verified
@@ -31,15 +32,13 @@ from envsync.installed.plan import Wanted
 from envsync.installed.scan import Ledger, load_ledger, scan
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
-from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
-from envsync.leading.goal import Goal, Inputs, Seeker, find_python
-from envsync.leading.lead import Leader, lead_with
+from envsync.leading.goal import Goal, Inputs, Python, Seeker, find_python
 from envsync.leading.reconcile import make_plan
 from envsync.leading.sync_cache import cache_directory
-from envsync.library.reach import at_once, wait_or_lead
+from envsync.library.reach import reach
 from envsync.library.status import is_led
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
@@ -52,12 +51,10 @@ from envsync.system import atomic, processes
 from envsync.transaction import skeleton
 from envsync.waiting import failures
 from envsync.waiting.outcome import Outcome
-from envsync.waiting.waiter import Wait
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
     from envsync.launch.options import Settings
-    from envsync.locks.environment_lock import EnvironmentLock
 
 HOW = frozenset({"timeout", "busy", "cache_dir", "durable", "link_mode", "quiet", "verbose"})
 """Options that say how, not what."""
@@ -217,90 +214,103 @@ def _layout(environment: Environment, cache: str) -> Layout:
 def _repair(
     request: Request, asked: Request | None, environment: Environment, report: Report, damaged: frozenset[str]
 ) -> Outcome:
-    way = _Way(asked, report, damaged)
-    return at_once(wait_or_lead(way, request, environment, failures.Arrival(whole_process=False)))
+    aim = partial(WhatItWas, asked=asked, damaged=damaged)
+    return reach(request, environment, launching=False, show=lambda lead: lead(report), distrust=True, aim=aim)
 
 
-class _Way:
-    """The way of a repair: nobody else does it for us, and what cannot be locked cannot be repaired."""
+class WhatItWas:
+    """The aim of a repair: what the environment was when it was synced last.
 
-    def __init__(self, asked: Request | None, report: Report, damaged: frozenset[str]) -> None:
+    :param asked: the lock file, if one is known, from which wheels can be had that the store lacks
+    """
+
+    reclaim = True
+
+    def __init__(
+        self,
+        request: Request,
+        environment: Environment,
+        store: Store,
+        report: Report,
+        *,
+        asked: Request | None,
+        damaged: frozenset[str],
+    ) -> None:
+        self.request = request
         self.asked = asked
+        self.environment = environment
+        self.store = store
         self.report = report
         self.damaged = damaged
+        self.before: Stamp | None = None
+        self.goal: Goal | None = None
+        self.manifests: dict[str, Manifest] = {}
+        self.notes: list[str] = []
 
-    async def wait(self, wait: Wait) -> EnvironmentLock:
-        held = wait.until_over()
-        assert not isinstance(held, Entry)  # no stamp is for this request
-        return held
-
-    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
-        leader = Repair(
-            wait.request, wait.environment, held, self.report, launching=False, distrust=True, began=wait.began
-        )
-        leader.asked, leader.reconciler.damaged = self.asked, self.damaged
-        return lead_with(leader, wait.predecessor)
-
-    async def accept(self, _wait: Wait, error: FilesystemError) -> Outcome:
-        raise error
-
-
-class Repair(Leader):
-    """A leader whose goal is what the environment was."""
-
-    asked: Request | None = None
-    before: Stamp | None = None
-
-    def _set_goal(self) -> Goal:
-        ledger = load_ledger(self.environment)
+    def seek(self, ledger: Ledger) -> Goal:
         data = atomic.read(self.environment.stamp)
         self.before = stamp.load(data) if data else None
-        self.reconciler.reclaim = True
         python = find_python(self.request, self.environment, ledger, self.store.memory)
         tag = python.interpreter.bytecode
         wanted = tuple(
             Wanted(name, entry.version, entry.origin, tag if entry.bytecode else "")
             for name, entry in sorted(ledger.entries.items())
         )
-        goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
-        self._find_wheels(goal, ledger)
-        self.reconciler.restore = lambda sha256: self._find_wheels(goal, ledger, sha256)
-        self.env, self.digest = python.env, goal.digest
-        return goal
+        self.goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)
+        self._find_wheels(self.goal, ledger, self.damaged)
+        return self.goal
 
-    def _find_wheels(self, goal: Goal, ledger: Ledger, poisoned: str = "") -> None:
-        """Get the manifests of all that is wanted; only those that have to be installed must be there.
+    def mended(self) -> None:
+        self.damaged = frozenset()
 
-        :param poisoned: the hash of one of these, whose entry is gone
-        """
+    def refetch(self, hashes: Iterable[str]) -> None:
+        assert self.goal is not None
+        poisoned = {item.name for item in self.goal.wanted if item.origin.sha256 in hashes}
+        self._find_wheels(self.goal, load_ledger(self.environment), self.damaged | poisoned)
+
+    def incomplete(self, _python: Python, _present: Collection[str]) -> str:
+        return ""  # no lock file is asked
+
+    def vouch(self, vouched: Stamp, goal: Goal, layout: Layout) -> bool:
+        """Vouch for the environment again, if it is what the stamp was for."""
+        installed = scan(self.environment, layout, load_ledger(self.environment))
+        exact = self.request.replaced(inexact=False)
+        if self.before is None or not make_plan(exact, goal, installed).is_empty:
+            return False
+        for name in stamp.OF_THE_REQUEST:
+            setattr(vouched, name, getattr(self.before, name))
+        return True
+
+    def _find_wheels(self, goal: Goal, ledger: Ledger, damaged: Collection[str]) -> None:
+        """Get the manifests of all that is wanted; only those that have to be installed must be there."""
         found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
-        needed = set(found) if goal.python.make else set(self.reconciler.damaged)
-        needed |= {item.name for item in goal.wanted if item.origin.sha256 == poisoned}
+        needed = set(found) if goal.python.make else set(damaged)
         self._discard_spoiled_bytecode([item for item in goal.wanted if item.name in needed and item.bytecode])
         with self.store.replacing(self._find_spoiled({name: found[name] for name in needed if name in found})):
             found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
             missing = sorted(name for name in needed if name in found and found[name] is None)
             if missing and self.asked is not None:
-                Seeker(self.asked, self.environment, self.store, self.progress).seek(ledger)
+                Seeker(self.asked, self.environment, self.store, self.report).seek(ledger)
                 found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
                 missing = [name for name in missing if found[name] is None]
             if missing:
                 raise self._no_wheel(missing)
-        self.seeker.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
+        self.manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
 
     def _no_wheel(self, names: Sequence[str]) -> NoWheelError:
         """Build the error for distributions whose wheels are nowhere."""
         shown = f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        env = os.path.abspath(self.environment.path)
         wheels = "the wheels" if len(names) > 1 else "the wheel"
         if self.asked is None:
             return NoWheelError(
                 "",
-                f"cannot restore {shown} in environment `{self.env}`: {wheels} cannot be had from the cache any more",
+                f"cannot restore {shown} in environment `{env}`: {wheels} cannot be had from the cache any more",
                 hint="name the lock file that it was installed from: `envsync check --repair --lock pylock.toml`",
             )
         return NoWheelError(
             self.asked.lock,
-            f"it does not name {wheels} that environment `{self.env}` has {shown} from, nor has the cache",
+            f"it does not name {wheels} that environment `{env}` has {shown} from, nor has the cache",
             hint="name the lock file that it was installed from, or install what this one names: `envsync sync`",
         )
 
@@ -311,7 +321,7 @@ class Repair(Leader):
             if manifest is not None:
                 path = next(spoiled(self.store.path(manifest.sha256), manifest), None)
                 if path is not None:
-                    self.reconciler.notes.append(
+                    self.notes.append(
                         f"the cached files of `{manifest.filename}` have been changed, too (`{path}`), and set aside"
                     )
                     hashes.append(manifest.sha256)
@@ -324,22 +334,10 @@ class Repair(Leader):
             compiled = shelf.get(sha256)
             path = next(spoiled(shelf.path(sha256), compiled), None) if compiled is not None else None
             if path is not None:
-                self.reconciler.notes.append(
+                self.notes.append(
                     f"the cached bytecode of `{item.name}` has been changed, too (`{path}`), and set aside"
                 )
                 shelf.discard(sha256)
-
-    def _write_stamp(self, vouched: Stamp, goal: Goal, layout: Layout) -> None:
-        """Vouch for the environment again, if it is what the stamp was for."""
-        installed = scan(self.environment, layout, load_ledger(self.environment))
-        exact = self.request.replaced(inexact=False)
-        if self.before is None or not make_plan(exact, goal, installed).is_empty:
-            atomic.discard(self.environment.stamp)
-            atomic.discard(self.environment.draining)
-            return
-        for name in stamp.OF_THE_REQUEST:
-            setattr(vouched, name, getattr(self.before, name))
-        super()._write_stamp(vouched, goal, layout)
 
 
 def request_of(settings: Settings, env: str) -> Request:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from envsync.errors import (
     EnvironmentRefusedError,
@@ -30,9 +30,9 @@ from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python, exactly, looks_at
-from envsync.launch.stamp import LocalFile
+from envsync.launch.stamp import LocalFile, Stamp
 from envsync.python import interpreter
-from envsync.python.facts import Interpreter
+from envsync.python.facts import Interpreter, Layout
 from envsync.store.store import Store
 from envsync.system import atomic, groups
 from envsync.system.patience import patiently
@@ -40,7 +40,7 @@ from envsync.waiting.directory import was_environment
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
 
     from envsync.lockfile import LockFile
     from envsync.lockfile.conditions import Conditions
@@ -100,11 +100,49 @@ class Goal(NamedTuple):
     """What markers look at that the digest does not cover anyway; None if nothing of the kind."""
 
 
+class Aim(Protocol):
+    """What a leader brings an environment to: what a lock file says (`Seeker`), or something else."""
+
+    manifests: dict[str, Manifest]
+    """Of all that is wanted and in the store, by name, once the goal is set."""
+
+    @property
+    def damaged(self) -> frozenset[str]:
+        """Distributions that are known to be damaged, to be installed anew once."""
+
+    @property
+    def reclaim(self) -> bool:
+        """Files where envsync has installed one are its own, whatever has become of them."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the user may want to know, a sentence each."""
+
+    def seek(self, ledger: Ledger) -> Goal:
+        """Set the goal, and bring what has to be installed for it into the store."""
+
+    def mended(self) -> None:
+        """What was damaged has been installed anew."""
+
+    def refetch(self, hashes: Iterable[str]) -> None:
+        """Get wheels again whose entries in the store were poisoned, and are gone."""
+
+    def incomplete(self, python: Python, present: Collection[str]) -> str:
+        """Say what is required and lacks, in a sentence; empty if nothing is missing."""
+
+    def vouch(self, vouched: Stamp, goal: Goal, layout: Layout) -> bool:
+        """Say in a new stamp what it is for. False: nobody knows, and there must be none."""
+
+
 class Seeker:
-    """Sets the goal of one request.
+    """Sets the goal of one request: what its lock file says.
 
     :param report: is told how far it is
     """
+
+    damaged: frozenset[str] = frozenset()
+    reclaim = False
+    notes = ()
 
     def __init__(self, request: Request, environment: Environment, store: Store, report: Report) -> None:
         self.request = request
@@ -143,6 +181,17 @@ class Seeker:
             index_urls=self.request.texts("index_url"),
             lock_file=self.request.lock,
         )
+
+    def mended(self) -> None:
+        """Nothing was known to be damaged."""
+
+    def refetch(self, _hashes: Iterable[str]) -> None:
+        """Get wheels again whose entries in the store were poisoned: whatever the store lacks."""
+        self.fetch()
+
+    def vouch(self, _vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:
+        """The stamp is for the request, as it says already."""
+        return True
 
     def incomplete(self, python: Python, present: Collection[str]) -> str:
         """Say what packages require and the lock file lacks, in a sentence; empty if nothing is missing.

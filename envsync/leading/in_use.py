@@ -30,6 +30,7 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.leading import lost
+from envsync.leading.held import ReplacedError
 from envsync.locks import flock
 from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
@@ -41,10 +42,6 @@ OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
 MAYBE_ITSELF = " (this may be waiting for itself, for it was started from within such a command)"
 DIGEST_HINT = "give each its own environment: `envsync sync --env '.venvs/{digest}'`"
-
-
-class ReplacedError(Exception):
-    """The environment's directory is not the one any more whose lock we hold."""
 
 
 class Occupancy:

@@ -35,18 +35,18 @@ from envsync.installed.plan import Plan, named
 from envsync.installed.scan import Ledger, dump_ledger, load_ledger
 from envsync.launch import command, fast_lane, stamp
 from envsync.launch.environment import Environment
-from envsync.launch.events_file import record
 from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading import lost, sightings
-from envsync.leading.goal import Goal, Seeker
-from envsync.leading.in_use import Occupancy, ReplacedError
+from envsync.leading.goal import Aim, Goal, Seeker
+from envsync.leading.held import Held, ReplacedError
+from envsync.leading.in_use import Occupancy
 from envsync.leading.progress_file import ProgressFile
-from envsync.leading.reconcile import ATTEMPTS, Host, Reconciler, refuse_to_empty
+from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler, refuse_to_empty
 from envsync.leading.sync_cache import SyncCache
-from envsync.locks import flock, kind
+from envsync.locks import kind
 from envsync.locks.flock import Flock
 from envsync.python.facts import Layout
 from envsync.system import atomic, records
@@ -58,9 +58,10 @@ from envsync.waiting.outcome import Outcome
 if TYPE_CHECKING:
     from envsync.launch.events_file import Listener
     from envsync.locks.environment_lock import EnvironmentLock
+    from envsync.store.store import Store
 
-BATCH_SECONDS = 1.0
-"""For how long renames go on without a look at the lock."""
+Aiming = Callable[["Request", "Environment", "Store", "Report"], Aim]
+"""Makes an aim; the report is told how far it is."""
 CACHES = 4
 """How often a sync is begun whose cache is removed beneath it; the last time it uses one of its own."""
 OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
@@ -79,6 +80,7 @@ def lead(
     predecessor: dict[str, object] | None = None,
     idle: Callable[[], AbstractContextManager[None]] = nullcontext,
     listener: Listener | None = None,
+    aim: Aiming | None = None,
 ) -> Outcome | None:
     """Make the environment current. Releases the environment lock in any case.
 
@@ -89,40 +91,44 @@ def lead(
     :param predecessor: what the leader said that died with the lock, if one did
     :param idle: entered while it waits for others and does no work
     :param listener: is told each event, besides the events file
+    :param aim: what to bring it to; default: what the lock file says
     :returns: the outcome, or None if the lock turned out to be of an environment that was replaced: ask again
     :raises EnvsyncError: it could not be made current. Before the journal is in place the environment is as it
         was; after, the next leader finishes what was decided. `failure.json` says it to the waiters.
     """
     try:
         leader = Leader(
-            request, environment, lock, report, launching=launching, distrust=distrust, began=began, idle=idle
+            request,
+            environment,
+            lock,
+            report,
+            launching=launching,
+            distrust=distrust,
+            began=began,
+            idle=idle,
+            listener=listener,
+            aim=aim or Seeker,
         )
     except BaseException:
         bare.leave(environment, lock)
         raise
-    leader.listener = listener
-    return lead_with(leader, predecessor or {})
-
-
-def lead_with(leader: Leader, predecessor: dict[str, object]) -> Outcome | None:
-    """Let a leader do its work, as `lead`."""
-    lock, environment = leader.lock, leader.environment
+    held = leader.held
     try:
-        if not lock.is_in_place() or not leader.is_as_recorded():
+        if not lock.is_in_place() or not held.is_as_recorded():
             return None
         try:
-            return leader.run(predecessor)
+            return leader.run(predecessor or {})
         except OURS_ALONE:
             raise
         except ReplacedError:
             return None
         except EnvsyncError as error:
-            if not leader.is_held():
+            if not held.is_ours():
                 return None
             leader.record_failure(error)
             raise
         except OSError as error:
-            if not leader.is_held():
+            if not held.is_ours():
                 return None
             wrapped = FilesystemError("use", str(error.filename or environment.path), error)
             leader.record_failure(wrapped)
@@ -153,47 +159,25 @@ class Leader:
         distrust: bool = False,
         began: float | None = None,
         idle: Callable[[], AbstractContextManager[None]] = nullcontext,
+        listener: Listener | None = None,
+        aim: Aiming = Seeker,
     ) -> None:
         self.request = request
         self.environment = environment
-        self.lock = lock
         self.launching = launching
         self.began = time.monotonic()
-        self.locking = kind.read(environment) or kind.WORKS
+        self.distrust = distrust
+        locking = kind.read(environment) or kind.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
         since = self.began if began is None else began
-        self.progress = ProgressFile(
-            environment, request.key, report, token=token, timeout=request.timeout, began=since
-        )
-        self.distrust = distrust
-        self.occupancy = Occupancy(
-            environment,
-            request,
-            self.progress,
-            since,
-            idle,
-            locking=self.locking,
-        )
-        self.sure_until = 0.0
-        """Until then, by time.monotonic(), the lock need not be looked at again."""
-        self.cache = SyncCache(request, environment, self.progress, self.occupancy.deadline)
-        self.store = self.cache.store
-        self.seeker = Seeker(request, environment, self.store, self.progress)
-        self.leading: Flock | None = None
+        progress = ProgressFile(environment, request.key, report, token=token, timeout=request.timeout, began=since)
+        self.held = Held(environment, lock, progress, locking, listener)
+        self.occupancy = Occupancy(environment, request, progress, since, idle, locking=locking)
+        self.cache = SyncCache(request, environment, progress, self.occupancy.deadline)
+        self.aim: Aim = aim(request, environment, self.cache.store, progress)
         self.former: Stamp | None = None
         """The stamp that was there, if it could be read."""
-        self.listener: Listener | None = None
-        self.env = os.path.abspath(environment.path)
-        self.digest = ""
-        self.reconciler = Reconciler(
-            request,
-            environment,
-            self.store,
-            self.seeker,
-            self.occupancy,
-            self.progress,
-            Host(self._check_in_place, self._check_held, self._begin, self.cache.release, lock),
-        )
+        self.notes: list[str] = []
 
     def run(self, predecessor: dict[str, object]) -> Outcome:
         """Go all the way.
@@ -202,23 +186,25 @@ class Leader:
         """
         prepare(self.environment)  # the directory may be a new one by now
         bare.mark_again(self.environment)
-        self._be_seen()
-        self.progress("looking", 0, 0)
+        self.held.be_seen()
+        self.held.progress("looking", 0, 0)
         self._succeed(predecessor)
         if (current := self._look_again()) is not None:
             return current
-        self._recover()
+        doubtful = self._is_doubtful()
+        doubtful |= self._recover()
+        reconciler = Reconciler(self.held, self.request, self.aim, self.cache, self.occupancy, doubtful=doubtful)
         for attempt in range(CACHES):
             try:
-                return self._reach(predecessor)
+                return self._reach(reconciler, predecessor)
             except (EnvsyncError, OSError) as error:
                 if not self.cache.is_gone(error) or attempt == CACHES - 1:
                     raise
-            self._check_in_place()
+            self.held.check_in_place()
             self.cache.begin_again(elsewhere=attempt == CACHES - 2)
         raise AssertionError("unreachable")
 
-    def _reach(self, predecessor: dict[str, object]) -> Outcome:
+    def _reach(self, reconciler: Reconciler, predecessor: dict[str, object]) -> Outcome:
         """Make the environment current, from the lock file to the stamp. May be done again if it comes to nothing."""
         self.cache.share()
         goal = self._set_goal()
@@ -226,58 +212,56 @@ class Leader:
         self._ask_about_names()
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)
-        planned = self.reconciler.reconcile(goal, layout)
-        vouched = self._observe(goal, layout, planned)
+        done = reconciler.reconcile(goal, layout)
+        vouched = self._observe(goal, layout, done.planned)
         for _ in range(ATTEMPTS):
-            if self.reconciler.is_reconciled(goal, layout):
+            if reconciler.is_reconciled(goal, layout):
                 break
-            self.reconciler.doubtful = True
-            planned = self.reconciler.reconcile(goal, layout)
-            vouched = self._observe(goal, layout, planned)
+            done = reconciler.reconcile(goal, layout, doubtful=True)
+            vouched = self._observe(goal, layout, done.planned)
         else:
-            raise self.reconciler.restless()
-        self._check_in_place()
+            raise reconciler.restless()
+        self.held.check_in_place()
         self._write_stamp(vouched, goal, layout)
         failures.forgive(self.environment, self.request.key)
         leftovers.sweep(self.environment)
-        self._note_what_lacks(goal, planned)
-        return self._conclude(planned, vouched, predecessor)
+        return self._conclude(goal, done, vouched, predecessor)
 
-    def _note_what_lacks(self, goal: Goal, planned: Plan) -> None:
-        """Say once, when something is changed, what packages require and the lock file does not have."""
-        if not planned.is_empty:
-            present = [item.name for item in planned.keep] + [item.name for item in planned.install]
-            lacking = self.seeker.incomplete(goal.python, present)
-            self.reconciler.notes += [lacking] if lacking else []
-
-    def _conclude(self, planned: Plan, vouched: Stamp, predecessor: dict[str, object]) -> Outcome:
-        if self.locking.reason and not planned.is_empty:
-            self.reconciler.notes.append(
-                f"{self.locking.reason}: commands that run in `{self.env}` are not seen; `envsync doctor` says more"
-            )
-        outcome = Outcome("current" if planned.is_empty else "synced", self.env, self.digest)
+    def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp, predecessor: dict[str, object]) -> Outcome:
+        planned, held = done.planned, self.held
+        outcome = Outcome("current" if planned.is_empty else "synced", held.env, held.digest)
         outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
+        outcome.notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done, predecessor))
         outcome.seconds = round(time.monotonic() - self.began, 3)
-        if self.reconciler.resumed:
-            who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
-            self.reconciler.notes.append(f"went on with what {who} had staged")
-        if self.cache.note:
-            self.reconciler.notes.append(self.cache.note)
-        outcome.installers = self.reconciler.installers
-        outcome.notes = tuple(self.reconciler.notes)
-        outcome.details = (*self._startup_files(planned), *self.reconciler.details)
+        outcome.installers = done.installers
+        outcome.details = (*self._startup_files(planned), *done.details)
         if not planned.is_empty:
             counts = {"installed": len(planned.install), "removed": len(planned.remove)}
-            self._tell("synced", seconds=outcome.seconds, **counts)
+            held.tell("synced", seconds=outcome.seconds, **counts)
         if self.launching:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
             outcome.entry = Entry(self.occupancy.hand_over(), vouched)
         return outcome
 
+    def _notes_on(self, goal: Goal, done: Reconciled, predecessor: dict[str, object]) -> Iterator[str]:
+        """Say what the user may want to know of it all, in the end."""
+        planned, reason = done.planned, self.held.locking.reason
+        if not planned.is_empty:  # once, when something is changed
+            present = [item.name for item in planned.keep] + [item.name for item in planned.install]
+            if lacking := self.aim.incomplete(goal.python, present):
+                yield lacking
+            if reason:
+                yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
+        if done.resumed:
+            who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
+            yield f"went on with what {who} had staged"
+        if self.cache.note:
+            yield self.cache.note
+
     def _startup_files(self, planned: Plan) -> Iterator[str]:
         """Name the .pth files that come: Python reads them at every start, and runs their lines that import."""
         for item in planned.install:
-            manifest = self.seeker.manifests.get(item.name)
+            manifest = self.aim.manifests.get(item.name)
             for directory in manifest.directories if manifest is not None else ():
                 if directory.path == "" and directory.scheme in ("purelib", "platlib"):
                     for name, *_ in directory.files:
@@ -289,50 +273,35 @@ class Leader:
 
     def record_failure(self, error: EnvsyncError) -> None:
         """Leave word for those who wait for the same."""
-        self._tell("failed", message=error.message)
+        self.held.tell("failed", message=error.message)
         passes = self.cache.is_gone(error)  # whoever waited may have more luck
-        failures.tell(self.environment, self.request.key, error, digest=self.digest, passes=passes)
+        failures.tell(self.environment, self.request.key, error, digest=self.held.digest, passes=passes)
 
     def record_interruption(self) -> None:
         """Leave word that a signal ended it in the midst of its work: whoever waited goes on with it."""
-        if not self.occupancy.waits and self.is_held():
-            failures.tell_interruption(self.environment, self.request.key, str(self.progress.value.get("phase", "")))
+        if not self.occupancy.waits and self.held.is_ours():
+            phase = str(self.held.progress.value.get("phase", ""))
+            failures.tell_interruption(self.environment, self.request.key, phase)
 
     def close(self) -> None:
         """Release what is held besides the environment lock. If one step of it is interrupted, the others are done."""
         with ExitStack() as last_first:
-            if self.leading is not None:
-                last_first.callback(self.leading.release)
+            last_first.callback(self.held.be_unseen)
             last_first.callback(self._withdraw)
             last_first.callback(self.cache.close)
 
     def _withdraw(self) -> None:
         """Take back what others see of us, if the environment is still ours."""
         with ExitStack() as last_first:
-            if not self.is_held():
+            if not self.held.is_ours():
                 last_first.callback(self.occupancy.release)
                 return
-            last_first.callback(self.progress.remove)  # whoever finds it knows that there may be more
+            last_first.callback(self.held.progress.remove)  # whoever finds it knows that there may be more
             last_first.callback(atomic.discard, self.environment.leading)
             last_first.callback(queue.call_next, self.environment, self.request.key)
             last_first.callback(self.occupancy.close)
 
-    def _tell(self, event: str, **details: object) -> None:
-        record(event, env=self.env, digest=self.digest, **details)
-        if self.listener is not None:
-            self.listener(event, {"digest": self.digest, **details})
-
     # What was there before
-
-    def _be_seen(self) -> None:
-        """Let others ask whether somebody leads without touching the environment lock."""
-        if self.locking.kind == kind.LEASE:
-            return  # the lease tells
-        for _ in range(10):
-            self.leading = flock.acquire_nowait(self.environment.leading, shared=False)
-            if self.leading is not None:
-                return
-            time.sleep(0.001)  # somebody is just asking
 
     def _succeed(self, predecessor: dict[str, object]) -> None:
         """Say whose sync this goes on with, if a leader died over the same request."""
@@ -342,53 +311,59 @@ class Leader:
         pid = int(records.number(predecessor, "pid"))
         is_interrupted = predecessor.get("kind") == failures.INTERRUPTED
         ended = "was interrupted" if is_interrupted else records.text(predecessor, "fate") or "ended"
-        self.reconciler.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
-        self._tell("took_over", from_host=host, from_pid=pid)
+        self.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
+        self.held.tell("took_over", from_host=host, from_pid=pid)
 
     def _look_again(self) -> Outcome | None:
         """Somebody may have finished between our look and our lock."""
         if self.distrust:
-            self.reconciler.doubtful = True
             return None
-        entry = fast_lane.enter(self.request, self.environment, share=self.locking.in_use)
+        entry = fast_lane.enter(self.request, self.environment, share=self.held.locking.in_use)
         if entry is not None:
             leftovers.sweep(self.environment)  # a leader that was killed after its stamp leaves its trash
-            self.digest = entry.stamp.digest
-            if self.launching:
-                return Outcome("current", entry.stamp.environment, self.digest, entry=entry)
-            command.close_lock(entry.fd)
-            return Outcome("current", entry.stamp.environment, self.digest)
+            if not self.launching:
+                command.close_lock(entry.fd)
+            kept = entry if self.launching else None
+            return Outcome("current", entry.stamp.environment, entry.stamp.digest, entry=kept)
         data = atomic.read(self.environment.stamp)
-        self.former = vouched = stamp.load(data) if data else None
-        if data and vouched is None and stamp.is_newer(data):
-            raise EnvironmentRefusedError(self.env, "a newer envsync keeps it", hint=UPGRADE)
-        try:
-            self.reconciler.doubtful = vouched is None or not fast_lane.is_untouched(vouched, self.environment.config)
-        except OSError:
-            self.reconciler.doubtful = True
+        self.former = stamp.load(data) if data else None
+        if data and self.former is None and stamp.is_newer(data):
+            raise EnvironmentRefusedError(self.held.env, "a newer envsync keeps it", hint=UPGRADE)
         return None
 
-    def _recover(self) -> None:
-        """Finish what a dead leader decided; nobody may run in the environment meanwhile."""
+    def _is_doubtful(self) -> bool:
+        """Tell whether the environment may not be what its stamp was for."""
+        if self.distrust or self.former is None:
+            return True
+        try:
+            return not fast_lane.is_untouched(self.former, self.environment.config)
+        except OSError:
+            return True
+
+    def _recover(self) -> bool:
+        """Finish what a dead leader decided; nobody may run in the environment meanwhile.
+
+        :returns: whether the environment may not be what our records say
+        """
         decided = journal.read(self.environment)
         if decided is None:
             # Torn, if it is there: it was never decided. If it makes no sense, nobody knows what became of it.
-            self.reconciler.doubtful |= os.path.lexists(self.environment.journal)
+            is_there = os.path.lexists(self.environment.journal)
             atomic.discard(self.environment.journal)
-            return
-        self.progress("recovering", 0, len(decided.steps))
+            return is_there
+        self.held.progress("recovering", 0, len(decided.steps))
         atomic.discard(self.environment.draining)  # it vouches for what is no more
         self.occupancy.drain()
         durable = self.request.flag("durable")
-        journal.finish(self.environment, decided, durable=durable, checkpoint=self._check_held)
-        self.reconciler.doubtful = True
-        self._tell("recovered", steps=len(decided.steps))
+        journal.finish(self.environment, decided, durable=durable, checkpoint=self.held.check_held)
+        self.held.tell("recovered", steps=len(decided.steps))
+        return True
 
     # What is to be
 
     def _set_goal(self) -> Goal:
-        goal = self.seeker.seek(load_ledger(self.environment))
-        self.env, self.digest = goal.python.env, goal.digest
+        goal = self.aim.seek(load_ledger(self.environment))
+        self.held.env, self.held.digest = goal.python.env, goal.digest
         return goal
 
     def _ask_about_names(self) -> None:
@@ -396,7 +371,7 @@ class Leader:
 
         :raises WheelError: there is one
         """
-        for manifest in self.seeker.manifests.values():
+        for manifest in self.aim.manifests.values():
             if manifest.twins:
                 from envsync.wheel import twins
 
@@ -408,59 +383,22 @@ class Leader:
     def _make_skeleton(self, goal: Goal) -> None:
         if not goal.python.make:
             return
-        self._refuse_own()
-        self.progress("making the environment", 0, 0)
-        self._check_in_place()
+        self.held.refuse_own()
+        self.held.progress("making the environment", 0, 0)
+        self.held.check_in_place()
         durable = self.request.flag("durable")
         if skeleton.exists(self.environment):
             self.occupancy.drain()
-            self._check_in_place()
+            self.held.check_in_place()
             workspace = f".envsync/work/{_unique()}"
             in_use = self.occupancy.inodes()
-            skeleton.take_away(self.environment, workspace, in_use, durable=durable, checkpoint=self._check_held)
+            skeleton.take_away(self.environment, workspace, in_use, durable=durable, checkpoint=self.held.check_held)
         bare.announce_skeleton(self.environment)
-        skeleton.make(self.environment, goal.python.interpreter, self.lock, self.store.memory, durable=durable)
-
-    def _refuse_own(self) -> None:
-        if skeleton.is_own(self.environment):
-            raise EnvironmentRefusedError(
-                self.env,
-                "envsync itself runs from it",
-                hint="install envsync elsewhere, for example with `pipx install envsync`",
-            )
+        skeleton.make(
+            self.environment, goal.python.interpreter, self.held.lock, self.cache.store.memory, durable=durable
+        )
 
     # The change
-
-    def _begin(self) -> None:
-        self._refuse_own()
-        self._tell("started")
-        self.cache.share()
-
-    def _check_in_place(self) -> None:
-        """Make sure that what we are about to change is what we have locked: `rm -rf` and `mv` do not ask."""
-        if not self.is_held():
-            raise ReplacedError
-        self.sure_until = time.monotonic() + BATCH_SECONDS
-
-    def _check_held(self) -> None:
-        """Look at the lock again unless that was done just now: a process that was stopped may have lost it."""
-        if time.monotonic() >= self.sure_until:
-            self._check_in_place()
-
-    def is_as_recorded(self) -> bool:
-        """Tell whether the lock is of the kind that the environment is locked by.
-
-        It is not if the environment was replaced between the look at the record and the lock.
-        """
-        return (self.locking.kind == kind.FLOCK) == isinstance(self.lock, Flock)
-
-    def is_held(self) -> bool:
-        """Tell whether the environment is the one that we have locked, and nobody has led since we do.
-
-        A network filesystem gives the lock of a client that hangs to another, and the client, once it goes on, still
-        believes to have it.
-        """
-        return self.lock.is_in_place() and self.progress.is_ours()
 
     def _observe(self, goal: Goal, layout: Layout, planned: Plan) -> Stamp:
         """Put together what the stamp will say. Whoever changes site-packages after this is noticed."""
@@ -469,15 +407,15 @@ class Leader:
         vouched = Stamp()
         vouched.digest = goal.digest
         vouched.python = goal.python.description
-        vouched.environment = self.env
+        vouched.environment = self.held.env
         vouched.inputs = [self._relative(path) for path in goal.inputs.further]
         vouched.variables = list(goal.inputs.variables)
-        sightings.note(vouched, goal, self.environment, self.store.memory)
+        sightings.note(vouched, goal, self.environment, self.cache.store.memory)
         vouched.unhashed = goal.inputs.unhashed
         vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
         stamping.observe(vouched, self.environment, layout, lock.inode)
-        manifests = self.seeker.manifests
+        manifests = self.aim.manifests
         fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}
         ledger = load_ledger(self.environment)
         stamping.guard(vouched, self.former, ledger, fresh)
@@ -487,14 +425,18 @@ class Leader:
 
     def _remember_lost(self, ledger: Ledger, present: int) -> None:
         """Keep the inode of an in-use lock that was lost: commands may hold it, and the stamp will not name it."""
-        if ledger.path not in ("", self.env):
+        if ledger.path not in ("", self.held.env):
             return
         in_use = lost.remembered(self.environment, ledger.in_use, present)
         if in_use != ledger.in_use:
-            kept = ledger._replace(path=self.env, in_use=in_use)
+            kept = ledger._replace(path=self.held.env, in_use=in_use)
             atomic.write(self.environment.installed, dump_ledger(kept))
 
-    def _write_stamp(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> None:
+    def _write_stamp(self, vouched: Stamp, goal: Goal, layout: Layout) -> None:
+        if not self.aim.vouch(vouched, goal, layout):
+            atomic.discard(self.environment.stamp)
+            atomic.discard(self.environment.draining)
+            return
         bare.serve(self.environment)
         stamping.write(vouched, self.environment, durable=self.request.flag("durable"))
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import __version__
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
@@ -24,16 +23,16 @@ from envsync.installed.plan import Plan, Wanted, plan
 from envsync.installed.scan import Ledger, dump_ledger, installers, load_ledger, normalized, scan
 from envsync.launch import command
 from envsync.launch.environment import Environment
-from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import checksum
-from envsync.leading.goal import Goal, Seeker
+from envsync.leading.goal import Aim, Goal
+from envsync.leading.held import Held
 from envsync.leading.in_use import Occupancy
+from envsync.leading.sync_cache import SyncCache
 from envsync.locks import flock
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.damage import PoisonedError, find_poisoned
-from envsync.store.store import Store
 from envsync.system import atomic, processes
 from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from envsync.installed.plan import Installed
-    from envsync.locks.environment_lock import EnvironmentLock
     from envsync.wheel.manifest import Manifest
 
 SEEDS = frozenset({"pip"})
@@ -54,69 +52,48 @@ ATTEMPTS = 5
 """How often a plan is made again because the environment changed beneath it, or the store was poisoned."""
 
 
-class Host:
-    """What the leader does for a reconciliation at its turning points.
+class Reconciled(NamedTuple):
+    """What came of it.
 
-    :ivar check_in_place: raises if the environment is not the one that is locked any more
-    :ivar check_held: the same, called before each rename; cheap unless it was not asked for a second
-    :ivar begin: about to change something
-    :ivar release_cache: nothing is read from the cache any more, and we may have to wait for commands
-    :ivar lock: the environment lock
+    :ivar planned: the first plan that was carried out
+    :ivar installers: who had installed what was removed, if it was not envsync
+    :ivar notes: what the user may want to know, a sentence each
+    :ivar details: what only those want to know who ask for more
+    :ivar resumed: a dead leader's stage was of use
     """
 
-    __slots__ = ("begin", "check_held", "check_in_place", "lock", "release_cache")
-
-    def __init__(
-        self,
-        check_in_place: Callable[[], None],
-        check_held: Callable[[], None],
-        begin: Callable[[], None],
-        release_cache: Callable[[], None],
-        lock: EnvironmentLock,
-    ) -> None:
-        self.lock = lock
-        self.check_in_place = check_in_place
-        self.check_held = check_held
-        self.begin = begin
-        self.release_cache = release_cache
+    planned: Plan
+    installers: dict[str, str]
+    notes: tuple[str, ...]
+    details: tuple[str, ...]
+    resumed: bool
 
 
 class Reconciler:
     """Brings one environment to one goal. The environment lock is held throughout.
 
     :ivar doubtful: the environment may not be what our records say: its files are to be counted
-    :ivar damaged: distributions that are known to be damaged, to be installed anew once
-    :ivar reclaim: files where envsync has installed one are its own, whatever has become of them
-    :ivar restore: gets a wheel again, by its sha256, where no request says from where
-    :ivar resumed: a dead leader's stage was of use
     :ivar uncompiled: wheels that go without bytecode this time, by sha256
-    :ivar notes: what the user may want to know, a sentence each
-    :ivar details: what only those want to know who ask for more
-    :ivar installers: who had installed what was removed, if it was not envsync
     """
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
+        held: Held,
         request: Request,
-        environment: Environment,
-        store: Store,
-        seeker: Seeker,
+        aim: Aim,
+        cache: SyncCache,
         occupancy: Occupancy,
-        report: Report,
-        host: Host,
+        *,
+        doubtful: bool,
     ) -> None:
+        self.held = held
+        self.environment = held.environment
         self.request = request
-        self.environment = environment
-        self.store = store
-        self.seeker = seeker
+        self.aim = aim
+        self.cache = cache
+        self.store = cache.store
         self.occupancy = occupancy
-        self.report = report
-        self.host = host
-        self.durable = request.flag("durable")
-        self.damaged: frozenset[str] = frozenset()
-        self.reclaim = False
-        self.restore: Callable[[str], None] | None = None
-        self.doubtful = False
+        self.doubtful = doubtful
         self.poisoned: PoisonedError | None = None
         self.replaced: set[str] = set()
         """Wheels that were poisoned, in themselves or in their bytecode."""
@@ -126,20 +103,14 @@ class Reconciler:
         self.details: list[str] = []
         self.installers: dict[str, str] = {}
 
-    def refetch(self, hashes: Iterable[str]) -> None:
-        """Get wheels again whose entries in the store were poisoned, and are gone."""
-        if self.restore is None:
-            self.seeker.fetch()
-            return
-        for sha256 in hashes:
-            self.restore(sha256)
+    def reconcile(self, goal: Goal, layout: Layout, *, doubtful: bool = False) -> Reconciled:
+        """Carry out plans until none is needed.
 
-    def reconcile(self, goal: Goal, layout: Layout) -> Plan:
-        """Carry out plans until none is needed, and return the first that was carried out.
-
+        :param doubtful: somebody else has just been at it
         :raises ConflictError: files that nobody owns are in the way; nothing has been touched
         :raises EnvsyncError: before the journal is in place the environment is as it was
         """
+        self.doubtful |= doubtful
         carried_out: Plan | None = None
         attempts = 0
         while attempts < ATTEMPTS:
@@ -150,7 +121,8 @@ class Reconciler:
                 continue
             carried_out = carried_out or planned
             if not self.doubtful:
-                return carried_out
+                said = tuple(self.notes), tuple(self.details)
+                return Reconciled(carried_out, self.installers, *said, self.resumed)
         raise self.restless()
 
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
@@ -169,7 +141,7 @@ class Reconciler:
 
     def _once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
-        self.host.check_in_place()
+        self.held.check_in_place()
         self.poisoned = None
         for site in layout.sites:
             self._refuse_to_leave(f"{site}/.envsync")
@@ -179,16 +151,18 @@ class Reconciler:
         if planned.is_empty:
             self.doubtful = self._look(layout) != seen
             return None if self.doubtful else planned
-        self.host.begin()
+        self.held.refuse_own()
+        self.held.tell("started")
+        self.cache.share()
         workspace = self._workspace(goal, layout, planned, owned)
         committed = False
         try:
             planned, prepared = self._stage(goal, layout, planned, owned, workspace)
             if prepared is None:
                 return None
-            self.host.release_cache()
+            self.cache.release()
             self.occupancy.drain()
-            self.host.check_in_place()
+            self.held.check_in_place()
             if self._look(layout) != seen:
                 return None
             try:
@@ -247,14 +221,14 @@ class Reconciler:
         """Plan, and plan again while a distribution that would stay loses a shared file with one that goes."""
         ledger = load_ledger(self.environment)
         installed = scan(self.environment, layout, ledger)
-        reinstall = self.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
+        reinstall = self.aim.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
         while True:
             planned = make_plan(
                 self.request, goal, installed, unasked=unasked, reinstall=reinstall, uncompiled=self.uncompiled
             )
             owned = change.ownership(
-                self.environment, layout, planned, self.seeker.manifests, ledger, self.store, reclaim=self.reclaim
+                self.environment, layout, planned, self.aim.manifests, ledger, self.store, reclaim=self.aim.reclaim
             )
             unasked += self._unasked(goal, planned, owned)
             disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
@@ -276,7 +250,7 @@ class Reconciler:
 
     def _unasked(self, goal: Goal, planned: Plan, owned: Ownership) -> list[Wanted]:
         """Return what is not asked for, but stays, and needs a file of its own back. The store still has the wheel."""
-        asked = self.seeker.manifests
+        asked = self.aim.manifests
         unasked = []
         for item in planned.keep:
             if item.name in owned.disputed and item.name not in asked and item.origin is not None:
@@ -301,7 +275,7 @@ class Reconciler:
             compiled = self._compile(goal, planned)
             planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
             self._tell_of_oddities(planned)
-            prepared = changer.prepare(planned, self.seeker.manifests, compiled, owned, ledger, self.report)
+            prepared = changer.prepare(planned, self.aim.manifests, compiled, owned, ledger, self.held.progress)
             if prepared.said.timeless and any(item.bytecode for item in planned.install):
                 # Bytecode would not fit its sources, whose times cannot be set.
                 self.uncompiled |= {item.origin.sha256 for item in planned.install}
@@ -316,7 +290,7 @@ class Reconciler:
     def _tell_of_oddities(self, planned: Plan) -> None:
         """Say to those who ask for more what was odd about the wheels that are installed (docs/wheels.md)."""
         for item in planned.install:
-            manifest = self.seeker.manifests[item.name]
+            manifest = self.aim.manifests[item.name]
             lines = [
                 *(f"{line} (the lock file's hash of the whole wheel vouches for it)" for line in manifest.unrecorded),
                 *manifest.remarks,
@@ -339,7 +313,7 @@ class Reconciler:
             self.notes.append(f"{_in_short(there)} set aside and fetched again")
         if wheels:
             with self.store.replacing(wheels):
-                self.refetch(wheels)
+                self.aim.refetch(wheels)
 
     def _find_poisoned(
         self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]
@@ -349,7 +323,7 @@ class Reconciler:
         bytecode: dict[str, PoisonedError] = {}
         found: list[PoisonedError | None] = [error]
         for item in planned.install:
-            manifest, other = self.seeker.manifests[item.name], compiled.get(item.origin.sha256)
+            manifest, other = self.aim.manifests[item.name], compiled.get(item.origin.sha256)
             found.append(find_poisoned(self.store.path(manifest.sha256), manifest))
             if other is not None:
                 found.append(find_poisoned(Shelf(self.store, other.tag).path(other.sha256, other.mtime), other))
@@ -361,14 +335,14 @@ class Reconciler:
     def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
         """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
         wanted = {item.origin.sha256: item for item in planned.install if item.bytecode}
-        manifests = self.seeker.manifests
+        manifests = self.aim.manifests
         timeless = {sha256 for sha256, item in wanted.items() if manifests[item.name].mtime == seconds.TIMELESS}
         self.uncompiled |= timeless
         wanted = {sha256: item for sha256, item in wanted.items() if sha256 not in timeless}
         if not wanted:
             return {}
         shelf = Shelf(self.store, goal.python.interpreter.bytecode)
-        compiled, missing = shelf.find(self.seeker.manifests[item.name] for item in wanted.values())
+        compiled, missing = shelf.find(self.aim.manifests[item.name] for item in wanted.values())
         if missing:
             compiled |= self._compile_missing(goal, shelf, missing)
         for sha256, item in compiled.items():
@@ -386,10 +360,10 @@ class Reconciler:
         from envsync.fetching.compile_work import ChangedSourceError
         from envsync.fetching.compiling import compile_wheels
 
-        python, lock = goal.python.interpreter, self.host.lock
-        inherited = (lock.fd,) if lock.fd >= 0 else ()  # a lease is no descriptor
+        python, fd = goal.python.interpreter, self.held.fd
+        inherited = (fd,) if fd >= 0 else ()  # a lease is no descriptor
         try:
-            return compile_wheels(missing, python, self.store, inherited=inherited, report=self.report)
+            return compile_wheels(missing, python, self.store, inherited=inherited, report=self.held.progress)
         except ChangedSourceError as error:
             raise PoisonedError(error.manifest, error.path, error.reason) from error
         except FilesystemError as error:
@@ -421,14 +395,15 @@ class Reconciler:
                 self.notes += [note] if note not in self.notes else []
 
     def _commit(self, prepared: Change) -> None:
-        self.report("committing", 0, len(prepared.journal.steps))
+        durable = self.request.flag("durable")
+        self.held.progress("committing", 0, len(prepared.journal.steps))
         ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
         atomic.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
-        journal.write(self.environment, prepared.journal, durable=self.durable)
+        journal.write(self.environment, prepared.journal, durable=durable)
         atomic.discard(self.environment.draining)
-        self.damaged = frozenset()
+        self.aim.mended()
         self.doubtful = bool(
-            journal.finish(self.environment, prepared.journal, durable=self.durable, checkpoint=self.host.check_held)
+            journal.finish(self.environment, prepared.journal, durable=durable, checkpoint=self.held.check_held)
         )
         self._refer(_linked(prepared.ledger), prepared.ledger.path)
         for path, names in sorted(prepared.differing.items()):

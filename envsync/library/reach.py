@@ -2,7 +2,7 @@
 
 Command line, library, `Coordinator` and repair all go through `wait_or_lead`. It says what comes after what; how one
 waits and who leads, a `Way` says. A thread's way is made of plain calls, an event loop's is not: so the loop is a
-coroutine, and a thread has it run `at_once`.
+coroutine, and a thread has it run at once.
 
 Still without `site` and libraries: they are loaded by whoever leads, and by nobody else.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from envsync.launch.environment import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.leading.lead import Aiming
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.waiting.failures import Arrival
     from envsync.waiting.outcome import Outcome
@@ -58,6 +59,7 @@ def reach(
     distrust: bool = False,
     arrival: Arrival | None = None,
     check: Callable[[], None] | None = None,
+    aim: Aiming | None = None,
 ) -> Outcome:
     """Make the environment current, by leading or by waiting for whoever leads.
 
@@ -65,6 +67,7 @@ def reach(
     :param show: leads for us, with a report that says how far it is
     :param arrival: since when it is wanted; default: now
     :param check: called now and then while it waits; what it raises ends the wait
+    :param aim: what we bring it to, as in `lead`; with one of its own, an environment has to be one that can be locked
     """
     from envsync.waiting.failures import Arrival
 
@@ -74,8 +77,8 @@ def reach(
         entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
             return current(entry, launching=launching)
-    way = _Blocking(show, check, launching=launching)
-    return at_once(wait_or_lead(way, request, environment, arrival, launching=launching, distrust=distrust))
+    way = _Blocking(show, check, aim, launching=launching)
+    return _at_once(wait_or_lead(way, request, environment, arrival, launching=launching, distrust=distrust))
 
 
 async def wait_or_lead(
@@ -111,7 +114,7 @@ async def wait_or_lead(
     raise _restless(environment)
 
 
-def at_once(steps: Coroutine[Any, Any, T]) -> T:
+def _at_once(steps: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine whose steps are plain calls, so that it never gives way to others."""
     try:
         steps.send(None)
@@ -124,14 +127,15 @@ def at_once(steps: Coroutine[Any, Any, T]) -> T:
 class _Blocking:
     """The way of a thread: it sleeps while it waits, and leads by itself.
 
-    :param show, check, launching: see `reach`
+    `show`, `check`, `aim` and `launching` are as for `reach`.
     """
 
-    __slots__ = ("check", "launching", "show")
+    __slots__ = ("aim", "check", "launching", "show")
 
-    def __init__(self, show: Show, check: Callable[[], None] | None, *, launching: bool) -> None:
+    def __init__(self, show: Show, check: Callable[[], None] | None, aim: Aiming | None, *, launching: bool) -> None:
         self.show = show
         self.check = check
+        self.aim = aim
         self.launching = launching
 
     async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
@@ -148,6 +152,7 @@ class _Blocking:
                 distrust=wait.distrust,
                 began=wait.began,
                 predecessor=wait.predecessor,
+                aim=self.aim,
             )
 
         try:
@@ -162,6 +167,8 @@ class _Blocking:
             raise
 
     async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+        if self.aim is not None:
+            raise error
         return unchangeable(wait.request, wait.environment, error, launching=self.launching)
 
 

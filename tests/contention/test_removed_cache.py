@@ -134,12 +134,12 @@ def test_a_leader_that_gives_up_lets_others_try(tmp_path: Path, cache: Path, mon
     environment = Environment(str(tmp_path / "env"))
     tried: list[int] = []
 
-    def reach(self: Leader, predecessor: dict[str, object]) -> Outcome:
+    def reach(self: Leader, *_: object) -> Outcome:
         self.cache.share()
         shutil.rmtree(cache, ignore_errors=True)
         tried.append(1)
         cause = FileNotFoundError(errno.ENOENT, "No such file or directory")
-        raise FilesystemError("read", f"{self.store.root}/x", cause)
+        raise FilesystemError("read", f"{self.cache.store.root}/x", cause)
 
     monkeypatch.setattr(Leader, "_reach", reach)
     directory.prepare(environment)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envsync.launch.environment import Environment
-from envsync.leading.lead import BATCH_SECONDS
+from envsync.leading.held import BATCH_SECONDS
 from envsync.library.status import look
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified

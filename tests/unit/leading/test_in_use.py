@@ -12,7 +12,8 @@ from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
-from envsync.leading.in_use import Occupancy, ReplacedError
+from envsync.leading.held import ReplacedError
+from envsync.leading.in_use import Occupancy
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import atomic, mounts, processes
