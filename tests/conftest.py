@@ -22,8 +22,20 @@ settings.register_profile("search", deadline=None, print_blob=True, max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# A shell starts what it puts in the background with SIGINT ignored, and children inherit that: tests interrupt them.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+def hear_signals() -> None:
+    """Let what is started from here on be ended by signals that this process was started with ignored.
+
+    A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, `nohup` what it starts with SIGHUP,
+    and children inherit that: tests send them. After exec, what is caught is back to the default (signal(7)).
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGQUIT", "SIGHUP", "SIGTERM"):
+        number = getattr(signal, name, None)  # Windows has not all of them
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+hear_signals()
 
 
 @pytest.fixture(autouse=True)

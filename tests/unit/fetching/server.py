@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PIECE = 16 * 1024
+HOLD_SECONDS = 120
+"""A limit on how long a file is held, so that a failure ends."""
 
 
 @dataclass
@@ -21,7 +23,7 @@ class File:
     :param statuses: answers to give before the file, each a status and further headers
     :param cuts: after how many bytes to cut the connection, for as many answers as there are numbers
     :param successor: what the file is replaced by when a connection has been cut
-    :param hold: wait for this before sending the second half
+    :param hold: wait for this before sending the second half, of the rest alone, too, however little that is
     """
 
     data: bytes
@@ -49,7 +51,7 @@ class Server:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     began: threading.Event = field(default_factory=threading.Event)
-    """Set as soon as the first half of a held file has been sent."""
+    """Set as soon as the first half of an answer with a held file has been sent; once for each such answer."""
     busy: int = 0
     busiest: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -86,6 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 5
     state: Server
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client went away while it could have asked for more
 
     def do_GET(self) -> None:
         state = self.state
@@ -157,16 +165,23 @@ class _Handler(BaseHTTPRequestHandler):
         return int(asked.removeprefix("bytes=").removesuffix("-"))
 
     def _send_body(self, file: File, body: bytes) -> None:
-        middle = len(body) // 2
-        for offset in range(0, len(body), PIECE):
-            if file.hold is not None and offset >= middle:
-                self.wfile.flush()
-                self.state.began.set()
-                file.hold.wait(30)
-            piece = body[offset : offset + PIECE]
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if file.chunked else piece)
+        hold = file.hold  # a test may take it away meanwhile
+        if hold is None:
+            self._send_pieces(file, body)
+        else:
+            middle = len(body) // 2
+            self._send_pieces(file, body[:middle])
+            self.wfile.flush()
+            self.state.began.set()
+            hold.wait(HOLD_SECONDS)
+            self._send_pieces(file, body[middle:])
         if file.chunked:
             self.wfile.write(b"0\r\n\r\n")
+
+    def _send_pieces(self, file: File, data: bytes) -> None:
+        for offset in range(0, len(data), PIECE):
+            piece = data[offset : offset + PIECE]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if file.chunked else piece)
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         with self.state.lock:
