@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-import envsync
+from envsync import __version__
 from envsync.cli import cache, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
@@ -153,7 +153,7 @@ envsync_command = Group(
 
 
 def _show_version(ctx: click.Context) -> NoReturn:
-    print(f"envsync {envsync.__version__} (Python {sys.version.split()[0]})")
+    print(f"envsync {__version__} (Python {sys.version.split()[0]})")
     ctx.exit(0)
 
 

@@ -17,8 +17,9 @@ from typing import NamedTuple, TypeVar
 from envsync.doctor import locks, names, times
 from envsync.doctor.facts import Cache, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
+from envsync.errors import EnvsyncError
 from envsync.launch.environment import Environment
-from envsync.locks import kind
+from envsync.locks import flock, kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts
 
@@ -134,8 +135,6 @@ def _room(work: str, name: str) -> str:
 
 
 def _recorded(env: str) -> str:
-    from envsync.errors import EnvsyncError
-
     try:
         recorded = kind.read(Environment(env))
     except EnvsyncError:
@@ -180,9 +179,6 @@ def _cache(path: str, room: str) -> Cache:
 def _lockable(path: str, local: str) -> str:
     if local:
         return f"flock stays within this node: {local}"
-    from envsync.errors import EnvsyncError
-    from envsync.locks import flock
-
     try:
         held = flock.acquire_nowait(path, shared=False)
         if held is None:

@@ -22,6 +22,7 @@ from envsync.errors import (
     InterpreterError,
     LockFileError,
     UnsupportedPythonError,
+    remedies,
 )
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.plan import Origin, Wanted
@@ -200,7 +201,6 @@ class Seeker:
         """
         if self.target is None or self.target.complete:
             return ""
-        from envsync.errors import remedies
         from envsync.lockfile import required
 
         wanted = {artifact.name for artifact in self.target.artifacts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.launch import command, fast_lane
 from envsync.launch.progress import quiet
@@ -14,7 +14,6 @@ from envsync.waiting import cancelling, failures
 FORKS = forks.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.launch.environment import Environment
     from envsync.launch.progress import Report
