@@ -3,8 +3,10 @@
 Every error of envsync derives from `EnvsyncError`. A leaf holds fields and builds its own text: lower case,
 what failed, the path in backticks, the cause; `hint` names what to do. Neither holds what is secret in a URL.
 `exit_code` is what the command line exits with under `run` and `sync` (DESIGN: 124 a wait timed out or was refused,
-125 any other failure of ours, 126 and 127 as a shell says them). Only built-ins are used here, because waiters raise
-these from the fast lane.
+125 any other failure of ours, 126 and 127 as a shell says them).
+
+Imports nothing of what stands above, and no library: waiters raise these. Start reading here; `hints` has what helps,
+`redact` what may be shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What helps: hints with a command that can be run as it stands. Imports no other part of envsync but `remedies`.
+"""What helps: hints with a command that can be run as it stands.
 
 Hints are written where the error is known, and that may be another process. So they name commands without options, as
 in `` `envsync doctor` ``, and whoever shows one completes it by those of its own command line (`envsync.cli.tell`).

@@ -7,8 +7,6 @@ query calls by an obvious name (`?token=...`), the value is.
 
 Where it cannot be told what is a password, more is left out rather than less: a URL whose password holds a `/` or `#`
 that is not encoded loses all up to its last `@`.
-
-Waiters show command lines, so nothing is imported here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The command keeps our process id, so its signals and its exit status are its own. It inherits one descriptor, that
 of the in-use lock, which the kernel releases when the last process that has it ends, however it ends: the lock
-lasts as long as the command and its forks do, and no longer. Imports only built-in modules.
+lasts as long as the command and its forks do, and no longer.
 """
 
 import _signal  # type: ignore[import-not-found]

@@ -1,4 +1,4 @@
-"""The names of what envsync keeps in an environment (DESIGN.md, 4). Imports nothing."""
+"""The names of what envsync keeps in an environment (docs/architecture.md)."""
 
 
 class Environment:

@@ -1,7 +1,7 @@
 """The options of `run` and `sync`: one table for the command line, `ENVSYNC_*`, `[tool.envsync]` and the library.
 
 The fast lane parses a well-formed command line with this table alone. Whatever it does not understand (help, an
-unknown option) is left to click, whose options are built from the same table (`envsync.cli.main`). Imports nothing.
+unknown option) is left to click, whose options are built from the same table (`envsync.cli.main`).
 """
 
 TYPE_CHECKING = False

@@ -1,8 +1,7 @@
 """What the user asked for: lock file, environment and options, and the digest of them all.
 
 The fast lane builds a request with a handful of file operations and must arrive at the same digest as the slow
-path, so both use this module, and it imports only built-in modules (`tomllib` when pyproject.toml has a table
-for us that is not plain).
+path, so both use this module. It imports `tomllib` only when pyproject.toml has a table for us that is not plain.
 
 The digest covers the content of every input file, the options that decide what is installed, and implementation,
 X.Y, machine and libc family of the target. Where the lock file has references without a hash it also covers the

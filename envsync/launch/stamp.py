@@ -16,8 +16,6 @@ What it records of the environment is what can be compared for the price of an o
 - `commands`: what was in `bin`. If exec does not find one of these, its interpreter is gone, not the command.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
-
-Imports only built-in modules.
 """
 
 from _blake2 import blake2b

@@ -4,7 +4,7 @@ What a variable stands for decides what is installed, so it belongs to the diges
 file uses; of their values nothing is kept but what they add to the checksum that the digest is. User information in
 URLs decides who may fetch, not what: it adds nothing, so a token that is another for each job changes no digest.
 
-The fast lane uses this, where a stamp names a variable. Imports only built-in modules.
+The fast lane uses this, where a stamp names a variable.
 """
 
 from __future__ import annotations

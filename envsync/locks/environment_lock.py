@@ -14,7 +14,7 @@ Without an in-use lock nobody can tell whether commands run in the environment. 
 it was current, unless `--busy ignore` says so, and only those are served who can live with that: environments named by
 `{digest}`, which need never change, or `--busy ignore`.
 
-Only what a waiter may import is imported here; the lease, which needs a library, only where there is one.
+The lease needs a library, which is imported only where there is a lease.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Advisory whole-file locks: flock(2), exclusive and shared.
 
-One small module for all plain locks of envsync, with only the fast lane's imports. What it relies on:
+One small module for all plain locks of envsync. What it relies on:
 
 - A flock belongs to the open file description: it is inherited over fork and exec, shared by duplicates, and
   released when the last of them is closed, so by SIGKILL, too. (POSIX record locks are not used: closing *any*
@@ -12,12 +12,12 @@ One small module for all plain locks of envsync, with only the fast lane's impor
   wants it (flock(2)); for a shared one for reading only, so that a read-only environment can be locked.
 
 - So a lock could outlive a sync in whatever the program forked meanwhile, in another thread say. Therefore a child
-  that others than envsync fork closes what is held (`os.register_at_fork`), and `launch.close_lock` unlocks before
+  that others than envsync fork closes what is held (`os.register_at_fork`), and `command.close_lock` unlocks before
   it closes, for children that C code has forked. Our own children (`fork`) keep it all, for they outlive a SIGKILL of
   their parent. What is exec'd has none of it but by `pass_fds`. The hold of a command, or of `envsync.use`, is shared
-  with forks on purpose (`launch.let_go`).
+  with forks on purpose (`command.let_go`).
 
-Order, never taken otherwise: environment lock, cache lock, wheel lock, in-use lock.
+In which order locks are taken is said in `envsync.locks`.
 
 Not covered: filesystems where flock is refused are refused in turn (`LockingError`), for an environment is
 never changed without a lock that works. Filesystems where it lies are recognized by whoever asks (`grants_twice`).

@@ -4,8 +4,6 @@ The record is made by link(2), which fails if another one is there, or where the
 torn by a crash of the latter kind is taken away after a while, by a rename that only one can win. It has its beginning,
 or nothing. Any other that is not what is written here is damaged, and refused: others may hold a lock by what it said,
 and to decide anew could let two lead.
-
-Imports what a waiter may.
 """
 
 from __future__ import annotations

@@ -47,8 +47,6 @@ locks, before anybody had decided how to lock, goes again: nobody has led there,
 Who decides at that moment makes its lease, by which `.envsync` stays; it does without the mark and makes `.lock` anew.
 A uv of another host that waits for the lock finds the environment gone. Whoever was started before an attempt failed,
 but comes when the last who waited for it has left, tries once more.
-
-Only what a waiter may import is imported here.
 """
 
 from __future__ import annotations

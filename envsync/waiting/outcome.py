@@ -1,4 +1,4 @@
-"""What became of a sync. Imports nothing, because waiters make one, too."""
+"""What became of a sync, or of a wait for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line for a terminal of any width: what matters least is left out first. Pure; imports what a waiter may.
+"""A line for a terminal of any width: what matters least is left out first. Pure.
 
 Whoever has something to say gives it in several forms, the fullest first, each with less in it; the first that fits is
 shown. A line that is too long even in its last form is cut, for one that wraps could not be taken back.

@@ -13,8 +13,6 @@ its own command, before it lets go. So each sync serves at least one process for
 that are waiting then, since a fresh stamp is left to rest until they have seen it. And nobody is passed over for ever:
 those who ask for something else take turns (`envsync.waiting.queue`).
 
-Nothing here imports more than the fast lane does, since fifty waiters start at once on two cores.
-
 Polling is the only thing that works on every filesystem: flock(2) cannot wait with a time limit, is not fair, and
 would wake the waiters one after another; inotify(7) does not see what other clients of a network filesystem do.
 How often is said in `envsync.waiting.pace`.

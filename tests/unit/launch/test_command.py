@@ -292,13 +292,3 @@ class TestDescriptor:
             assert os.get_inheritable(high)
         finally:
             os.close(high)
-
-
-def test_launching_imports_next_to_nothing() -> None:
-    """The module needs nothing that a bare interpreter has not imported."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); import envsync.launch.command\n"
-        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
-    )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) <= {"__future__", "errno"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -118,11 +117,3 @@ def test_exec_undoes_it() -> None:
             f"os.execv(sys.executable, [sys.executable, '-I', '-c', {show!r}])"
         )
         assert end(start(code=code, before=before)) == (f"{int(expected)}\n", 0)
-
-
-def test_what_it_imports() -> None:
-    """`signal` takes milliseconds to import, and is not."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.launch import signals\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert not {"signal", "enum", "os", "typing"} & set(done.stdout.split())
-    assert os.name == "posix"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 
 from envsync.system import records
 from envsync.system.records import dump, load, parse
-from tests.unit.scene import ROOT
 
 TEXTS = st.text(
     st.characters(exclude_categories=()).filter(lambda character: not "\ud800" <= character <= "\udbff"),
@@ -137,15 +134,3 @@ def test_text_and_number() -> None:
     assert math.isclose(records.number({}, "x"), 0.0)
     strange: dict[str, object] = {"a": math.inf, "b": -math.inf, "c": math.nan, "d": 10**400}
     assert [records.number(strange, key, 7) for key in "abcd"] == [7, 7, 7, 7]
-
-
-def test_the_imports_of_a_waiter() -> None:
-    """Reading and writing imports neither `json` nor `os`."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from envsync.system import records\n"
-        "assert records.parse(records.dump({'a': 'x', 'b': 1.5}))['b'] == 1.5\n"
-        "print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert not {"json", "os", "re", "typing"} & set(done.stdout.split())

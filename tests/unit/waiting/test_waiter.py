@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +28,6 @@ from envsync.waiting.failures import Arrival
 from envsync.waiting.queue import Lookout
 from envsync.waiting.waiter import Wait
 from tests.unit.scene import (
-    ROOT,
     SITE,
     START,
     Clock,
@@ -570,47 +567,6 @@ class TestMessages:
         monkeypatch.setattr(narrator, "say", pytest.fail)
         clock.after(0.5, lambda: write_stamp(environment, request_))
         leave(lead_or_wait(request_, environment))
-
-
-def test_waiting_imports_no_library() -> None:
-    """Fifty waiters start at once on two cores: what they import is paid fifty times."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
-        "import envsync.library.reach, envsync.waiting.waiter, envsync.launch.signals\n"
-        "import envsync.waiting.queue, envsync.waiting.cycle, envsync.waiting.narrator\n"
-        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('envsync')))"
-    )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"click", "rich", "anyio", "packaging", "json", "re", "dataclasses", "subprocess", "typing", "platformdirs"}
-    assert not heavy & set(done.stdout.split())
-
-
-WAIT = """\
-from envsync.waiting import failures, waiter; from envsync.locks import flock
-from envsync.launch.environment import Environment
-from envsync.launch.request import Request
-waiter.SOCIAL_SECONDS = 0
-wait = waiter.Wait(Request({}, sys.argv[1], "0", sys.argv[2]), Environment(sys.argv[2]))
-assert wait.begin() is None
-wait.look()
-wait.look()
-print(*sorted(name for name in sys.modules if not name.startswith('envsync')), flush=True)
-wait.end()
-"""
-
-
-def test_a_whole_wait_imports_no_library(environment: Environment, request_: Request, leader: Flock) -> None:
-    """Nor does a waiter that puts its name into the list and says for whom it waits, by a leader's own word."""
-    from envsync.launch.progress import quiet
-    from envsync.leading.progress_file import ProgressFile
-
-    ProgressFile(environment, request_.key, quiet)("downloading", 3, 9)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{WAIT}"
-    words = [sys.executable, "-I", "-S", "-c", code, request_.lock, environment.path]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    heavy = {"os", "click", "packaging", "json", "re", "dataclasses", "subprocess", "typing", "signal"}
-    assert not heavy & set(done.stdout.split())
-    assert f"waiting for pid {os.getpid()} on " in done.stderr
 
 
 def test_a_read_only_place(tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,132 @@
+"""The rooms of envsync: what two of them may load.
+
+Which room imports from which is kept by import-linter (`lint-imports`, pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from envsync.launch import request
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
+from envsync.leading.progress_file import ProgressFile
+from envsync.locks import flock
+from tests.environments import FIXTURES
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = sorted((ROOT / "envsync").rglob("*.py"))
+
+LAUNCH = {
+    "envsync",
+    "envsync.__main__",
+    "envsync.launch",
+    "envsync.launch.command",
+    "envsync.launch.environment",
+    "envsync.launch.fast_lane",
+    "envsync.launch.options",
+    "envsync.launch.request",
+    "envsync.launch.stamp",
+}
+"""What of envsync a launch in a current environment loads: each module costs file operations, for hundreds of tasks."""
+BUILT_IN = {"errno", "gc", "fcntl", "_blake2"}
+"""What else it loads: all of it is built in, or written in C and small."""
+WAITERS_ROOMS = {"errors", "launch", "locks", "system", "waiting"}
+WAITERS_WAY = {
+    "envsync",
+    "envsync.__main__",
+    "envsync.cli",
+    "envsync.cli.run",
+    "envsync.library",
+    "envsync.library.reach",
+}
+"""What of other rooms a process goes through that does not find its environment current."""
+WAITERS_BUILT_IN = BUILT_IN | {"__future__", "_json", "unicodedata"}
+"""So no `os`, `re`, `json`, `typing`, `dataclasses`, `subprocess`, `signal` or library: fifty waiters start at once."""
+
+BARE = [sys.executable, "-I", "-S", "-c"]
+TELL = """\
+import sys
+sys.addaudithook(lambda event, words: print(*sys.modules, flush=True) if event == "os.exec" else None)
+"""
+"""Says what is loaded when the process becomes the command."""
+
+
+@pytest.fixture
+def project(tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
+    """A directory with a lock file, a table of options and its current environment."""
+    directory = tmp_path / "project"
+    shutil.copytree(FIXTURES / "wheels", directory / "wheels")
+    shutil.copy(FIXTURES / "pylock.toml", directory)
+    (directory / "pyproject.toml").write_text('[tool.envsync]\nenv = ".env"\n')
+    run_envsync("sync", cwd=directory, check=True)
+    return directory
+
+
+def loaded(output: str) -> set[str]:
+    """Return what was loaded at the first exec, beyond what a bare interpreter has."""
+    bare = subprocess.run([*BARE, "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    return set(output.splitlines()[0].split()) - set(bare.stdout.split())
+
+
+def ours(modules: set[str]) -> set[str]:
+    """Return those that are envsync's."""
+    return {name for name in modules if name.partition(".")[0] == "envsync"}
+
+
+def test_what_a_launch_loads(project: Path, tmp_path: Path) -> None:
+    """By the launcher, in a current environment: these modules of ours, and no `site` nor anything else of Python's."""
+    installation = tmp_path / "installation"
+    site = installation / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "envsync").symlink_to(ROOT / "envsync")
+    (installation / "bin").mkdir()
+    (installation / "bin/python3").symlink_to(sys.executable)
+    script = (ROOT / "envsync/launcher.sh").read_text()
+    launcher = installation / "bin/envsync"
+    launcher.write_text(script.replace("\nimport sys\n", f"\n{TELL}", 1))
+    launcher.chmod(0o755)
+    done = subprocess.run([launcher, "run", "--", "true"], cwd=project, capture_output=True, text=True, check=True)
+    modules = loaded(done.stdout)
+    assert ours(modules) == LAUNCH
+    assert modules - LAUNCH <= BUILT_IN
+
+
+def test_what_a_waiter_loads(project: Path) -> None:
+    """One that waits to the end: says by the leader's word for whom, puts its name into the list, and enters."""
+    asked = request.resolve({"lock": str(project / "pylock.toml")}, {})
+    environment = Environment(str(project / ".env"))
+    locks = [flock.acquire_nowait(path, shared=False) for path in (environment.lock, environment.leading)]
+    os.rename(environment.stamp, environment.draining)
+    progress = ProgressFile(environment, asked.key, quiet)
+    progress("downloading", 3, 9)
+    code = f"{TELL}sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.__main__ import start\nstart()"
+    words = [*BARE, code, "run", "--lock", asked.lock, "--", "true"]
+    with subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiter:
+        assert waiter.stderr is not None
+        said = waiter.stderr.readline()
+        while not (os.path.isdir(environment.waiting) and os.listdir(environment.waiting)):
+            assert waiter.poll() is None
+            time.sleep(0.01)
+        os.rename(environment.draining, environment.stamp)
+        output, _ = waiter.communicate()
+    progress.remove()
+    for lock in locks:
+        assert lock is not None
+        lock.release()
+    assert f"waiting for pid {os.getpid()} on " in said
+    assert "downloading 3 of 9" in said
+    assert waiter.returncode == 0
+    modules = loaded(output)
+    assert "envsync.waiting.queue" in modules
+    strangers = {name for name in ours(modules) - WAITERS_WAY if name.split(".")[1] not in WAITERS_ROOMS}
+    assert strangers == set()
+    assert modules - ours(modules) <= WAITERS_BUILT_IN
