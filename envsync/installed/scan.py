@@ -76,7 +76,7 @@ def load_ledger(environment: Environment, path: str = "") -> Ledger:
 def _entry(item: Mapping[str, Any]) -> Entry:
     """Make an entry of what `installed.json` says.
 
-    :raises ValueError: it makes no sense; so may other errors of `replace.SENSELESS`
+    :raises ValueError: it makes no sense; so may other errors of `atomic.SENSELESS`
     """
     url, (size, mtime_ns) = item["direct_url"], item["record"]
     if not isinstance(size, int) or not isinstance(mtime_ns, int):

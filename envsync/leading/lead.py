@@ -3,8 +3,8 @@
     check the lock → look again → recover → read the lock file → fetch → skeleton → plan → stage
     → drain → in-use exclusively → journal → apply → stamp → in-use shared → release → command
 
-Locks are taken in one order only: environment, cache, wheel, in-use. The cache's is released before the leader
-waits for anybody: a job of three days that keeps us from committing must not keep anybody from cleaning the cache.
+Locks are taken in one order only (`envsync.locks`). The cache's is released before the leader waits for commands to end
+so that it can commit: a job of three days that keeps us from that must not keep anybody from cleaning the cache.
 
 What others see meanwhile. The stamp is there or it is not. While it is there, whatever it vouches for is untouched,
 and commands enter by it (`envsync.leading.in_use`). Before the journal is in place, whoever comes next

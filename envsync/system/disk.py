@@ -7,7 +7,7 @@ the next is begun:
     store entries → stage → journal → renames → removal of the journal, stamp
 
 A whole filesystem is synced at a time (syncfs(2)): to sync 22,000 files one by one takes minutes, and most of them are
-links to files that were synced long ago. Journal and stamp are synced by themselves (`replace.write`).
+links to files that were synced long ago. Journal and stamp are synced by themselves (`atomic.write`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A command that runs in environment A starts `run` in B, which has to change and waits for B's commands to end; one of
 those starts `run` in A, which has to change and waits for A's commands to end. Both would wait for ever. A `run`
-within a command of the very same environment is seen at once (`ground.is_inside`); this is for the longer ways round.
+within a command of the very same environment is seen at once (`directory.is_inside`); this is for longer ways round.
 
 Every process that waits says which environments it runs within (`holds`): in `progress.json` if it leads, beside its
 name in the list if it does not. So whoever waits can walk back: who waits for the end of the commands that I am part

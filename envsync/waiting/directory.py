@@ -139,7 +139,7 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
     locked it is an ancestor. Pids of another host or container cannot be mistaken for ancestors: /proc/locks shows
     only locks of its own pid namespace, and of this host, and it is asked only if that namespace is ours.
 
-    Where there is no /proc at all (macOS), `run` has said which process became the command (`launch.WHO`): if that one
+    Where there is no /proc at all (macOS), `run` has said which process became the command (`command.WHO`): if that one
     lives and is of our session, or known as an ancestor, we are taken for inside.
 
     :param besides: a descriptor of the in-use lock that was not inherited

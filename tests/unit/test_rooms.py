@@ -1,16 +1,20 @@
-"""The rooms of envsync: what two of them may load.
+"""The rooms of envsync: what two of them may load, and that documents and docstrings name what there is.
 
 Which room imports from which is kept by import-linter (`lint-imports`, pyproject.toml).
 """
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import tokenize
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,8 @@ from tests.environments import FIXTURES
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted((ROOT / "envsync").rglob("*.py"))
+
+# What is loaded
 
 LAUNCH = {
     "envsync",
@@ -130,3 +136,60 @@ def test_what_a_waiter_loads(project: Path) -> None:
     strangers = {name for name in ours(modules) - WAITERS_WAY if name.split(".")[1] not in WAITERS_ROOMS}
     assert strangers == set()
     assert modules - ours(modules) <= WAITERS_BUILT_IN
+
+
+# What is named
+
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != "CHANGELOG.md")
+NAMES = re.compile(r"(?<![\w./~-])envsync(?:\.[A-Za-z_]\w*)+")
+PATHS = re.compile(r"(?<![\w./~-])(?:envsync|tests|docs|benchmarks|fixtures|\.ci)/[\w./-]*\w")
+LINKS = re.compile(r"\]\(([^)#:]+)[^)]*\)")
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield a document, or the docstrings and comments of a module, each with the line where it begins."""
+    if path.suffix == ".md":
+        yield 1, path.read_text()
+        return
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.endswith('"""')):
+            yield token.start[0], token.string
+
+
+def exists(name: str) -> bool:
+    """Tell whether a dotted name is that of a module, or of something in one."""
+    words = name.split(".")
+    for length in range(len(words), 0, -1):
+        path = ROOT.joinpath(*words[:length])
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            found: object = importlib.import_module(".".join(words[:length]))
+            for word in words[length:]:
+                if not hasattr(found, word) and word not in getattr(found, "__annotations__", {}):
+                    return False
+                found = getattr(found, word, None)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SOURCES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_named_is_there(path: Path) -> None:
+    """Modules, functions, files and pages that a document, a docstring or a comment names, whatever was moved."""
+    missing = []
+    for line, text in texts(path):
+        missing += [f"{line}: {match[0]}" for match in NAMES.finditer(text) if not exists(match[0])]
+        missing += [f"{line}: {match[0]}" for match in PATHS.finditer(text) if not (ROOT / match[0]).exists()]
+        if path.suffix == ".md":
+            missing += [f"{line}: {link[1]}" for link in LINKS.finditer(text) if not (path.parent / link[1]).exists()]
+    assert missing == []
+
+
+def test_where_state_lives() -> None:
+    """docs/architecture.md names every file that is kept in an environment, and every directory of a cache."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    environment = Environment("ENV")
+    state = [getattr(environment, name) for name in vars(Environment) if isinstance(vars(Environment)[name], property)]
+    kept = {os.path.basename(path) for path in state if path.startswith((environment.state, environment.lock))}
+    assert {name for name in kept if not re.search(rf"[`/]{re.escape(name)}[`/]", page)} == set()
+    kinds = {kind for path in SOURCES for kind in re.findall(r"/v1/(\w+)", path.read_text())}
+    assert len(kinds) > 5
+    assert {kind for kind in kinds if f"v1/{kind}/" not in page} == set()
