@@ -12,12 +12,15 @@ import time
 from typing import TYPE_CHECKING
 
 from envsync.errors import EnvironmentRefusedError
+from envsync.installed.scan import load_ledger
 from envsync.launch.events_file import record
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.transaction import skeleton
+from envsync.waiting import failures
 
 if TYPE_CHECKING:
+    from envsync.installed.scan import Ledger
     from envsync.launch.environment import Environment
     from envsync.launch.events_file import Listener
     from envsync.leading.progress_file import ProgressFile
@@ -41,7 +44,18 @@ class Held:
     :ivar env: its absolute path, and `digest` what it is brought to, once these are known
     """
 
-    __slots__ = ("_leading", "_listener", "_sure_until", "digest", "env", "environment", "lock", "locking", "progress")
+    __slots__ = (
+        "_leading",
+        "_ledger",
+        "_listener",
+        "_sure_until",
+        "digest",
+        "env",
+        "environment",
+        "lock",
+        "locking",
+        "progress",
+    )
 
     def __init__(
         self,
@@ -59,6 +73,8 @@ class Held:
         self.digest = ""
         self._listener = listener
         self._leading: Flock | None = None
+        self._ledger: tuple[tuple[int, int], Ledger] | None = None
+        """What was read last, and of which file."""
         self._sure_until = 0.0
         """Until then, by time.monotonic(), the lock need not be looked at again."""
 
@@ -106,6 +122,13 @@ class Held:
                 "envsync itself runs from it",
                 hint="install envsync elsewhere, for example with `pipx install envsync`",
             )
+
+    def ledger(self) -> Ledger:
+        """Return what `installed.json` says. It is read again only if it was replaced since, by us or by a purge."""
+        latest = failures.identity(self.environment.installed)
+        if self._ledger is None or self._ledger[0] != latest:
+            self._ledger = latest, load_ledger(self.environment)
+        return self._ledger[1]
 
     def be_seen(self) -> None:
         """Let others ask whether somebody leads without touching the environment lock."""

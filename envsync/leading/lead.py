@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from envsync.errors import (
@@ -32,7 +32,7 @@ from envsync.errors import (
 from envsync.errors.hints import UPGRADE
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, named
-from envsync.installed.scan import Ledger, dump_ledger, load_ledger
+from envsync.installed.scan import Ledger, dump_ledger
 from envsync.launch import command, fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry
@@ -45,6 +45,7 @@ from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
 from envsync.leading.progress_file import ProgressFile
 from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler, refuse_to_empty
+from envsync.leading.session import Session
 from envsync.leading.sync_cache import SyncCache
 from envsync.locks import kind
 from envsync.locks.flock import Flock
@@ -56,7 +57,6 @@ from envsync.waiting.directory import prepare
 from envsync.waiting.outcome import Outcome
 
 if TYPE_CHECKING:
-    from envsync.launch.events_file import Listener
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.store.store import Store
 
@@ -68,47 +68,18 @@ OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
 """Failures that say nothing about the next attempt: others may be willing to wait."""
 
 
-def lead(
-    request: Request,
-    environment: Environment,
-    lock: EnvironmentLock,
-    *,
-    report: Report,
-    launching: bool = False,
-    distrust: bool = False,
-    began: float | None = None,
-    predecessor: dict[str, object] | None = None,
-    idle: Callable[[], AbstractContextManager[None]] = nullcontext,
-    listener: Listener | None = None,
-    aim: Aiming | None = None,
-) -> Outcome | None:
+def lead(session: Session, lock: EnvironmentLock, aim: Aiming = Seeker) -> Outcome | None:
     """Make the environment current. Releases the environment lock in any case.
 
     :param lock: the held environment lock
-    :param launching: a command follows: hand out a shared hold that nobody can have broken in between
-    :param distrust: something is wrong that the stamp does not see: count the files
-    :param began: when the caller began to wait, by time.monotonic(), for `--timeout`
-    :param predecessor: what the leader said that died with the lock, if one did
-    :param idle: entered while it waits for others and does no work
-    :param listener: is told each event, besides the events file
     :param aim: what to bring it to; default: what the lock file says
     :returns: the outcome, or None if the lock turned out to be of an environment that was replaced: ask again
     :raises EnvsyncError: it could not be made current. Before the journal is in place the environment is as it
         was; after, the next leader finishes what was decided. `failure.json` says it to the waiters.
     """
+    environment = session.environment
     try:
-        leader = Leader(
-            request,
-            environment,
-            lock,
-            report,
-            launching=launching,
-            distrust=distrust,
-            began=began,
-            idle=idle,
-            listener=listener,
-            aim=aim or Seeker,
-        )
+        leader = Leader(session, lock, aim)
     except BaseException:
         bare.leave(environment, lock)
         raise
@@ -117,7 +88,7 @@ def lead(
         if not lock.is_in_place() or not held.is_as_recorded():
             return None
         try:
-            return leader.run(predecessor or {})
+            return leader.run()
         except OURS_ALONE:
             raise
         except ReplacedError:
@@ -148,47 +119,32 @@ def lead(
 class Leader:
     """One attempt at making an environment current, made by whoever holds the environment lock."""
 
-    def __init__(
-        self,
-        request: Request,
-        environment: Environment,
-        lock: EnvironmentLock,
-        report: Report,
-        *,
-        launching: bool,
-        distrust: bool = False,
-        began: float | None = None,
-        idle: Callable[[], AbstractContextManager[None]] = nullcontext,
-        listener: Listener | None = None,
-        aim: Aiming = Seeker,
-    ) -> None:
-        self.request = request
-        self.environment = environment
-        self.launching = launching
+    def __init__(self, session: Session, lock: EnvironmentLock, aim: Aiming) -> None:
+        self.session = session
+        self.request = request = session.request
+        self.environment = environment = session.environment
         self.began = time.monotonic()
-        self.distrust = distrust
+        since = self.began if session.began is None else session.began
         locking = kind.read(environment) or kind.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
-        since = self.began if began is None else began
-        progress = ProgressFile(environment, request.key, report, token=token, timeout=request.timeout, began=since)
-        self.held = Held(environment, lock, progress, locking, listener)
-        self.occupancy = Occupancy(environment, request, progress, since, idle, locking=locking)
+        progress = ProgressFile(
+            environment, request.key, session.report, token=token, timeout=request.timeout, began=since
+        )
+        self.held = Held(environment, lock, progress, locking, session.listener)
+        self.occupancy = Occupancy(environment, request, progress, since, session.idle, locking=locking)
         self.cache = SyncCache(request, environment, progress, self.occupancy.deadline)
         self.aim: Aim = aim(request, environment, self.cache.store, progress)
         self.former: Stamp | None = None
         """The stamp that was there, if it could be read."""
         self.notes: list[str] = []
 
-    def run(self, predecessor: dict[str, object]) -> Outcome:
-        """Go all the way.
-
-        :param predecessor: what the leader said that died before us
-        """
+    def run(self) -> Outcome:
+        """Go all the way."""
         prepare(self.environment)  # the directory may be a new one by now
         bare.mark_again(self.environment)
         self.held.be_seen()
         self.held.progress("looking", 0, 0)
-        self._succeed(predecessor)
+        self._succeed(self.session.predecessor)
         if (current := self._look_again()) is not None:
             return current
         doubtful = self._is_doubtful()
@@ -196,7 +152,7 @@ class Leader:
         reconciler = Reconciler(self.held, self.request, self.aim, self.cache, self.occupancy, doubtful=doubtful)
         for attempt in range(CACHES):
             try:
-                return self._reach(reconciler, predecessor)
+                return self._reach(reconciler)
             except (EnvsyncError, OSError) as error:
                 if not self.cache.is_gone(error) or attempt == CACHES - 1:
                     raise
@@ -204,7 +160,7 @@ class Leader:
             self.cache.begin_again(elsewhere=attempt == CACHES - 2)
         raise AssertionError("unreachable")
 
-    def _reach(self, reconciler: Reconciler, predecessor: dict[str, object]) -> Outcome:
+    def _reach(self, reconciler: Reconciler) -> Outcome:
         """Make the environment current, from the lock file to the stamp. May be done again if it comes to nothing."""
         self.cache.share()
         goal = self._set_goal()
@@ -225,25 +181,25 @@ class Leader:
         self._write_stamp(vouched, goal, layout)
         failures.forgive(self.environment, self.request.key)
         leftovers.sweep(self.environment)
-        return self._conclude(goal, done, vouched, predecessor)
+        return self._conclude(goal, done, vouched)
 
-    def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp, predecessor: dict[str, object]) -> Outcome:
+    def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp) -> Outcome:
         planned, held = done.planned, self.held
         outcome = Outcome("current" if planned.is_empty else "synced", held.env, held.digest)
         outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
-        outcome.notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done, predecessor))
+        outcome.notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done))
         outcome.seconds = round(time.monotonic() - self.began, 3)
         outcome.installers = done.installers
         outcome.details = (*self._startup_files(planned), *done.details)
         if not planned.is_empty:
             counts = {"installed": len(planned.install), "removed": len(planned.remove)}
             held.tell("synced", seconds=outcome.seconds, **counts)
-        if self.launching:
+        if self.session.launching:
             # The environment lock is still held, so nobody can take in-use while it is made shared.
             outcome.entry = Entry(self.occupancy.hand_over(), vouched)
         return outcome
 
-    def _notes_on(self, goal: Goal, done: Reconciled, predecessor: dict[str, object]) -> Iterator[str]:
+    def _notes_on(self, goal: Goal, done: Reconciled) -> Iterator[str]:
         """Say what the user may want to know of it all, in the end."""
         planned, reason = done.planned, self.held.locking.reason
         if not planned.is_empty:  # once, when something is changed
@@ -253,6 +209,7 @@ class Leader:
             if reason:
                 yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
         if done.resumed:
+            predecessor = self.session.predecessor
             who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
             yield f"went on with what {who} had staged"
         if self.cache.note:
@@ -303,7 +260,7 @@ class Leader:
 
     # What was there before
 
-    def _succeed(self, predecessor: dict[str, object]) -> None:
+    def _succeed(self, predecessor: Mapping[str, object]) -> None:
         """Say whose sync this goes on with, if a leader died over the same request."""
         if records.text(predecessor, "key") != self.request.key:
             return
@@ -316,14 +273,14 @@ class Leader:
 
     def _look_again(self) -> Outcome | None:
         """Somebody may have finished between our look and our lock."""
-        if self.distrust:
+        if self.session.distrust:
             return None
         entry = fast_lane.enter(self.request, self.environment, share=self.held.locking.in_use)
         if entry is not None:
             leftovers.sweep(self.environment)  # a leader that was killed after its stamp leaves its trash
-            if not self.launching:
+            if not self.session.launching:
                 command.close_lock(entry.fd)
-            kept = entry if self.launching else None
+            kept = entry if self.session.launching else None
             return Outcome("current", entry.stamp.environment, entry.stamp.digest, entry=kept)
         data = atomic.read(self.environment.stamp)
         self.former = stamp.load(data) if data else None
@@ -333,7 +290,7 @@ class Leader:
 
     def _is_doubtful(self) -> bool:
         """Tell whether the environment may not be what its stamp was for."""
-        if self.distrust or self.former is None:
+        if self.session.distrust or self.former is None:
             return True
         try:
             return not fast_lane.is_untouched(self.former, self.environment.config)
@@ -362,7 +319,7 @@ class Leader:
     # What is to be
 
     def _set_goal(self) -> Goal:
-        goal = self.aim.seek(load_ledger(self.environment))
+        goal = self.aim.seek(self.held.ledger())
         self.held.env, self.held.digest = goal.python.env, goal.digest
         return goal
 
@@ -417,7 +374,7 @@ class Leader:
         stamping.observe(vouched, self.environment, layout, lock.inode)
         manifests = self.aim.manifests
         fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}
-        ledger = load_ledger(self.environment)
+        ledger = self.held.ledger()
         stamping.guard(vouched, self.former, ledger, fresh)
         if planned.is_empty:
             self._remember_lost(ledger, lock.inode)

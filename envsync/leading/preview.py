@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from envsync.installed.plan import Installed, named
 from envsync.installed.scan import load_ledger, scan
 from envsync.launch import command, fast_lane
-from envsync.leading.goal import Seeker
+from envsync.leading.goal import Goal, Seeker
 from envsync.leading.reconcile import make_plan, refuse_to_empty
 from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store
@@ -28,16 +28,20 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     if entry is not None:
         command.close_lock(entry.fd)
         return Outcome("current", entry.stamp.environment, entry.stamp.digest)
-    ledger = load_ledger(environment)
-    store = Store(cache_directory(request))
-    goal = Seeker(request, environment, store, report).preview(ledger)
+    goal, installed = look(request, environment, report)
     refuse_to_empty(request, environment, goal)
     python = goal.python
-    installed: list[Installed] = []
-    if not python.make:
-        installed = scan(environment, skeleton.layout_of(environment, python.interpreter), ledger)
     planned = make_plan(request, goal, installed)
     outcome = Outcome("current" if planned.is_empty and not python.make else WOULD_SYNC, python.env, goal.digest)
     outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
     outcome.seconds = round(time.monotonic() - began, 3)
     return outcome
+
+
+def look(request: Request, environment: Environment, report: Report) -> tuple[Goal, list[Installed]]:
+    """Return what is wanted and what is installed, without fetching anything or taking a lock."""
+    ledger = load_ledger(environment)
+    goal = Seeker(request, environment, Store(cache_directory(request)), report).preview(ledger)
+    if goal.python.make:
+        return goal, []
+    return goal, scan(environment, skeleton.layout_of(environment, goal.python.interpreter), ledger)

@@ -6,19 +6,16 @@ import os
 
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.errors.hints import AGAIN
-from envsync.installed.scan import load_ledger, scan
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry
 from envsync.launch.messages import say
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
-from envsync.leading.goal import Seeker
+from envsync.leading.preview import look
 from envsync.leading.reconcile import spare_of
-from envsync.leading.sync_cache import cache_directory
 from envsync.locks import flock
-from envsync.store.store import Store
-from envsync.transaction import journal, skeleton
+from envsync.transaction import journal
 from envsync.waiting.outcome import Outcome
 
 
@@ -43,16 +40,10 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
 def _compare(
     request: Request, environment: Environment, cause: FilesystemError, fd: int, *, launching: bool
 ) -> Outcome:
-    ledger = load_ledger(environment)
-    store = Store(cache_directory(request))
     if not os.path.isfile(environment.config):
         raise cause
-    goal = Seeker(request, environment, store, quiet).preview(ledger)
-    python = goal.python
-    installed: set[tuple[str, str]] = set()
-    if not python.make:
-        layout = skeleton.layout_of(environment, python.interpreter)
-        installed = {(item.name, item.version) for item in scan(environment, layout, ledger)}
+    goal, found = look(request, environment, quiet)
+    python, installed = goal.python, {(item.name, item.version) for item in found}
     missing = sorted(f"{w.name}=={w.version}" for w in goal.wanted if (w.name, w.version) not in installed)
     extra: list[str] = []
     if not request.flag("inexact"):

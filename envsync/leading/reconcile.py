@@ -20,7 +20,7 @@ from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemErr
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
 from envsync.installed.plan import Plan, Wanted, plan
-from envsync.installed.scan import Ledger, dump_ledger, installers, load_ledger, normalized, scan
+from envsync.installed.scan import Ledger, dump_ledger, installers, normalized, scan
 from envsync.launch import command
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
@@ -127,7 +127,7 @@ class Reconciler:
 
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
         """Look whether somebody has added or removed a distribution in the meantime."""
-        installed = scan(self.environment, layout, load_ledger(self.environment))
+        installed = scan(self.environment, layout, self.held.ledger())
         return make_plan(self.request, goal, installed, uncompiled=self.uncompiled).is_empty
 
     def restless(self) -> FilesystemError:
@@ -219,7 +219,7 @@ class Reconciler:
 
     def _plan(self, goal: Goal, layout: Layout) -> tuple[Plan, Ownership]:
         """Plan, and plan again while a distribution that would stay loses a shared file with one that goes."""
-        ledger = load_ledger(self.environment)
+        ledger = self.held.ledger()
         installed = scan(self.environment, layout, ledger)
         reinstall = self.aim.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
@@ -269,7 +269,7 @@ class Reconciler:
         for item in planned.install:
             self.store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
-        ledger = load_ledger(self.environment)
+        ledger = self.held.ledger()
         compiled: dict[str, Compiled] = {}
         try:
             compiled = self._compile(goal, planned)

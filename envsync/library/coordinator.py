@@ -33,6 +33,7 @@ from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, Wa
 from envsync.launch import fast_lane, request
 from envsync.launch.progress import Report
 from envsync.leading import lead
+from envsync.leading.session import Session
 from envsync.library import blocking, events, reach, syncing
 from envsync.library.blocking import Hold, SyncOptions
 from envsync.library.syncing import SyncResult
@@ -294,17 +295,8 @@ class _Way:
 
         def work() -> Outcome | None:
             try:
-                return lead.lead(
-                    wait.request,
-                    wait.environment,
-                    held,
-                    report=report,
-                    distrust=wait.distrust,
-                    began=wait.began,
-                    predecessor=wait.predecessor,
-                    idle=slot.idle,
-                    listener=report.listen,
-                )
+                session = Session.after(wait, report)._replace(idle=slot.idle, listener=report.listen)
+                return lead.lead(session, held)
             finally:
                 slot.release()
 

@@ -143,21 +143,14 @@ class _Blocking:
 
     async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
         def run(report: Report) -> Outcome | None:
-            return lead(
-                wait.request,
-                wait.environment,
-                held,
-                report=report,
-                launching=self.launching,
-                distrust=wait.distrust,
-                began=wait.began,
-                predecessor=wait.predecessor,
-                aim=self.aim,
-            )
+            session = Session.after(wait, report)._replace(launching=self.launching)
+            return lead(session, held, self.aim or Seeker)
 
         try:
             load_site()
+            from envsync.leading.goal import Seeker
             from envsync.leading.lead import lead
+            from envsync.leading.session import Session
 
             return self.show(run)
         except BaseException:  # an interrupt, say, before the leader could do it

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.leading.lead import lead
+from envsync.leading.session import Session
 from envsync.locks import flock
 from envsync.locks.kind import LEASE, Locking, record
 from envsync.locks.lease import Contender
@@ -29,7 +31,7 @@ def test_a_lease_of_an_environment_that_nobody_has_decided_on(tmp_path: Path) ->
     environment = made(tmp_path)
     held = Contender(environment).acquire_nowait()
     assert held is not None
-    assert lead(asked(environment), environment, held, report=lambda *_: None) is None
+    assert lead(Session(asked(environment), environment, quiet), held) is None
     assert os.listdir(environment.state) == []
 
 
@@ -39,7 +41,7 @@ def test_a_flock_of_an_environment_that_is_leased(tmp_path: Path) -> None:
     held = flock.acquire_nowait(environment.lock, shared=False)
     assert held is not None
     record(environment, Locking(LEASE, in_use=False))
-    assert lead(asked(environment), environment, held, report=lambda *_: None) is None
+    assert lead(Session(asked(environment), environment, quiet), held) is None
     assert os.listdir(environment.state) == ["locking"]
 
 
@@ -53,5 +55,5 @@ def test_what_it_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert held is not None
     request = Request({"cache_fallback": "relative"}, "", "", environment.path)
     with pytest.raises(FileNotFoundError):
-        lead(request, environment, held, report=lambda *_: None)
+        lead(Session(request, environment, quiet), held)
     assert held.fd == -1

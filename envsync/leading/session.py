@@ -1,0 +1,48 @@
+"""What one sync is about: decided before it is led, and handed down as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+from envsync.launch.environment import Environment
+from envsync.launch.progress import Report
+from envsync.launch.request import Request
+
+if TYPE_CHECKING:
+    from envsync.launch.events_file import Listener
+    from envsync.waiting.waiter import Wait
+
+
+class Session(NamedTuple):
+    """One sync that we lead."""
+
+    request: Request
+    environment: Environment
+    report: Report
+    """Is told how far it is."""
+    launching: bool = False
+    """A command follows: hand out a shared hold that nobody can have broken in between."""
+    distrust: bool = False
+    """Something is wrong that the stamp does not see: count the files."""
+    began: float | None = None
+    """When the caller began to wait, by time.monotonic(), for `--timeout`; None: now."""
+    predecessor: Mapping[str, object] = {}
+    """What the leader said that died with the lock, if one did."""
+    idle: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while it waits for others and does no work."""
+    listener: Listener | None = None
+    """Is told each event, besides the events file."""
+
+    @classmethod
+    def after(cls, wait: Wait, report: Report) -> Session:
+        """Return the session of who has waited and leads now."""
+        return cls(
+            wait.request,
+            wait.environment,
+            report,
+            distrust=wait.distrust,
+            began=wait.began,
+            predecessor=wait.predecessor,
+        )

@@ -1,0 +1,72 @@
+"""The held environment: whether it is still ours, and what is known of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from envsync.installed.scan import Ledger, dump_ledger
+from envsync.launch.environment import Environment
+from envsync.launch.progress import quiet
+from envsync.leading.held import Held, ReplacedError
+from envsync.leading.progress_file import ProgressFile
+from envsync.locks import flock, kind
+from envsync.system import atomic
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    environment = Environment(str(tmp_path / "env"))
+    os.makedirs(environment.state)
+    return environment
+
+
+@pytest.fixture
+def held(environment: Environment) -> Iterator[Held]:
+    lock = flock.acquire_nowait(environment.lock, shared=False)
+    assert lock is not None
+    yield Held(environment, lock, ProgressFile(environment, "key", quiet), kind.WORKS)
+    lock.release()
+
+
+def record(environment: Environment, host: str) -> None:
+    atomic.write(environment.installed, dump_ledger(Ledger(environment.path, host, {})))
+
+
+def test_what_is_installed_is_read_once(environment: Environment, held: Held) -> None:
+    """Whoever asks gets what was read before, as long as the file is the same."""
+    record(environment, "x86_64 glibc")
+    assert held.ledger().host == "x86_64 glibc"
+    assert held.ledger() is held.ledger()
+
+
+def test_what_is_installed_is_read_again_if_it_is_replaced(environment: Environment, held: Held) -> None:
+    """By a commit of ours or by a purge: it is never older than the file."""
+    assert held.ledger() == Ledger("", "", {})
+    for host in ("x86_64 glibc", "aarch64 musl"):
+        record(environment, host)
+        assert held.ledger().host == host
+    os.unlink(environment.installed)
+    assert held.ledger() == Ledger("", "", {})
+
+
+def test_an_environment_that_was_replaced_is_not_ours(tmp_path: Path, environment: Environment, held: Held) -> None:
+    """Its lock says nothing of what is there now."""
+    held.check_in_place()
+    os.rename(environment.path, tmp_path / "aside")
+    os.makedirs(environment.state)
+    held.check_held()  # it was looked at just now
+    with pytest.raises(ReplacedError):
+        held.check_in_place()
+
+
+def test_an_environment_that_another_leads_is_not_ours(environment: Environment, held: Held) -> None:
+    """A network filesystem may have given the lock to somebody else, who says so in the progress file."""
+    held.progress("staging", 0, 1)
+    held.check_in_place()
+    ProgressFile(environment, "key", quiet)("staging", 0, 1)
+    with pytest.raises(ReplacedError):
+        held.check_in_place()
