@@ -32,8 +32,7 @@ def _preview(asked: request.Request) -> syncing.SyncResult:
 
     environment = fast_lane.environment_of(asked) or named_by_digest(asked)
     with Display(asked) as display:
-        done = preview(asked, environment, display)
-    return syncing.SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds)
+        return syncing.result_of(preview(asked, environment, display))
 
 
 def _say(result: syncing.SyncResult) -> None:

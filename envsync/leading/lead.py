@@ -185,19 +185,24 @@ class Leader:
 
     def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp) -> Outcome:
         planned, held = done.planned, self.held
-        outcome = Outcome("current" if planned.is_empty else "synced", held.env, held.digest)
-        outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
-        outcome.notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done))
-        outcome.seconds = round(time.monotonic() - self.began, 3)
-        outcome.installers = done.installers
-        outcome.details = (*self._startup_files(planned), *done.details)
+        notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done))
+        seconds = round(time.monotonic() - self.began, 3)
         if not planned.is_empty:
-            counts = {"installed": len(planned.install), "removed": len(planned.remove)}
-            held.tell("synced", seconds=outcome.seconds, **counts)
-        if self.session.launching:
-            # The environment lock is still held, so nobody can take in-use while it is made shared.
-            outcome.entry = Entry(self.occupancy.hand_over(), vouched)
-        return outcome
+            held.tell("synced", seconds=seconds, installed=len(planned.install), removed=len(planned.remove))
+        # The environment lock is still held, so nobody can take in-use while it is made shared.
+        entry = Entry(self.occupancy.hand_over(), vouched) if self.session.launching else None
+        return Outcome(
+            "current" if planned.is_empty else "synced",
+            held.env,
+            held.digest,
+            installed=named(planned.install),
+            removed=named(planned.remove),
+            installers=done.installers,
+            seconds=seconds,
+            notes=notes,
+            details=(*self._startup_files(planned), *done.details),
+            entry=entry,
+        )
 
     def _notes_on(self, goal: Goal, done: Reconciled) -> Iterator[str]:
         """Say what the user may want to know of it all, in the end."""

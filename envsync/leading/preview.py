@@ -32,10 +32,14 @@ def preview(request: Request, environment: Environment, report: Report) -> Outco
     refuse_to_empty(request, environment, goal)
     python = goal.python
     planned = make_plan(request, goal, installed)
-    outcome = Outcome("current" if planned.is_empty and not python.make else WOULD_SYNC, python.env, goal.digest)
-    outcome.installed, outcome.removed = named(planned.install), named(planned.remove)
-    outcome.seconds = round(time.monotonic() - began, 3)
-    return outcome
+    return Outcome(
+        "current" if planned.is_empty and not python.make else WOULD_SYNC,
+        python.env,
+        goal.digest,
+        installed=named(planned.install),
+        removed=named(planned.remove),
+        seconds=round(time.monotonic() - began, 3),
+    )
 
 
 def look(request: Request, environment: Environment, report: Report) -> tuple[Goal, list[Installed]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from envsync.launch.fast_lane import Entry
 
 
@@ -46,6 +48,7 @@ class Outcome:
         *,
         installed: tuple[str, ...] = (),
         removed: tuple[str, ...] = (),
+        installers: Mapping[str, str] | None = None,
         seconds: float = 0.0,
         notes: tuple[str, ...] = (),
         details: tuple[str, ...] = (),
@@ -56,7 +59,7 @@ class Outcome:
         self.digest = digest
         self.installed = installed
         self.removed = removed
-        self.installers: dict[str, str] = {}
+        self.installers = installers or {}
         self.seconds = seconds
         self.notes = notes
         self.details = details
