@@ -89,7 +89,7 @@ class SyncCache:
         for root in (self.store.below, self.store.root):
             if root is not None and root != self._private:
                 with suppress(OSError):  # a fallback that cannot be made is an error once something has to go there
-                    os.makedirs(root, exist_ok=True)
+                    atomic.make_directory(root)
                 lock = cache_lock.share(root, lambda what: self._report(what, 0, 0), deadline=self._deadline)
                 if lock is not None:
                     self._locks.append(lock)

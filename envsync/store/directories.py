@@ -6,7 +6,7 @@ import os
 import shlex
 
 from envsync.errors import FilesystemError
-from envsync.system import groups
+from envsync.system import atomic, groups
 
 _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of envsync. What is in it can be fetched again.
@@ -37,7 +37,7 @@ class Directories:
         """
         for path in (self.wheels, self.tmp, self.locks):
             try:
-                os.makedirs(path, exist_ok=True)
+                atomic.make_directory(path)
             except OSError as error:
                 other = shlex.quote(f"{self.root}-2")
                 hint = f"name another cache: `envsync sync --cache-dir {other}`"

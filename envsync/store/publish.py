@@ -99,7 +99,7 @@ def _put_back_or_away(store: Directories, aside: str, path: str) -> None:
 def _make_room(path: str, group: int) -> None:
     above = os.path.dirname(path)
     if not os.path.isdir(above):
-        os.makedirs(above, exist_ok=True)
+        atomic.make_directory(above)
     for directory in (os.path.dirname(above), above):
         groups.grant(directory, group)
 

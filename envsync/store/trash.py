@@ -62,7 +62,7 @@ def put_aside(path: str, aside: str) -> None:
     if not os.path.lexists(path):
         return  # somebody else did it
     try:
-        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        atomic.make_directory(os.path.dirname(aside))
         set_aside(path, aside)
     except FileNotFoundError:
         pass  # as above, just now

@@ -53,7 +53,7 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
         return
     group = groups.bits(store_root)
     try:
-        os.makedirs(directory, exist_ok=True)
+        atomic.make_directory(directory)
         for above in (f"{store_root}/v1", directory):
             groups.grant(above, group)
         value = {"format": FORMAT, **place, "in-use": _in_use(env), "entries": sorted(shas)}

@@ -26,6 +26,8 @@ SENSELESS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 """What a file of ours raises that is read as if it made sense: it is then taken for absent."""
 MOVE_SECONDS = 2.0
 """For how long a rename is tried that is refused since somebody has the file open (SMB, virus scanners)."""
+TRIES = 20
+"""How often a directory is made that others remove meanwhile, or those above it."""
 NO_DIRECTORIES = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What filesystems answer that do not rename directories; overlay says EXDEV of those in its lower layers."""
 
@@ -57,6 +59,23 @@ def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -
     except BaseException:
         discard(temporary)
         raise
+
+
+def make_directory(path: str) -> None:
+    """Make a directory, and those above it, as far as they are missing.
+
+    Whoever removes a cache (`rm -rf`) does not ask. What is removed between two calls is made again: mkdir(2) may find
+    a directory that is gone a moment later, or be in one that is.
+
+    :raises OSError: it cannot be made
+    """
+    for _ in range(TRIES):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except (FileExistsError, FileNotFoundError):
+            continue
+        return
+    os.makedirs(path, exist_ok=True)
 
 
 def move(source: str, destination: str) -> None:

@@ -112,7 +112,7 @@ def write(root: str, path: str, data: bytes) -> None:
     try:
         group = bits(root)
         directory = os.path.dirname(path)
-        os.makedirs(directory, exist_ok=True)
+        atomic.make_directory(directory)
         grant(f"{root}/v1", group)
         grant(directory, group)
         atomic.write(path, atomic.seal(data))

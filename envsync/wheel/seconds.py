@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import groups
+from envsync.system import atomic, groups
 
 NAMES = "names"
 STEP = 2
@@ -81,7 +81,7 @@ def _take(path: str, sha256: str) -> bool:
 
 
 def _make(root: str, directory: str) -> None:
-    os.makedirs(directory, exist_ok=True)
+    atomic.make_directory(directory)
     group = groups.bits(root)
     for path in (f"{root}/v1", os.path.dirname(directory), directory):
         groups.grant(path, group)

@@ -13,6 +13,7 @@ import pytest
 
 from envsync.errors import FilesystemError
 from envsync.launch import request
+from envsync.store.store import Store
 from envsync.system import atomic, patience
 
 
@@ -28,6 +29,62 @@ def refuse(cause: int) -> Any:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "state")
+
+
+def removing(monkeypatch: pytest.MonkeyPatch, path: str, what: str) -> list[str]:
+    """Remove a directory, or the one above it, three times just before it is made; the list says how often that was."""
+    original, removed = os.mkdir, []
+
+    def mkdir(name: str, mode: int = 0o777) -> None:
+        if name != path or len(removed) == 3:
+            original(name, mode)
+            return
+        removed.append(name)
+        if what == "above":
+            os.rmdir(os.path.dirname(name))
+            original(name, mode)
+        original(name, mode)  # others do
+        try:
+            original(name, mode)
+        finally:
+            os.rmdir(name)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    return removed
+
+
+class TestMakeDirectory:
+    """Making directories."""
+
+    @pytest.mark.parametrize("what", ["itself", "above"])
+    def test_others_remove_it(self, path: str, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        """It is made again, if it was there a moment ago or what it is in is not any more."""
+        removed = removing(monkeypatch, f"{path}/a/b", what)
+        atomic.make_directory(f"{path}/a/b")
+        assert os.path.isdir(f"{path}/a/b")
+        assert len(removed) == 3
+
+    @pytest.mark.parametrize("kind", ["file", "link"])
+    def test_something_else_is_there(self, path: str, kind: str) -> None:
+        """That is an error, and is left."""
+        if kind == "file":
+            Path(path).write_text("x")
+        else:
+            os.symlink("nowhere", path)
+        with pytest.raises(FileExistsError):
+            atomic.make_directory(path)
+        with pytest.raises((FileExistsError, FileNotFoundError, NotADirectoryError)):
+            atomic.make_directory(f"{path}/below")
+        assert os.path.lexists(path)
+
+    @pytest.mark.parametrize("what", ["itself", "above"])
+    def test_a_cache_that_is_removed_meanwhile(self, path: str, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        """Whoever prepares a cache needs no luck while others remove it."""
+        store = Store(path)
+        removed = removing(monkeypatch, store.wheels, what)
+        store.prepare()
+        assert len(removed) == 3
+        assert sorted(os.listdir(f"{path}/v1")) == ["locks", "tmp", "wheels"]
 
 
 class TestWrite:
