@@ -22,8 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from envsync.checking.compare import Expectation, Ground
+from envsync.installed.ledger import Entry, Ledger
 from envsync.installed.plan import Installed
-from envsync.installed.scan import Entry, Ledger, is_skeleton, is_store_link, scan
+from envsync.installed.scan import is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
 from envsync.python.facts import Layout
 from envsync.staging import scripts

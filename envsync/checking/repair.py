@@ -28,8 +28,9 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.installed import leftovers
+from envsync.installed.ledger import Ledger, load_ledger
 from envsync.installed.plan import Wanted
-from envsync.installed.scan import Ledger, load_ledger, scan
+from envsync.installed.scan import scan
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
@@ -45,7 +46,7 @@ from envsync.locks.flock import Flock
 from envsync.python import interpreter
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Shelf
-from envsync.store.entry import spoiled
+from envsync.store.damage import spoiled
 from envsync.store.store import Store
 from envsync.system import atomic, processes
 from envsync.transaction import skeleton

@@ -23,7 +23,8 @@ from typing import NamedTuple
 from envsync.checking.compare import Ground, Job, examine
 from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
-from envsync.installed.scan import Ledger, is_skeleton, is_store_link
+from envsync.installed.ledger import Ledger
+from envsync.installed.scan import is_skeleton, is_store_link
 from envsync.launch import progress
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
@@ -235,7 +236,7 @@ class _Search:
                 if is_directory and entry.name == _BYTECODE:
                     self._look_at_bytecode(directory)
                 elif entry.name == _BYTECODE and entry.is_file(follow_symlinks=False):
-                    continue  # it keeps bytecode out of a store entry (`envsync.staging.seal`)
+                    continue  # it keeps bytecode out of a store entry (`envsync.staging.linked_directories`)
                 elif entry.name not in owned:
                     self._name(path, entry, is_directory=is_directory)
                 elif is_directory and path in self.owned:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.locks.flock import Flock
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, sources
-from envsync.store.entry import spoiled
+from envsync.store.damage import spoiled
 from envsync.system import atomic
 from envsync.wheel import record
 from envsync.wheel.archive import printable

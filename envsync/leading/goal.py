@@ -25,8 +25,8 @@ from envsync.errors import (
     remedies,
 )
 from envsync.errors.hints import AGAIN, ELSEWHERE
+from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
-from envsync.installed.scan import Ledger
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from envsync.errors import EnvironmentRefusedError
-from envsync.installed.scan import load_ledger
+from envsync.installed.ledger import load_ledger
 from envsync.launch.events_file import record
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
@@ -20,7 +20,7 @@ from envsync.transaction import skeleton
 from envsync.waiting import failures
 
 if TYPE_CHECKING:
-    from envsync.installed.scan import Ledger
+    from envsync.installed.ledger import Ledger
     from envsync.launch.environment import Environment
     from envsync.launch.events_file import Listener
     from envsync.leading.progress_file import ProgressFile

@@ -31,8 +31,8 @@ from envsync.errors import (
 )
 from envsync.errors.hints import UPGRADE
 from envsync.installed import leftovers
+from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, named
-from envsync.installed.scan import Ledger, dump_ledger
 from envsync.launch import command, fast_lane, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry

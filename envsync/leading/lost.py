@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterable
 
 from envsync.errors import RefusedError
-from envsync.installed.scan import Ledger, load_ledger
+from envsync.installed.ledger import Ledger, load_ledger
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.system import atomic, mounts, processes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from envsync.installed.ledger import load_ledger
 from envsync.installed.plan import Installed, named
-from envsync.installed.scan import load_ledger, scan
+from envsync.installed.scan import scan
 from envsync.launch import command, fast_lane
 from envsync.leading.goal import Goal, Seeker
 from envsync.leading.reconcile import make_plan, refuse_to_empty

@@ -19,8 +19,9 @@ from envsync import __version__
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
+from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, Wanted, plan
-from envsync.installed.scan import Ledger, dump_ledger, installers, normalized, scan
+from envsync.installed.scan import installers, normalized, scan
 from envsync.launch import command
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request

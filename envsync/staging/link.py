@@ -26,7 +26,7 @@ from envsync.launch.progress import Report
 from envsync.staging import link_modes
 from envsync.staging.bring import File, clone_as_usual
 from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
-from envsync.staging.seal import WholeJob, link
+from envsync.staging.linked_directories import WholeJob, link
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, PoisonedError, cannot_open
 from envsync.system import forking

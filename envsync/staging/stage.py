@@ -19,12 +19,11 @@ from envsync.errors import FilesystemError, WheelError
 from envsync.launch import request
 from envsync.launch.progress import Report, quiet
 from envsync.python.facts import Layout
-from envsync.staging import scripts, seal
+from envsync.staging import scripts
 from envsync.staging.link import AnyJob, Job, Linker, Making, make_directory
 from envsync.staging.link_modes import SYMLINK, Said
-from envsync.staging.linked_directories import Whole, choose
+from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
 from envsync.staging.parts import GUARD, Item, Part, parts, place_of
-from envsync.staging.seal import WholeJob
 from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import PoisonedError, cannot_open, rows_of
@@ -166,7 +165,7 @@ class Stager:
         if entry not in self.entered:
             with suppress(OSError):  # what is wrong shows itself when it is linked
                 self.entered[entry] = not 0o555 & ~self.umask & ~os.stat(entry).st_mode
-        return self.entered.get(entry, True) and seal.can_seal(source, self.umask)
+        return self.entered.get(entry, True) and can_seal(source, self.umask)
 
     def _source(self, manifest: Manifest, whole: Whole) -> str:
         return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
@@ -302,7 +301,7 @@ class Stager:
         for path, content in written:
             lines.append(record.line(record.relative(path, site), record.digest_of(content), len(content)))
         lines.append(record.bare_line(record.relative(own, site)))
-        # A link comes before all that is in it (`envsync.staging.seal`).
+        # A link comes before all that is in it (`envsync.staging.linked_directories`).
         links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
         return "".join([*links, *sorted(set(lines))]).encode()
 

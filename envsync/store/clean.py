@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.store import entry, trash, users
+from envsync.store import damage, trash, users
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.inventory import BYTECODE, WHEELS, Item, names
 from envsync.store.store import Store
@@ -123,7 +123,7 @@ def _verify(kept_in: Store, name: str, tag: str) -> Verified | None:
         manifest = Shelf(kept_in, tag).get(name) if tag else kept_in.get(name)
     path = f"{kept_in.root}/v1/{Verified(name, '', '', tag).path}"
     if manifest is not None:
-        wrong = next(entry.spoiled(path, manifest), "")
+        wrong = next(damage.spoiled(path, manifest), "")
         what = "was compiled" if tag else "the wheel holds"
         problem = f"`{wrong}` is not what {what}" if wrong else ""
     else:

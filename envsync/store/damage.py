@@ -3,6 +3,10 @@
 Whoever stages compares each file with the manifest just before it is linked, and stops at the first that differs. One
 that is found is seldom alone: a cache that was copied without its files' times differs in all of them. So then all
 entries that the sync needs are compared, and those that differ are fetched again at once.
+
+Files of an entry are read-only, and links to them are in environments: root, and the owner after a chmod, can write
+through any of them. What such a write changes in size or time is seen whenever the entry is used; the rest is seen by
+whoever compares the hashes, for the price of reading the whole entry (`spoiled`).
 """
 
 from __future__ import annotations
@@ -10,12 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.store.bytecode import Compiled
-from envsync.wheel import seconds
+from envsync.wheel import record, seconds
 from envsync.wheel.manifest import NAME, Manifest
 
 CHANGED = "its size or time is not what it was"
@@ -101,3 +105,26 @@ def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | 
     except PoisonedError as error:
         return error
     return None
+
+
+def spoiled(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
+    """Name the files of an entry, relative to it, whose bytes are not those of the wheel (its bytecode) any more.
+
+    :param entry: the entry's directory
+    """
+    for scheme, lines in manifest.record:
+        for path, expected, _ in record.rows(lines):
+            algorithm, digest = record.algorithm_and_digest(expected)
+            if digest and _digest(os.path.join(entry, scheme, path), algorithm) != digest:
+                yield f"{scheme}/{path}"
+
+
+def _digest(path: str, algorithm: str) -> str:
+    """Return a file's hash as RECORD writes it; empty if it cannot be read."""
+    import hashlib  # with OpenSSL it takes 5 ms to load, and few read whole entries
+
+    try:
+        with open(path, "rb") as file:
+            return record.encode(hashlib.file_digest(file, algorithm).digest())
+    except OSError:
+        return ""

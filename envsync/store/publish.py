@@ -28,7 +28,7 @@ from envsync.errors import FilesystemError
 from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.trash import REPLACED
-from envsync.system import atomic, disk, groups
+from envsync.system import atomic, groups
 from envsync.wheel.manifest import NAME, is_sha256
 
 TRIES = 10
@@ -49,7 +49,7 @@ def publish(store: Directories, directory: str, path: str, find: Callable[[], Fo
     group = groups.bits(store.root)
     groups.grant_tree(directory, group)
     if store.durable:
-        disk.sync_filesystem(store.tmp)
+        atomic.sync_filesystem(store.tmp)
     asides: list[str] = []
     try:
         for _ in range(TRIES):

@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from envsync.errors import ConflictError, FilesystemError
+from envsync.installed.ledger import Entry, Ledger
 from envsync.installed.plan import Installed, Plan
-from envsync.installed.scan import Entry, Ledger, is_store_link
+from envsync.installed.scan import is_store_link
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.python.facts import Layout

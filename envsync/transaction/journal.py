@@ -16,8 +16,8 @@ The rules, in the order in which they matter:
    marked by a directory in its place in the trash after its last file was moved, that one comes by a directory in the
    workspace before its first file is.
 6. The stamp is gone before the first step and written after the journal is removed.
-7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.system.disk`); without, what
-   a lost node leaves is undefined.
+7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.system.atomic`); without,
+   what a lost node leaves is undefined.
 
 State after a crash: before the journal's rename, the environment is as it was and a stage lies about; after it,
 every entry is wholly old, in the trash, or wholly new, and `apply` leads to the new state; after the journal is
@@ -43,7 +43,7 @@ from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import checksum
-from envsync.system import atomic, disk
+from envsync.system import atomic
 
 FORMAT = 1
 
@@ -172,7 +172,7 @@ def write(environment: Environment, journal: Journal, *, durable: bool = False) 
     :param durable: force the stage to the disk first, then the journal
     """
     if durable:
-        disk.sync_filesystem(environment.path)
+        atomic.sync_filesystem(environment.path)
     atomic.write(environment.journal, dump(journal), durable=durable)
 
 
@@ -208,7 +208,7 @@ def finish(
     checkpoint()
     atomic.rename_if_there(ledger_path(environment, journal), environment.installed)
     if durable:
-        disk.sync_filesystem(environment.path)
+        atomic.sync_filesystem(environment.path)
     atomic.remove(environment.journal)
     return left
 

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from envsync.installed.scan import Ledger, dump_ledger
+from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.launch.environment import Environment
 from envsync.python.facts import Interpreter, Layout
 from envsync.python.venv import is_plain, pattern_of, run_venv
-from envsync.system import atomic, disk
+from envsync.system import atomic
 from envsync.system.groups import read_umask
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
@@ -61,7 +61,7 @@ def make(
         if not os.path.lexists(f"{path}/{name}"):
             atomic.write(f"{path}/{name}", content)
     if durable:
-        disk.sync_filesystem(path)
+        atomic.sync_filesystem(path)
     atomic.remove(environment.making)
 
 

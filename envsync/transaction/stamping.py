@@ -16,7 +16,8 @@ import time
 from collections.abc import Mapping
 
 from envsync.errors import FilesystemError
-from envsync.installed.scan import Entry, Ledger, is_store_link
+from envsync.installed.ledger import Entry, Ledger
+from envsync.installed.scan import is_store_link
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.stamp import Site, Stamp

@@ -220,7 +220,7 @@ def _has_been_synced(environment: Environment) -> bool:
         return True
     if not _is_there(environment.installed):
         return False
-    from envsync.installed.scan import load_ledger
+    from envsync.installed.ledger import load_ledger
 
     return bool(load_ledger(environment).entries)
 

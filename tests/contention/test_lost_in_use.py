@@ -13,7 +13,7 @@ import pytest
 
 import envsync
 from envsync.errors import RefusedError
-from envsync.installed.scan import load_ledger
+from envsync.installed.ledger import load_ledger
 from envsync.launch.environment import Environment
 from envsync.leading import lost
 from envsync.system import mounts

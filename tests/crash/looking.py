@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from envsync.store.entry import spoiled
+from envsync.store.damage import spoiled
 from envsync.store.store import Store
 from tests.crash.harness import CHANGES, writes
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsync.errors import EnvsyncError
-from envsync.installed import scan
+from envsync.installed import ledger, scan
 from envsync.launch import fast_lane, request, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
@@ -118,8 +118,8 @@ def read_all(world: World) -> None:
         except EnvsyncError as error:
             codes.add(error.exit_code)
     assert codes.isdisjoint({0, 1})
-    ledger = scan.load_ledger(environment)
-    for item in scan.scan(environment, world.layout, ledger):
+    known = ledger.load_ledger(environment)
+    for item in scan.scan(environment, world.layout, known):
         owned.files_of(environment, item)
     decided = journal.read(environment)
     assert decided is None or journal.is_confined(decided)
@@ -160,9 +160,9 @@ def test_ledgers(world: World, data: st.DataObject) -> None:
     """The names in one are looked for in the environment."""
     whole = atomic.read(world.environment.installed)
     assert whole
-    value = changed(json.loads(scan.unseal(whole)), data)
+    value = changed(json.loads(ledger.unseal(whole)), data)
     body = json.dumps(value).encode()
-    content = scan.seal(body) if body.startswith(b"{") else body
+    content = ledger.seal(body) if body.startswith(b"{") else body
     try_file(world, world.environment.installed, content)
 
 
@@ -250,7 +250,9 @@ def test_references_to_a_cache(data: st.DataObject) -> None:
 
 SENSELESS = {
     "stamp": lambda env: sealed_lines(env / ".envsync/stamp", stamp.HEADER.encode() + b"\nin-use abc\n"),
-    "ledger": lambda env: (env / ".envsync/installed.json").write_bytes(scan.seal(b'{"format":1,"distributions":[]}')),
+    "ledger": lambda env: (env / ".envsync/installed.json").write_bytes(
+        ledger.seal(b'{"format":1,"distributions":[]}')
+    ),
     "journal": lambda env: sealed_lines(env / ".envsync/journal", b'{"format": 1}\n[]\n'),
     "progress": lambda env: (env / ".envsync/progress.json").write_text('{"format": 1, "pid": [], "key": 7}'),
     "failure": lambda env: (env / ".envsync/failure.json").write_text(

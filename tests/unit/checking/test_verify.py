@@ -22,7 +22,7 @@ from envsync.checking import compare, verify
 from envsync.checking.verify import Finding, Report
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
-from envsync.installed.scan import load_ledger
+from envsync.installed.ledger import load_ledger
 from envsync.launch.environment import Environment
 from envsync.python import interpreter
 from envsync.python.facts import Layout

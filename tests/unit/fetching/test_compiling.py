@@ -28,7 +28,7 @@ from envsync.python import interpreter as interpreters
 from envsync.python.facts import Interpreter
 from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of
-from envsync.store.entry import spoiled
+from envsync.store.damage import spoiled
 from envsync.store.store import Store
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel

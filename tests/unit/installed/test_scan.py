@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
+from envsync.installed.ledger import Entry, Ledger, dump_ledger, load_ledger, seal, unseal
 from envsync.installed.plan import Installed, Origin
-from envsync.installed.scan import (
-    Entry,
-    Ledger,
-    dump_ledger,
-    load_ledger,
-    normalized,
-    scan,
-    seal,
-    unseal,
-)
+from envsync.installed.scan import normalized, scan
 from envsync.launch.environment import Environment
 from envsync.python.facts import Layout
 

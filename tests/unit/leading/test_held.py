@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.installed.scan import Ledger, dump_ledger
+from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.leading.held import Held, ReplacedError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import RefusedError
-from envsync.installed.scan import Ledger, dump_ledger, load_ledger
+from envsync.installed.ledger import Ledger, dump_ledger, load_ledger
 from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import FilesystemError, LockingError
+from envsync.installed.ledger import Entry, Ledger, dump_ledger
 from envsync.installed.plan import Origin
-from envsync.installed.scan import Entry, Ledger, dump_ledger
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.locks import flock

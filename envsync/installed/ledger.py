@@ -1,0 +1,135 @@
+"""Our own record of what we installed, `installed.json`: what cannot be seen in the environment itself.
+
+That is which wheel, by hash, a distribution came from, and how. It counts for a distribution as long as that one's
+RECORD is the very file we wrote (size and mtime): whoever reinstalls it writes another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from envsync.installed.plan import Origin
+from envsync.launch.environment import Environment
+from envsync.launch.request import content
+from envsync.launch.stamp import checksum
+from envsync.system.atomic import SENSELESS
+
+FORMAT = 1
+
+
+class Entry(NamedTuple):
+    """What `installed.json` says of one distribution."""
+
+    version: str
+    origin: Origin
+    record_size: int
+    record_mtime_ns: int
+    entries: tuple[str, ...]
+    """Its top-level entries (`Layout.entry`)."""
+    scripts: bool
+    """Some of its files name the environment's path."""
+    bytecode: str = ""
+    """The tag of the bytecode that was installed with it; empty for none."""
+    linked: bool = False
+    """Some of its directories are links into the store (`envsync.staging.linked_directories`)."""
+
+
+class Ledger(NamedTuple):
+    """The content of `installed.json`."""
+
+    path: str
+    """The environment's absolute path when it was written: scripts name it."""
+    host: str
+    """Machine and libc family that it was made for."""
+    entries: Mapping[str, Entry]
+    in_use: tuple[int, ...] = ()
+    """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.leading.lost`).
+
+    The last is that of the commit. Those before it were lost: commands were seen to hold them, or may do so.
+    """
+
+
+def load_ledger(environment: Environment, path: str = "") -> Ledger:
+    """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled.
+
+    :param path: where it is, if it is not in its place yet
+    """
+    try:
+        value = json.loads(unseal(content(path or environment.installed)))
+        if value["format"] != FORMAT:
+            return Ledger("", "", {})
+        entries = {name: _entry(item) for name, item in value["distributions"].items()}
+        in_use = tuple(int(inode) for inode in value.get("in_use", ()))
+        return Ledger(_text(value["environment"]), _text(value["host"]), entries, in_use)
+    except (OSError, *SENSELESS):
+        return Ledger("", "", {})
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    """Make an entry of what `installed.json` says.
+
+    :raises ValueError: it makes no sense; so may other errors of `atomic.SENSELESS`
+    """
+    url, (size, mtime_ns) = item["direct_url"], item["record"]
+    if not isinstance(size, int) or not isinstance(mtime_ns, int):
+        raise ValueError("its RECORD has no size or time")
+    return Entry(
+        _text(item["version"]),
+        Origin(_text(item["sha256"]), None if url is None else _text(url)),
+        size,
+        mtime_ns,
+        tuple(map(_text, item["entries"])),
+        item["scripts"] is True,
+        _text(item.get("bytecode", "")),
+        item.get("linked", False) is True,
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def dump_ledger(ledger: Ledger) -> bytes:
+    """Serialize `installed.json`."""
+    distributions = {
+        name: {
+            "version": entry.version,
+            "sha256": entry.origin.sha256,
+            "direct_url": entry.origin.direct_url,
+            "record": [entry.record_size, entry.record_mtime_ns],
+            "entries": entry.entries,
+            "scripts": entry.scripts,
+            **({"bytecode": entry.bytecode} if entry.bytecode else {}),
+            "linked": entry.linked,
+        }
+        for name, entry in sorted(ledger.entries.items())
+    }
+    value = {
+        "format": FORMAT,
+        "environment": ledger.path,
+        "host": ledger.host,
+        "in_use": ledger.in_use,
+        "distributions": distributions,
+    }
+    return seal(json.dumps(value, separators=(",", ":")).encode())
+
+
+def seal(body: bytes) -> bytes:
+    """Put a checksum of a JSON object into it as its first pair: one that was cut or changed is taken for absent."""
+    return b'{"checksum":"%s",%s' % (checksum(body).encode(), body[1:])
+
+
+def unseal(data: bytes) -> bytes:
+    """Take the checksum out again.
+
+    :raises ValueError: the object is not what was sealed
+    """
+    head, _, rest = data.partition(b'",')
+    body = b"{" + rest
+    if head != b'{"checksum":"' + checksum(body).encode():
+        raise ValueError("its checksum does not match")
+    return body
