@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from envsync.checking.compare import Expectation, Ground
-from envsync.installed.ledger import Entry, Ledger
+from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed
 from envsync.installed.scan import is_skeleton, is_store_link, scan
 from envsync.launch.environment import Environment
@@ -30,7 +30,7 @@ from envsync.python.facts import Layout
 from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
-from envsync.system.regular import read
+from envsync.system.regular import read_regular
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 
@@ -189,14 +189,14 @@ class _Gatherer:
             self.claims.complain("changed", path, item.name, OUTSIDE)
             return None
         try:
-            return read(f"{self.environment.path}/{place}").decode("utf-8", "surrogateescape")
+            return read_regular(f"{self.environment.path}/{place}").decode("utf-8", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
             self.claims.complain("missing", path, item.name, f"{EVERY} has it")
         except OSError as error:
             self.claims.complain("changed", path, item.name, error.strerror or str(error))
         return None
 
-    def _our_entry(self, item: Installed) -> Entry | None:
+    def _our_entry(self, item: Installed) -> LedgerEntry | None:
         """Return what `installed.json` says of a distribution, unless somebody has reinstalled it since."""
         entry = self.ledger.entries.get(item.name)
         if entry is None or entry.version != item.version:
@@ -205,12 +205,12 @@ class _Gatherer:
             return entry
         place = self.ground.place_of_file(f"{item.dist_info}/INSTALLER")
         try:
-            installer = read(f"{self.environment.path}/{place}") if place is not None else b""
+            installer = read_regular(f"{self.environment.path}/{place}") if place is not None else b""
         except OSError:
             return entry
         return entry if installer.strip() in (_OURS, b"") else None
 
-    def _manifest(self, name: str, entry: Entry | None, dist_info: str) -> Manifest | None:
+    def _manifest(self, name: str, entry: LedgerEntry | None, dist_info: str) -> Manifest | None:
         if entry is None or self.store is None:
             return None
         manifest = self.store.get(entry.origin.sha256)
@@ -218,7 +218,7 @@ class _Gatherer:
             return None
         return manifest
 
-    def _check_age(self, item: Installed, entry: Entry) -> None:
+    def _check_age(self, item: Installed, entry: LedgerEntry) -> None:
         path = f"{item.dist_info}/RECORD"
         if item.origin is not None or any(finding.path == path for finding in self.claims.findings):
             return
@@ -231,7 +231,7 @@ class _Gatherer:
 
     # As the wheel has it
 
-    def _add_wheel(self, item: Installed, entry: Entry, manifest: Manifest, text: str | None) -> None:
+    def _add_wheel(self, item: Installed, entry: LedgerEntry, manifest: Manifest, text: str | None) -> None:
         """Claim what a wheel has, and compare RECORD with it."""
         for path, expected in self._files(manifest):
             self.claims.add(path, expected)
@@ -265,7 +265,7 @@ class _Gatherer:
                 path = f"{base}/{name}" if base else name
                 yield path, Expectation(manifest.name, hash_, int(size), WHEEL, (scheme, name) in executable, ours=True)
 
-    def _add_bytecode(self, entry: Entry, manifest: Manifest) -> None:
+    def _add_bytecode(self, entry: LedgerEntry, manifest: Manifest) -> None:
         """Claim the bytecode that was installed with a wheel, as long as the cache knows what it was."""
         assert self.store is not None
         compiled = Shelf(self.store, entry.bytecode).get(manifest.sha256, manifest.mtime) if entry.bytecode else None
@@ -350,7 +350,7 @@ class _Gatherer:
 
     # What is gone
 
-    def _add_gone(self, name: str, entry: Entry) -> None:
+    def _add_gone(self, name: str, entry: LedgerEntry) -> None:
         """Name a distribution that has no .dist-info any more, and claim its files if any of them are left."""
         dist_info = next(
             (path for path in entry.entries if path.endswith(".dist-info")),

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.checking.verify import Report as Verified
-from envsync.checking.verify import verify
+from envsync.checking.verify import Verified, verify
 from envsync.errors import (
     FilesystemError,
     InterpreterError,
@@ -249,7 +248,7 @@ class WhatItWas:
         self.notes: list[str] = []
 
     def seek(self, ledger: Ledger) -> Goal:
-        data = atomic.read(self.environment.stamp)
+        data = atomic.read_if_there(self.environment.stamp)
         self.before = stamp.load(data) if data else None
         python = find_python(self.request, self.environment, ledger, self.store.memory)
         tag = python.interpreter.bytecode

@@ -30,9 +30,9 @@ from envsync.launch.environment import Environment
 from envsync.launch.progress import quiet
 from envsync.python.facts import Layout
 from envsync.store.store import Store
-from envsync.system.regular import kind_of, read
+from envsync.system.regular import kind_of, read_regular
 
-__all__ = ["Finding", "Report", "verify"]
+__all__ = ["Finding", "Verified", "verify"]
 
 _BYTECODE = "__pycache__"
 _OWN = frozenset({".envsync", ".lock"})
@@ -44,7 +44,7 @@ _ACTIVATION = ("activate", "Activate", "deactivate", "pydoc.bat", "libpypy")
 _INTERPRETER = ("python", "pypy", "\N{MATHEMATICAL ITALIC SMALL PI}thon")
 
 
-class Report(NamedTuple):
+class Verified(NamedTuple):
     """What an environment was found to be."""
 
     findings: tuple[Finding, ...]
@@ -79,7 +79,7 @@ def verify(  # noqa: PLR0917
     report: progress.Report = quiet,
     workers: int | None = None,
     leftovers: Iterable[str] = (),
-) -> Report:
+) -> Verified:
     """Compare an environment with what was installed in it.
 
     :param store: where the wheels are that envsync installed; without it, or without an entry in it, RECORD is believed
@@ -105,7 +105,7 @@ def verify(  # noqa: PLR0917
         kind = "missing" if answer.is_missing else "changed"
         findings.append(Finding(kind, answer.job.path, answer.job.expectations[0].distribution, answer.detail))
     findings += search.findings
-    return Report(tuple(sorted(set(findings))), len(claims.names), len(jobs), result.bytes)
+    return Verified(tuple(sorted(set(findings))), len(claims.names), len(jobs), result.bytes)
 
 
 def _jobs(claims: Claims, ground: Ground, findings: list[Finding]) -> Iterator[Job]:
@@ -162,7 +162,9 @@ def _skeleton(environment: Environment, layout: Layout) -> Iterator[Finding]:
             yield Finding("changed", python, "", "it cannot be executed")
     config = _relative(environment.config, root)
     try:
-        if not any(line.partition(b"=")[0].strip() == b"home" for line in read(environment.config).splitlines()):
+        if not any(
+            line.partition(b"=")[0].strip() == b"home" for line in read_regular(environment.config).splitlines()
+        ):
             yield Finding("changed", config, "", "it does not say where the base Python is")
     except FileNotFoundError as error:
         yield Finding("missing", config, "", error.strerror or str(error))

@@ -17,8 +17,8 @@ from envsync.launch.request import Request
 from envsync.leading.sync_cache import NO_HOME, cache_directory
 from envsync.locks import cache_lock
 from envsync.store import clean, users
-from envsync.store.clean import Removal, Verified
-from envsync.store.inventory import UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.store.clean import Removal, VerifiedEntry
+from envsync.store.inventory import UNFINISHED, WHEELS, CacheItem, Rules, inventory, measure, prunable
 from envsync.store.store import NOWHERE, Store
 from envsync.store.trash import remove_tree
 
@@ -99,8 +99,8 @@ def verify(settings: Settings) -> int:
     """Compare all files in the cache with their hashes, and remove what differs. Exits with 1 if anything did."""
     root = root_of(settings)
     count = 0
-    removed: list[Verified] = []
-    refused: list[tuple[Verified, str]] = []
+    removed: list[VerifiedEntry] = []
+    refused: list[tuple[VerifiedEntry, str]] = []
     lock = cache_lock.share(root, _narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
@@ -169,7 +169,7 @@ def _refuse(option: str, text: str, wanted: str) -> NoReturn:
     raise UsageError(f"option `{option}`: `{text}` is not {wanted}")
 
 
-def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, unless_used: bool) -> int:
+def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]], *, unless_used: bool) -> int:
     """Remove things from the cache. The lock is held for the renames alone."""
     timeout = request.settings_here(settings, os.environ).get("timeout")
     limit = timeout if isinstance(timeout, (int, float)) else None
@@ -194,7 +194,9 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[Item]], *, 
     return 0
 
 
-def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: list[Item] | None = None) -> int:
+def _tell(
+    settings: Settings, root: str, verb: str, items: list[CacheItem], trash: list[CacheItem] | None = None
+) -> int:
     """Say what went or would go.
 
     :param trash: the same, measured when nobody could use it any more
@@ -207,7 +209,7 @@ def _tell(settings: Settings, root: str, verb: str, items: list[Item], trash: li
     return 0
 
 
-def _sums(items: Iterable[Item]) -> dict[str, int]:
+def _sums(items: Iterable[CacheItem]) -> dict[str, int]:
     wheels = files = total = free = 0
     for item in items:
         wheels += item.kind == WHEELS

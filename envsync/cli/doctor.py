@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from envsync.cli.asked import answer, request_meant
-from envsync.doctor import Facts, Finding, Place, examine, is_safe, judge
+from envsync.doctor import Facts, Subject, Verdict, examine, is_safe, judge
 from envsync.doctor.judge import LIMITED
 from envsync.launch import options
 from envsync.launch.messages import show_json
@@ -21,13 +21,13 @@ def doctor(settings: options.Settings) -> int:
     asked = request_meant(settings)
     template = asked.env_template
     env = template.partition("{digest}")[0].rpartition("/")[0] if "{digest}" in template else template
-    place = Place(os.path.abspath(env or "."), cache_directory(asked))
+    place = Subject(os.path.abspath(env or "."), cache_directory(asked))
     facts = examine(place)
     blind = "{digest}" in template or asked.text("busy") == "ignore"
     findings = judge(facts, blind=blind, fallback=asked.text("cache_fallback") or "")
     if place.cache == NOWHERE:
         text = f"there is no cache, since {NO_HOME}: what is needed is fetched for each environment alone"
-        findings.append(Finding(LIMITED, "cache", text, "name one: `envsync sync --cache-dir /var/tmp/envsync`"))
+        findings.append(Verdict(LIMITED, "cache", text, "name one: `envsync sync --cache-dir /var/tmp/envsync`"))
     if settings.get("json"):
         found = [finding._asdict() for finding in findings]
         show_json({"env": template, "safe": is_safe(findings), "findings": found, "facts": facts.as_json()})
@@ -36,7 +36,7 @@ def doctor(settings: options.Settings) -> int:
     return 0 if is_safe(findings) else EXIT_UNSAFE
 
 
-def _describe(env: str, facts: Facts, findings: Sequence[Finding]) -> Iterator[str]:
+def _describe(env: str, facts: Facts, findings: Sequence[Verdict]) -> Iterator[str]:
     """Say in lines for people what a filesystem does, and what follows."""
     kind = f" ({facts.kind}{', shared between hosts' if facts.network else ''})" if facts.kind else ""
     yield f"tried in `{facts.directory}`{kind}"

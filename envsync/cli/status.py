@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from envsync.cli.asked import answer, environment_meant
 from envsync.launch import options
 from envsync.launch.messages import show_json
-from envsync.library.status import Leader, Status, look
+from envsync.library.status import Status, Syncer, look
 from envsync.waiting.narrator import SILENCE_SECONDS
 from envsync.waiting.shortening import volume
 
@@ -55,7 +55,7 @@ def _describe(status: Status) -> Iterator[str]:
         )
 
 
-def _leader(leader: Leader, now: float) -> str:
+def _leader(leader: Syncer, now: float) -> str:
     counted = f" {leader.done} of {leader.total}" if leader.total else ""
     if leader.bytes_done:
         counted += f", {volume(leader.bytes_done, leader.bytes_total)}"

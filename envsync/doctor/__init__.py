@@ -4,7 +4,7 @@
 """
 
 from envsync.doctor.facts import Facts
-from envsync.doctor.judge import Finding, is_safe, judge
-from envsync.doctor.probe import Place, examine
+from envsync.doctor.judge import Verdict, is_safe, judge
+from envsync.doctor.probe import Subject, examine
 
-__all__ = ["Facts", "Finding", "Place", "examine", "is_safe", "judge"]
+__all__ = ["Facts", "Subject", "Verdict", "examine", "is_safe", "judge"]

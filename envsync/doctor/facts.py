@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
-class Locks(NamedTuple):
+class LockFacts(NamedTuple):
     """What flock(2) does between two processes."""
 
     exclusive: str
@@ -66,7 +66,7 @@ class Times(NamedTuple):
     """Times of files cannot be set."""
 
 
-class Cache(NamedTuple):
+class CacheFacts(NamedTuple):
     """The cache beside the environment."""
 
     path: str
@@ -108,10 +108,10 @@ class Facts(NamedTuple):
     """How the environment is locked by its record: "flock" or "lease"; "unknown" if it cannot be used, empty if nobody
     has decided."""
     space: Space | None
-    locks: Locks | None = None
+    locks: LockFacts | None = None
     names: Names | None = None
     times: Times | None = None
-    cache: Cache | None = None
+    cache: CacheFacts | None = None
     failed: Mapping[str, str] = {}
     """Probe → what it failed with, though nobody has expected that it can."""
     left: str = ""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from envsync.doctor.facts import Locks
+from envsync.doctor.facts import LockFacts
 from envsync.doctor.names import attempt, error_name
 
 _ASK = """\
@@ -29,7 +29,7 @@ _KEEP = "import sys; sys.stdout.write('.'); sys.stdout.flush(); sys.stdin.read()
 """Does nothing until it is told to end: what it inherited stays open."""
 
 
-def examine(directory: str, local: str) -> Locks:
+def examine(directory: str, local: str) -> LockFacts:
     """Try all that envsync relies on, with a file of its own in a directory.
 
     :param local: why it is known that flock stays within this node, if it is
@@ -50,7 +50,7 @@ def examine(directory: str, local: str) -> Locks:
         with _held(path, fcntl.LOCK_SH):
             together = _gets(path, "shared")
             shared_excludes = not _gets(path, "exclusive") if not exclusive else None
-    return Locks(exclusive, excludes, shared, together, shared_excludes, keeps_out, inherited, freed, local)
+    return LockFacts(exclusive, excludes, shared, together, shared_excludes, keeps_out, inherited, freed, local)
 
 
 def _open(path: str, kind: int) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from envsync.doctor import locks, names, times
-from envsync.doctor.facts import Cache, Facts, Space
+from envsync.doctor.facts import CacheFacts, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.errors import EnvsyncError
 from envsync.launch.environment import Environment
@@ -29,14 +29,14 @@ CLEARING_SECONDS = 2.0
 """For how long removal is tried: a file that was open may keep its directory for a moment."""
 
 
-class Place(NamedTuple):
+class Subject(NamedTuple):
     """What is to be examined: the environment's directory and the cache's, which need not exist."""
 
     env: str
     cache: str
 
 
-def examine(place: Place) -> Facts:
+def examine(place: Subject) -> Facts:
     """Examine it all, as far as that can be done: what fails in a way that nobody has expected is a fact, too."""
     directory = nearest(place.env)
     failed: dict[str, str] = {}
@@ -147,11 +147,11 @@ def _space(directory: str) -> Space:
     return Space(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
 
 
-def _cache(path: str, room: str) -> Cache:
+def _cache(path: str, room: str) -> CacheFacts:
     directory = nearest(path)
     same = os.stat(directory).st_dev == os.stat(room).st_dev
     mounted = mounts.mount_of(directory)
-    cache = Cache(
+    cache = CacheFacts(
         path=path,
         exists=os.path.isdir(path),
         writable=os.access(directory, os.W_OK),

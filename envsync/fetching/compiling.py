@@ -71,7 +71,7 @@ def compile_wheels(
     if missing:
         store.prepare()
         store.sweep()
-        found |= _Session(missing, interpreter, shelf, inherited, report, children).run()
+        found |= _Compilation(missing, interpreter, shelf, inherited, report, children).run()
     return found
 
 
@@ -142,7 +142,7 @@ class _Child:
         return self.process.wait()
 
 
-class _Session:
+class _Compilation:
     """Compiles some wheels."""
 
     def __init__(  # noqa: PLR0917

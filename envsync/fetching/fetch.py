@@ -94,7 +94,7 @@ def fetch(
         manifests.update(_unpack_local(missing, store, workers, report))
         missing = [artifact for artifact in missing if artifact.name not in manifests]
     if missing:
-        session = _Session(missing, store, report, workers or 1)
+        session = _Run(missing, store, report, workers or 1)
         session.run(tuple(index_urls))
         manifests.update(session.manifests)
     store.written = store.written or len(manifests) > found
@@ -195,7 +195,7 @@ def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
     raise NoWheelError(lock_file, problem, hint=hint)
 
 
-class _Session:
+class _Run:
     """One run of the event loop that gets what is missing."""
 
     def __init__(self, missing: Sequence[Artifact], store: Store, report: Report, workers: int) -> None:

@@ -19,7 +19,7 @@ from envsync.system.atomic import SENSELESS
 FORMAT = 1
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """What `installed.json` says of one distribution."""
 
     version: str
@@ -43,7 +43,7 @@ class Ledger(NamedTuple):
     """The environment's absolute path when it was written: scripts name it."""
     host: str
     """Machine and libc family that it was made for."""
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, LedgerEntry]
     in_use: tuple[int, ...] = ()
     """Inodes of the in-use locks that commands may hold: more than one if it was lost (`envsync.leading.lost`).
 
@@ -67,7 +67,7 @@ def load_ledger(environment: Environment, path: str = "") -> Ledger:
         return Ledger("", "", {})
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def _entry(item: Mapping[str, Any]) -> LedgerEntry:
     """Make an entry of what `installed.json` says.
 
     :raises ValueError: it makes no sense; so may other errors of `atomic.SENSELESS`
@@ -75,7 +75,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     url, (size, mtime_ns) = item["direct_url"], item["record"]
     if not isinstance(size, int) or not isinstance(mtime_ns, int):
         raise ValueError("its RECORD has no size or time")
-    return Entry(
+    return LedgerEntry(
         _text(item["version"]),
         Origin(_text(item["sha256"]), None if url is None else _text(url)),
         size,

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from envsync.installed.ledger import Entry, Ledger
+from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Origin
 from envsync.launch.environment import Environment
 from envsync.python.facts import Layout
@@ -24,13 +24,17 @@ def installers(environment: Environment, items: Iterable[Installed]) -> dict[str
 
     :returns: their names, as in `name==version`, and the tools; without those that envsync installed itself
     """
-    from envsync.system.regular import read
+    from envsync.system.regular import read_regular
 
     found: dict[str, str] = {}
     for item in items:
         if item.origin is None:
             try:
-                tool = read(f"{environment.path}/{item.dist_info}/INSTALLER")[:100].decode("utf-8", "replace").strip()
+                tool = (
+                    read_regular(f"{environment.path}/{item.dist_info}/INSTALLER")[:100]
+                    .decode("utf-8", "replace")
+                    .strip()
+                )
             except OSError:
                 tool = ""
             if tool != "envsync":
@@ -75,7 +79,7 @@ def normalized(name: str) -> str:
     return canonicalize_name(name)
 
 
-def _origin(environment: Environment, dist_info: str, entry: Entry | None, version: str) -> Origin | None:
+def _origin(environment: Environment, dist_info: str, entry: LedgerEntry | None, version: str) -> Origin | None:
     if entry is None or entry.version != version:
         return None
     try:

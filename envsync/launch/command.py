@@ -84,7 +84,7 @@ def _decoded(value: bytes) -> str:
     return value.decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
-class Held:
+class HeldLock:
     """A descriptor of a lock that this process holds.
 
     :ivar inode: of the file
@@ -100,7 +100,7 @@ class Held:
         self.owner: Any = None
 
 
-held: dict[int, Held] = {}
+held: dict[int, HeldLock] = {}
 """What a child that somebody else forks must not have (`envsync.locks.flock`)."""
 guard = _thread.RLock()
 """Held while a descriptor is opened and noted, or closed: nobody forks in between."""
@@ -122,7 +122,7 @@ def open_lock(path: str, flags: int, mode: int = 0o666) -> int:
         with guard:
             before = last_fork
             fd = os.open(path, flags | os.O_CLOEXEC, mode)
-            held[fd] = Held(os.fstat(fd))
+            held[fd] = HeldLock(os.fstat(fd))
         if before is last_fork and not forking:
             return fd
         close_lock(fd)

@@ -288,7 +288,7 @@ class Seeker:
         if not self._is_memorable(Inputs()):
             return None
         try:
-            data = atomic.read(self._memory(digest, python))
+            data = atomic.read_if_there(self._memory(digest, python))
             rows = json.loads(atomic.unseal(data)) if data else None
             wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
         except (FilesystemError, *atomic.SENSELESS):

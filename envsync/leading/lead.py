@@ -287,7 +287,7 @@ class Leader:
                 command.close_lock(entry.fd)
             kept = entry if self.session.launching else None
             return Outcome("current", entry.stamp.environment, entry.stamp.digest, entry=kept)
-        data = atomic.read(self.environment.stamp)
+        data = atomic.read_if_there(self.environment.stamp)
         self.former = stamp.load(data) if data else None
         if data and self.former is None and stamp.is_newer(data):
             raise EnvironmentRefusedError(self.held.env, "a newer envsync keeps it", hint=UPGRADE)

@@ -43,7 +43,7 @@ def former(environment: Environment) -> tuple[int, ...]:
     if ledger.in_use and _is_of(environment, ledger.path):
         found += ledger.in_use
     for path in (environment.draining, environment.stamp):
-        data = atomic.read(path)
+        data = atomic.read_if_there(path)
         vouched = stamp.load(data) if data else None
         if vouched is not None and _is_of(environment, vouched.environment):
             found.append(vouched.in_use)
@@ -140,7 +140,7 @@ def _holders(environment: Environment, inodes: Iterable[int]) -> dict[int, set[i
     shown = f"{os.major(device):02x}:{os.minor(device):02x}"
     wanted = {str(inode): inode for inode in inodes}
     suspects: dict[int, set[tuple[int, str]]] = {}
-    for fields in map(str.split, processes.read("/proc/locks").splitlines()):
+    for fields in map(str.split, processes.read_proc("/proc/locks").splitlines()):
         if len(fields) >= 6 and fields[1] == "FLOCK":
             held_on, _, number = fields[5].rpartition(":")
             if number in wanted:

@@ -28,7 +28,7 @@ def note(vouched: Stamp, goal: Goal, environment: Environment, cache: str) -> No
     conditions = goal.conditions
     if conditions is None:
         return
-    data = atomic.read(environment.stamp)
+    data = atomic.read_if_there(environment.stamp)
     before = (stamp.load(data) if data else None) or Stamp()
     vouched.conditions = conditions.text
     vouched.kernel = list(conditions.kernel)

@@ -25,7 +25,7 @@ from envsync.waiting import failures, queue
 CHANGED = "somebody else has changed it since it was synced"
 
 
-class Leader(NamedTuple):
+class Syncer(NamedTuple):
     """Who syncs, as it says itself."""
 
     pid: int
@@ -58,7 +58,7 @@ class Waiter(NamedTuple):
     since: float
 
 
-class Command(NamedTuple):
+class Occupant(NamedTuple):
     """A process here that keeps the environment from being changed."""
 
     pid: int
@@ -86,11 +86,11 @@ class Status(NamedTuple):
     """Why it is not current; empty if it is."""
     digest: str
     """What it is current for, or was synced to; empty if that is not known."""
-    leader: Leader | None
-    holders: tuple[Command, ...]
+    leader: Syncer | None
+    holders: tuple[Occupant, ...]
     """Who holds the environment lock without being a leader of ours: uv, say. Known only of processes here."""
     waiters: tuple[Waiter, ...]
-    commands: tuple[Command, ...]
+    commands: tuple[Occupant, ...]
     failure: Failure | None
     leftovers: tuple[str, ...]
     """What a dead leader left, for the next sync to finish or to throw away."""
@@ -126,7 +126,7 @@ def look(environment: Environment, request: Request | None) -> Status:
     )
 
 
-def _leader(environment: Environment) -> Leader | None:
+def _leader(environment: Environment) -> Syncer | None:
     if not is_led(environment):
         return None
     said = records.load(environment.progress)
@@ -135,7 +135,7 @@ def _leader(environment: Environment) -> Leader | None:
         silent = max(0.0, time.time() - os.stat(environment.progress).st_mtime)
     except OSError:
         silent = 0.0
-    return Leader(
+    return Syncer(
         pid=pid,
         host=records.text(said, "host"),
         command=records.text(said, "command"),
@@ -161,7 +161,7 @@ def is_led(environment: Environment) -> bool:
 
 def _is_leased(environment: Environment) -> bool:
     try:
-        lease = atomic.read(environment.lease)
+        lease = atomic.read_if_there(environment.lease)
     except FilesystemError:
         return True
     if lease is None:
@@ -182,9 +182,9 @@ def _waiter(said: dict[str, object]) -> Waiter:
     )
 
 
-def _commands(pids: Iterable[int]) -> Iterator[Command]:
+def _commands(pids: Iterable[int]) -> Iterator[Occupant]:
     for pid in pids:
-        yield Command(pid, processes.command_of(pid))
+        yield Occupant(pid, processes.command_of(pid))
 
 
 def _failure(environment: Environment) -> Failure | None:
@@ -236,7 +236,7 @@ def _doubt_now(environment: Environment, request: Request | None) -> tuple[str, 
     if os.path.lexists(environment.journal):
         return "a commit was decided and is not finished", ""
     try:
-        data = atomic.read(environment.stamp)
+        data = atomic.read_if_there(environment.stamp)
     except FilesystemError as error:
         return f"its stamp cannot be read ({error.message})", ""
     if data is None:

@@ -58,7 +58,7 @@ class _DeniedError(_AnswerError):
     """403, which is also how some object stores say that there is no such page."""
 
 
-class _Session(PyPIClient):
+class _Client(PyPIClient):
     """A session that tells failure from absence, and tries again what may pass."""
 
     def __init__(self, trusted_hosts: Iterable[str], urls: Iterable[str]) -> None:
@@ -118,7 +118,7 @@ class Index:
         self._pages = sources.pages
         keep_out_of_logs()
         try:
-            self._session = _Session(sources.trusted_hosts, (*self._indexes, *self._pages))
+            self._session = _Client(sources.trusted_hosts, (*self._indexes, *self._pages))
         except (ImportError, ValueError, OSError) as error:
             problem = f"cannot set up connections: {redacted(str(error))}"
             raise FetchError(problem, hint=VARIABLES) from None

@@ -48,9 +48,9 @@ def read(path: str) -> RequirementsFile:
 
     :raises LockFileError: one cannot be read, or a line cannot be used; the message names file and line
     """
-    reader = _Reader(path)
+    inputs = _Inputs(path)
     # One that includes another is left where it is and gone on with later: there may be thousands, one in the other.
-    open_files = [reader.read(_Inclusion(path, "", constraints=False, including=()))]
+    open_files = [inputs.read(_Inclusion(path, "", constraints=False, including=()))]
     count = 0
     while open_files:
         inclusion = next(open_files[-1], None)
@@ -61,20 +61,20 @@ def read(path: str) -> RequirementsFile:
         if count > MOST_INCLUSIONS:
             hint = f"write them into one; {remedies.pin(path)}"
             raise LockFileError(path, f"it includes more than {MOST_INCLUSIONS} files", hint=hint)
-        open_files.append(reader.read(inclusion))
-    if reader.blockers:
-        raise refusal(path, [*reader.blockers, *_unpinned(reader)])
-    return RequirementsFile(path, reader)
+        open_files.append(inputs.read(inclusion))
+    if inputs.blockers:
+        raise refusal(path, [*inputs.blockers, *_unpinned(inputs)])
+    return RequirementsFile(path, inputs)
 
 
-def _unpinned(reader: _Reader) -> Iterator[Blocker]:
+def _unpinned(inputs: _Inputs) -> Iterator[Blocker]:
     """Find what is not pinned, or contradicts itself, whatever the interpreter: it is said with what else is wrong."""
-    for each in reader.requirements:
+    for each in inputs.requirements:
         if each.marker is None:
             try:
-                constrained(each, (c for c in reader.constraints if c.name == each.name and c.marker is None))
+                constrained(each, (c for c in inputs.constraints if c.name == each.name and c.marker is None))
             except GrammarError as error:
-                yield _blocker(reader.lock_file, each.where, error)
+                yield _blocker(inputs.lock_file, each.where, error)
 
 
 def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
@@ -105,7 +105,7 @@ class _Inclusion(NamedTuple):
     """The files that it is included by, absolute."""
 
 
-class _Reader:
+class _Inputs:
     """What the files said, in the order of reading."""
 
     def __init__(self, path: str) -> None:
@@ -211,22 +211,22 @@ class _Reader:
 class RequirementsFile:
     """A parsed requirements file with all that it includes."""
 
-    def __init__(self, path: str, reader: _Reader) -> None:
+    def __init__(self, path: str, inputs: _Inputs) -> None:
         self.path = path
-        self.inputs = tuple(reader.contents)
-        self.contents = tuple(reader.contents.values())
-        self._requirements = tuple(reader.requirements)
-        self._constraints = tuple(reader.constraints)
-        self._sources = reader.sources
-        self._wishes = reader.wishes
+        self.inputs = tuple(inputs.contents)
+        self.contents = tuple(inputs.contents.values())
+        self._requirements = tuple(inputs.requirements)
+        self._constraints = tuple(inputs.constraints)
+        self._sources = inputs.sources
+        self._wishes = inputs.wishes
         hashes = any(each.hashes for each in (*self._requirements, *self._constraints))
-        self._require_hashes = hashes if reader.require_hashes is None else reader.require_hashes
+        self._require_hashes = hashes if inputs.require_hashes is None else inputs.require_hashes
         hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
         bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
-        self.variables = tuple(sorted(reader.deciding | reader.placing if self.unhashed else reader.deciding))
-        self.values = tuple(variables.describe(self.variables, reader.environ))
-        self.placed = self.unhashed and reader.has_relative_places
+        self.variables = tuple(sorted(inputs.deciding | inputs.placing if self.unhashed else inputs.deciding))
+        self.values = tuple(variables.describe(self.variables, inputs.environ))
+        self.placed = self.unhashed and inputs.has_relative_places
         referring = (*self._requirements, *self._constraints)
         self.markers = tuple(str(each.marker) for each in referring if each.marker is not None)
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))

@@ -117,7 +117,7 @@ def _platforms(facts: Facts) -> Iterator[str]:
         machine = NARROW.get(machine, machine)
     machines = ["armv8l", "armv7l"] if machine == "armv8l" else [machine]
     yield from (f"linux_{each}" for each in machines)
-    header = elf.read(facts["executable"])
+    header = elf.read_header(facts["executable"])
     yield from _manylinux(facts, machines, header)
     yield from _musllinux(machines, header)
 

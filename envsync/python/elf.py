@@ -35,7 +35,7 @@ class Header(NamedTuple):
         return bool(suits and hard)
 
 
-def read(path: str) -> Header | None:
+def read_header(path: str) -> Header | None:
     """Read the header of a program; None if it is none, or cannot be read."""
     try:
         with open(path, "rb") as file:

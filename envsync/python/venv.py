@@ -76,7 +76,7 @@ def pattern_of(base: Interpreter, cache: str, inherited: int) -> Pattern | None:
     """
     kept = f"{cache}/v1/skeletons/{base.key}.json"
     try:
-        data = atomic.read(kept)
+        data = atomic.read_if_there(kept)
         if data is not None:
             value = json.loads(atomic.unseal(data))
             if value["format"] == FORMAT:

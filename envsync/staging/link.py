@@ -35,7 +35,7 @@ from envsync.wheel import seconds
 from envsync.wheel.manifest import NAME, Directory, Manifest
 
 
-class Job(NamedTuple):
+class PartJob(NamedTuple):
     """One part of a wheel to be brought from the store (`envsync.staging.parts`)."""
 
     source: str
@@ -61,7 +61,7 @@ class Making(NamedTuple):
     total: int
 
 
-AnyJob = Job | WholeJob | Making
+AnyJob = PartJob | WholeJob | Making
 
 
 class Linker:
@@ -146,7 +146,7 @@ class Linker:
             patiently(self._do, job)  # what it has done already is seen, as that of a leader that died
 
     def _do(self, job: AnyJob) -> None:
-        if isinstance(job, Job):
+        if isinstance(job, PartJob):
             self._link_files(job)
         elif isinstance(job, WholeJob):
             make_directory(job.destination.rpartition("/")[0])
@@ -155,7 +155,7 @@ class Linker:
         else:
             job.make()
 
-    def _link_files(self, job: Job) -> None:
+    def _link_files(self, job: PartJob) -> None:
         make_directory(job.destination)
         source = _open_source(job)
         try:
@@ -175,7 +175,7 @@ class Linker:
             os.close(source)
 
     def _bring(  # noqa: PLR0912  # one loop for what most of the time of a sync goes into
-        self, job: Job, directory: Directory, source: int, destination: int
+        self, job: PartJob, directory: Directory, source: int, destination: int
     ) -> None:
         """Bring the files of one directory, which exists.
 
@@ -327,14 +327,14 @@ def make_directory(path: str, below: int | None = None, prefix: str = "") -> Non
         raise FilesystemError("make directory", f"{prefix}{path}", error) from error
 
 
-def _open_source(job: Job) -> int:
+def _open_source(job: PartJob) -> int:
     try:
         return os.open(job.source, _DIRECTORY)
     except OSError as error:
         raise cannot_open(job.manifest, job.source, error) from error
 
 
-def _open_destination(job: Job) -> int:
+def _open_destination(job: PartJob) -> int:
     try:
         return os.open(job.destination, _DIRECTORY)
     except OSError as error:

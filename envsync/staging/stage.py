@@ -20,7 +20,7 @@ from envsync.launch import request
 from envsync.launch.progress import Report, quiet
 from envsync.python.facts import Layout
 from envsync.staging import scripts
-from envsync.staging.link import AnyJob, Job, Linker, Making, make_directory
+from envsync.staging.link import AnyJob, Linker, Making, PartJob, make_directory
 from envsync.staging.link_modes import SYMLINK, Said
 from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
 from envsync.staging.parts import GUARD, Item, Part, parts, place_of
@@ -203,7 +203,7 @@ class Stager:
             return
         # Of what is loose, nobody else's files are in the same group: two distributions never have the same file.
         group = f"{part.place} {item.wanted.name}" if part.is_loose else part.place
-        job = Job(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has, item.fresh)
+        job = PartJob(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has, item.fresh)
         groups.setdefault(group, []).append(job)
         below = len(part.place) + 1 if part.place else 0
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from envsync.store import damage, trash, users
 from envsync.store.bytecode import Compiled, Shelf
-from envsync.store.inventory import BYTECODE, WHEELS, Item, names
+from envsync.store.inventory import BYTECODE, WHEELS, CacheItem, names
 from envsync.store.store import Store
 from envsync.wheel.manifest import Manifest, is_sha256
 
@@ -31,12 +31,12 @@ class Removal(NamedTuple):
     """
 
     trash: list[str]
-    removed: list[Item]
-    kept: list[Item]
+    removed: list[CacheItem]
+    kept: list[CacheItem]
     refused: list[tuple[str, OSError]]
 
 
-def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal:
+def set_aside(root: str, items: Sequence[CacheItem], *, unless_used: bool) -> Removal:
     """Rename things out of everybody's sight. To be called with the cache lock held exclusively.
 
     Makes nothing, for the disk may be full.
@@ -62,7 +62,7 @@ def set_aside(root: str, items: Sequence[Item], *, unless_used: bool) -> Removal
     return removal
 
 
-def everything(root: str) -> list[Item]:
+def everything(root: str) -> list[CacheItem]:
     """List all that is in a cache now, by nothing but names: what came since it was looked at goes, too.
 
     But for what environments link to by name: they would break.
@@ -70,21 +70,21 @@ def everything(root: str) -> list[Item]:
     Store(root).mend()
     linked = users.used(root, drop=True)
     return [
-        Item(kind, name, "", 0, 0, 0, 0.0)
+        CacheItem(kind, name, "", 0, 0, 0, 0.0)
         for kind in sorted(names(f"{root}/v1"))
         for name in sorted(names(f"{root}/v1/{kind}"))
         if kind != USERS and not (kind == WHEELS and name in linked)
     ]
 
 
-def not_linked(root: str, items: Sequence[Item]) -> list[Item]:
+def not_linked(root: str, items: Sequence[CacheItem]) -> list[CacheItem]:
     """Leave out what environments link to by name since it was chosen. To be called with the cache lock held."""
     Store(root).mend()
     linked = users.used(root, drop=True)
     return [item for item in items if not (item.kind == WHEELS and item.name in linked)]
 
 
-class Verified(NamedTuple):
+class VerifiedEntry(NamedTuple):
     """One entry, or its bytecode, compared with its hashes."""
 
     name: str
@@ -102,7 +102,7 @@ class Verified(NamedTuple):
         return f"{BYTECODE}/{self.name}/{self.bytecode}" if self.bytecode else f"{WHEELS}/{self.name}"
 
 
-def verify(root: str) -> Iterator[Verified]:
+def verify(root: str) -> Iterator[VerifiedEntry]:
     """Compare all files of entries and of their bytecode with their hashes, a few at once: hashing releases the GIL."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -117,11 +117,11 @@ def verify(root: str) -> Iterator[Verified]:
                 yield verified
 
 
-def _verify(kept_in: Store, name: str, tag: str) -> Verified | None:
+def _verify(kept_in: Store, name: str, tag: str) -> VerifiedEntry | None:
     manifest: Manifest | Compiled | None = None
     if is_sha256(name):
         manifest = Shelf(kept_in, tag).get(name) if tag else kept_in.get(name)
-    path = f"{kept_in.root}/v1/{Verified(name, '', '', tag).path}"
+    path = f"{kept_in.root}/v1/{VerifiedEntry(name, '', '', tag).path}"
     if manifest is not None:
         wrong = next(damage.spoiled(path, manifest), "")
         what = "was compiled" if tag else "the wheel holds"
@@ -130,4 +130,4 @@ def _verify(kept_in: Store, name: str, tag: str) -> Verified | None:
         problem = "its manifest is missing, damaged or of another version"
     if problem and not os.path.lexists(path):
         return None  # it was removed meanwhile
-    return Verified(name, "" if manifest is None else manifest.filename, problem, tag)
+    return VerifiedEntry(name, "" if manifest is None else manifest.filename, problem, tag)

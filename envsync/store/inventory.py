@@ -20,7 +20,7 @@ NO_CONTENT = frozenset({"locks", "names", "users"})
 (`envsync.store.users`)."""
 
 
-class Item(NamedTuple):
+class CacheItem(NamedTuple):
     """One thing in a cache that can be removed by itself."""
 
     kind: str
@@ -56,7 +56,7 @@ class Rules(NamedTuple):
     linked: Collection[str] = ()
 
 
-def inventory(root: str) -> Iterator[Item]:
+def inventory(root: str) -> Iterator[CacheItem]:
     """Look at all that a cache holds. What goes away meanwhile is left out.
 
     :param root: the cache directory
@@ -69,7 +69,7 @@ def inventory(root: str) -> Iterator[Item]:
                     yield item
 
 
-def measure(root: str, kind: str, name: str) -> Item | None:
+def measure(root: str, kind: str, name: str) -> CacheItem | None:
     """Look at one thing; None if it is gone."""
     path = f"{root}/v1/{kind}/{name}"
     try:
@@ -83,19 +83,19 @@ def measure(root: str, kind: str, name: str) -> Item | None:
         total += size
         free += size if status.st_nlink == 1 else 0
     wheel = _wheel(path) if kind == WHEELS else ""
-    return Item(kind, name, wheel, files, total, free, itself.st_mtime)
+    return CacheItem(kind, name, wheel, files, total, free, itself.st_mtime)
 
 
-def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> list[Item]:
+def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None) -> list[CacheItem]:
     """Choose what goes, by the rules: what was abandoned, what is too old, then what was used least lately.
 
     What is known about interpreters and lock files is as good as nothing in size, and is kept unless it is too old.
     Bytecode goes with its wheel.
     """
     now = time.time() if now is None else now
-    chosen: list[Item] = []
-    stays: list[Item] = []
-    bytecode: dict[str, Item] = {}
+    chosen: list[CacheItem] = []
+    stays: list[CacheItem] = []
+    bytecode: dict[str, CacheItem] = {}
     for item in items:
         limit = rules.older_than
         if item.kind == BYTECODE:
@@ -121,11 +121,11 @@ def prunable(items: Iterable[Item], rules: Rules, now: float | None = None) -> l
     return [*chosen, *(item for name, item in bytecode.items() if name not in kept)]
 
 
-def _is_linked(item: Item, rules: Rules) -> bool:
+def _is_linked(item: CacheItem, rules: Rules) -> bool:
     return item.kind == WHEELS and item.name in rules.linked
 
 
-def _used(item: Item) -> float:
+def _used(item: CacheItem) -> float:
     return item.used
 
 

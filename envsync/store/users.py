@@ -73,7 +73,7 @@ def used(store_root: str, *, drop: bool = False) -> set[str]:
     """
     found: set[str] = set()
     for path in _references(store_root):
-        data = atomic.read(path)
+        data = atomic.read_if_there(path)
         if data is None:
             continue  # it was dropped just now
         reference = _load(data)
@@ -150,7 +150,7 @@ def _drop_others(store_root: str, env: str, path: str) -> None:
     try:
         in_use = _in_use(env)
         for other in _references(store_root):
-            reference = _load(atomic.read(other) or b"") if other != path else None
+            reference = _load(atomic.read_if_there(other) or b"") if other != path else None
             if reference is not None and (reference.env, reference.in_use) == (env, in_use):
                 atomic.discard(other)
     except (OSError, FilesystemError):

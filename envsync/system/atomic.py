@@ -213,7 +213,7 @@ def unseal(data: bytes) -> bytes:
     return body
 
 
-def read(path: str) -> bytes | None:
+def read_if_there(path: str) -> bytes | None:
     """Read a file; None if there is none, or something else in its place.
 
     :raises FilesystemError: it is there and cannot be read

@@ -16,7 +16,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.system.processes import read
+from envsync.system.processes import read_proc
 
 LOCAL_BY_OPTION = {
     "lustre": ("localflock",),  # mount.lustre(8)
@@ -75,7 +75,7 @@ def mount_of(path: str) -> Mount:
         device = os.stat(path).st_dev
     except OSError:
         return Mount()
-    return parse(read("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
+    return parse(read_proc("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
 
 
 def parse(table: str, device: str) -> Mount:

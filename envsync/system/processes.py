@@ -40,12 +40,12 @@ def host() -> str:
 
 def boot() -> str:
     """Name this boot of this kernel; empty if that is not known. Containers of one host have the same."""
-    return read("/proc/sys/kernel/random/boot_id").strip()
+    return read_proc("/proc/sys/kernel/random/boot_id").strip()
 
 
 def is_proc_ours() -> bool:
     """Tell whether /proc shows pids as we know them: a container may see that of its host (pid_namespaces(7))."""
-    for line in read("/proc/self/status").splitlines():
+    for line in read_proc("/proc/self/status").splitlines():
         if line.startswith("NSpid:"):
             return len(line.split()) == 2
     return True  # a kernel without namespaces, or no /proc at all
@@ -68,7 +68,7 @@ def clock() -> float:
 
 def started() -> float:
     """Return when this process was started, by `clock()`; now, if that is not known."""
-    fields = read("/proc/self/stat").rpartition(")")[2].split()
+    fields = read_proc("/proc/self/stat").rpartition(")")[2].split()
     try:
         return int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (IndexError, ValueError, OSError):
@@ -82,7 +82,7 @@ def own_command() -> str:
 
 def command_of(pid: int) -> str:
     """Return the command line of a process here, as it is shown; empty if it is gone."""
-    return _shown(read(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+    return _shown(read_proc(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
 
 
 def is_alive(pid: int) -> bool:
@@ -96,7 +96,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def _state(pid: int) -> str:
-    return read(f"/proc/{pid}/stat").rpartition(")")[2][1:2]
+    return read_proc(f"/proc/{pid}/stat").rpartition(")")[2][1:2]
 
 
 def holders(path: str) -> list[int]:
@@ -114,7 +114,7 @@ def holders(path: str) -> list[int]:
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     found = set()
     orphaned = False
-    for fields in map(str.split, read("/proc/locks").splitlines()):
+    for fields in map(str.split, read_proc("/proc/locks").splitlines()):
         if len(fields) < 6 or fields[1] != "FLOCK":
             continue
         held_on, _, inode = fields[5].rpartition(":")
@@ -136,7 +136,7 @@ def is_waited_for(path: str) -> bool:
         inode = os.stat(path).st_ino
     except OSError:
         return False
-    for fields in map(str.split, read("/proc/locks").splitlines()):
+    for fields in map(str.split, read_proc("/proc/locks").splitlines()):
         if fields[1:3] == ["->", "FLOCK"] and fields[6:] and fields[6].rpartition(":")[2] == str(inode):
             return True
     return False
@@ -174,14 +174,16 @@ def ancestors() -> set[int]:
     pid = os.getppid()
     while pid > 1 and pid not in found:
         found.add(pid)
-        parents = [line.split()[1] for line in read(f"/proc/{pid}/status").splitlines() if line.startswith("PPid:")]
+        parents = [
+            line.split()[1] for line in read_proc(f"/proc/{pid}/status").splitlines() if line.startswith("PPid:")
+        ]
         pid = int(parents[0]) if parents else 0
     return found
 
 
 def has_proc() -> bool:
     """Tell whether there is a /proc, so that what is not in it is not there."""
-    return bool(read("/proc/self/stat"))
+    return bool(read_proc("/proc/self/stat"))
 
 
 def is_below(who: str) -> bool:
@@ -247,7 +249,7 @@ def inherited(path: str, *, besides: int = -1) -> bool:
     return False
 
 
-def read(path: str) -> str:
+def read_proc(path: str) -> str:
     """Read a file of /proc; empty if it is not there."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -10,7 +10,7 @@ FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 """A pipe must not keep us waiting for a writer."""
 
 
-def read(path: str) -> bytes:
+def read_regular(path: str) -> bytes:
     """Read a small file whole.
 
     :raises OSError: it is not there, cannot be read, or is not a regular file; `strerror` says it

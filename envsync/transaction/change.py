@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from envsync.errors import ConflictError, FilesystemError
-from envsync.installed.ledger import Entry, Ledger
+from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import is_store_link
 from envsync.launch.environment import Environment
@@ -404,10 +404,10 @@ class Changer(NamedTuple):
             entries[item.wanted.name] = self._entry(item, staged)
         return Ledger(self.env, self.host, entries)
 
-    def _entry(self, item: Item, staged: Staged) -> Entry:
+    def _entry(self, item: Item, staged: Staged) -> LedgerEntry:
         wanted, manifest = item.wanted, item.manifest
         size, mtime_ns = staged.records[wanted.name]
-        return Entry(
+        return LedgerEntry(
             # As the .dist-info directory spells it, by which `scan` will know it.
             version=manifest.dist_info.removesuffix(".dist-info").partition("-")[2],
             origin=wanted.origin,

@@ -178,7 +178,7 @@ def write(environment: Environment, journal: Journal, *, durable: bool = False) 
 
 def read(environment: Environment) -> Journal | None:
     """Read the journal of an environment; None if there is none that was decided."""
-    data = atomic.read(environment.journal)
+    data = atomic.read_if_there(environment.journal)
     decided = None if data is None else load(data, environment.path)
     if decided is None or not is_confined(decided) or not is_within(environment.path, decided.workspace):
         return None

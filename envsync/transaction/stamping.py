@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 
 from envsync.errors import FilesystemError
-from envsync.installed.ledger import Entry, Ledger
+from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.scan import is_store_link
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
@@ -87,11 +87,11 @@ def _oldest(paths: Mapping[str, str], fresh: Mapping[str, int]) -> list[Site]:
     return []
 
 
-def _dist_info(entry: Entry) -> str:
+def _dist_info(entry: LedgerEntry) -> str:
     return next((path for path in entry.entries if path.endswith(".dist-info")), "")
 
 
-def _in_store(vouched: Stamp, entry: Entry, dist_info: str) -> str:
+def _in_store(vouched: Stamp, entry: LedgerEntry, dist_info: str) -> str:
     """Return the guard in the store's entry that a distribution links to; empty if it does not."""
     for path in entry.entries if entry.linked else ():
         linked = f"{vouched.environment}/{path}"

@@ -49,7 +49,7 @@ PATIENCE_TRIES = 12
 """For how many tries at the environment lock a turn is left to those whose it is."""
 
 
-class Waiter:
+class Queued:
     """One that waits: its name, what it says of itself, and since when by the filesystem's clock."""
 
     __slots__ = ("mtime_ns", "name", "said")
@@ -60,7 +60,7 @@ class Waiter:
         self.mtime_ns = mtime_ns
 
 
-class Place:
+class Rank:
     """A waiter's name in the list. Leave it with `leave`; the end of the process does, too."""
 
     __slots__ = ("fd", "path")
@@ -81,7 +81,7 @@ class Place:
             command.close_lock(fd)
 
 
-def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Place | None:
+def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Rank | None:
     """Put this process's name into the list. Returns None where that is not possible: then it waits all the same.
 
     :param holds: the environments that this process runs within
@@ -119,7 +119,7 @@ def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()
     except BaseException:
         command.close_lock(fd)
         raise
-    return Place(path, fd)
+    return Rank(path, fd)
 
 
 def _new_name(key: str, holds: Sequence[str]) -> str:
@@ -152,7 +152,7 @@ def _create(environment: Environment, path: str) -> int:
     raise FileNotFoundError(path)
 
 
-def waiting(environment: Environment, *, tidy: bool = False) -> list[Waiter]:
+def waiting(environment: Environment, *, tidy: bool = False) -> list[Queued]:
     """Return those who wait, the longest first.
 
     :param tidy: remove the names of those who do not any more; only for whoever holds the environment lock
@@ -163,7 +163,7 @@ def waiting(environment: Environment, *, tidy: bool = False) -> list[Waiter]:
         try:
             mtime_ns = os.stat(path).st_mtime_ns
             if not name.endswith(SUFFIX) and is_held(path):
-                found.append(Waiter(name, records.load(path), mtime_ns))
+                found.append(Queued(name, records.load(path), mtime_ns))
             elif tidy and not is_held(path):
                 os.unlink(path)
         except OSError:

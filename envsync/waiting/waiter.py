@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from envsync.locks.flock import Flock
     from envsync.waiting.failures import Arrival
     from envsync.waiting.narrator import Narrator
-    from envsync.waiting.queue import Lookout, Place, Turns
+    from envsync.waiting.queue import Lookout, Rank, Turns
 
     class Slots(Protocol):
         """Bounds how many lead at once in one process; a threading.Semaphore."""
@@ -136,7 +136,7 @@ class Wait:
         self.distrust = distrust
         self.crowded = False
         """No slot was free when one was wanted last."""
-        self.place: Place | None = None
+        self.place: Rank | None = None
         self.predecessor: dict[str, object] = {}
         """What the leader said that died before us, once we hold the environment lock."""
         self.pace = pace.Pace(network=False)

@@ -54,7 +54,7 @@ _SCRIPTS = re.compile(r"python[\d.]*|activate|activate\.(csh|fish|ps1)")
 """What the environment itself has: files at its top, directories, and files in `bin`; case does not count."""
 
 
-class Place(NamedTuple):
+class LaidFile(NamedTuple):
     """A file and where it goes."""
 
     scheme: str
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class WheelLayout:
     """Where everything goes.
 
     :param root: the scheme of the archive's root: `purelib` or `platlib`
@@ -73,14 +73,14 @@ class Layout:
     """
 
     root: str
-    places: tuple[Place, ...]
+    places: tuple[LaidFile, ...]
     scripts: tuple[Script, ...]
     twins: tuple[twins.Pair, ...] = ()
 
 
 def lay_out(
     wheel: str, members: Iterable[Member], dist_info: str, data: str | None, texts: Mapping[str, str]
-) -> Layout:
+) -> WheelLayout:
     """Decide where each member goes.
 
     :param wheel: its file name, for messages
@@ -103,7 +103,7 @@ def lay_out(
     scripts = _once(notes.scripts)
     taken = {script.name for script in scripts}
     places = tuple(place for place in notes.places if not (place.scheme == "scripts" and place.path in taken))
-    return Layout(notes.root, places, scripts, _check_places(wheel, places, scripts, dist_info))
+    return WheelLayout(notes.root, places, scripts, _check_places(wheel, places, scripts, dist_info))
 
 
 def _once(scripts: Iterable[Script]) -> tuple[Script, ...]:
@@ -154,7 +154,7 @@ class _Notes(WheelDestination):
 
     def __init__(self) -> None:
         self.root = ""
-        self.places: list[Place] = []
+        self.places: list[LaidFile] = []
         self.scripts: list[Script] = []
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
@@ -165,7 +165,7 @@ class _Notes(WheelDestination):
         source: Member | bytes = stream if isinstance(stream, Member) else stream.read()
         if scheme == "data" and path.startswith("lib64/"):
             path = "lib/" + path[len("lib64/") :]
-        self.places.append(Place(scheme, path, is_executable or scheme == "scripts", source))
+        self.places.append(LaidFile(scheme, path, is_executable or scheme == "scripts", source))
         return RecordEntry(path, None, None)
 
     def finalize_installation(
@@ -188,7 +188,7 @@ def _check_data(wheel: str, name: str, data: str | None) -> None:
 
 
 def _check_places(
-    wheel: str, places: Iterable[Place], scripts: Iterable[Script], dist_info: str
+    wheel: str, places: Iterable[LaidFile], scripts: Iterable[Script], dist_info: str
 ) -> tuple[twins.Pair, ...]:
     """Refuse what would collide in an environment, where purelib and platlib are one directory, or do harm there.
 
@@ -210,7 +210,7 @@ def _check_places(
     return twins.find(paths)
 
 
-def _final(place: Place) -> tuple[str, str]:
+def _final(place: LaidFile) -> tuple[str, str]:
     """Return the directory of the environment in which a file ends up, and its path there."""
     if place.scheme in ("purelib", "platlib"):
         return "library", place.path

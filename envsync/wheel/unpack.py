@@ -32,7 +32,7 @@ from envsync.system import groups
 from envsync.wheel import record, seconds, twins
 from envsync.wheel.archive import Archive, Member, printable
 from envsync.wheel.deflate import crc32
-from envsync.wheel.layout import Layout, Place, lay_out
+from envsync.wheel.layout import LaidFile, WheelLayout, lay_out
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, dump, load
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -126,7 +126,7 @@ class _Identity(NamedTuple):
 class _Written(NamedTuple):
     """A file as it was written."""
 
-    place: Place
+    place: LaidFile
     digest: str
     """sha256 as in RECORD."""
     size: int
@@ -288,7 +288,7 @@ class _Writer:
         self.mtime = mtime
         self._is_masked = bool(groups.read_umask() & 0o555)
 
-    def make_directories(self, places: Iterable[Place]) -> None:
+    def make_directories(self, places: Iterable[LaidFile]) -> None:
         needed: set[str] = set()
         for place in places:
             parent = f"{place.scheme}/{place.path}".rpartition("/")[0]
@@ -301,7 +301,7 @@ class _Writer:
             except OSError as error:
                 raise FilesystemError("create", f"{self._directory}/{path}", error) from error
 
-    def write(self, place: Place, checkpoint: Callable[[], object]) -> _Written:
+    def write(self, place: LaidFile, checkpoint: Callable[[], object]) -> _Written:
         """Write one file, comparing it with RECORD on the way."""
         checkpoint()
         source = place.source
@@ -334,7 +334,7 @@ class _Writer:
             self._compare(source, digest if verifier is None else record.encode(verifier.digest()), crc)
         return _Written(place, digest, size, rewrite)
 
-    def check_unused(self, places: Iterable[Place], checkpoint: Callable[[], object]) -> None:
+    def check_unused(self, places: Iterable[LaidFile], checkpoint: Callable[[], object]) -> None:
         """Compare with RECORD what is not installed, too: a wheel is sound as a whole or not at all."""
         used = {place.source.name for place in places if isinstance(place.source, Member)}
         for name, member in self._archive.members.items():
@@ -413,7 +413,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _conclude(  # noqa: PLR0917
-    writer: _Writer, layout: Layout, identity: _Identity, written: list[_Written], sha256: str, said: _Said
+    writer: _Writer, layout: WheelLayout, identity: _Identity, written: list[_Written], sha256: str, said: _Said
 ) -> Manifest:
     """Write RECORD, where it can be known now, and the manifest."""
     files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}

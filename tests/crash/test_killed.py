@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from envsync.checking.repair import Checked
-from envsync.checking.verify import Report
+from envsync.checking.verify import Verified
 from tests.crash import before
 from tests.crash.grid import check, strike_all
 from tests.crash.harness import KILL, KILL_ONE, KILLS
@@ -60,7 +60,7 @@ def _spoil(stage: Stage) -> None:
 
 def test_a_check_that_sees_nothing_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor if it did not see a `check` that calls half a repair sound."""
-    monkeypatch.setattr(Stage, "check", lambda _: Checked(Report((), 0, 0, 0)))
+    monkeypatch.setattr(Stage, "check", lambda _: Checked(Verified((), 0, 0, 0)))
     scenario = BY_NAME["repair changed module, then check"]
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     points = strike_all(scenario, lambda nth: (KILL,) * (nth == 30), tmp_path, workers=1, first=30)

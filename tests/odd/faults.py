@@ -55,7 +55,7 @@ class Faults:
         if "mount" in self.spec:
             from envsync.system import mounts
 
-            mounts.read = self._made(self.read, mounts.read)
+            mounts.read_proc = self._made(self.read, mounts.read_proc)
         if "lease_seconds" in self.spec:
             from envsync.locks import lease
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from envsync.doctor import Place, examine, judge
+from envsync.doctor import Subject, examine, judge
 from tests.conftest import envsync_command
 from tests.odd.conftest import Mount
 
@@ -25,7 +25,7 @@ CALLS = {
 def test_whatever_fails_there_are_findings(mount: Mount, call: str, code: str) -> None:
     """No error of any call keeps the doctor from having its say, and what concerns a sync is named."""
     directory = mount("--cache", "0", CALLS[call].replace("CODE", code))
-    findings = judge(examine(Place(str(directory / "env"), str(directory / "cache"))), blind=False)
+    findings = judge(examine(Subject(str(directory / "env"), str(directory / "cache"))), blind=False)
     assert findings
     assert call in HARMLESS or any(finding.level != "fine" for finding in findings), findings
 

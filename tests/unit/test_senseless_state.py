@@ -134,7 +134,7 @@ fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], m
 
 def try_file(world: World, path: str, content: bytes) -> None:
     """Put something into a state file's place, and what was there back."""
-    before = atomic.read(path)
+    before = atomic.read_if_there(path)
     try:
         atomic.write(path, content)
         read_all(world)
@@ -148,7 +148,7 @@ def try_file(world: World, path: str, content: bytes) -> None:
 @given(data=st.data())
 def test_stamps(world: World, data: st.DataObject) -> None:
     """Also of the format of the day after tomorrow."""
-    whole = atomic.read(world.environment.stamp)
+    whole = atomic.read_if_there(world.environment.stamp)
     assert whole
     body = changed_bytes(whole.rpartition(b"end ")[0], data)
     try_file(world, world.environment.stamp, body + b"end " + stamp.checksum(body).encode() + b"\n")
@@ -158,7 +158,7 @@ def test_stamps(world: World, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_ledgers(world: World, data: st.DataObject) -> None:
     """The names in one are looked for in the environment."""
-    whole = atomic.read(world.environment.installed)
+    whole = atomic.read_if_there(world.environment.installed)
     assert whole
     value = changed(json.loads(ledger.unseal(whole)), data)
     body = json.dumps(value).encode()

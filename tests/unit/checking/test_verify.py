@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync.checking import compare, verify
-from envsync.checking.verify import Finding, Report
+from envsync.checking.verify import Finding, Verified
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
 from envsync.installed.ledger import load_ledger
@@ -55,7 +55,7 @@ class Place(NamedTuple):
     def site(self) -> Path:
         return self.env / SITE
 
-    def verify(self, *, store: bool = True, **options: object) -> Report:
+    def verify(self, *, store: bool = True, **options: object) -> Verified:
         kept = Store(str(self.cache)) if store else None
         layout = Layout(SITE, SITE, "bin", f"include/site/python{VERSION}")
         return verify.verify(self.environment, layout, load_ledger(self.environment), kept, **options)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def run(*words: str | Path) -> None:
     subprocess.run([*map(str, words)], check=True, capture_output=True, timeout=100, env=variables)
 
 
-def brief(report: Report) -> list[tuple[str, str, str]]:
+def brief(report: Verified) -> list[tuple[str, str, str]]:
     return [finding[:3] for finding in report.findings]
 
 

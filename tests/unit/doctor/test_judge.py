@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from envsync.doctor.facts import Cache, Facts, Locks, Names, Space, Times
-from envsync.doctor.judge import FINE, LIMITED, SLOW, UNSAFE, Finding, is_safe, judge
+from envsync.doctor.facts import CacheFacts, Facts, LockFacts, Names, Space, Times
+from envsync.doctor.judge import FINE, LIMITED, SLOW, UNSAFE, Verdict, is_safe, judge
 
-LOCKS = Locks("", True, "", True, True, True, True, True, "")
+LOCKS = LockFacts("", True, "", True, True, True, True, True, "")
 NAMES = Names("", "", "", "", (), "", False, ())
 TIMES = Times(1e-9, 0.004, 0.0, {"stat": 1e-5})
-CACHE = Cache("/cache", True, True, "ext4", True, True, "", "ENOTSUP", "")
+CACHE = CacheFacts("/cache", True, True, "ext4", True, True, "", "ENOTSUP", "")
 FACTS = Facts("/env", "", "ext4", (), False, "", Space(10**12, 10**9), LOCKS, NAMES, TIMES, CACHE)
 
 
-def findings(blind: bool = False, **facts: Any) -> list[Finding]:
+def findings(blind: bool = False, **facts: Any) -> list[Verdict]:
     """Judge a sound filesystem, but for some facts: of `Facts`, or of what it is made of."""
     changed = FACTS._replace(**{name: value for name, value in facts.items() if name in Facts._fields})
     for part in ("locks", "names", "times", "cache"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from envsync.installed.ledger import Entry, Ledger, dump_ledger, load_ledger, seal, unseal
+from envsync.installed.ledger import Ledger, LedgerEntry, dump_ledger, load_ledger, seal, unseal
 from envsync.installed.plan import Installed, Origin
 from envsync.installed.scan import normalized, scan
 from envsync.launch.environment import Environment
@@ -41,10 +41,10 @@ def add(environment: Environment, directory: str, record: str | bytes | None = "
     return Installed(name, version, f"{SITE}/{directory}", None)
 
 
-def entry_of(environment: Environment, directory: str, version: str = "1") -> Entry:
+def entry_of(environment: Environment, directory: str, version: str = "1") -> LedgerEntry:
     """Return the ledger's entry for a dist-info as it is now."""
     status = os.stat(f"{environment.path}/{SITE}/{directory}/RECORD")
-    return Entry(version, ORIGIN, status.st_size, status.st_mtime_ns, (f"{SITE}/a",), scripts=False)
+    return LedgerEntry(version, ORIGIN, status.st_size, status.st_mtime_ns, (f"{SITE}/a",), scripts=False)
 
 
 class TestLayout:
@@ -81,7 +81,7 @@ class TestLayout:
 TEXTS = st.text().map(lambda text: text.replace("\0", ""))
 """As names and paths can be: what has a NUL is read as absent."""
 ENTRIES = st.builds(
-    Entry,
+    LedgerEntry,
     TEXTS,
     st.builds(Origin, TEXTS, st.none() | TEXTS),
     st.integers(),
@@ -125,14 +125,14 @@ class TestLedger:
 
     def test_a_torn_one_is_empty(self) -> None:
         """A ledger that was cut off anywhere says nothing."""
-        data = dump_ledger(Ledger("/e", "h", {"a": Entry("1", ORIGIN, 1, 2, ("x",), True)}))
+        data = dump_ledger(Ledger("/e", "h", {"a": LedgerEntry("1", ORIGIN, 1, 2, ("x",), True)}))
         for length in range(len(data) - 1):  # the last newline says nothing
             assert self.read(data[:length]) == Ledger("", "", {})
 
     @pytest.mark.parametrize("field", ["version", "sha256", "direct_url", "record", "entries", "scripts"])
     def test_a_damaged_entry_makes_it_empty(self, field: str) -> None:
         """An entry without one of its fields is damage, not an error."""
-        value = json.loads(unseal(dump_ledger(Ledger("/e", "h", {"a": Entry("1", ORIGIN, 1, 2, ("x",), True)}))))
+        value = json.loads(unseal(dump_ledger(Ledger("/e", "h", {"a": LedgerEntry("1", ORIGIN, 1, 2, ("x",), True)}))))
         del value["distributions"]["a"][field]
         assert self.read(seal(json.dumps(value).encode())) == Ledger("", "", {})
 

@@ -230,7 +230,7 @@ def test_a_cache_whose_lock_stays_within_the_node_is_not_cleaned(root: str, monk
     """It is not even tried: the lock would be granted. Who syncs shares it, for the cleaners of this node."""
     device = os.stat(root).st_dev
     table = f"30 1 {os.major(device)}:{os.minor(device)} / /shared rw - {{}} server:/ rw,{{}}\n"
-    monkeypatch.setattr(mounts, "read", lambda _: table.format("nfs4", "local_lock=all"))
+    monkeypatch.setattr(mounts, "read_proc", lambda _: table.format("nfs4", "local_lock=all"))
     with pytest.raises(LockingError, match=r"on its mount \(nfs4, local_lock=all\)") as caught, exclude(root, ignore):
         raise AssertionError
     assert f"cache `{root}` cannot be cleaned" in caught.value.message
@@ -238,7 +238,7 @@ def test_a_cache_whose_lock_stays_within_the_node_is_not_cleaned(root: str, monk
     held = share(root, ignore)
     assert held is not None
     held.release()
-    monkeypatch.setattr(mounts, "read", lambda _: table.format("nfs4", "local_lock=none"))
+    monkeypatch.setattr(mounts, "read_proc", lambda _: table.format("nfs4", "local_lock=none"))
     with exclude(root, ignore, timeout=0):
         assert flock.acquire_nowait(cache_lock.lock_path(root), shared=True) is None
 

@@ -186,7 +186,7 @@ def test_musl(tmp_path: Path, pretend: Any) -> None:
 def test_a_loader_ends_where_its_name_does(tmp_path: Path) -> None:
     """Whoever wrote a shorter name over it has left what was behind; the kernel does not read on."""
     executable = program(tmp_path / "python", bits=64, machine=62, loader="/lib/ld-musl.so\0dl.so.1")
-    header = elf.read(executable)
+    header = elf.read_header(executable)
     assert header is not None
     assert header.loader == "/lib/ld-musl.so"
 
@@ -235,13 +235,13 @@ def test_implementation_version(info: list[Any], expected: str) -> None:
 def test_a_program_that_is_no_elf_file(content: bytes, tmp_path: Path) -> None:
     """What is no ELF file, or half of one, has no header, and nothing is raised."""
     (tmp_path / "python").write_bytes(content)
-    assert elf.read(str(tmp_path / "python")) is None
-    assert elf.read(str(tmp_path / "absent")) is None
+    assert elf.read_header(str(tmp_path / "python")) is None
+    assert elf.read_header(str(tmp_path / "absent")) is None
 
 
 def test_a_real_program() -> None:
     """The header of the Python that runs here names a loader that is there."""
-    header = elf.read(os.path.realpath(sys.executable))
+    header = elf.read_header(os.path.realpath(sys.executable))
     assert header is not None
     assert header.bits == struct.calcsize("P") * 8
     assert not header.loader or Path(header.loader).exists()

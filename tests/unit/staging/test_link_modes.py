@@ -19,7 +19,7 @@ from envsync.launch.progress import quiet
 from envsync.library import blocking
 from envsync.staging import link_modes
 from envsync.staging.bring import clone_as_usual
-from envsync.staging.link import Job, Linker
+from envsync.staging.link import Linker, PartJob
 from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
 from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.conftest import envsync_command
@@ -292,7 +292,7 @@ def test_too_many_open_files_are_no_poison(tmp_path: Path) -> None:
     (tmp_path / "store" / "file").touch()
     directories = [Directory("purelib", "", [["file", 0, False]])]
     manifest = Manifest("a", "1", "a.whl", "0" * 64, "purelib", "a-1.dist-info", 1, (), (), (), True, Rows.of([]))
-    job = Job(str(tmp_path / "store"), str(tmp_path / "stage"), directories, manifest)
+    job = PartJob(str(tmp_path / "store"), str(tmp_path / "stage"), directories, manifest)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     linker = Linker(COPY, umask=0o022)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.store import clean, trash
-from envsync.store.inventory import Item, inventory
+from envsync.store.inventory import CacheItem, inventory
 from envsync.store.store import Store
 from envsync.wheel.manifest import NAME
 from tests.wheels import artifact, build_wheel
@@ -156,6 +156,6 @@ def test_trash_is_not_listed_as_something_to_use(store: Store, entries: list[str
     clean.set_aside(store.root, list(inventory(store.root)), unless_used=False)
     left = list(inventory(store.root))
     assert {item.kind for item in left} == {"tmp"}
-    assert all(isinstance(item, Item) for item in left)
+    assert all(isinstance(item, CacheItem) for item in left)
     removal = clean.set_aside(store.root, clean.everything(store.root), unless_used=False)
     assert len(removal.removed) == 6  # with the seconds of three projects

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.store.inventory import BYTECODE, UNFINISHED, WHEELS, Item, Rules, inventory, measure, prunable
+from envsync.store.inventory import BYTECODE, UNFINISHED, WHEELS, CacheItem, Rules, inventory, measure, prunable
 from envsync.store.store import Store
 from envsync.store.trash import ABANDONED
 from tests.wheels import artifact, build_wheel
@@ -20,11 +20,11 @@ DAY = 86400.0
 NOW = 1000 * DAY
 
 
-def item(name: str, age: float, size: int = 10, kind: str = WHEELS, wheel: str = "x.whl") -> Item:
-    return Item(kind, name, wheel if kind == WHEELS else "", 1, size, size, NOW - age)
+def item(name: str, age: float, size: int = 10, kind: str = WHEELS, wheel: str = "x.whl") -> CacheItem:
+    return CacheItem(kind, name, wheel if kind == WHEELS else "", 1, size, size, NOW - age)
 
 
-def names(chosen: list[Item]) -> list[str]:
+def names(chosen: list[CacheItem]) -> list[str]:
     return [chosen.name for chosen in chosen]
 
 
@@ -96,7 +96,7 @@ def test_bytecode_goes_with_its_wheel() -> None:
     st.none() | st.integers(0, 500),
     st.sets(st.text(min_size=1, max_size=3)),
 )
-def test_whatever_there_is(items: list[Item], age: float | None, limit: int | None, linked: set[str]) -> None:
+def test_whatever_there_is(items: list[CacheItem], age: float | None, limit: int | None, linked: set[str]) -> None:
     """Nothing goes twice, nothing that is linked to goes, nothing too old stays, and the rest fits if wheels can go."""
     chosen = prunable(items, Rules(age, limit, linked), NOW)
     stays = [found for found in items if not any(found is other for other in chosen)]

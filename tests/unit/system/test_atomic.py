@@ -114,14 +114,14 @@ class TestWrite:
     def test_any_size(self, path: str, data: bytes) -> None:
         """What is written is what is read, nothing and much."""
         atomic.write(path, data)
-        assert atomic.read(path) == data
+        assert atomic.read_if_there(path) == data
 
     def test_short_writes(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A write that takes less than it was given is continued."""
         original = os.write
         monkeypatch.setattr(os, "write", lambda fd, data: original(fd, bytes(data)[:3]))
         atomic.write(path, b"0123456789")
-        assert atomic.read(path) == b"0123456789"
+        assert atomic.read_if_there(path) == b"0123456789"
 
     @pytest.mark.parametrize("call", ["open", "write", "close", "rename"])
     @pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EIO, errno.EACCES])
@@ -169,7 +169,7 @@ class TestWrite:
         contents = [bytes([number]) * (1 << 16) for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda content: [atomic.write(path, content) for _ in range(20)], contents))
-        assert atomic.read(path) in contents
+        assert atomic.read_if_there(path) in contents
         assert os.listdir(os.path.dirname(path)) == ["state"]
 
 
@@ -178,8 +178,8 @@ class TestRead:
 
     def test_none(self, path: str) -> None:
         """What is not there is None, and so is what is in a directory that is not there."""
-        assert atomic.read(path) is None
-        assert atomic.read(f"{path}/x/y") is None
+        assert atomic.read_if_there(path) is None
+        assert atomic.read_if_there(f"{path}/x/y") is None
 
     @pytest.mark.parametrize("cause", [errno.ESTALE, errno.EEXIST])
     def test_what_passes_is_waited_for(self, path: str, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
@@ -196,7 +196,7 @@ class TestRead:
 
         monkeypatch.setattr(patience.time, "sleep", slept.append)
         monkeypatch.setattr(request.os, "open", sometimes)
-        assert atomic.read(path) == b"content"
+        assert atomic.read_if_there(path) == b"content"
         assert len(slept) == 2  # after the first time, it is asked again at once
 
     def test_but_not_for_ever(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ class TestRead:
         monkeypatch.setattr(patience.time, "sleep", slept.append)
         monkeypatch.setattr(request.os, "open", refuse(errno.ESTALE))
         with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
-            atomic.read(path)
+            atomic.read_if_there(path)
         assert 1 < sum(slept) < 3
 
     @pytest.mark.parametrize("cause", [errno.EACCES, errno.EIO])
@@ -214,7 +214,7 @@ class TestRead:
         monkeypatch.setattr(request.os, "open", refuse(cause))
         monkeypatch.setattr(patience.time, "sleep", refuse(errno.EINVAL))
         with pytest.raises(FilesystemError, match=f"cannot read `{path}`"):
-            atomic.read(path)
+            atomic.read_if_there(path)
 
 
 class TestRemove:
@@ -279,7 +279,7 @@ class TestMove:
         atomic.write(path, b"x")
         refused += [cause] * 3
         atomic.move(path, f"{path}2")
-        assert atomic.read(f"{path}2") == b"x"
+        assert atomic.read_if_there(f"{path}2") == b"x"
         assert refused == []
 
     @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])

@@ -63,7 +63,7 @@ def mount(monkeypatch: pytest.MonkeyPatch, path: Path, kind: str, *, optional: s
         f"36 35 {os.major(device)}:{os.minor(device)} /a /b\\040c rw,noatime {optional} - {kind} server:/x rw\n"
         "37 35 99:99 / /other rw - ext4 /dev/x rw\n"
     )
-    monkeypatch.setattr(mounts, "read", lambda name: table if name == "/proc/self/mountinfo" else "")
+    monkeypatch.setattr(mounts, "read_proc", lambda name: table if name == "/proc/self/mountinfo" else "")
 
 
 class TestFilesystem:
@@ -90,7 +90,7 @@ class TestFilesystem:
     @pytest.mark.parametrize("table", ["", "garbage\n", "1 2 3\n", "- - - - - - -\n", "36 35 0:0 / / rw -\n"])
     def test_nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
         """Without a table of mounts, or with one that nobody understands, a filesystem counts as local."""
-        monkeypatch.setattr(mounts, "read", lambda name: table)
+        monkeypatch.setattr(mounts, "read_proc", lambda name: table)
         assert mount_of(str(tmp_path)).kind == ""
         assert not is_network(str(tmp_path))
 
@@ -98,7 +98,7 @@ class TestFilesystem:
         """A line that ends too early says nothing."""
         device = os.stat(tmp_path).st_dev
         table = f"36 35 {os.major(device)}:{os.minor(device)} / / rw -"
-        monkeypatch.setattr(mounts, "read", lambda name: table)
+        monkeypatch.setattr(mounts, "read_proc", lambda name: table)
         assert not is_network(str(tmp_path))
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class TestHolders:
         with holder(path) as process, helper(blocked, path) as other:
             assert other.hear() == "about to"
             limit = time.monotonic() + LIVENESS_SECONDS
-            while "-> FLOCK" not in processes.read("/proc/locks"):
+            while "-> FLOCK" not in processes.read_proc("/proc/locks"):
                 assert time.monotonic() < limit
             assert processes.holders(path) == [process.pid]
 
@@ -135,7 +135,7 @@ class TestState:
             assert process.stdout is not None
             process.stdout.readline()
             assert processes.is_alive(process.pid)
-            assert ") Z 1 (x" in processes.read(f"/proc/{process.pid}/stat")
+            assert ") Z 1 (x" in processes.read_proc(f"/proc/{process.pid}/stat")
             process.kill()
 
 
@@ -302,7 +302,7 @@ class TestNothing:
     ) -> None:
         """Nobody is known, and nothing raises."""
         monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino}:x")
-        monkeypatch.setattr(processes, "read", lambda path: "")
+        monkeypatch.setattr(processes, "read_proc", lambda path: "")
         monkeypatch.setattr(processes.os, "listdir", _fails)
         monkeypatch.setattr(processes.os, "readlink", _fails)
         write_progress(environment, place="", phase="staging")
@@ -315,7 +315,7 @@ class TestNothing:
     ) -> None:
         """Nor does it where the kernel says what no kernel has said yet."""
         monkeypatch.setenv("ENVSYNC_IN", f"{os.stat(environment.in_use).st_ino}:x")
-        monkeypatch.setattr(processes, "read", lambda path: text)
+        monkeypatch.setattr(processes, "read_proc", lambda path: text)
         ask(environment)
 
     def test_a_proc_that_hides(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ class TestNothing:
 
     def test_read(self, tmp_path: Path) -> None:
         """What cannot be read is empty, and what is no text is read as far as that goes."""
-        assert processes.read(str(tmp_path)) == ""
-        assert processes.read(str(tmp_path / "x")) == ""
+        assert processes.read_proc(str(tmp_path)) == ""
+        assert processes.read_proc(str(tmp_path / "x")) == ""
         (tmp_path / "x").write_bytes(b"a\xff" * 50_000)
-        assert processes.read(str(tmp_path / "x")) == "a\ufffd" * 50_000
+        assert processes.read_proc(str(tmp_path / "x")) == "a\ufffd" * 50_000

@@ -14,7 +14,7 @@ import pytest
 from envsync.cli import cache as cache_commands
 from envsync.errors import FilesystemError
 from envsync.store import users
-from envsync.store.inventory import Item
+from envsync.store.inventory import CacheItem
 from envsync.system import processes
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
@@ -240,7 +240,7 @@ class TestReferences:
         project.sync("copy")
         inventory = cache_commands.inventory
 
-        def look(root: str) -> list[Item]:
+        def look(root: str) -> list[CacheItem]:
             project.env = project.root / "next"
             project.sync()
             return list(inventory(root))

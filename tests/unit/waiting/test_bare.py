@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import FilesystemError, LockingError
-from envsync.installed.ledger import Entry, Ledger, dump_ledger
+from envsync.installed.ledger import Ledger, LedgerEntry, dump_ledger
 from envsync.installed.plan import Origin
 from envsync.launch.environment import Environment
 from envsync.launch.request import Request
@@ -21,7 +21,7 @@ from envsync.waiting import bare, directory
 from envsync.waiting.waiter import Wait
 from tests.unit.scene import Clock, helper, holder, make_environment, make_request
 
-FIRST = Entry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
+FIRST = LedgerEntry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
 
 
 @pytest.fixture

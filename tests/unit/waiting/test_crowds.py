@@ -18,7 +18,7 @@ from envsync.leading import in_use
 from envsync.locks.flock import Flock
 from envsync.system import atomic, records
 from envsync.waiting import cycle, queue
-from envsync.waiting.queue import Lookout, Place, call_next
+from envsync.waiting.queue import Lookout, Rank, call_next
 from envsync.waiting.waiter import Wait
 from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp
 
@@ -47,13 +47,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def crowd() -> Iterator[Callable[..., list[Place]]]:
+def crowd() -> Iterator[Callable[..., list[Rank]]]:
     """Return a function that puts waiters into a list: `among` requests in turn, within environments."""
-    places: list[Place] = []
+    places: list[Rank] = []
 
     def crowd(
         environment: Environment, number: int, *, among: str = "bcde", within: tuple[str, ...] = ()
-    ) -> list[Place]:
+    ) -> list[Rank]:
         come = []
         for each in range(number):
             request = Request({}, "x.toml", "x", environment.path)
@@ -92,7 +92,7 @@ def test_a_wait_costs_the_same_however_many_wait(
     leader: Flock,
     clock: Clock,
     counted: Counter[str],
-    crowd: Callable[..., list[Place]],
+    crowd: Callable[..., list[Rank]],
     monkeypatch: pytest.MonkeyPatch,
     situation: str,
     others: int,
@@ -121,7 +121,7 @@ def test_a_wait_costs_the_same_however_many_wait(
 
 
 def test_those_who_died_are_asked_once(
-    environment: Environment, crowd: Callable[..., list[Place]], counted: Counter[str]
+    environment: Environment, crowd: Callable[..., list[Rank]], counted: Counter[str]
 ) -> None:
     """The names of those who were killed stay until a leader tidies up, and cost each waiter one question each."""
     for number in range(MANY):
@@ -147,7 +147,7 @@ def test_those_who_died_are_asked_once(
     assert counted == {"listdir": 1}
 
 
-def test_the_called_one_leaves(environment: Environment, crowd: Callable[..., list[Place]]) -> None:
+def test_the_called_one_leaves(environment: Environment, crowd: Callable[..., list[Rank]]) -> None:
     """A turn is left to the request whose it is as long as any of those wait who want it, not only the one called."""
     called, other = crowd(environment, 2, among="b")
     os.utime(called.path, ns=(0, 0))
@@ -162,9 +162,7 @@ def test_the_called_one_leaves(environment: Environment, crowd: Callable[..., li
 
 
 @pytest.mark.parametrize("name", ["../../outside", "b/../../x", "c.-.n1.7.1", ""])
-def test_a_turn_that_names_another_place(
-    environment: Environment, crowd: Callable[..., list[Place]], name: str
-) -> None:
+def test_a_turn_that_names_another_place(environment: Environment, crowd: Callable[..., list[Rank]], name: str) -> None:
     """What a turn names that is no name of that request is never opened; the request has its turn all the same."""
     crowd(environment, 1, among="b")
     atomic.write(environment.turn, records.dump({"key": "b", "name": name}))
@@ -174,7 +172,7 @@ def test_a_turn_that_names_another_place(
 
 
 def test_one_speaks_for_all_who_run_within_the_same(
-    tmp_path: Path, environment: Environment, crowd: Callable[..., list[Place]], counted: Counter[str]
+    tmp_path: Path, environment: Environment, crowd: Callable[..., list[Rank]], counted: Counter[str]
 ) -> None:
     """A way back is found through a hundred waiters that run within the same as through one; the dead do not count."""
     through = make_environment(tmp_path / "through")
@@ -195,7 +193,7 @@ def test_one_speaks_for_all_who_run_within_the_same(
 def test_a_leader_that_lets_a_stamp_rest_asks_one(
     environment: Environment,
     clock: Clock,
-    crowd: Callable[..., list[Place]],
+    crowd: Callable[..., list[Rank]],
     counted: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
     others: int,

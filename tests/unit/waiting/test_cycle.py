@@ -12,7 +12,7 @@ from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import processes
 from envsync.waiting import cycle, queue
-from envsync.waiting.queue import Place
+from envsync.waiting.queue import Rank
 from tests.unit.scene import helper, make_environment, write_progress
 
 DRAINING = "waiting for commands that run in the environment to end: pid 7 (`x`)"
@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.places: list[Place] = []
+        self.places: list[Rank] = []
         for name in "ABCDE":
             make_environment(path / name)
 

@@ -177,7 +177,7 @@ class TestInside:
     @pytest.mark.usefixtures("token")
     def test_nothing_is_known_of_processes(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where there is no /proc, the descriptor decides."""
-        monkeypatch.setattr(processes, "read", lambda path: "")
+        monkeypatch.setattr(processes, "read_proc", lambda path: "")
         assert not is_inside(environment)
         with open(environment.in_use, "rb"):
             assert is_inside(environment)

@@ -13,7 +13,7 @@ from envsync.launch.environment import Environment
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 from envsync.waiting import queue
-from envsync.waiting.queue import PATIENCE_TRIES, Place, Turns, call_next, enlist, waiting
+from envsync.waiting.queue import PATIENCE_TRIES, Rank, Turns, call_next, enlist, waiting
 from tests.unit.scene import Clock, helper, make_environment, names_of_waiters
 
 BETWEEN_TRIES = 0.4
@@ -34,11 +34,11 @@ def request(key: str) -> Request:
 
 
 @pytest.fixture
-def come(environment: Environment) -> Iterator[Callable[..., Place]]:
+def come(environment: Environment) -> Iterator[Callable[..., Rank]]:
     """Return a function that puts a waiter for a key into the list, each later than the one before."""
-    places: list[Place] = []
+    places: list[Rank] = []
 
-    def come(key: str, at: Environment = environment) -> Place:
+    def come(key: str, at: Environment = environment) -> Rank:
         place = enlist(at, request(key))
         assert place is not None
         places.append(place)
@@ -61,13 +61,13 @@ def turn(environment: Environment) -> str:
 class TestNames:
     """Who is in the list."""
 
-    def test_the_longest_first(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_the_longest_first(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """Those who wait are listed in the order in which they came."""
         for key in ("b", "c", "a", "b"):
             come(key)
         assert keys(environment) == ["b", "c", "a", "b"]
 
-    def test_the_filesystems_clock(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_the_filesystems_clock(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """The order is that of the files' times, whatever the hosts say of themselves."""
         first, second = come("a"), come("b")
         os.utime(first.path, ns=(0, 9 * 10**9))
@@ -99,7 +99,7 @@ class TestNames:
         assert waiting(environment) == []
         assert waiting(environment, tidy=True) == []
 
-    def test_a_killed_one(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_a_killed_one(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """A waiter that was killed is not in the list any more, though its file is, until a leader tidies up."""
         come("ours")
         with helper(ENLIST, environment.path) as process:
@@ -113,7 +113,7 @@ class TestNames:
             assert len(names_of_waiters(environment)) == 1
         assert keys(environment) == ["ours"]
 
-    def test_tidying(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_tidying(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """What nobody holds goes, complete or not; who waits stays."""
         come("ours")
         for name in ("n1.7.abc", f"n1.8.abc{queue.SUFFIX}"):
@@ -125,7 +125,7 @@ class TestNames:
             assert len(waiting(environment, tidy=True)) == 2
             assert len(names_of_waiters(environment)) == 2
 
-    def test_looking_takes_nothing_away(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_looking_takes_nothing_away(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """Who only looks removes nobody's name, and two may look at once."""
         come("a")
         Path(environment.waiting, "n1.7.abc").touch()
@@ -133,7 +133,7 @@ class TestNames:
             assert keys(environment) == ["a"]
         assert len(names_of_waiters(environment)) == 2
 
-    def test_damaged_names(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_damaged_names(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """A name that is held and says nothing is somebody's all the same."""
         place = come("a")
         os.truncate(place.path, 3)
@@ -186,7 +186,7 @@ class TestNames:
 class TestNext:
     """Whom a leader that ends calls."""
 
-    def test_the_longest_waiting_of_others(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_the_longest_waiting_of_others(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """It is the turn of whoever has waited longest for something else than what was just done."""
         for key in ("done", "b", "c", "done", "b"):
             come(key)
@@ -195,14 +195,14 @@ class TestNext:
         call_next(environment, "b")
         assert turn(environment) == "done"
 
-    def test_all_wait_for_the_same(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_all_wait_for_the_same(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """Those who wait for what was just done are served with it: nobody's turn."""
         come("done")
         come("done")
         call_next(environment, "done")
         assert not os.path.exists(environment.turn)
 
-    def test_nobody_waits(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_nobody_waits(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """With nobody there, it is nobody's turn, and the directory goes."""
         call_next(environment, "done")
         come("b").leave()
@@ -210,7 +210,7 @@ class TestNext:
         assert not os.path.exists(environment.turn)
         assert not os.path.exists(environment.waiting)
 
-    def test_the_dead_are_not_called(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_the_dead_are_not_called(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """A name that nobody holds is passed over, and removed."""
         with helper(ENLIST, environment.path) as process:
             assert process.hear() == "enlisted"
@@ -220,20 +220,20 @@ class TestNext:
         assert turn(environment) == "b"
         assert len(names_of_waiters(environment)) == 1
 
-    def test_who_says_nothing(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_who_says_nothing(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """A turn of somebody whose name is damaged is nobody's: no one waits for it."""
         os.truncate(come("b").path, 3)
         call_next(environment, "done")
         assert not Turns(environment, "ours").is_others(BETWEEN_TRIES)
 
-    def test_it_cannot_be_written(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_it_cannot_be_written(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """On a full disk chance decides."""
         come("b")
         os.mkdir(environment.turn)
         call_next(environment, "done")
         assert not Turns(environment, "ours").is_others(BETWEEN_TRIES)
 
-    def test_a_turn_that_nobody_waits_for_ends(self, environment: Environment, come: Callable[..., Place]) -> None:
+    def test_a_turn_that_nobody_waits_for_ends(self, environment: Environment, come: Callable[..., Rank]) -> None:
         """When nobody waits for anything any more, no old turn is left to keep the next comer waiting."""
         place = come("b")
         call_next(environment, "a")
@@ -246,14 +246,14 @@ class TestNext:
 class TestTurns:
     """How the others leave a turn to those whose it is."""
 
-    def test_others_stand_back(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
+    def test_others_stand_back(self, environment: Environment, clock: Clock, come: Callable[..., Rank]) -> None:
         """While it is the turn of one key, no other takes the lock; that one does."""
         come("b")
         atomic.write(environment.turn, records.dump({"key": "b"}))
         assert Turns(environment, "a").is_others(BETWEEN_TRIES)
         assert not Turns(environment, "b").is_others(BETWEEN_TRIES)
 
-    def test_nobody_left(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
+    def test_nobody_left(self, environment: Environment, clock: Clock, come: Callable[..., Rank]) -> None:
         """A turn whose waiters have died or given up counts no more."""
         place = come("b")
         atomic.write(environment.turn, records.dump({"key": "b"}))
@@ -261,7 +261,7 @@ class TestTurns:
         place.leave()
         assert not Turns(environment, "a").is_others(BETWEEN_TRIES)
 
-    def test_patience(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
+    def test_patience(self, environment: Environment, clock: Clock, come: Callable[..., Rank]) -> None:
         """After a dozen tries, a turn that nobody took counts no more."""
         come("b")
         atomic.write(environment.turn, records.dump({"key": "b"}))
@@ -272,7 +272,7 @@ class TestTurns:
             clock.now += BETWEEN_TRIES
         assert tries == PATIENCE_TRIES
 
-    def test_a_new_turn(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
+    def test_a_new_turn(self, environment: Environment, clock: Clock, come: Callable[..., Rank]) -> None:
         """A new turn is waited for anew, be it for the same as the one before."""
         come("b"), come("c")
         turns = Turns(environment, "a")
@@ -295,7 +295,7 @@ class TestTurns:
         assert not turns.is_others(BETWEEN_TRIES)
         queue.end_turn(environment)
 
-    def test_taken(self, environment: Environment, clock: Clock, come: Callable[..., Place]) -> None:
+    def test_taken(self, environment: Environment, clock: Clock, come: Callable[..., Rank]) -> None:
         """Once taken, it is over for all."""
         come("b")
         atomic.write(environment.turn, records.dump({"key": "b"}))

@@ -432,7 +432,7 @@ class TestList:
 
     def test_within_a_second(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
         """After a second the name of a waiter is in the list, and it is off the list when the wait is over."""
-        seen: list[list[queue.Waiter]] = []
+        seen: list[list[queue.Queued]] = []
         clock.after(1.0, lambda: seen.append(queue.waiting(environment)))
         clock.after(2.0, lambda: write_stamp(environment, request_))
         leave(lead_or_wait(request_, environment))
