@@ -14,13 +14,9 @@ redirect from https to http is refused, and TLS is always verified.
 from __future__ import annotations
 
 import os
-import random
 import re
-import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from types import TracebackType
 
@@ -34,7 +30,7 @@ from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
 from envsync.launch import command
-from envsync.lockfile import hearing
+from envsync.lockfile import hearing, retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
 from envsync.system import groups
@@ -47,14 +43,9 @@ except ImportError:  # pragma: no cover (Windows: nothing is continued)
     fcntl = None  # type: ignore[assignment]
 
 TRIES = 5
-BACKOFF = 0.5
-"""Seconds before the second try; doubled for each further one, with jitter."""
-LONGEST_WAIT = 30.0
-"""Seconds, however long a server says to wait."""
 CONNECTIONS = 16
 REDIRECTS = 10
 
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
@@ -212,7 +203,7 @@ class _Transfer:
             except _PassingError as problem:
                 if attempt == TRIES:
                     raise self._error(f"{problem} (tried {TRIES} times)") from None
-                await anyio.sleep(_delay(attempt, problem.delay))
+                await anyio.sleep(retrying.wait_after(attempt, problem.delay))
 
     async def _try(self, client: httpx2.AsyncClient) -> None:
         try:
@@ -253,8 +244,8 @@ class _Transfer:
     def _accept(self, response: httpx2.Response) -> None:
         """Look at the head of an answer and get ready for its body."""
         status = response.status_code
-        if status in _PASSING:
-            raise _PassingError(f"the server answers {status}", _retry_after(response))
+        if retrying.may_pass(response):
+            raise _PassingError(f"the server answers {status}", retrying.asked_wait(response))
         if status == 416:
             self._start_over()
             raise _PassingError("the server refuses to continue", 0)
@@ -348,9 +339,7 @@ class _Transfer:
 
     def _translated(self, error: httpx2.HTTPError) -> Exception:
         problem = _reason(error)
-        if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)) or _is_about_trust(error):
-            return self._error(problem)
-        return _PassingError(problem) if isinstance(error, httpx2.TransportError) else self._error(problem)
+        return _PassingError(problem) if retrying.may_pass(error) else self._error(problem)
 
     def _refused(self, status: int) -> FetchError:
         hint = None
@@ -374,30 +363,3 @@ def _reason(error: httpx2.HTTPError) -> str:
     if isinstance(error, httpx2.TimeoutException):
         return "no answer for 30 seconds"
     return str(error) or type(error).__name__
-
-
-def _is_about_trust(error: BaseException) -> bool:
-    """Tell whether a certificate was refused: trying again does not help."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    if text.isascii() and text.isdigit():
-        return float(text[:18])
-    try:
-        return parsedate_to_datetime(text[:80]).timestamp() - time.time()
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-
-
-def _delay(attempt: int, asked: float | None) -> float:
-    """Return how long to wait before the next try: as the server asks, else longer and longer, never all at once."""
-    if asked is None:
-        asked = BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-    return min(max(asked, 0.0), LONGEST_WAIT)

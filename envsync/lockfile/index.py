@@ -15,6 +15,7 @@ import os
 import posixpath
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -30,15 +31,14 @@ from unearth.link import Link
 from envsync.errors import FetchError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs, redacted
-from envsync.lockfile import hearing
+from envsync.lockfile import hearing, retrying
 from envsync.lockfile.hashes import strong
 from envsync.lockfile.sources import Sources, host_of, is_file_url, path_of_url, with_credentials
 from envsync.lockfile.wheels import Offer, offer_of
 
 WORKERS = 8
-RETRY_SECONDS: tuple[float, ...] = (0.2, 1.0)
-"""How long to wait before each further attempt."""
-_TRANSIENT = frozenset({429, 500, 502, 503, 504})
+TRIES = 3
+"""Fewer than a download has: an index that is down is named before anything is begun."""
 _ABSENT = frozenset({404, 410})
 
 # Without a handler, Python prints to stderr what unearth logs for each package that an index does not have.
@@ -70,18 +70,23 @@ class _Client(PyPIClient):
         self, url: httpx2.URL | str, *, headers: Mapping[str, str] | None = None
     ) -> httpx2.Response:
         """Fetch a page; that there is none is an answer, too."""
-        delays = iter(RETRY_SECONDS)
-        while True:
-            seconds = next(delays, None)
+        for attempt in count(1):
             try:
                 response = super().get(url, headers=headers)
-            except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError):
-                if seconds is None or self.closing.wait(seconds):
+            except httpx2.HTTPError as error:
+                if not self._again(attempt, error):
                     raise
             else:
-                passing = response.status_code in _TRANSIENT
-                if not passing or seconds is None or self.closing.wait(seconds):
+                if not self._again(attempt, response):
                     return _checked(response)
+        raise AssertionError
+
+    def _again(self, attempt: int, outcome: httpx2.Response | httpx2.HTTPError) -> bool:
+        """Tell whether there is to be another try, and wait before it; nobody waits once we are closing."""
+        if attempt == TRIES or not retrying.may_pass(outcome):
+            return False
+        asked = retrying.asked_wait(outcome) if isinstance(outcome, httpx2.Response) else None
+        return not self.closing.wait(retrying.wait_after(attempt, asked))
 
     def is_absent(self, url: str) -> bool:
         """Tell whether there is no such page. One that cannot be asked may be there."""

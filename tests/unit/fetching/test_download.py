@@ -24,6 +24,7 @@ import envsync
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
 from envsync.fetching import download as module
 from envsync.fetching.download import Downloader
+from envsync.lockfile import retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
 from tests.unit.fetching.server import File, Server, serving
@@ -36,7 +37,7 @@ NAME = "demo-1.0-py3-none-any.whl"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Do not wait between tries, and read no netrc or proxy of whoever runs the tests."""
-    monkeypatch.setattr(module, "BACKOFF", 0.0)
+    monkeypatch.setattr(retrying, "BACKOFF", 0.0)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -172,7 +173,7 @@ def test_waits_grow(
     server: Server, get: Callable[..., bytes], waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between tries the wait doubles, give or take half of it, so that many clients do not come back at once."""
-    monkeypatch.setattr(module, "BACKOFF", 1.0)
+    monkeypatch.setattr(retrying, "BACKOFF", 1.0)
     server.files[f"/{NAME}"] = File(DATA, statuses=[(503, {})] * 4)
     get()
     assert len(waits) == 4
@@ -186,7 +187,7 @@ def test_the_server_may_say_how_long_to_wait(server: Server, get: Callable[..., 
     server.files[f"/{NAME}"] = File(DATA, statuses=[(429, {"Retry-After": answer}) for answer in answers])
     get()
     assert waits[0] == 7
-    assert waits[1] == module.LONGEST_WAIT
+    assert waits[1] == retrying.LONGEST_WAIT
     assert 10 < waits[2] <= 20
     assert waits[3] == 0
 

@@ -24,9 +24,9 @@ from envsync.errors import (
     NoWheelError,
     WheelError,
 )
-from envsync.fetching import download
 from envsync.fetching import fetch as module
 from envsync.fetching.fetch import fetch
+from envsync.lockfile import retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
 from tests.unit.fetching.server import File, Server, serving
@@ -38,7 +38,7 @@ HEAVY = ("anyio", "asyncio", "concurrent.futures", "email", "httpx2", "installer
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Do not wait between tries, and read no netrc or proxy of whoever runs the tests."""
-    monkeypatch.setattr(download, "BACKOFF", 0.0)
+    monkeypatch.setattr(retrying, "BACKOFF", 0.0)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -85,7 +85,11 @@ class Server:
         self.asked: list[str] = []
         self.password: str | None = None
         self.failures = 0
-        """How many of the next requests are answered with 503."""
+        """How many of the next requests fail."""
+        self.failure = 503
+        """What they are answered with."""
+        self.retry_after: str | None = None
+        """How long they say to wait."""
         self.answering = threading.Event()
         """Clear it to accept requests and not answer them."""
         self.answering.set()
@@ -142,9 +146,11 @@ class Server:
                         status = 401
                 if server.failures:
                     server.failures -= 1
-                    status = 503
+                    status = server.failure
                 data = body.encode()
                 self.send_response(status)
+                if server.retry_after is not None:
+                    self.send_header("Retry-After", server.retry_after)
                 if 300 <= status < 400:
                     self.send_header("Location", body)
                 self.send_header("Content-Type", kind)

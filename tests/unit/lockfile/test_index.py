@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from unearth.fetchers.sync import PyPIClient
 
 from envsync.errors import FetchError, NoWheelError
-from envsync.lockfile import Sources, index, read
+from envsync.lockfile import Sources, index, read, retrying
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
 
@@ -26,7 +29,7 @@ Select = Callable[..., Target]
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(retrying, "BACKOFF", 0.0)
 
 
 @pytest.fixture
@@ -245,6 +248,46 @@ def test_a_failure_that_passes_is_tried_again(select: Select, server: Any) -> No
     assert one(select("foo==1.0")).filename == FOO
 
 
+@pytest.mark.parametrize(("said", "asked"), [("7", 7.0), ("nonsense", None), (None, None)])
+def test_an_index_may_say_how_long_to_wait(
+    select: Select, server: Any, monkeypatch: pytest.MonkeyPatch, said: str | None, asked: float | None
+) -> None:
+    """Retry-After is obeyed as it is when a file is downloaded."""
+    waits: list[tuple[int, float | None]] = []
+
+    def wait_after(attempt: int, asked: float | None = None) -> float:
+        waits.append((attempt, asked))
+        return 0.0
+
+    monkeypatch.setattr(retrying, "wait_after", wait_after)
+    server.project("foo", FOO)
+    server.failures, server.retry_after = 2, said
+    assert one(select("foo==1.0")).filename == FOO
+    assert waits == [(1, asked), (2, asked)]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_what_may_pass_is_what_may_pass_in_a_download(select: Select, server: Any, status: int) -> None:
+    """All of these are tried again."""
+    server.project("foo", FOO)
+    server.failures, server.failure = 1, status
+    assert one(select("foo==1.0")).filename == FOO
+
+
+def test_a_certificate_that_is_refused_is_not_tried_again(select: Select, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that cannot prove who it is does not get a second chance."""
+    tries: list[int] = []
+
+    def get(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise httpx2.ConnectError("certificate verify failed") from ssl.SSLCertVerificationError("self-signed")
+
+    monkeypatch.setattr(PyPIClient, "get", get)
+    with pytest.raises(FetchError, match="certificate verify failed"):
+        select("foo==1.0")
+    assert len(tries) == 1
+
+
 def test_a_failure_that_does_not_pass_is_reported(select: Select, server: Any) -> None:
     """An index that is broken is not taken for one that lacks the package."""
     server.failures = 3
@@ -259,7 +302,7 @@ def test_an_interruption_does_not_wait_for_a_silent_index(
     (tmp_path / "requirements.txt").write_text("foo==1.0\nbar==1.0")
     program = f"""
 from envsync.lockfile import Sources, read
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 lock = read({str(tmp_path / "requirements.txt")!r})
 lock.select({interpreter!r}, sources=Sources(index_urls=({server.index!r},)))
 """
@@ -433,7 +476,7 @@ def test_a_wheelhouse_needs_no_http_client(tmp_path: Path, interpreter: Interpre
     program = f"""
 import os, sys
 from envsync.lockfile import Sources, read
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 os.chdir({str(tmp_path)!r})
 read("requirements.txt").select({interpreter!r}, sources=Sources(find_links=(".",)))
 read("hashed.txt").select({interpreter!r}, known=lambda sha256: {FOO!r})
