@@ -686,7 +686,7 @@ def test_the_pylock_path_imports_no_http_client(tmp_path: Path, interpreter: Int
     program = f"""
 import sys
 from envsync.lockfile import Sources, read
-from envsync.lockfile.target import Interpreter
+from envsync.python.facts import Interpreter
 read({str(tmp_path / "pylock.toml")!r}).select({interpreter!r}, sources=Sources(find_links=({str(tmp_path)!r},)))
 print(*sys.modules)
 """
