@@ -45,7 +45,7 @@ from envsync.locks.flock import Flock
 from envsync.python import interpreter
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Shelf
-from envsync.store.damage import spoiled
+from envsync.store.damage import damaged_files
 from envsync.store.store import Store
 from envsync.system import atomic, processes
 from envsync.transaction import skeleton
@@ -265,8 +265,8 @@ class WhatItWas:
 
     def refetch(self, hashes: Iterable[str]) -> None:
         assert self.goal is not None
-        poisoned = {item.name for item in self.goal.wanted if item.origin.sha256 in hashes}
-        self._find_wheels(self.goal, load_ledger(self.environment), self.damaged | poisoned)
+        damaged = {item.name for item in self.goal.wanted if item.origin.sha256 in hashes}
+        self._find_wheels(self.goal, load_ledger(self.environment), self.damaged | damaged)
 
     def incomplete(self, _python: Python, _present: Collection[str]) -> str:
         return ""  # no lock file is asked
@@ -285,8 +285,8 @@ class WhatItWas:
         """Get the manifests of all that is wanted; only those that have to be installed must be there."""
         found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
         needed = set(found) if goal.python.make else set(damaged)
-        self._discard_spoiled_bytecode([item for item in goal.wanted if item.name in needed and item.bytecode])
-        with self.store.replacing(self._find_spoiled({name: found[name] for name in needed if name in found})):
+        self._discard_damaged_bytecode([item for item in goal.wanted if item.name in needed and item.bytecode])
+        with self.store.replacing(self._find_damaged({name: found[name] for name in needed if name in found})):
             found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
             missing = sorted(name for name in needed if name in found and found[name] is None)
             if missing and self.asked is not None:
@@ -314,12 +314,12 @@ class WhatItWas:
             hint="name the lock file that it was installed from, or install what this one names: `envsync sync`",
         )
 
-    def _find_spoiled(self, manifests: Mapping[str, Manifest | None]) -> list[str]:
+    def _find_damaged(self, manifests: Mapping[str, Manifest | None]) -> list[str]:
         """Whoever wrote through a hard link has changed the store's file, too: it must not be linked again."""
         hashes = []
         for manifest in manifests.values():
             if manifest is not None:
-                path = next(spoiled(self.store.path(manifest.sha256), manifest), None)
+                path = next(damaged_files(self.store.path(manifest.sha256), manifest), None)
                 if path is not None:
                     self.notes.append(
                         f"the cached files of `{manifest.filename}` have been changed, too (`{path}`), and set aside"
@@ -327,12 +327,12 @@ class WhatItWas:
                     hashes.append(manifest.sha256)
         return hashes
 
-    def _discard_spoiled_bytecode(self, wanted: Iterable[Wanted]) -> None:
+    def _discard_damaged_bytecode(self, wanted: Iterable[Wanted]) -> None:
         """As for files; it is compiled again."""
         for item in wanted:
             shelf, sha256 = Shelf(self.store, item.bytecode), item.origin.sha256
             compiled = shelf.get(sha256)
-            path = next(spoiled(shelf.path(sha256), compiled), None) if compiled is not None else None
+            path = next(damaged_files(shelf.path(sha256), compiled), None) if compiled is not None else None
             if path is not None:
                 self.notes.append(
                     f"the cached bytecode of `{item.name}` has been changed, too (`{path}`), and set aside"

@@ -61,7 +61,7 @@ def size(settings: Settings) -> int:
         return 0
     show(f"`{root}`: {_described(_sums(items))}")
     prune = completed_by("`envsync cache prune`", settings, options.CACHE)
-    show(f"not used for {DEFAULT_AGE}, or abandoned, so that {prune} removes it: {_described(_sums(old))}")
+    show(f"not used for {DEFAULT_AGE}, or left over, so that {prune} removes it: {_described(_sums(old))}")
     for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
         show(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
     return 0

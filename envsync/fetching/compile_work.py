@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.locks.flock import Flock
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, sources
-from envsync.store.damage import spoiled
+from envsync.store.damage import damaged_files
 from envsync.system import atomic
 from envsync.wheel import record
 from envsync.wheel.archive import printable
@@ -108,7 +108,7 @@ class Work:
                     os.utime(copy, ns=(time.time_ns(), self.before.mtime * 1_000_000_000))
         except OSError:
             pass  # it is being removed, say; if the disk is full, that shows itself next
-        if next(spoiled(self.workspace, self.before), None) is not None:
+        if next(damaged_files(self.workspace, self.before), None) is not None:
             atomic.discard_tree(self.workspace)
             self.before = None
             return

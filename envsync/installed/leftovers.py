@@ -23,7 +23,7 @@ def find(environment: Environment) -> Iterator[str]:
         for name in _names(directory):
             if name.endswith(atomic.SUFFIX) and name.startswith((*OUR_FILES, ".gitignore", "CACHEDIR.TAG")):
                 yield f"{directory}/{name}"
-    yield from _abandoned_takers(environment)
+    yield from _leftover_takers(environment)
     for parent in _workplaces(environment):
         for name in [] if os.path.islink(parent) else _names(parent):
             yield f"{parent}/{name}"
@@ -39,7 +39,7 @@ def sweep(environment: Environment, *, spare: Container[str] = ()) -> None:
             atomic.discard_tree(path)
 
 
-def _abandoned_takers(environment: Environment) -> Iterator[str]:
+def _leftover_takers(environment: Environment) -> Iterator[str]:
     """Name what was left by processes that died while they took a lease.
 
     One that lives is about to exchange its file for the lease, or has a live lease in it for an instant, to be put

@@ -126,7 +126,7 @@ class Aim(Protocol):
         """What was damaged has been installed anew."""
 
     def refetch(self, hashes: Iterable[str]) -> None:
-        """Get wheels again whose entries in the store were poisoned, and are gone."""
+        """Get wheels again whose entries in the store were damaged, and are gone."""
 
     def incomplete(self, python: Python, present: Collection[str]) -> str:
         """Say what is required and lacks, in a sentence; empty if nothing is missing."""
@@ -168,7 +168,7 @@ class Seeker:
         return self._with_bytecode(self._select(python, fetching=False))
 
     def fetch(self) -> None:
-        """Bring into the store what it lacks, for instance because an entry turned out to be poisoned."""
+        """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
         from envsync.fetching.fetch import fetch
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
@@ -187,7 +187,7 @@ class Seeker:
         """Nothing was known to be damaged."""
 
     def refetch(self, _hashes: Iterable[str]) -> None:
-        """Get wheels again whose entries in the store were poisoned: whatever the store lacks."""
+        """Get wheels again whose entries in the store were damaged: whatever the store lacks."""
         self.fetch()
 
     def vouch(self, _vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:

@@ -2,7 +2,7 @@
 
 A plan is made from what is there, and carried out only if that is still so when everything is staged and nobody runs
 in the environment any more; others (pip, say) may have changed it meanwhile. After a doubt, too, it is made again: a
-recovery, somebody else's change, a store entry that turned out to be poisoned.
+recovery, somebody else's change, a store entry that turned out to be damaged.
 
 The workspace is named after what is staged in it. A leader that finds one of that name takes it over from a dead one:
 only this boot's kernel can have made it, so nothing in it was lost with a cache, and each file is compared
@@ -33,7 +33,7 @@ from envsync.leading.sync_cache import SyncCache
 from envsync.locks import flock
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Compiled, Shelf
-from envsync.store.damage import PoisonedError, find_poisoned
+from envsync.store.damage import DamagedError, find_damaged
 from envsync.system import atomic, processes
 from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
@@ -50,7 +50,7 @@ SEEDS = frozenset({"pip"})
 SEEDS_BEFORE_3_12 = SEEDS | {"setuptools", "wheel"}
 """What `venv` and uv seed an environment with; an exact sync keeps them."""
 ATTEMPTS = 5
-"""How often a plan is made again because the environment changed beneath it, or the store was poisoned."""
+"""How often a plan is made again because the environment changed beneath it, or the store was damaged."""
 
 
 class Reconciled(NamedTuple):
@@ -95,9 +95,9 @@ class Reconciler:
         self.store = cache.store
         self.occupancy = occupancy
         self.doubtful = doubtful
-        self.poisoned: PoisonedError | None = None
+        self.damage: DamagedError | None = None
         self.replaced: set[str] = set()
-        """Wheels that were poisoned, in themselves or in their bytecode."""
+        """Wheels that were damaged, in themselves or in their bytecode."""
         self.resumed = False
         self.uncompiled: frozenset[str] = frozenset()
         self.notes: list[str] = []
@@ -117,7 +117,7 @@ class Reconciler:
         while attempts < ATTEMPTS:
             known = len(self.replaced)
             planned = self._once(goal, layout)
-            attempts += len(self.replaced) == known  # a wheel that was not known to be poisoned is a step forward
+            attempts += len(self.replaced) == known  # a wheel that was not known to be damaged is a step forward
             if planned is None:
                 continue
             carried_out = carried_out or planned
@@ -133,8 +133,8 @@ class Reconciler:
 
     def restless(self) -> FilesystemError:
         """Build the error of what cannot be done since somebody is in the way again and again."""
-        if self.poisoned is not None:
-            cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{self.poisoned.path}`")
+        if self.damage is not None:
+            cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{self.damage.path}`")
             hint = "find out who, or name another cache: `envsync sync --cache-dir /var/tmp/envsync`"
             return FilesystemError("use", self.store.root, cause, hint=hint)
         cause = OSError(errno.EBUSY, "somebody else keeps changing it")
@@ -143,7 +143,7 @@ class Reconciler:
     def _once(self, goal: Goal, layout: Layout) -> Plan | None:
         """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
         self.held.check_in_place()
-        self.poisoned = None
+        self.damage = None
         for site in layout.sites:
             self._refuse_to_leave(f"{site}/.envsync")
             os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
@@ -281,8 +281,8 @@ class Reconciler:
                 # Bytecode would not fit its sources, whose times cannot be set.
                 self.uncompiled |= {item.origin.sha256 for item in planned.install}
                 return planned, None
-        except PoisonedError as error:
-            self._replace_poisoned(error, planned, compiled)
+        except DamagedError as error:
+            self._replace_damaged(error, planned, compiled)
             return planned, None
         if linked := _linked(ledger) | _linked(prepared.ledger):
             self._refer(linked, goal.python.env)
@@ -299,10 +299,10 @@ class Reconciler:
             self.details += [f"{item.name}=={item.version}: {line}" for line in lines]
         self.details = [*dict.fromkeys(self.details)]  # a plan may be made again
 
-    def _replace_poisoned(self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]) -> None:
-        """Set aside and get again what is poisoned of all that a plan installs."""
-        self.poisoned = error
-        wheels, bytecode = self._find_poisoned(error, planned, compiled)
+    def _replace_damaged(self, error: DamagedError, planned: Plan, compiled: Mapping[str, Compiled]) -> None:
+        """Set aside and get again what is damaged of all that a plan installs."""
+        self.damage = error
+        wheels, bytecode = self._find_damaged(error, planned, compiled)
         self.replaced.update(wheels, bytecode)
         for one in bytecode.values():
             Shelf(self.store, one.bytecode).discard(one.sha256)
@@ -316,18 +316,18 @@ class Reconciler:
             with self.store.replacing(wheels):
                 self.aim.refetch(wheels)
 
-    def _find_poisoned(
-        self, error: PoisonedError, planned: Plan, compiled: Mapping[str, Compiled]
-    ) -> tuple[dict[str, PoisonedError], dict[str, PoisonedError]]:
-        """Find what is poisoned: (wheels, bytecode of wheels), each by the wheel's sha256."""
-        wheels: dict[str, PoisonedError] = {}
-        bytecode: dict[str, PoisonedError] = {}
-        found: list[PoisonedError | None] = [error]
+    def _find_damaged(
+        self, error: DamagedError, planned: Plan, compiled: Mapping[str, Compiled]
+    ) -> tuple[dict[str, DamagedError], dict[str, DamagedError]]:
+        """Find what is damaged: (wheels, bytecode of wheels), each by the wheel's sha256."""
+        wheels: dict[str, DamagedError] = {}
+        bytecode: dict[str, DamagedError] = {}
+        found: list[DamagedError | None] = [error]
         for item in planned.install:
             manifest, other = self.aim.manifests[item.name], compiled.get(item.origin.sha256)
-            found.append(find_poisoned(self.store.path(manifest.sha256), manifest))
+            found.append(find_damaged(self.store.path(manifest.sha256), manifest))
             if other is not None:
-                found.append(find_poisoned(Shelf(self.store, other.tag).path(other.sha256, other.mtime), other))
+                found.append(find_damaged(Shelf(self.store, other.tag).path(other.sha256, other.mtime), other))
         for one in found:
             if one is not None:
                 (bytecode if one.bytecode else wheels).setdefault(one.sha256, one)
@@ -366,7 +366,7 @@ class Reconciler:
         try:
             return compile_wheels(missing, python, self.store, inherited=inherited, report=self.held.progress)
         except ChangedSourceError as error:
-            raise PoisonedError(error.manifest, error.path, error.reason) from error
+            raise DamagedError(error.manifest, error.path, error.reason) from error
         except FilesystemError as error:
             if not error.is_refusal:
                 raise
@@ -455,14 +455,14 @@ def _listed(path: str) -> list[str]:
         return []  # it is not there, or no directory
 
 
-def _in_short(poisoned: Mapping[str, PoisonedError]) -> str:
+def _in_short(damaged: Mapping[str, DamagedError]) -> str:
     """Say what is wrong with one, and how many others there are, up to what is done with them."""
-    message = next(iter(poisoned.values())).message
-    if len(poisoned) == 1:
+    message = next(iter(damaged.values())).message
+    if len(damaged) == 1:
         return f"{message}; it was"
-    if len(poisoned) == 2:
+    if len(damaged) == 2:
         return f"{message}, and so have those of one other wheel; they were"
-    return f"{message}, and so have those of {len(poisoned) - 1} other wheels; they were"
+    return f"{message}, and so have those of {len(damaged) - 1} other wheels; they were"
 
 
 def _linked(ledger: Ledger) -> set[str]:

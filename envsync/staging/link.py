@@ -1,7 +1,7 @@
 """Bring files from the store into the stage, by clones, hard links or copies (`envsync.staging.link_modes`).
 
 Before a file is brought, its size and mtime are compared with the manifest: a store entry that somebody wrote to is
-found out (`PoisonedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale. None
+found out (`DamagedError`) instead of spread. Every way keeps the mtime, because it is what makes bytecode stale. None
 sets an atime back, and a file that is linked and was not read for a day gets one of now: scratch filesystems are purged
 by that. A hard link serves if it allows at least what the umask would; clones and copies follow the umask.
 
@@ -28,7 +28,7 @@ from envsync.staging.bring import File, clone_as_usual
 from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
 from envsync.staging.linked_directories import WholeJob, link
 from envsync.store.bytecode import Compiled
-from envsync.store.damage import CHANGED, PoisonedError, cannot_open
+from envsync.store.damage import CHANGED, DamagedError, cannot_open
 from envsync.system import forking
 from envsync.system.patience import patiently
 from envsync.wheel import seconds
@@ -87,7 +87,7 @@ class Linker:
     def run(self, groups: list[list[AnyJob]], report: Report) -> None:
         """Do all jobs; those of one group in order, by one worker.
 
-        :raises PoisonedError: a store entry has been changed
+        :raises DamagedError: a store entry has been changed
         :raises FilesystemError: no space, no permission, ...; a part of the files is there
         """
         groups = sorted(groups, key=_size, reverse=True)
@@ -205,7 +205,7 @@ class Linker:
             except OSError as error:
                 raise cannot_open(job.manifest, f"{above[0]}/{name}", error) from error
             if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
-                raise PoisonedError(job.manifest, f"{above[0]}/{name}", CHANGED)
+                raise DamagedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
                 ways, owner, device = self.ways.of(status), status.st_uid, status.st_dev
                 linking, cloning = ways[0] == HARDLINK, ways[0] == CLONE

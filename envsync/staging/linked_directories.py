@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envsync.errors import FilesystemError
 from envsync.staging.parts import place_of
-from envsync.store.damage import PoisonedError, cannot_open, compare
+from envsync.store.damage import DamagedError, cannot_open, compare
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _is_read_only(path: str) -> bool:
 def link(job: WholeJob) -> None:
     """Compare the directory with the manifest, seal it, and link it.
 
-    :raises PoisonedError: it is not what was put there
+    :raises DamagedError: it is not what was put there
     :raises FilesystemError: it cannot be sealed or linked
     """
     children: dict[str, set[str]] = {}
@@ -262,15 +262,15 @@ def _is_sealed(job: WholeJob, top: int, path: str, files: Sequence[Sequence[Any]
 
     :param top: a descriptor of the job's source, to which the path is relative
     :returns: False if it is not sealed yet, or something was added or removed
-    :raises PoisonedError: it is no directory, or a file is not what was put there
+    :raises DamagedError: it is no directory, or a file is not what was put there
     """
     compare(job.manifest, f"{job.source}/", f"{path}/" if path else "", files, top=top, linking=True)
     try:
         status = os.stat(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
     except OSError as error:
-        raise PoisonedError(job.manifest, f"{job.source}/{path}", error.strerror) from error
+        raise DamagedError(job.manifest, f"{job.source}/{path}", error.strerror) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise PoisonedError(job.manifest, f"{job.source}/{path}", "it is not a directory any more")
+        raise DamagedError(job.manifest, f"{job.source}/{path}", "it is not a directory any more")
     return not status.st_mode & _WRITABLE and status.st_mtime_ns == job.manifest.mtime * 1_000_000_000
 
 
@@ -293,7 +293,7 @@ def _make_sealed(job: WholeJob, path: str, names: set[str]) -> None:
 def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
     """Compare what is in a directory with what has to be.
 
-    :raises PoisonedError: there is more
+    :raises DamagedError: there is more
     """
     try:
         strange = set(os.listdir(fd)) - names
@@ -302,7 +302,7 @@ def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
     except OSError as error:
         raise cannot_open(job.manifest, full, error) from error
     if strange:
-        raise PoisonedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
+        raise DamagedError(job.manifest, f"{full}/{min(strange)}", "it is not the wheel's")
 
 
 def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[str]) -> None:

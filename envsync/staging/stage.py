@@ -26,7 +26,7 @@ from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
 from envsync.staging.parts import GUARD, Item, Part, parts, place_of
 from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
-from envsync.store.damage import PoisonedError, cannot_open, rows_of
+from envsync.store.damage import DamagedError, cannot_open, rows_of
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.system.groups import read_umask
@@ -94,7 +94,7 @@ class Stager:
         """Bring all files of the items into the stage.
 
         :raises WheelError: a wheel wants to write where it must not
-        :raises PoisonedError: a store entry has been changed
+        :raises DamagedError: a store entry has been changed
         :raises FilesystemError: no space, no permission, ...; the stage holds a part
         """
         groups: dict[str, list[AnyJob]] = {}
@@ -113,14 +113,14 @@ class Stager:
     def _check_twins(self, manifest: Manifest) -> None:
         """See that the store still tells its names apart; of the environment that was seen before.
 
-        :raises PoisonedError: the entry was copied to where they are one
+        :raises DamagedError: the entry was copied to where they are one
         """
         if manifest.twins:
             from envsync.wheel import twins
 
             gone = twins.lost(manifest, self.store.path(manifest.sha256))
             if gone is not None:
-                raise PoisonedError(manifest, gone, "the filesystem does not tell its name from another")
+                raise DamagedError(manifest, gone, "the filesystem does not tell its name from another")
 
     def _assign(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
         """Assign the parts of a distribution to the groups of their entries."""
@@ -426,7 +426,7 @@ def _record_size(manifest: Manifest) -> int:
             for name, size, _ in directory.files:
                 if name == record.NAME:
                     return int(size)
-    raise PoisonedError(manifest, manifest.dist_info, "it has no RECORD")
+    raise DamagedError(manifest, manifest.dist_info, "it has no RECORD")
 
 
 def _clear(path: str, wanted: Node) -> None:

@@ -129,7 +129,7 @@ class Shelf:
 
     def _get_below(self, sha256: str) -> Compiled | None:
         """Look in the store that cannot be written to, if there is one."""
-        if self.store.below is None or f"{sha256}/{self.tag}" in self.store.shunned:
+        if self.store.below is None or f"{sha256}/{self.tag}" in self.store.damaged_below:
             return None
         return self._get(self._place_below(sha256), sha256)
 
@@ -183,7 +183,7 @@ class Shelf:
         :raises FilesystemError: it is there and cannot be removed
         """
         if self._get_below(sha256) is not None:
-            self.store.shunned.add(f"{sha256}/{self.tag}")
+            self.store.damaged_below.add(f"{sha256}/{self.tag}")
             return
         self.store.discard_path(self._place(sha256))
 

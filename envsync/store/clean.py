@@ -46,18 +46,18 @@ def set_aside(root: str, items: Sequence[CacheItem], *, unless_used: bool) -> Re
     removal = Removal([], [], [], [])
     for item in items:
         path = f"{root}/v1/{item.path}"
-        aside = Store(root).staging(trash.DISCARDED)
+        trashed = Store(root).staging(trash.PREFIX)
         try:
             if unless_used and os.lstat(path).st_mtime > item.used:
                 removal.kept.append(item)
                 continue
-            trash.set_aside(path, aside)
+            trash.set_aside(path, trashed)
         except FileNotFoundError:
             continue  # somebody else removed it
         except OSError as error:
             removal.refused.append((path, error))
             continue
-        removal.trash.append(os.path.basename(aside))
+        removal.trash.append(os.path.basename(trashed))
         removal.removed.append(item)
     return removal
 
@@ -123,7 +123,7 @@ def _verify(kept_in: Store, name: str, tag: str) -> VerifiedEntry | None:
         manifest = Shelf(kept_in, tag).get(name) if tag else kept_in.get(name)
     path = f"{kept_in.root}/v1/{VerifiedEntry(name, '', '', tag).path}"
     if manifest is not None:
-        wrong = next(damage.spoiled(path, manifest), "")
+        wrong = next(damage.damaged_files(path, manifest), "")
         what = "was compiled" if tag else "the wheel holds"
         problem = f"`{wrong}` is not what {what}" if wrong else ""
     else:

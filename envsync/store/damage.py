@@ -2,11 +2,12 @@
 
 Whoever stages compares each file with the manifest just before it is linked, and stops at the first that differs. One
 that is found is seldom alone: a cache that was copied without its files' times differs in all of them. So then all
-entries that the sync needs are compared, and those that differ are fetched again at once.
+entries that the sync needs are compared, and those that differ are fetched again at once
+(`envsync.leading.reconcile`).
 
 Files of an entry are read-only, and links to them are in environments: root, and the owner after a chmod, can write
 through any of them. What such a write changes in size or time is seen whenever the entry is used; the rest is seen by
-whoever compares the hashes, for the price of reading the whole entry (`spoiled`).
+whoever compares the hashes, for the price of reading the whole entry (`damaged_files`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
 """What open(2) answers for want of something in this process or host, whatever is in the store; and for a moment."""
 
 
-class PoisonedError(EnvsyncError):
+class DamagedError(EnvsyncError):
     """A store entry is not what was put there. Not the user's to see: the entry is set aside and fetched again.
 
     :ivar bytecode: the tag, if it is bytecode of an entry; that is compiled again
@@ -43,21 +44,21 @@ class PoisonedError(EnvsyncError):
 
 
 def cannot_open(manifest: Manifest | Compiled, path: str, error: OSError) -> EnvsyncError:
-    """Build the error of a file or directory of an entry that cannot be opened: poison, unless the fault is our own."""
+    """Build the error of a file or directory of an entry that cannot be opened: damage, unless the fault is our own."""
     if error.errno in _OUR_OWN:
         return FilesystemError("open", path, error)
-    return PoisonedError(manifest, path, error.strerror)
+    return DamagedError(manifest, path, error.strerror)
 
 
 def rows_of(manifest: Manifest) -> list[tuple[str, str]]:
     """Return the RECORD lines of a manifest, which may have been read lazily.
 
-    :raises PoisonedError: they are damaged
+    :raises DamagedError: they are damaged
     """
     try:
         return [*manifest.record]
     except (ValueError, TypeError) as error:
-        raise PoisonedError(manifest, NAME, str(error)) from error
+        raise DamagedError(manifest, NAME, str(error)) from error
 
 
 def compare(
@@ -75,7 +76,7 @@ def compare(
     :param prefix: what stands before each name, with a slash, relative to `top`
     :param top: a descriptor of a directory; without it the prefix is absolute
     :param linking: the files are about to be linked: those that were not read for a day get an atime of now
-    :raises PoisonedError: one is not what was put there
+    :raises DamagedError: one is not what was put there
     """
     look = os.stat
     stale = time.time_ns() - seconds.DAY_NS if linking else 0
@@ -86,14 +87,14 @@ def compare(
             name = prefix + base
             status = look(name, dir_fd=top, follow_symlinks=False)
             if status.st_size != size or (status.st_mtime_ns != mtime_ns and mtime_ns):
-                raise PoisonedError(manifest, f"{above}{name}", CHANGED)
+                raise DamagedError(manifest, f"{above}{name}", CHANGED)
             if status.st_atime_ns < stale:
                 seconds.freshen(name, status.st_mtime_ns, top)
     except OSError as error:
         raise cannot_open(manifest, f"{above}{name}", error) from error
 
 
-def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | None:
+def find_damaged(entry: str, manifest: Manifest | Compiled) -> DamagedError | None:
     """Compare all files of an entry, or of a wheel's bytecode, with its manifest.
 
     :param entry: its directory
@@ -102,12 +103,12 @@ def find_poisoned(entry: str, manifest: Manifest | Compiled) -> PoisonedError | 
     try:
         for scheme, below, files in manifest.directories:
             compare(manifest, "", os.path.join(entry, scheme, below, ""), files)
-    except PoisonedError as error:
+    except DamagedError as error:
         return error
     return None
 
 
-def spoiled(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
+def damaged_files(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
     """Name the files of an entry, relative to it, whose bytes are not those of the wheel (its bytecode) any more.
 
     :param entry: the entry's directory

@@ -87,7 +87,7 @@ def measure(root: str, kind: str, name: str) -> CacheItem | None:
 
 
 def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None) -> list[CacheItem]:
-    """Choose what goes, by the rules: what was abandoned, what is too old, then what was used least lately.
+    """Choose what goes, by the rules: leftovers, what is too old, then what was used least lately.
 
     What is known about interpreters and lock files is as good as nothing in size, and is kept unless it is too old.
     Bytecode goes with its wheel.
@@ -102,10 +102,10 @@ def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None)
             bytecode[item.name] = item
             continue
         if item.kind == UNFINISHED:
-            limit = 0.0 if item.name.startswith(trash.DISCARDED) else trash.ABANDONED
+            limit = 0.0 if item.name.startswith(trash.PREFIX) else trash.LEFTOVER_SECONDS
         elif item.kind == WHEELS and not item.wheel:
             # nobody can use it; but somebody may be removing it, or a newer version have made it
-            limit = trash.ABANDONED
+            limit = trash.LEFTOVER_SECONDS
         is_old = limit is not None and now - item.used >= limit
         (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
     if rules.max_size is not None:

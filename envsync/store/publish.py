@@ -91,7 +91,7 @@ def _put_back_or_away(store: Directories, aside: str, path: str) -> None:
         if not os.path.lexists(path):
             move_entry(aside, path)
             return
-        trashed = store.staging(trash.DISCARDED)
+        trashed = store.staging(trash.PREFIX)
         atomic.move(aside, trashed)
         trash.remove_tree(trashed)
 

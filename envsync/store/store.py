@@ -2,7 +2,7 @@
 
     <root>/CACHEDIR.TAG
     <root>/v1/wheels/<sha256>/   an entry (see `manifest`): made in tmp, renamed here whole, never changed again
-    <root>/v1/tmp/               unpacks and downloads in progress, poisoned entries on their way out
+    <root>/v1/tmp/               unpacks and downloads in progress, damaged entries on their way out
     <root>/v1/names/<project>/   the seconds that its entries have for their files (see `seconds`)
     <root>/v1/locks/             one lock per wheel; none of them is needed for safety
 
@@ -66,10 +66,10 @@ class Store(Directories):
         self.memory = root
         self.below: str | None = None
         self.written = False
-        self.shunned: set[str] = set()
-        """Entries in `below`, or bytecode of theirs, that are poisoned, and cannot be removed."""
-        self.poisoned: dict[str, tuple[int, int]] = {}
-        """By hash, what the poisoned entries are known by that are about to be replaced."""
+        self.damaged_below: set[str] = set()
+        """Entries in `below`, or bytecode of theirs, that are damaged, and cannot be removed."""
+        self.damaged: dict[str, tuple[int, int]] = {}
+        """By hash, what the damaged entries are known by that are about to be replaced."""
         super().__init__(root, durable=durable)
 
     def settle(self, fallback: str, *, passing: bool = False) -> None:
@@ -123,7 +123,7 @@ class Store(Directories):
 
     def _is_below(self, sha256: str) -> bool:
         """Tell whether the store that cannot be written has an entry that can be used."""
-        if not is_sha256(sha256) or sha256.lower() in self.shunned:
+        if not is_sha256(sha256) or sha256.lower() in self.damaged_below:
             return False
         try:
             patiently(_load, f"{self.below}/v1/wheels/{sha256.lower()}", sha256)
@@ -159,13 +159,13 @@ class Store(Directories):
         :raises FilesystemError: it is there and cannot be removed
         """
         if self.below is not None and self._is_below(sha256):
-            self.shunned.add(sha256.lower())
+            self.damaged_below.add(sha256.lower())
             return
         self.discard_path(self._place(sha256))
 
     @contextmanager
     def replacing(self, hashes: Iterable[str]) -> Iterator[None]:
-        """Let poisoned entries be added anew meanwhile: they are as good as absent.
+        """Let damaged entries be added anew meanwhile: they are as good as absent.
 
         An environment that links directories of such an entry (`envsync.store.users`) had better have a changed file
         than none at all. So what is linked stays where it is until the new one is there to take its place
@@ -185,12 +185,12 @@ class Store(Directories):
                 if not is_ours or (linked is not None and sha256 not in linked):
                     self.discard(sha256)
                 elif (identity := _identity(self._place(sha256))) is not None:  # else it is as good as absent already
-                    self.poisoned[sha256] = identity
+                    self.damaged[sha256] = identity
                     staying.add(sha256)
             yield
         finally:
             for sha256 in staying:
-                self.poisoned.pop(sha256, None)
+                self.damaged.pop(sha256, None)
 
     def mend(self) -> None:
         """Put back what somebody was replacing who was killed; that takes no lock (`envsync.store.publish`)."""
@@ -210,9 +210,9 @@ class Store(Directories):
         """
         from envsync.store import trash
 
-        aside = self.staging(trash.DISCARDED)
-        trash.put_aside(path, aside)
-        trash.remove_tree(aside)
+        trashed = self.staging(trash.PREFIX)
+        trash.put_aside(path, trashed)
+        trash.remove_tree(trashed)
 
     def add(self, wheel: str, artifact: Artifact, *, checkpoint: Callable[[], object] = lambda: None) -> Manifest:
         """Verify a wheel and unpack it into the store. Of an error nothing is left behind.
@@ -256,7 +256,7 @@ class Store(Directories):
                 return self._publish(directory, manifest)
 
     def sweep(self) -> int:
-        """Remove what was abandoned more than a day ago; return how many things that were."""
+        """Remove what was left over more than a day ago; return how many things that were."""
         from envsync.store import trash
 
         self.mend()
@@ -264,8 +264,8 @@ class Store(Directories):
 
     def _read(self, sha256: str, *, lazily: bool = False) -> Manifest:
         path = self.path(sha256)
-        poisoned = self.poisoned.get(sha256.lower())
-        if poisoned is not None and _identity(path) == poisoned:
+        damaged = self.damaged.get(sha256.lower())
+        if damaged is not None and _identity(path) == damaged:
             raise ValueError("it is not what was put there")
         return patiently(_load, path, sha256, lazily=lazily)
 

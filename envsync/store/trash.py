@@ -17,11 +17,11 @@ from envsync.errors import FilesystemError
 from envsync.system import atomic
 from envsync.wheel.manifest import NAME
 
-DISCARDED = "discarded"
+PREFIX = "discarded"
 """How the names of trash in tmp begin: whoever put it there was removing it, and anybody may go on with that."""
 REPLACED = "replaced-"
 """How the names of entries in tmp begin that make room for another one, followed by their hash and a hyphen."""
-ABANDONED = 24 * 3600
+LEFTOVER_SECONDS = 24 * 3600
 """Seconds after which nobody is still working on something in tmp."""
 
 _IN_PLACE = frozenset({errno.EXDEV, errno.ENOSPC, errno.EDQUOT})
@@ -29,11 +29,11 @@ _IN_PLACE = frozenset({errno.EXDEV, errno.ENOSPC, errno.EDQUOT})
 
 
 def sweep(root: str) -> int:
-    """Remove what was abandoned in a cache more than a day ago; return how many things that were."""
+    """Remove what was left over in a cache more than a day ago; return how many things that were."""
     removed = 0
     for path in _unfinished(root):
         try:
-            if time.time() - os.lstat(path).st_mtime < ABANDONED:
+            if time.time() - os.lstat(path).st_mtime < LEFTOVER_SECONDS:
                 continue
         except OSError:
             continue  # gone meanwhile

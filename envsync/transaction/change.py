@@ -114,7 +114,7 @@ def ownership(  # noqa: PLR0917
     removed: dict[str, str] = {}
     for item in plan.remove:
         files = files_of(environment, item)
-        if files is None or item.origin is None:  # RECORD may be emptied, cut or spoiled
+        if files is None or item.origin is None:  # RECORD may be emptied, cut or damaged
             removed.update((file.path, file.hash) for file in _from_store(layout, item, ledger, store))
             removed.update((path, "") for path in _links(environment, item, ledger))
         removed.update((file.path, file.hash) for file in files or ())

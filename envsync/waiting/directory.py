@@ -57,7 +57,7 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
     if ":" in environment.path:
         raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
     is_strange = names - OUR_OWN and "pyvenv.cfg" not in names
-    if is_strange and not was_environment(environment) and not is_remnant(environment):
+    if is_strange and not was_environment(environment) and not is_leftover(environment):
         raise EnvironmentRefusedError(
             environment.path,
             "the directory is not empty and not a virtual environment",
@@ -99,7 +99,7 @@ def was_environment(environment: Environment) -> bool:
     return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
 
 
-def is_remnant(environment: Environment) -> bool:
+def is_leftover(environment: Environment) -> bool:
     """Tell whether a directory has no more than a leader puts back whose environment was removed in the midst.
 
     Until it looks at its lock again, it makes directories as far as site-packages, and in there a part of its stage.

@@ -62,7 +62,7 @@ class OwnedFile(NamedTuple):
 
 
 def rows(text: str, *, strict: bool = False) -> Iterator[list[str]]:
-    """Read lines as lists of fields: path, hash and size, if nobody has spoiled them.
+    """Read lines as lists of fields: path, hash and size, if nobody has damaged them.
 
     :param strict: take no quote where it has no meaning
     :raises ValueError: it is not CSV from here on

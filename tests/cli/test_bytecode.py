@@ -334,7 +334,7 @@ def test_what_needs_too_much_memory_is_tried_again(run_envsync: Run, cache: Path
     assert check(run_envsync)[0] == set()
 
 
-def test_poisoned_bytecode_is_not_linked(run_envsync: Run, cache: Path, tmp_path: Path) -> None:
+def test_damaged_bytecode_is_not_linked(run_envsync: Run, cache: Path, tmp_path: Path) -> None:
     """Its size and time are compared; it is compiled again, and the wheel stays where it is."""
     sync(run_envsync, LOCK)
     path = bytecode_of(site_packages(tmp_path / "env") / "shout.py")

@@ -119,7 +119,7 @@ def test_a_users_file_is_left_alone(run_envsync: Run, env: Path) -> None:
     assert (site_packages(env) / "mine.py").read_text() == "x = 1\n"
 
 
-def test_the_cached_wheel_is_spoiled_and_no_lock_file_is_known(run_envsync: Run, env: Path) -> None:
+def test_the_cached_wheel_is_damaged_and_no_lock_file_is_known(run_envsync: Run, env: Path) -> None:
     """Then nothing is changed, and the message says which wheel is wanted and what to do."""
     flip(site_packages(env) / "shout.py")
     done = run_envsync("check", "--env", "env", "--repair")

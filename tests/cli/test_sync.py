@@ -178,7 +178,7 @@ def test_a_file_named_like_our_lock_may_be_elsewhere(run_envsync: Run, tmp_path:
     assert unverified(tmp_path / "env") == []
 
 
-def test_a_poisoned_store_entry_is_set_aside_and_fetched_again(run_envsync: Run, tmp_path: Path) -> None:
+def test_a_damaged_store_entry_is_set_aside_and_fetched_again(run_envsync: Run, tmp_path: Path) -> None:
     """A write through a hard link that modes did not stop is found out before the next link."""
     run_envsync("sync", "--lock", LOCK, "--env", "env")
     module = site_packages(tmp_path / "env") / "shout.py"
@@ -210,7 +210,7 @@ def test_a_cache_that_was_copied_without_times_is_fetched_again_at_once(
     assert "note:" not in again.stderr
 
 
-def test_two_poisoned_wheels_are_one_and_one_other(run_envsync: Run, tmp_path: Path) -> None:
+def test_two_damaged_wheels_are_one_and_one_other(run_envsync: Run, tmp_path: Path) -> None:
     """The note is a sentence for two as well."""
     wheels = [build_wheel(tmp_path, f"w{number}", "1.0", {f"w{number}/__init__.py": "x = 1\n"}) for number in range(2)]
     lock = tmp_path / "requirements.txt"
@@ -221,7 +221,7 @@ def test_two_poisoned_wheels_are_one_and_one_other(run_envsync: Run, tmp_path: P
     assert "and so have those of one other wheel; they were set aside and fetched again" in done.stderr
 
 
-def test_damaged_record_lines_are_as_good_as_poison(run_envsync: Run, tmp_path: Path) -> None:
+def test_damaged_record_lines_are_as_good_as_damaged_files(run_envsync: Run, tmp_path: Path) -> None:
     """They are most of a manifest and read only where they are needed: the wheel is then fetched again."""
     run_envsync("sync", "--lock", LOCK, "--env", "env", "--cache-dir", "cache")
     for path in (tmp_path / "cache" / "v1" / "wheels").glob("*/manifest.json"):

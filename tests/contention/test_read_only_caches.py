@@ -146,7 +146,7 @@ def test_it_is_not_cleaned(room: Room, command: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bind mount", "another user's"])
-def test_a_poisoned_entry_in_it_is_not_used(kind: str, request: pytest.FixtureRequest) -> None:
+def test_a_damaged_entry_in_it_is_not_used(kind: str, request: pytest.FixtureRequest) -> None:
     """It cannot be removed: it is fetched again all the same, and `verify` names it."""
     room = make_room(kind, request)
     module = next(room.cache.glob("v1/wheels/*/purelib/greet/__init__.py"))
@@ -208,7 +208,7 @@ def test_a_cache_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     assert f"cannot create `{tmp_path}/cache/v1/wheels`: {os.strerror(errno.ENOTDIR)}" in done.stderr
 
 
-# Poison
+# Damage
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def poison(cache: Path, *, covered_up: bool) -> Path:
+def damage(cache: Path, *, covered_up: bool) -> Path:
     """Overwrite a cached file in place, as root and its owner can."""
     module = next(cache.glob("v1/wheels/*/purelib/greet/__init__.py"))
     status = module.stat()
@@ -231,9 +231,9 @@ def poison(cache: Path, *, covered_up: bool) -> Path:
 
 
 @pytest.mark.parametrize("link_mode", ["hardlink", "copy"])
-def test_poison_is_found_before_it_is_linked(cache: Path, link_mode: str) -> None:
+def test_damage_is_found_before_it_is_linked(cache: Path, link_mode: str) -> None:
     """By size and time: it is named, set aside, and fetched again; its bytes are in no environment."""
-    module = poison(cache, covered_up=False)
+    module = damage(cache, covered_up=False)
     options = ["--env", "new", "--cache-dir", "cache", "--link-mode", link_mode]
     done = envsync(cache.parent, "run", "--lock", LOCK, *options, "--", "greet")
     assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n")
@@ -246,9 +246,9 @@ def test_poison_is_found_before_it_is_linked(cache: Path, link_mode: str) -> Non
     assert (done.stdout, done.stderr) == ("HELLO, WORLD!\n", "")
 
 
-def test_poison_that_was_covered_up_is_found_by_its_hash(cache: Path) -> None:
+def test_damage_that_was_covered_up_is_found_by_its_hash(cache: Path) -> None:
     """Of equal size and time, it is linked; `cache verify` finds it, and `check` finds it in the environment."""
-    module = poison(cache, covered_up=True)
+    module = damage(cache, covered_up=True)
     sync = ["sync", "--lock", LOCK, "--env", "new", "--cache-dir", "cache"]
     assert envsync(cache.parent, *sync).returncode == 0
     assert unverified(cache.parent / "new") != []

@@ -359,7 +359,7 @@ def test_what_another_user_left_unfinished_is_no_obstacle(shared: Path, cache: P
     assert tmp_of(cache) == []
 
 
-def test_a_poisoned_entry_of_another_user_is_fetched_again(shared: Path, cache: Path, as_member: As) -> None:
+def test_a_damaged_entry_of_another_user_is_fetched_again(shared: Path, cache: Path, as_member: As) -> None:
     """Who belongs to the group may remove it."""
     assert as_member(0, *sync(shared, "pylock.toml", "env")).returncode == 0
     module = next(cache.glob("v1/wheels/*/purelib/greet/__init__.py"))

@@ -138,7 +138,7 @@ def age_the_cache(stage: Stage) -> None:
         os.utime(path, (0, 1_500_000_000))
 
 
-def spoil_the_cache(stage: Stage) -> None:
+def damage_the_cache(stage: Stage) -> None:
     """Change a file of another of its wheels, as nothing but a test of the judge does."""
     (stored,) = stage.cache.glob("v1/wheels/*/purelib/single.py")
     _replace(stored, b"x = 3\n")

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 from envsync.errors import EnvsyncError
 from envsync.store.store import Store
 from tests.crash.harness import REMOVALS, Blow, Kind, strike
-from tests.crash.looking import Counter, Snapshot, cache_listing, spoiled_entries
+from tests.crash.looking import Counter, Snapshot, cache_listing, damaged_entries
 from tests.crash.scenarios import CLEAN, CLEANING, REPAIR, SYNC
 from tests.environments import leftovers, unowned, unverified
 
@@ -268,14 +268,14 @@ def _judge_cleaning(stage: Stage) -> Iterator[str]:
         yield f"it changes the environment: {differs}"
     if not stage.is_current(stage.before):
         yield "the environment is not current any more"
-    yield from (f"left in the cache, and not whole: {path}" for path in spoiled_entries(stage.cache))
+    yield from (f"left in the cache, and not whole: {path}" for path in damaged_entries(stage.cache))
     try:
         stage.sync(stage.lock)
     except (EnvsyncError, OSError) as error:
         yield f"a sync does not go on with what is left: {type(error).__name__}: {error}"
     if differs := stage.differs(stage.new):
         yield f"after a sync with what is left, it is not what it should be: {differs}"
-    yield from (f"in the cache after a sync, and not whole: {path}" for path in spoiled_entries(stage.cache))
+    yield from (f"in the cache after a sync, and not whole: {path}" for path in damaged_entries(stage.cache))
     again = strike(stage.arguments, 0, Kind("none"))
     if again.status != 0:
         yield f"a second cleaning ends with {again.status}: {again.said}"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from envsync.store.damage import spoiled
+from envsync.store.damage import damaged_files
 from envsync.store.store import Store
 from tests.crash.harness import CHANGES, writes
 
@@ -81,13 +81,13 @@ def cache_listing(cache: Path) -> dict[str, str]:
     return found
 
 
-def spoiled_entries(cache: Path) -> Iterator[str]:
+def damaged_entries(cache: Path) -> Iterator[str]:
     """Name what is wrong with entries of the cache that a sync would take for whole."""
     store = Store(str(cache))
     for sha256 in sorted(os.listdir(store.wheels)) if os.path.isdir(store.wheels) else ():
         manifest = store.get(sha256)
         if manifest is not None:
-            yield from (f"{manifest.filename}: {path}" for path in spoiled(store.path(sha256), manifest))
+            yield from (f"{manifest.filename}: {path}" for path in damaged_files(store.path(sha256), manifest))
 
 
 def _content(path: str) -> str:

@@ -252,7 +252,7 @@ SCENARIOS = (
     ),
     *_repairs("changed module", "So it is if only its hash tells.", before.change_a_module),
     *_repairs("emptied RECORD", "So it is if RECORD does not say any more what there was.", before.empty_a_record),
-    *_repairs("spoiled cache", "So it is if the wheel has to be unpacked anew.", before.write_through_a_link, OWN),
+    *_repairs("damaged cache", "So it is if the wheel has to be unpacked anew.", before.write_through_a_link, OWN),
     Scenario(
         CLEAN,
         "A cache that is being emptied has whole entries only, and nothing else is touched.",

@@ -238,7 +238,7 @@ def _be_steady(scenario: Scenario) -> None:
 
     Not to be undone: for a process of one's own.
     """
-    trash.ABANDONED = -1  # what is in tmp was left there yesterday
+    trash.LEFTOVER_SECONDS = -1  # what is in tmp was left there yesterday
     if not scenario.forks:
         share = forking.share
         forking.share = lambda count, work, *, children=1, tell=lambda _: None: share(

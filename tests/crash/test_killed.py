@@ -43,12 +43,12 @@ def test_one_of_two_processes_killed_at_any_change(tmp_path: Path, name: str) ->
 
 def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
     """The tests above would show nothing if the judge did not see a broken environment that is taken for current."""
-    scenario = BY_NAME["first install"]._replace(before=("app-1.0",), target=("app-1.0",), prepare=_spoil, least=0)
+    scenario = BY_NAME["first install"]._replace(before=("app-1.0",), target=("app-1.0",), prepare=_damage, least=0)
     with pytest.raises(AssertionError, match=r"taken for current and is not: different .*/app/old\.py"):
         check(scenario, strike_all(scenario, lambda _: (KILL,), tmp_path))
 
 
-def _spoil(stage: Stage) -> None:
+def _damage(stage: Stage) -> None:
     """Change a file in place, from the second time on: the first is how it is to be."""
     stage.remembered["times"] = stage.remembered.get("times", 0) + 1
     if stage.remembered["times"] > 1:
@@ -69,12 +69,12 @@ def test_a_check_that_sees_nothing_is_seen(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
-def test_a_spoiled_cache_is_seen(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_seen(tmp_path: Path) -> None:
     """Nor if it did not see entries that are not whole."""
 
     def prepare(stage: Stage) -> None:
         before.age_the_cache(stage)
-        before.spoil_the_cache(stage)
+        before.damage_the_cache(stage)
 
     scenario = BY_NAME["cache prune"]._replace(prepare=prepare)
     points = list(strike_all(scenario, lambda nth: (KILL,) * (nth == 1), tmp_path, workers=1))

@@ -1,4 +1,4 @@
-"""A poisoned entry of the cache is replaced while environments link to it, and that is struck at every change."""
+"""A damaged entry of the cache is replaced while environments link to it, and that is struck at every change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRITTEN = b"x = 7\n"
 
 
 class World(Project):
-    """A cache with a poisoned entry, to which an environment links, and a command that replaces it."""
+    """A cache with a damaged entry, to which an environment links, and a command that replaces it."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -44,7 +44,7 @@ class World(Project):
         self.store = Store(str(self.cache))
 
     def restore(self) -> None:
-        """Make it all as it was, and poison the entry."""
+        """Make it all as it was, and damage the entry."""
         for path in (self.cache, self.target):
             trash.remove_tree(str(path))
         shutil.copytree(self.saved, self.cache, symlinks=True)
@@ -72,7 +72,7 @@ class World(Project):
 
 
 SYNC, REPAIR = ("sync",), ("check", "--repair")
-"""Of another environment, which sees the poison by a time; of the first one, which sees it by a hash."""
+"""Of another environment, which sees the damage by a time; of the first one, which sees it by a hash."""
 
 
 def several(kinds: Iterable[Kind], *, always: Collection[Kind] = ()) -> Iterator[ParameterSet]:
@@ -138,9 +138,9 @@ def assert_sound(world: World) -> None:
     for env in (world.env, world.target) if world.command[0] == "sync" else (world.env,):
         assert unverified(env) == []
         assert (site_packages(env) / "alpha").is_symlink()
-    abandoned, trash.ABANDONED = trash.ABANDONED, -1
+    seconds, trash.LEFTOVER_SECONDS = trash.LEFTOVER_SECONDS, -1
     try:
         world.store.sweep()
     finally:
-        trash.ABANDONED = abandoned
+        trash.LEFTOVER_SECONDS = seconds
     assert os.listdir(world.store.tmp) == []

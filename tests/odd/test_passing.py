@@ -78,7 +78,7 @@ def test_a_launch_goes_on(scene: Scene, lock: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("options", "step"), [((), 3), (("--link-mode", "copy"), 5), (("--compile-bytecode",), 7)])
 def test_a_sync_goes_on(scene: Scene, options: tuple[str, ...], step: int) -> None:
-    """Whatever it opens of inputs, cache and environment; and nothing of the store is taken for spoiled."""
+    """Whatever it opens of inputs, cache and environment; and nothing of the store is taken for damaged."""
     request = ["sync", "--lock", "fixtures/pylock.toml", "--env", "env", *options]
     assert scene.run(*request).returncode == 0
     for after, done in scene.strike(*request, step=step):

@@ -28,7 +28,7 @@ from envsync.python import interpreter as interpreters
 from envsync.python.facts import Interpreter
 from envsync.store import bytecode
 from envsync.store.bytecode import Shelf, source_of
-from envsync.store.damage import spoiled
+from envsync.store.damage import damaged_files
 from envsync.store.store import Store
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
@@ -102,7 +102,7 @@ def test_every_module_has_bytecode_that_is_valid_by_pythons_own_check(store: Sto
         assert (root / path).stat().st_mtime == manifest.mtime
         assert not (root / path).stat().st_mode & 0o222
     assert compiled.failures == ()
-    assert list(spoiled(str(root), compiled)) == []
+    assert list(damaged_files(str(root), compiled)) == []
     assert os.listdir(store.tmp) == []
 
 
@@ -284,7 +284,7 @@ class TestTriedAgain:
         shelf = Shelf(store, target.bytecode)
         root, compiled = Path(shelf.path(manifest.sha256)), shelf.get(manifest.sha256)
         assert compiled is not None
-        assert list(spoiled(str(root), compiled)) == []
+        assert list(damaged_files(str(root), compiled)) == []
         assert os.listdir(store.tmp) == []
         found = {source_of(path.relative_to(root).as_posix(), shelf.tag) for path in root.rglob("*.pyc")}
         files = (f"{scheme}/{path}/{file[0]}" for scheme, path, files in compiled.directories for file in files)
@@ -326,7 +326,7 @@ class TestTriedAgain:
         assert compile_all(store, target, manifest).late == ("pkg/b.py", "pkg/c.py")
         assert self.there(store, target, manifest) == set(self.A_B_C)
 
-    def test_and_what_was_there_is_spoiled(self, store: Store, target: Interpreter, manifest: Manifest) -> None:
+    def test_and_what_was_there_is_damaged(self, store: Store, target: Interpreter, manifest: Manifest) -> None:
         """Then it is not taken over: everything is compiled anew."""
         (path,) = Path(Shelf(store, target.bytecode).path(manifest.sha256)).rglob("a.*.pyc")
         path.unlink()
@@ -506,7 +506,7 @@ class TestShelf:
         assert shelf.get(manifest.sha256) is None
         assert os.listdir(store.tmp) == []
 
-    def test_spoiled(self, store: Store, target: Interpreter) -> None:
+    def test_a_flipped_bit(self, store: Store, target: Interpreter) -> None:
         """A bit that was flipped is found by the hash."""
         manifest = add(store)
         compiled = compile_all(store, target, manifest)
@@ -516,4 +516,4 @@ class TestShelf:
         content[-1] ^= 1
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
         path.write_bytes(content)
-        assert list(spoiled(str(root), compiled)) == [path.relative_to(root).as_posix()]
+        assert list(damaged_files(str(root), compiled)) == [path.relative_to(root).as_posix()]

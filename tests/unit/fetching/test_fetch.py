@@ -330,7 +330,7 @@ def test_fetching_sweeps(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_damaged_entry_is_fetched_again(store: Store, tmp_path: Path, server: Server) -> None:
-    """After a poisoned entry was discarded it is fetched like any other."""
+    """After a damaged entry was discarded it is fetched like any other."""
     wanted = remote(server, build_wheel(tmp_path))
     first = fetch([wanted], store)
     store.discard(first["demo"].sha256)

@@ -286,7 +286,7 @@ def test_what_is_no_file_is_not_cloned_nor_waited_for(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "stage") == []
 
 
-def test_too_many_open_files_are_no_poison(tmp_path: Path) -> None:
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
     """What this process lacks says nothing of the store: no entry is to be thrown away for it."""
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "file").touch()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from envsync.store.inventory import BYTECODE, UNFINISHED, WHEELS, CacheItem, Rules, inventory, measure, prunable
 from envsync.store.store import Store
-from envsync.store.trash import ABANDONED
+from envsync.store.trash import LEFTOVER_SECONDS
 from tests.wheels import artifact, build_wheel
 
 DAY = 86400.0
@@ -34,11 +34,11 @@ ITEMS = [
     item("months", 60 * DAY, 30),
     item("unreadable", 2 * DAY, wheel=""),
     item("just unreadable", 0, wheel=""),
-    item("abandoned", ABANDONED + 1, kind=UNFINISHED),
+    item("left over", LEFTOVER_SECONDS + 1, kind=UNFINISHED),
     item("in work", 60, kind=UNFINISHED),
     item("fact", 14 * DAY, kind="interpreters"),
 ]
-ALWAYS = ["unreadable", "abandoned"]
+ALWAYS = ["unreadable", "left over"]
 
 
 @pytest.mark.parametrize(

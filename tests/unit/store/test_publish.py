@@ -40,7 +40,7 @@ class Linked:
         found = artifact(self.wheel)
         return (store or self.store).add(self.wheel, found, checkpoint=lambda: time.sleep(checkpoint))
 
-    def poison(self) -> int:
+    def damage(self) -> int:
         """Write to it. Returns its inode."""
         self.module.chmod(0o644)
         self.module.write_text("x = 7\n")
@@ -84,7 +84,7 @@ def test_a_reader_never_misses_it_while_it_is_fetched(linked: Linked) -> None:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "watching\n"
         for _ in range(3):
-            old = linked.poison()
+            old = linked.damage()
             with linked.store.replacing([linked.sha256]):
                 assert linked.store.get(linked.sha256) is None
                 linked.add(checkpoint=LONG)
@@ -98,7 +98,7 @@ def test_a_reader_never_misses_it_while_it_is_fetched(linked: Linked) -> None:
 
 def test_if_fetching_fails_it_stays_as_it_was(linked: Linked) -> None:
     """In its place, never moved; and it is found again."""
-    old = linked.poison()
+    old = linked.damage()
     with pytest.raises(RuntimeError), linked.store.replacing([linked.sha256]):
         raise RuntimeError
     assert linked.inode == old
@@ -126,7 +126,7 @@ def moment(linked: Linked, request: pytest.FixtureRequest, monkeypatch: pytest.M
 @pytest.mark.usefixtures("moment")
 def test_whoever_mends_meanwhile_is_in_nobodys_way(linked: Linked) -> None:
     """The one puts it back, the other begins again."""
-    old = linked.poison()
+    old = linked.damage()
     with linked.store.replacing([linked.sha256]):
         linked.add()
     assert linked.inode != old
@@ -134,8 +134,8 @@ def test_whoever_mends_meanwhile_is_in_nobodys_way(linked: Linked) -> None:
 
 
 def test_of_two_that_replace_it_the_second_uses_what_is_there(linked: Linked) -> None:
-    """What is poisoned is the one that was there, not its place."""
-    linked.poison()
+    """What is damaged is the one that was there, not its place."""
+    linked.damage()
     other = Store(linked.store.root)
     with linked.store.replacing([linked.sha256]), other.replacing([linked.sha256]):
         linked.add()
@@ -160,7 +160,7 @@ def test_what_was_cut_off_is_put_back(linked: Linked) -> None:
 
 def test_if_the_new_one_cannot_come_the_old_one_is_put_back(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk may be full, of all times, between the two renames."""
-    rename, old = os.rename, linked.poison()
+    rename, old = os.rename, linked.damage()
     moves: list[str] = []
 
     def fail(source: str, destination: str) -> None:

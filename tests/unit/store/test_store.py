@@ -400,7 +400,7 @@ def test_where_directories_cannot_be_renamed_the_manifest_comes_last(
 def test_an_entry_that_cannot_be_discarded_is_an_error(
     store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it stays although it is poisoned, that is said."""
+    """If it stays although it is damaged, that is said."""
     manifest = store.add(wheel, artifact(wheel))
 
     def refuse(source: str, target: str) -> None:
@@ -411,7 +411,7 @@ def test_an_entry_that_cannot_be_discarded_is_an_error(
         store.discard(manifest.sha256)
 
 
-def test_sweeping_removes_what_was_abandoned(store: Store) -> None:
+def test_sweeping_removes_what_was_left_over(store: Store) -> None:
     """What lies in tmp for more than a day is removed, file or directory; what is younger stays."""
     for name in ("unpack-old", "unpack-new"):
         os.makedirs(f"{store.tmp}/{name}/purelib")
@@ -550,7 +550,7 @@ class TestSettling:
         assert store.get(added.sha256) is None
         assert tree(store.root) == before
 
-    def test_a_poisoned_entry_below_is_shunned(self, store: Store, refused: Store, wheel: str, tmp_path: Path) -> None:
+    def test_a_damaged_entry_below_is_not_used(self, store: Store, refused: Store, wheel: str, tmp_path: Path) -> None:
         """It cannot be removed; from then on it is as if it were not there."""
         there = store.add(wheel, artifact(wheel))
         refused.settle(str(tmp_path / "fallback"))

@@ -42,7 +42,7 @@ def change_keeping_the_time(path: Path) -> None:
 
 
 @needs_root
-class TestPoisoned:
+class TestDamaged:
     """Of an entry that cannot be had again, what is there stays: environments would lose whole packages."""
 
     def test_by_a_repair(self, project: Project) -> None:
