@@ -57,15 +57,20 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
 def guard(vouched: Stamp, before: Stamp | None, ledger: Ledger, fresh: Mapping[str, int]) -> None:
     """Put guards into a stamp: those of before, if they are still there.
 
+    A file that was made anew may have the inode and the time of the one of before, and be young all the same.
+
     :param before: the stamp that was there, if it was for this environment
     :param fresh: distributions that were installed just now → the time of their files
     """
+    infos = {name: info for name, entry in ledger.entries.items() if (info := _dist_info(entry))}
+    made = {f"{vouched.environment}/{info}/{GUARD}" for name, info in infos.items() if name in fresh}
     for former in before.guards if before is not None else ():
+        if former.path in made:
+            continue
         found = _look(former.path)
         if found is not None and (found.inode, found.mtime_ns) == (former.inode, former.mtime_ns):
             vouched.guards.append(found)
     known = {guard.path for guard in vouched.guards}
-    infos = {name: info for name, entry in ledger.entries.items() if (info := _dist_info(entry))}
     kinds = [{name: f"{vouched.environment}/{info}/{GUARD}" for name, info in infos.items()}]
     if any(entry.linked for entry in ledger.entries.values()):
         kinds.append({name: path for name in infos if (path := _in_store(vouched, ledger.entries[name], infos[name]))})

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import pytest
 
 from envsync.errors import FilesystemError
+from envsync.installed.ledger import Ledger, LedgerEntry
+from envsync.installed.plan import Origin
 from envsync.launch import fast_lane, stamp
 from envsync.launch.environment import Environment
-from envsync.launch.stamp import Stamp
+from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
+from envsync.staging.parts import GUARD
 from envsync.transaction import stamping
 
 SITE = "lib/python3.11/site-packages"
@@ -238,3 +241,20 @@ class TestClock:
         vouched.sites[0].mtime_ns, vouched.sites[1].mtime_ns = 999 * SECOND, 1_000 * SECOND
         stamping.write(vouched, environment)
         assert filesystem.mtime_ns > 1_000 * SECOND
+
+
+def test_a_guard_that_was_made_anew_is_none(environment: Environment) -> None:
+    """The file of a distribution that was installed again may have the inode and the time of the one of before."""
+    entries = {}
+    for name in ("old", "again"):
+        info = f"{SITE}/{name}-1.dist-info"
+        (Path(environment.path) / info).mkdir()
+        (Path(environment.path) / info / GUARD).touch()
+        entries[name] = LedgerEntry("1", Origin("0" * 64), 0, 0, (info,), scripts=False)
+    paths = {name: f"{environment.path}/{SITE}/{name}-1.dist-info/{GUARD}" for name in entries}
+    status = os.stat(paths["again"])
+    before, vouched = observed(environment), observed(environment)
+    before.environment = vouched.environment = environment.path
+    before.guards = [Site(paths["again"], status.st_ino, status.st_mtime_ns)]
+    stamping.guard(vouched, before, Ledger(environment.path, "", entries), {"again": 1})
+    assert [guard.path for guard in vouched.guards] == [paths["old"]]
