@@ -30,7 +30,7 @@ from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, load_ledger
 from envsync.installed.plan import Wanted
 from envsync.installed.scan import scan
-from envsync.launch import stamp
+from envsync.launch import signals, stamp
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
@@ -136,6 +136,7 @@ def _undisturbed(request: Request, environment: Environment) -> Iterator[None]:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 raise _changing(request, environment)
+            signals.heed()
             time.sleep(0.05)
     except (FilesystemError, LockingError):
         pass  # read-only, say: then it is looked at as it is
@@ -168,6 +169,7 @@ def _wait_for_leader(request: Request, environment: Environment, deadline: float
             return
         if deadline is not None and now >= deadline:
             raise _changing(request, environment)
+        signals.heed()
         time.sleep(0.05)
 
 
@@ -215,7 +217,15 @@ def _repair(
     request: Request, asked: Request | None, environment: Environment, report: Report, damaged: frozenset[str]
 ) -> Outcome:
     aim = partial(WhatItWas, asked=asked, damaged=damaged)
-    return reach(request, environment, launching=False, show=lambda lead: lead(report), distrust=True, aim=aim)
+    return reach(
+        request,
+        environment,
+        launching=False,
+        show=lambda lead: lead(report),
+        distrust=True,
+        check=signals.heed,
+        aim=aim,
+    )
 
 
 class WhatItWas:

@@ -45,7 +45,15 @@ def run(
     from envsync.waiting.failures import Arrival
 
     arrival = Arrival(whole_process=True)
-    outcome = reach(request, environment, launching=True, show=shown(request), distrust=distrust, arrival=arrival)
+    outcome = reach(
+        request,
+        environment,
+        launching=True,
+        show=shown(request),
+        distrust=distrust,
+        arrival=arrival,
+        check=signals.heed,
+    )
     assert outcome.entry is not None
     signals.heed()
     fast_lane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))

@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
-from envsync.launch import command
+from envsync.launch import command, signals
 from envsync.launch.environment import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
@@ -198,6 +198,7 @@ class Occupancy:
                 if (through := cycle.find(self.environment, held, known)) is not None:
                     raise cycle.refusal(self.environment, through)
             self.report(phase, 0, 0)
+            signals.heed()
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
             self._take(fd)

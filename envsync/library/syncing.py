@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.launch import command, fast_lane
+from envsync.launch import command, fast_lane, signals
 from envsync.launch.progress import quiet
 from envsync.library.reach import named_by_digest, reach
 from envsync.system import forks
@@ -54,7 +54,7 @@ def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> 
     result, environment, distrust = glance(asked)
     if result is not None:
         return result
-    check = None
+    check = signals.heed
     if show is None:
         check = cancelling.checkpoint()
         heeding = cancelling.heeding(report, check)

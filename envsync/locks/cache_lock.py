@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from shlex import quote
 
 from envsync.errors import FilesystemError, LockingError, WaitTimeoutError
+from envsync.launch import signals
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import groups, processes
@@ -72,6 +73,7 @@ def share(root: str, tell: Tell, *, deadline: float | None = None) -> Flock | No
         if now - said >= SAY_SECONDS:
             said = now
             tell(f"waiting for the cache to be cleaned{_by_cleaner(root)}")
+        signals.heed()
         time.sleep(POLL_SECONDS)
 
 
@@ -182,6 +184,7 @@ class _Cleaner:
         if now - self._said >= SAY_SECONDS:
             self._said = now
             self._tell(f"waiting for whoever uses the cache{_by(path)}")
+        signals.heed()
         time.sleep(POLL_SECONDS)
 
 
