@@ -12,7 +12,6 @@ docs/wheels.md): that is up to the reader.
 
 from __future__ import annotations
 
-import binascii
 import io
 import posixpath
 import re
@@ -154,6 +153,8 @@ def _digest(text: str, length: int) -> str:
 
 def encode(digest: bytes) -> str:
     """Write a digest as RECORD does: URL-safe base64 without padding."""
+    import binascii  # most syncs from a full cache write none
+
     return binascii.b2a_base64(digest, newline=False).rstrip(b"=").translate(_URL_SAFE).decode("ascii")
 
 

@@ -65,7 +65,9 @@ class TestFiles:
         item = add(environment, "demo-1.dist-info", f"{path.format(env=environment.path)},,\n")
         assert files_of(environment, item) == []
 
-    @pytest.mark.parametrize("record", [None, b"\xff\xfe,,\n", b"a,b\n", b"a,b,many\n", b"a,b,c,d\n"])
+    @pytest.mark.parametrize(
+        "record", [None, b"\xff\xfe,,\n", b"a,b\n", b"a,b,many\n", b"a,b,c,d\n", b"a\0b,,\n", b"a,,-1\n", b",,\n"]
+    )
     def test_a_record_that_cannot_be_read(self, environment: Environment, record: bytes | None) -> None:
         """Without a RECORD that can be read nobody knows what a distribution owns."""
         assert files_of(environment, add(environment, "demo-1.dist-info", record)) is None
