@@ -26,15 +26,12 @@ from contextlib import AbstractContextManager, nullcontext
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
 from envsync.launch import command, signals
-from envsync.launch.environment import Environment
-from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.leading import lost
-from envsync.leading.held import ReplacedError
+from envsync.leading.held import Held, ReplacedError
 from envsync.locks import flock
 from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
-from envsync.locks.kind import WORKS, Locking
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import cycle, directory, pace, queue
 
@@ -47,31 +44,20 @@ DIGEST_HINT = "give each its own environment: `envsync sync --env '.venvs/{diges
 class Occupancy:
     """The leader's hold on the in-use lock. The environment lock is held throughout.
 
-    :param began: when the caller began to wait, by time.monotonic()
     :param idle: entered while it waits for others and does no work
-    :param locking: what locks there are
     """
 
     def __init__(
-        self,
-        environment: Environment,
-        request: Request,
-        report: Report,
-        began: float,
-        idle: Callable[[], AbstractContextManager[None]] = nullcontext,
-        *,
-        locking: Locking = WORKS,
+        self, held: Held, request: Request, idle: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        self.locking = locking
-        self.environment = environment
+        self.held = held
+        self.environment = held.environment
         self.request = request
-        self.report = report
         self.idle = idle
-        self.deadline = None if request.timeout is None else began + request.timeout
         self.lock: Flock | None = None
         self.ignored = False
         """Commands were running, and `--busy ignore` said to go on."""
-        self.held: tuple[int, ...] = ()
+        self.seen: tuple[int, ...] = ()
         """Inodes of in-use locks that commands were seen to hold, lost ones too, when `--busy ignore` said to go on."""
         self.waits = False
         """It waits for commands to end."""
@@ -85,13 +71,13 @@ class Occupancy:
         :raises WaitTimeoutError: the commands run longer than `--timeout` allows
         :raises LockingError: nobody can tell whether commands run in it
         """
-        if not self.locking.in_use:
+        if not self.held.locking.in_use:
             self._drain_unseen()
             return
         if self.ignored or (self.lock is not None and not self.lock.shared):
             return
         self.release()  # our own shared hold would keep us out
-        self.lock, self.held = None, ()
+        self.lock, self.seen = None, ()
         self._refuse_lost()
         self._rest_stamp()
         atomic.rename_if_there(self.environment.stamp, self.environment.draining)
@@ -112,7 +98,7 @@ class Occupancy:
                 command.close_lock(fd)
         self._refuse_lost()  # it may have been lost since then; now nobody new enters
         if self.request.text("busy") == "ignore":
-            self.held = (*lost.held(self.environment, self._ours()), *self.held)
+            self.seen = (*lost.held(self.environment, self._ours()), *self.seen)
 
     def _refuse_lost(self) -> None:
         if self.request.text("busy") != "ignore":
@@ -131,7 +117,7 @@ class Occupancy:
             self.ignored = True
             atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         else:
-            raise cannot_be_drained(self.environment, self.locking)
+            raise cannot_be_drained(self.environment, self.held.locking)
 
     def _was_open(self) -> bool:
         """Tell whether commands may ever have entered, which they do by the stamp alone.
@@ -164,7 +150,7 @@ class Occupancy:
         busy = self.request.text("busy") or "wait"
         if busy == "ignore":
             self.ignored = True
-            self.held = (os.fstat(fd).st_ino,)
+            self.seen = (os.fstat(fd).st_ino,)
         elif directory.is_inside(self.environment, besides=fd):
             raise RefusedError(
                 f"environment `{self.environment.path}` has to be changed, and this command runs within it: "
@@ -181,10 +167,10 @@ class Occupancy:
         held = cycle.holds(besides=fd)
         known: dict[str, queue.Lookout] = {}
         itself = MAYBE_ITSELF if directory.is_marked(self.environment) else ""
-        phase, look_at = "", 0.0
+        phase, look_at, deadline = "", 0.0, self.held.progress.deadline
         while self.lock is None:
             now = time.monotonic()
-            if self.deadline is not None and now >= self.deadline:
+            if deadline is not None and now >= deadline:
                 raise WaitTimeoutError(
                     f"gave up after {self.request.timeout:g} s: commands are still running in environment "
                     f"`{self.environment.path}`{itself}{self._who()}",
@@ -197,7 +183,7 @@ class Occupancy:
                 look_at = now + 1.0
                 if (through := cycle.find(self.environment, held, known)) is not None:
                     raise cycle.refusal(self.environment, through)
-            self.report(phase, 0, 0)
+            self.held.progress(phase, 0, 0)
             signals.heed()
             time.sleep(pause)
             pause = min(0.1, pause * 1.5)
@@ -232,7 +218,7 @@ class Occupancy:
 
         :raises LockingError: somebody has it exclusively who does not hold the environment lock
         """
-        if self.lock is None and not self.locking.in_use:
+        if self.lock is None and not self.held.locking.in_use:
             self._mark_open()
             fd = flock.open_file(self.environment.in_use, shared=True)  # for its inode, and to be inherited
             self.lock = Flock(self.environment.in_use, fd, shared=True)
@@ -255,8 +241,8 @@ class Occupancy:
         try:
             present = os.stat(self.environment.in_use).st_ino
         except OSError:
-            return self.held
-        return (*(inode for inode in self.held if inode != present), present)
+            return self.seen
+        return (*(inode for inode in self.seen if inode != present), present)
 
     def close(self) -> None:
         """Release the lock. If nothing was decided, the stamp goes back first: the environment is open again."""

@@ -131,8 +131,8 @@ class Leader:
             environment, request.key, session.report, token=token, timeout=request.timeout, began=since
         )
         self.held = Held(environment, lock, progress, locking, session.listener)
-        self.occupancy = Occupancy(environment, request, progress, since, session.idle, locking=locking)
-        self.cache = SyncCache(request, environment, progress, self.occupancy.deadline)
+        self.occupancy = Occupancy(self.held, request, session.idle)
+        self.cache = SyncCache(request, environment, progress, progress.deadline)
         self.aim: Aim = aim(request, environment, self.cache.store, progress)
         self.former: Stamp | None = None
         """The stamp that was there, if it could be read."""

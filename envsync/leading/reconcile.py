@@ -413,7 +413,7 @@ class Reconciler:
             )
         self.notes += prepared.said.notes
         self.details += prepared.said.details
-        if self.occupancy.ignored or self.occupancy.held:
+        if self.occupancy.ignored or self.occupancy.seen:
             self.notes.append("the environment was changed while commands run in it (--busy ignore)")
 
 

@@ -13,8 +13,13 @@ from pathlib import Path
 from envsync.launch import stamp
 from envsync.launch.environment import Environment
 from envsync.launch.fast_lane import Entry
+from envsync.launch.progress import Report, quiet
 from envsync.launch.request import Request, describe_python
 from envsync.launch.stamp import Stamp, checksum
+from envsync.leading.held import Held
+from envsync.leading.in_use import Occupancy
+from envsync.leading.progress_file import ProgressFile
+from envsync.locks import kind
 from envsync.locks.flock import Flock
 from envsync.python.facts import Layout
 from envsync.system import atomic
@@ -157,3 +162,9 @@ def holder(path: str, *kind: str) -> Iterator[Helper]:
     with helper(HOLD, path, *kind) as process:
         assert process.hear() == "held"
         yield process
+
+
+def occupancy(environment: Environment, request: Request, began: float = 0.0, report: Report = quiet) -> Occupancy:
+    """Make the hold of who leads in an environment, whose lock nobody else takes meanwhile."""
+    progress = ProgressFile(environment, request.key, report, timeout=request.timeout, began=began)
+    return Occupancy(Held(environment, Flock(environment.lock, -1, shared=False), progress, kind.WORKS), request)

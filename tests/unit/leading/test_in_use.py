@@ -10,7 +10,6 @@ import pytest
 
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.launch.environment import Environment
-from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.leading.held import ReplacedError
 from envsync.leading.in_use import Occupancy
@@ -19,7 +18,7 @@ from envsync.locks.flock import Flock
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import cycle, pace, queue
 from envsync.waiting.queue import Lookout
-from tests.unit.scene import START, Clock, helper, holder
+from tests.unit.scene import START, Clock, helper, holder, occupancy
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def occupy(environment: Environment, clock: Clock) -> Iterator[Callable[..., Occ
 
     def make(**settings: object) -> Occupancy:
         request = Request(dict(settings), "pylock.toml", "0", environment.path)
-        made.append(Occupancy(environment, request, quiet, clock.now))
+        made.append(occupancy(environment, request, clock.now))
         return made[-1]
 
     yield make
@@ -158,7 +157,7 @@ class TestPerhapsForItself:
             phases.append(phase)
 
         request = Request({"timeout": 5.0}, "pylock.toml", "0", environment.path)
-        hold = Occupancy(environment, request, report, clock.now)
+        hold = occupancy(environment, request, clock.now, report)
         with holder(environment.in_use, "shared"), pytest.raises(WaitTimeoutError) as caught:
             hold.drain()
         hold.close()
@@ -217,7 +216,7 @@ class TestWho:
         """Whoever waits for us learns that we wait, and for which commands; so does who gives up."""
         said: list[str] = []
         hold = occupy(timeout=3.0)
-        hold.report = lambda phase, *_: said.append(phase)
+        hold.held.progress.report = lambda phase, *_: said.append(phase)
         with pytest.raises(WaitTimeoutError) as caught:
             hold.drain()
         name = f": pid {os.getpid()} (`{processes.command_of(os.getpid())}`)"
@@ -298,16 +297,16 @@ class TestCycle:
 
 TAKE = """\
 import os
-from envsync.waiting import cycle; from envsync.leading import in_use; from envsync.locks import flock
+from envsync.waiting import cycle
 from envsync.launch.environment import Environment
-from envsync.launch.progress import quiet
 from envsync.launch.request import Request
+from tests.unit.scene import occupancy
 def find(environment, held, known):
     print(held, flush=True)
     os._exit(0)
 cycle.find = find
 environment = Environment(sys.argv[1])
-in_use.Occupancy(environment, Request({}, "x", "x", environment.path), quiet, 0.0).drain()
+occupancy(environment, Request({}, "x", "x", environment.path)).drain()
 """
 
 

@@ -11,7 +11,6 @@ import pytest
 from envsync.errors import RefusedError
 from envsync.installed.ledger import Ledger, dump_ledger, load_ledger
 from envsync.launch.environment import Environment
-from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.leading import lost
 from envsync.leading.in_use import Occupancy
@@ -19,7 +18,7 @@ from envsync.locks.flock import Flock, acquire_nowait
 from envsync.system import atomic, mounts
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal
-from tests.unit.scene import Clock, make_environment
+from tests.unit.scene import Clock, make_environment, occupancy
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def record(environment: Environment, *inodes: int) -> None:
 
 
 def occupy(environment: Environment, busy: str) -> Occupancy:
-    return Occupancy(environment, Request({"busy": busy}, "x", "x", environment.path), quiet, 0.0)
+    return occupancy(environment, Request({"busy": busy}, "x", "x", environment.path))
 
 
 def purge(environment: Environment) -> None:

@@ -20,7 +20,7 @@ from envsync.system import atomic, records
 from envsync.waiting import cycle, queue
 from envsync.waiting.queue import Lookout, Rank, call_next
 from envsync.waiting.waiter import Wait
-from tests.unit.scene import Clock, make_environment, make_request, write_progress, write_stamp
+from tests.unit.scene import Clock, make_environment, make_request, occupancy, write_progress, write_stamp
 
 CALLS = [
     (posix, name) for name in ("open", "stat", "read", "listdir", "readlink", "rename", "unlink", "mkdir", "access")
@@ -204,7 +204,7 @@ def test_a_leader_that_lets_a_stamp_rest_asks_one(
     crowd(environment, others)
     monkeypatch.setattr(in_use.mounts, "is_network", lambda _: True)
     counted.clear()
-    hold = in_use.Occupancy(environment, request, lambda *_: None, clock.now)
+    hold = occupancy(environment, request, clock.now)
     hold.drain()
     looks = clock.passed / 0.1
     assert looks > 20
