@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from envsync.installed.scan import is_store_link
-from envsync.launch import progress
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, progress
 from envsync.python.facts import Layout
 from envsync.system import processes, regular
 from envsync.wheel import record

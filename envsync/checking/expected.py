@@ -25,7 +25,7 @@ from envsync.checking.compare import Expectation, Ground
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed
 from envsync.installed.scan import is_skeleton, is_store_link, scan
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.python.facts import Layout
 from envsync.staging import scripts
 from envsync.store.bytecode import Shelf, source_of

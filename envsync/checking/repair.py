@@ -30,8 +30,7 @@ from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, load_ledger
 from envsync.installed.plan import Wanted
 from envsync.installed.scan import scan
-from envsync.launch import signals, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, signals, stamp
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp

@@ -25,8 +25,7 @@ from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger
 from envsync.installed.scan import is_skeleton, is_store_link
-from envsync.launch import progress
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, progress
 from envsync.launch.progress import quiet
 from envsync.python.facts import Layout
 from envsync.store.store import Store

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from envsync.cli.tell import completed_by
 from envsync.errors import LockFileError, UsageError
-from envsync.launch import fast_lane, options, request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, options, request
 from envsync.launch.messages import show
 from envsync.library.reach import named_by_digest
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.library.reach import Show

@@ -18,7 +18,7 @@ from envsync.doctor import locks, names, times
 from envsync.doctor.facts import CacheFacts, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.errors import EnvsyncError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.locks import flock, kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from envsync.installed.plan import Origin
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import content
 from envsync.launch.stamp import checksum
 from envsync.system.atomic import SENSELESS

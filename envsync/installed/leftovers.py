@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.system import atomic
 
 TAKERS = "lease."

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Origin
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.python.facts import Layout
 
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})

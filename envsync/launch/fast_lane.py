@@ -23,8 +23,7 @@ if sys.platform == "win32":
 else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
-from envsync.launch import command, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, command, stamp
 from envsync.launch.request import Request, content, describe_python, exactly, release_of, resolve
 
 TYPE_CHECKING = False

@@ -27,8 +27,7 @@ from envsync.errors import (
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
-from envsync.launch import stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, stamp
 from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python, exactly, looks_at
 from envsync.launch.stamp import LocalFile, Stamp

@@ -21,7 +21,7 @@ from envsync.waiting import failures
 
 if TYPE_CHECKING:
     from envsync.installed.ledger import Ledger
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.events_file import Listener
     from envsync.leading.progress_file import ProgressFile
     from envsync.locks.environment_lock import EnvironmentLock

@@ -33,8 +33,7 @@ from envsync.errors.hints import UPGRADE
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, named
-from envsync.launch import command, fast_lane, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request

@@ -24,8 +24,7 @@ from collections.abc import Iterable
 
 from envsync.errors import RefusedError
 from envsync.installed.ledger import Ledger, load_ledger
-from envsync.launch import stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, stamp
 from envsync.system import atomic, mounts, processes
 from envsync.transaction import journal
 

@@ -17,7 +17,7 @@ from envsync.transaction import skeleton
 from envsync.waiting.outcome import WOULD_SYNC, Outcome
 
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
 

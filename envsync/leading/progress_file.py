@@ -11,7 +11,7 @@ import threading
 import time
 
 from envsync.errors import FilesystemError, WaitTimeoutError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import Report
 from envsync.system import atomic, mounts, processes, records
 from envsync.waiting import cycle

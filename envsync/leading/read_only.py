@@ -6,7 +6,7 @@ import os
 
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
 from envsync.errors.hints import AGAIN
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.fast_lane import Entry
 from envsync.launch.messages import say
 from envsync.launch.progress import quiet

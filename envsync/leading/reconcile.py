@@ -22,8 +22,7 @@ from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, Wanted, plan
 from envsync.installed.scan import installers, normalized, scan
-from envsync.launch import command
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, command
 from envsync.launch.request import Request
 from envsync.launch.stamp import checksum
 from envsync.leading.goal import Aim, Goal

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 

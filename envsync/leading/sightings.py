@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 
 from envsync.errors import FilesystemError
-from envsync.launch import fast_lane, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.stamp import Stamp
 from envsync.leading.goal import Goal
 from envsync.python import interpreter

@@ -23,7 +23,7 @@ from envsync.store.store import NOWHERE, Store
 from envsync.system import atomic
 
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.locks.flock import Flock

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypedDict, Unpack
 
-from envsync.launch import command, fast_lane, request
+from envsync.launch import Environment, command, fast_lane, request
 from envsync.launch import options as settings
-from envsync.launch.environment import Environment
 from envsync.launch.progress import Report, quiet
 from envsync.library.syncing import SyncResult, run
 from envsync.locks import kind

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     from envsync.errors import FilesystemError
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.leading.lead import Aiming

@@ -16,8 +16,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
-from envsync.launch import command, fast_lane, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 from envsync.waiting import failures, queue

@@ -15,7 +15,7 @@ FORKS = forks.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.library.reach import Show

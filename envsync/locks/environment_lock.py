@@ -35,7 +35,7 @@ from envsync.locks.kind import FLOCK, LEASE, SUFFIX, Locking, read, record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.errors import LockingError
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.request import Request
     from envsync.locks.flock import Flock
     from envsync.locks.lease import Contender, Lease

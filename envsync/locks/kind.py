@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from envsync.errors import LockingError
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
 
 FLOCK, LEASE = "flock", "lease"
 SUFFIX = ".new"

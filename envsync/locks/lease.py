@@ -30,7 +30,7 @@ from envsync.errors import FilesystemError, LockingError
 from envsync.system import atomic, processes, records
 
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
 
 SECONDS = 30.0
 """After which an unrefreshed lease may be taken. The same for everybody: filelock refuses to mix."""

@@ -17,7 +17,7 @@ from envsync.errors import ConflictError, FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import is_store_link
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import Report
 from envsync.python.facts import Layout
 from envsync.staging import link_modes

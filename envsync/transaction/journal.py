@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.stamp import checksum
 from envsync.system import atomic
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envsync.installed.ledger import Ledger, dump_ledger
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.python.facts import Interpreter, Layout
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.system import atomic

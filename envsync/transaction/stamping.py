@@ -18,8 +18,7 @@ from collections.abc import Mapping
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.scan import is_store_link
-from envsync.launch import stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, stamp
 from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
 from envsync.staging.parts import GUARD

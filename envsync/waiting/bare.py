@@ -66,7 +66,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.locks.environment_lock import EnvironmentLock
 
 SKELETON = ("pyvenv.cfg", "bin", "include", "lib", "lib64")

@@ -23,8 +23,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.launch import command
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, command
 from envsync.system import processes, records
 from envsync.waiting import queue
 

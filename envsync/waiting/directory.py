@@ -18,7 +18,7 @@ from envsync.waiting import bare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
 
 OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
 TRIES = 100

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from envsync.errors import EnvsyncError
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
 
     Failure = Mapping[str, object]
 

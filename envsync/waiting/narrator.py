@@ -26,7 +26,7 @@ from envsync.waiting.shortening import DRAINING, briefly, fitted, volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
 
 LINE_SECONDS = 60.0
 LIVE_SECONDS = 0.25

@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.request import Request
 
 SUFFIX = ".new"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.fast_lane import Entry
     from envsync.launch.request import Request
     from envsync.locks.environment_lock import EnvironmentLock

@@ -181,7 +181,7 @@ def test_a_check_keeps_others_from_changing_it(run_envsync: Run, env: Path, monk
     import fcntl
 
     from envsync.checking import repair
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment
     from envsync.launch.progress import quiet
 
     held = []

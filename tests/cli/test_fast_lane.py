@@ -177,8 +177,7 @@ def test_the_launcher_can_be_linked_to(launcher: Path, project: Path, tmp_path: 
 )
 def test_any_doubt_leads_to_the_slow_path(project: Path, run_envsync: Run, spoil: Callable[[Path], object]) -> None:
     """Whatever the stamp vouches for and is not as it was makes the fast lane say "don't know"."""
-    from envsync.launch import fast_lane, request
-    from envsync.launch.environment import Environment
+    from envsync.launch import Environment, fast_lane, request
 
     def enters() -> bool:
         asked = request.resolve({"lock": str(project / "pylock.toml")}, {})

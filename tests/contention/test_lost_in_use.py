@@ -14,7 +14,7 @@ import pytest
 import envsync
 from envsync.errors import RefusedError
 from envsync.installed.ledger import load_ledger
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.leading import lost
 from envsync.system import mounts
 from tests.contention.test_in_use import LOCK, NEXT, Command, run_words

@@ -16,7 +16,7 @@ import pytest
 
 import envsync
 from envsync.errors import FilesystemError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.leading.lead import CACHES, Leader
 from envsync.python.venv import Pattern
 from envsync.waiting import bare, directory, failures

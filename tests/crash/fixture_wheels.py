@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch import fast_lane, request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, request
 from envsync.library import blocking
 from tests.environments import FIXTURES, files, leftovers, unowned, unverified
 

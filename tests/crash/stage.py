@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from envsync.checking import repair
 from envsync.checking.repair import Checked
-from envsync.launch import fast_lane, options, request, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, options, request, stamp
 from envsync.launch.progress import quiet
 from envsync.library import blocking
 from envsync.python import interpreter

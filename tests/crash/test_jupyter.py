@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from envsync.checking import repair
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import quiet
 from envsync.library import blocking
 from tests.crash import harness

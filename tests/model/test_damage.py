@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from envsync.errors import ConflictError
-from envsync.launch import fast_lane, request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, request
 from envsync.library import blocking
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified

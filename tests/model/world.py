@@ -11,8 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from envsync.errors import ConflictError
-from envsync.launch import fast_lane, request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, request
 from envsync.library import blocking
 from envsync.library.syncing import SyncResult
 from tests import environments

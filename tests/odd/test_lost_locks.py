@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.leading.held import BATCH_SECONDS
 from envsync.library.status import look
 from tests.conftest import ROOT

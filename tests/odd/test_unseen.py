@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.library.status import look
 from tests.conftest import ROOT
 from tests.environments import FIXTURES, leftovers, unverified

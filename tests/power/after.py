@@ -14,8 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from envsync.launch import fast_lane, request  # noqa: E402
-from envsync.launch.environment import Environment  # noqa: E402
+from envsync.launch import (  # noqa: E402
+    Environment,
+    fast_lane,
+    request,
+)
 from envsync.library import blocking  # noqa: E402
 from tests.environments import leftovers, unowned, unverified  # noqa: E402
 

@@ -21,8 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from envsync.__main__ import main
-from envsync.launch import fast_lane, request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, request
 from tests.environments import files, leftovers, unowned, unverified
 from tests.rooms.small import make
 from tests.wheels import build_wheel, sha256_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.leading import in_use, progress_file
 from envsync.locks import flock

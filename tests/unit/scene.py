@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from envsync.launch import stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report, quiet
 from envsync.launch.request import Request, describe_python

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch import request
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, request
 from envsync.launch.progress import quiet
 from envsync.leading.progress_file import ProgressFile
 from envsync.locks import flock
@@ -36,7 +35,6 @@ LAUNCH = {
     "envsync.__main__",
     "envsync.launch",
     "envsync.launch.command",
-    "envsync.launch.environment",
     "envsync.launch.fast_lane",
     "envsync.launch.options",
     "envsync.launch.request",

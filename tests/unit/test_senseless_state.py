@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from envsync.errors import EnvsyncError
 from envsync.installed import ledger, scan
-from envsync.launch import fast_lane, request, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, request, stamp
 from envsync.launch.request import Request
 from envsync.library import blocking, status
 from envsync.locks import kind

@@ -23,7 +23,7 @@ from envsync.checking.verify import Finding, Verified
 from envsync.errors import FilesystemError
 from envsync.installed import leftovers
 from envsync.installed.ledger import load_ledger
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.python import interpreter
 from envsync.python.facts import Layout
 from envsync.store.store import Store

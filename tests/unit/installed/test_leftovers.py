@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.installed import leftovers
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.locks.lease import Contender
 from tests.unit.scene import LIVENESS_SECONDS, SITE, helper
 
@@ -134,7 +134,7 @@ def test_what_resists(littered: Environment, monkeypatch: pytest.MonkeyPatch) ->
 
 LEAD = """\
 from envsync.locks.lease import Contender
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 held = Contender(Environment(sys.argv[1])).acquire_nowait()
 print("held" if held else "not held", flush=True)
 sys.stdin.read()

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from envsync.installed.ledger import Ledger, LedgerEntry, dump_ledger, load_ledger, seal, unseal
 from envsync.installed.plan import Installed, Origin
 from envsync.installed.scan import normalized, scan
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.python.facts import Layout
 
 SITE = "lib/python3.11/site-packages"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.stamp import Stamp, dump
 from envsync.leading import sightings
 from envsync.leading.goal import Goal, Inputs, Python, looks_at_full_version

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.installed.ledger import Ledger, dump_ledger
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import quiet
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.progress_file import ProgressFile

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.leading.held import ReplacedError
 from envsync.leading.in_use import Occupancy
@@ -298,7 +298,7 @@ class TestCycle:
 TAKE = """\
 import os
 from envsync.waiting import cycle
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from tests.unit.scene import occupancy
 def find(environment, held, known):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.leading.lead import lead

@@ -10,7 +10,7 @@ import pytest
 
 from envsync.errors import RefusedError
 from envsync.installed.ledger import Ledger, dump_ledger, load_ledger
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.leading import lost
 from envsync.leading.in_use import Occupancy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import quiet
 from envsync.leading.progress_file import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
 from envsync.system import atomic, mounts, processes, records

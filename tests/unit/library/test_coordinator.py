@@ -15,7 +15,7 @@ import pytest
 
 import envsync
 from envsync import errors, events
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.leading.goal import Seeker
 from envsync.library import blocking
 from envsync.library import coordinator as module

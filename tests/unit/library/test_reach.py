@@ -11,7 +11,7 @@ import pytest
 import envsync
 from envsync.checking import repair
 from envsync.errors import FilesystemError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.progress import quiet
 from envsync.leading.lead import Leader
 from envsync.library.reach import REPLACED_TIMES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.locks import environment_lock
 from envsync.locks.kind import FLOCK, LEASE, read

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from envsync.errors import FilesystemError, LockingError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.locks import kind
 from envsync.locks.kind import FLOCK, LEASE, Locking, read, record
 

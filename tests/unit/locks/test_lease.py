@@ -10,7 +10,7 @@ import pytest
 from filelock import SoftFileLease
 
 from envsync.errors import FilesystemError, LockingError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.locks import lease
 from envsync.locks.lease import Contender, Lease
 from envsync.system import atomic, processes, records

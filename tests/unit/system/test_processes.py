@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.system import processes
 from envsync.system.processes import COMMAND_CHARACTERS
 from envsync.waiting import cycle, directory, narrator, queue

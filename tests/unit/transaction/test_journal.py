@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.errors import EnvironmentRefusedError, FilesystemError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.stamp import checksum
 from envsync.system import atomic
 from envsync.transaction import journal

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from envsync.installed.plan import Installed
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.transaction.owned import files_of, is_intact
 from envsync.wheel.record import OwnedFile
 

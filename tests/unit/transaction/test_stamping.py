@@ -15,8 +15,7 @@ import pytest
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Origin
-from envsync.launch import fast_lane, stamp
-from envsync.launch.environment import Environment
+from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
 from envsync.staging.parts import GUARD

@@ -11,7 +11,7 @@ import pytest
 from envsync.errors import FilesystemError, LockingError
 from envsync.installed.ledger import Ledger, LedgerEntry, dump_ledger
 from envsync.installed.plan import Origin
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock

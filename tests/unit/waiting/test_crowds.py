@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.leading import in_use
 from envsync.locks.flock import Flock

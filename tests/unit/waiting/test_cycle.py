@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.system import processes
 from envsync.waiting import cycle, queue

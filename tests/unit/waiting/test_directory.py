@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import EnvironmentRefusedError, EnvsyncError, FilesystemError
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.system import processes
 from envsync.waiting import directory
 from envsync.waiting.directory import is_inside, is_marked, prepare
@@ -18,7 +18,7 @@ from tests.unit.scene import helper, holder
 INSIDE = """\
 import os
 from envsync.waiting import directory
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 print(directory.is_inside(Environment(sys.argv[1])), flush=True)
 """
 

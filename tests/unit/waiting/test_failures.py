@@ -23,7 +23,7 @@ from envsync.errors import (
     SharedFailureError,
     WheelError,
 )
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.system import processes
 from envsync.waiting import failures
 from envsync.waiting.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.locks.flock import Flock
 from envsync.system import processes
 from envsync.waiting import narrator
@@ -26,7 +26,7 @@ ERASE = "\r\x1b[2K"
 WAIT = """\
 from envsync.waiting import waiter
 from envsync.waiting.waiter import Wait
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.errors import EnvsyncError
 from envsync.launch.request import Request
 waiter.SOCIAL_SECONDS = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 from envsync.waiting import queue
@@ -19,7 +19,7 @@ from tests.unit.scene import Clock, helper, make_environment, names_of_waiters
 BETWEEN_TRIES = 0.4
 ENLIST = """\
 from envsync.waiting import queue
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.request import Request
 place = queue.enlist(Environment(sys.argv[1]), Request({}, "pylock.toml", "0", sys.argv[1]), ["/a", "/b"])
 print("enlisted" if place else "refused", flush=True)

@@ -17,7 +17,7 @@ from envsync.errors import (
     SharedFailureError,
     WaitTimeoutError,
 )
-from envsync.launch.environment import Environment
+from envsync.launch import Environment
 from envsync.launch.fast_lane import Entry
 from envsync.launch.request import Request
 from envsync.locks import flock
