@@ -44,7 +44,7 @@ _ARGUMENTS = {
 }
 
 
-def sync(lock: str | os.PathLike[str], *, report: Report = quiet, **options: Unpack[SyncOptions]) -> SyncResult:
+def sync(lock: str | os.PathLike[str], *, report: Report | None = None, **options: Unpack[SyncOptions]) -> SyncResult:
     """Make an environment match its lock file. Waits if another process, on any host, is at it already.
 
     `ENVSYNC_*` and `[tool.envsync]` beside the lock file count for what is not given here. Can be interrupted by
@@ -63,11 +63,11 @@ def sync(lock: str | os.PathLike[str], *, report: Report = quiet, **options: Unp
     :param timeout: seconds to wait for others; default: no limit
     :param busy: what to do while commands run in it: "wait" (default), "fail" or "ignore"
     :param isolated: for `use`: what runs within sees no packages but the environment's own
-    :param report: is told how far it is, from any thread
+    :param report: is told how far it is, from any thread; default: nobody is
     :raises EnvsyncError: its leaves tell a time-out, a refusal, bad input and a failure apart
     :raises TypeError: an argument is of the wrong type
     """
-    return run(resolve(lock, options), report=report)
+    return run(resolve(lock, options), report=quiet if report is None else report)
 
 
 @contextmanager
@@ -88,6 +88,10 @@ def use(lock: str | os.PathLike[str], **options: Unpack[SyncOptions]) -> Iterato
         yield hold
     finally:
         hold.release()
+
+
+for _function in (sync, use):
+    _function.__module__ = "envsync"  # what is pickled has the name that stays
 
 
 class Hold:

@@ -86,3 +86,7 @@ class Failed(Event):
 @dataclass(frozen=True, slots=True)
 class Cancelled(Event):
     """Nobody waited any more, so the sync was given up before its commit."""
+
+
+for _event in (Event, Waiting, Started, Progress, TookOver, Recovered, Finished, Failed, Cancelled):
+    _event.__module__ = "envsync.events"  # what is pickled has the name that stays

@@ -44,6 +44,9 @@ class SyncResult(NamedTuple):
         return f"{self.env}/bin/python"
 
 
+SyncResult.__module__ = "envsync"  # what is pickled has the name that stays, and is read by other versions, too
+
+
 def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> SyncResult:
     """Make the environment of a resolved request current.
 

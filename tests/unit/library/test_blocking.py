@@ -13,7 +13,7 @@ from typing import Any, cast, get_type_hints
 import pytest
 
 import envsync
-from envsync import errors
+from envsync import errors, events
 from envsync.launch import options, request
 from envsync.library import blocking
 from tests.environments import FIXTURES
@@ -92,6 +92,59 @@ class TestArguments:
         """`python=Path(...)` names an interpreter."""
         result = envsync.sync(LOCK, env=tmp_path / "env", python=Path(sys.executable))
         assert result.outcome == "synced"
+
+    def test_nobody_is_told(self, tmp_path: Path) -> None:
+        """None is as if it were left out, for the report as for the options."""
+        assert envsync.sync(LOCK, env=tmp_path / "env", report=None).outcome == "synced"
+
+
+RESULT = envsync.SyncResult("synced", "/env", "digest", ("greet==1.0",), (), 0.5, ("a note",))
+
+
+class TestPickles:
+    """Task runners move functions, results and events, and not all their processes have one version of envsync."""
+
+    @pytest.mark.parametrize(
+        ("value", "module"),
+        [
+            (RESULT, "envsync"),
+            (envsync.sync, "envsync"),
+            (envsync.use, "envsync"),
+            (errors.NoEnvironmentError("/env"), "envsync.errors"),
+            (events.Waiting("/env", "for whom"), "envsync.events"),
+            (events.Finished("/env", RESULT), "envsync.events"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
+    )
+    def test_they_have_the_names_that_programs_use(self, value: object, module: str) -> None:
+        """Where a class or a function is kept may change, what programs import it by does not."""
+        name = getattr(value, "__name__", type(value).__name__)
+        pickled = pickle.dumps(value, 0 if callable(value) else 2)
+        assert f"c{module}\n{name}\n".encode() in pickled
+        read = pickle.loads(pickled)
+        assert read == value or (isinstance(value, errors.EnvsyncError) and vars(read) == vars(value))
+
+    @pytest.mark.parametrize(
+        ("before", "now"),
+        [
+            ("envsync.syncing SyncResult", envsync.SyncResult),
+            ("envsync.library sync", envsync.sync),
+            ("envsync.library use", envsync.use),
+            ("envsync.events Finished", events.Finished),
+            ("envsync.errors WheelError", errors.WheelError),
+        ],
+    )
+    def test_those_of_the_version_before_are_read(self, before: str, now: object) -> None:
+        """What is pickled by the version before is read by this one."""
+        module, name = before.split()
+        assert pickle.loads(f"c{module}\n{name}\n.".encode()) is now
+
+    def test_types_of_their_fields(self) -> None:
+        """Who takes them apart by their types finds these."""
+        assert get_type_hints(events.Finished)["result"] is envsync.SyncResult
+        assert get_type_hints(events.Failed)["error"] is envsync.EnvsyncError
+        assert get_type_hints(envsync.SyncResult)["removed"] == tuple[str, ...]
+        assert get_type_hints(envsync.sync)["return"] is envsync.SyncResult
 
 
 class TestHold:
