@@ -21,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import envsync
 
-LOCKS = re.compile(r"(/\.lock|/\.gate|/\.envsync/(in-use|leading|wanted|lease\S*|waiting/.*)|/v1/locks/.*|/v1/tmp/.*)$")
+LOCKS = re.compile(
+    r"(/\.lock|/\.gate|/\.envsync/(in-use|leading|wanted|lease\S*|waiting/.*)|/v1/locks/.*|/v1/tmp/[^/]*)$"
+)
 """The ends of paths of files that are locked. Others may be open when somebody forks, for the moment of a read."""
 GENTLE_SECONDS = 0.02
 """Between two forks."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,8 +279,10 @@ def test_a_fork_at_each_step(tmp_path: Path, who: str, end: str) -> None:
             assert len(pids) > 10
             if end == "killed":
                 process.wait(60)
-            lock = flock.acquire_nowait(str(tmp_path / "lock"), shared=False)
-            assert lock is not None
+            deadline = time.monotonic() + 10  # a child of just now has still to close what it has
+            while (lock := flock.acquire_nowait(str(tmp_path / "lock"), shared=False)) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             lock.release()
         finally:
             for pid in pids:
