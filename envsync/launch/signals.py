@@ -18,6 +18,7 @@ Uses `_signal`, which is built in, since `signal` takes 3 ms to import.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def die_of(error: KeyboardInterrupt) -> int:
 def _die(number: int) -> int:
     """End by a signal. Returns the status to end with where the kernel keeps it from us: pid 1, or a blocked one."""
     import os
-    import sys
 
     sys.unraisablehook = _show_nothing
     _signal.signal(number, _signal.SIG_DFL)
@@ -72,7 +72,7 @@ def _die(number: int) -> int:
 
 
 def _show_nothing(_: Any) -> None:
-    """Take in that Python has lost a signal that came while it was given back to the default: we end of it now."""
+    """Take in that Python has lost what a signal raised, in a destructor say: it is heeded all the same."""
 
 
 def _raise(number: int, _frame: object) -> None:
@@ -82,6 +82,7 @@ def _raise(number: int, _frame: object) -> None:
 
         os._exit(_die(number))
     _came = number
+    sys.unraisablehook = _show_nothing
     _end(number)
 
 

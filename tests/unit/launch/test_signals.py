@@ -117,3 +117,27 @@ def test_exec_undoes_it() -> None:
             f"os.execv(sys.executable, [sys.executable, '-I', '-c', {show!r}])"
         )
         assert end(start(code=code, before=before)) == (f"{int(expected)}\n", 0)
+
+
+LOST = """\
+import os, signal
+from envsync.launch import signals
+signals.listen()
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+try:
+    print("up", flush=True)
+    deaf = Deaf()
+    del deaf
+    signals.heed()
+except KeyboardInterrupt as interrupt:
+    signals.die_of(interrupt)
+"""
+
+
+def test_one_that_a_destructor_has_swallowed_shows_nothing() -> None:
+    """Python shows what is raised there with a traceback, and goes on; who heeds the signal ends of it."""
+    with start(code=LOST, stderr=subprocess.PIPE) as process:
+        _, said = process.communicate(timeout=LIVENESS_SECONDS)
+    assert (process.returncode, said) == (-signal.SIGTERM, "")
