@@ -64,18 +64,47 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
             hint="have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`",
         )
     missing = _missing(environment.path)
+    made: list[str] = []
     try:
-        os.makedirs(environment.state, exist_ok=True)
+        _make_directories(bare.plain(environment.path), made)
+        try:
+            os.mkdir(environment.state)
+        except FileExistsError:
+            if not os.path.isdir(environment.state):
+                raise
         if names <= OUR_OWN:
-            bare.mark(environment, missing, names)
+            bare.mark(environment, max(missing, len(made)), names)
     except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
-        bare.remove_directories(environment.path, environment.state, missing)
+        bare.remove_directories(environment.path, environment.state, max(missing, len(made)))
         if again and isinstance(error, (FileNotFoundError, FileExistsError)):
             return False
         if isinstance(error, OSError):
             raise FilesystemError("make directory", environment.state, error) from error
         raise
     return True
+
+
+def _make_directories(path: str, made: list[str]) -> None:
+    """Make a directory and those above it that are missing: others may have removed them since they were looked at.
+
+    :param made: gets those that were made here
+    :raises OSError: it cannot be made, or somebody has removed one above it meanwhile
+    """
+    import os
+
+    try:
+        os.mkdir(path)
+    except FileNotFoundError:
+        above = bare.plain(path.rpartition("/")[0])
+        if not above:
+            raise
+        _make_directories(above, made)
+        os.mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return
+    made.append(path)
 
 
 def _missing(path: str) -> int:

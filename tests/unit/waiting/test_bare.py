@@ -383,3 +383,21 @@ class TestWait:
         wait.end()
         assert isinstance(held, Flock)
         held.release()
+
+
+def test_directories_that_go_before_they_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others remove them after they were seen to be there: whoever makes them again knows that they are its own."""
+    environment = Environment(str(tmp_path / "envs" / "deep" / "env"))
+    os.makedirs(environment.path)
+    missing = directory._missing
+
+    def look(path: str) -> int:
+        found = missing(path)
+        os.removedirs(path)
+        (tmp_path).mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(directory, "_missing", look)
+    directory.prepare(environment)
+    bare.leave(environment)
+    assert os.listdir(tmp_path) == []

@@ -99,20 +99,21 @@ class TestPrepare:
         def read_only(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(os, "makedirs", read_only)
+        monkeypatch.setattr(os, "mkdir", read_only)
         with pytest.raises(FilesystemError, match=f"{tmp_path}/env") as caught:
             prepare(Environment(str(tmp_path / "env")))
         assert caught.value.is_refusal
 
     def test_what_was_made_in_vain_goes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the disk is full after two of three directories, those two go again."""
-        makedirs = os.makedirs
+        mkdir = os.mkdir
 
         def full(path: str, *_: object, **__: object) -> None:
-            makedirs(os.path.dirname(os.path.dirname(path)))
-            raise OSError(28, "No space left on device")
+            if path.endswith("/env"):
+                raise OSError(28, "No space left on device")
+            mkdir(path)
 
-        monkeypatch.setattr(os, "makedirs", full)
+        monkeypatch.setattr(os, "mkdir", full)
         with pytest.raises(FilesystemError):
             prepare(Environment(str(tmp_path / "a" / "b" / "env")))
         assert os.listdir(tmp_path) == []

@@ -575,7 +575,7 @@ def test_a_read_only_place(tmp_path: Path, request_: Request, monkeypatch: pytes
     def read_only(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "makedirs", read_only)
+    monkeypatch.setattr(os, "mkdir", read_only)
     with pytest.raises(FilesystemError, match=f"{tmp_path}/env") as caught:
         lead_or_wait(request_, Environment(str(tmp_path / "env")))
     assert caught.value.is_refusal
