@@ -64,7 +64,7 @@ from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from envsync.launch import Environment
     from envsync.locks.environment_lock import EnvironmentLock
@@ -197,16 +197,16 @@ def _is_over(environment: Environment, lock: Flock) -> bool:
     if alone is None:
         return False
     try:
-        if alone.is_in_place() and _is_bare(environment) and not processes.is_waited_for(environment.lock):
-            _remove(environment, lock)
+        said = records.load(environment.bare)  # once: whoever is just removing all takes the mark away, too
+        if alone.is_in_place() and _is_bare(environment, said) and not processes.is_waited_for(environment.lock):
+            _remove(environment, lock, said)
         return True
     finally:
         alone.release()
 
 
-def _is_bare(environment: Environment) -> bool:
+def _is_bare(environment: Environment, said: Mapping[str, object]) -> bool:
     """Tell whether nobody has been served in an environment, and nothing in it is anybody's."""
-    said = records.load(environment.bare)
     if not said or _has_been_synced(environment) or _is_held(environment.in_use):
         return False
     names = set(os.listdir(environment.path)) - {".lock", ".envsync", *TAGS}
@@ -251,11 +251,13 @@ def _is_plain_skeleton(environment: Environment) -> bool:
     return True
 
 
-def _remove(environment: Environment, lock: Flock) -> None:
-    """Remove a bare environment. Both locks are held."""
+def _remove(environment: Environment, lock: Flock, said: Mapping[str, object]) -> None:
+    """Remove a bare environment. Both locks are held.
+
+    :param said: what its mark says
+    """
     from envsync.system import atomic
 
-    said = records.load(environment.bare)
     missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
     for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
         if not lock.is_in_place():
