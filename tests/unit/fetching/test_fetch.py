@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,29 +25,12 @@ from envsync.errors import (
 )
 from envsync.fetching import fetch as module
 from envsync.fetching.fetch import fetch
-from envsync.lockfile import retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
-from tests.unit.fetching.server import File, Server, serving
+from tests.unit.fetching.server import File, Server
 from tests.wheels import artifact, build_wheel, sha256_of
 
 HEAVY = ("anyio", "asyncio", "concurrent.futures", "email", "httpx2", "installer", "ssl", "unearth", "zipfile")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Do not wait between tries, and read no netrc or proxy of whoever runs the tests."""
-    monkeypatch.setattr(retrying, "BACKOFF", 0.0)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from envsync.installed.plan import Installed, Origin
 from envsync.installed.scan import normalized, scan
 from envsync.launch import Environment
 from envsync.python.facts import Layout
+from tests.unit.dist_infos import SITE, add, make_environment
 
-SITE = "lib/python3.11/site-packages"
 LAYOUT = Layout(SITE, SITE, "bin", "include/site/python3.11")
 SPLIT = Layout(SITE, "lib64/python3.11/site-packages", "bin", "include/site/python3.11")
 ORIGIN = Origin("a" * 64)
@@ -26,19 +26,7 @@ ORIGIN = Origin("a" * 64)
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     """An environment with an empty site-packages."""
-    (tmp_path / "env" / SITE).mkdir(parents=True)
-    (tmp_path / "env" / ".envsync").mkdir()
-    return Environment(str(tmp_path / "env"))
-
-
-def add(environment: Environment, directory: str, record: str | bytes | None = "") -> Installed:
-    """Make a dist-info with a RECORD."""
-    path = Path(environment.path, SITE, directory)
-    path.mkdir()
-    if record is not None:
-        (path / "RECORD").write_bytes(record if isinstance(record, bytes) else record.encode())
-    name, _, version = directory.removesuffix(".dist-info").partition("-")
-    return Installed(name, version, f"{SITE}/{directory}", None)
+    return make_environment(tmp_path / "env")
 
 
 def entry_of(environment: Environment, directory: str, version: str = "1") -> LedgerEntry:

@@ -6,30 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from envsync.installed.plan import Installed
 from envsync.launch import Environment
 from envsync.transaction.owned import files_of, is_intact
 from envsync.wheel.record import OwnedFile
-
-SITE = "lib/python3.11/site-packages"
+from tests.unit.dist_infos import SITE, add, make_environment
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     """An environment with an empty site-packages."""
-    (tmp_path / "env" / SITE).mkdir(parents=True)
-    (tmp_path / "env" / ".envsync").mkdir()
-    return Environment(str(tmp_path / "env"))
-
-
-def add(environment: Environment, directory: str, record: str | bytes | None = "") -> Installed:
-    """Make a dist-info with a RECORD."""
-    path = Path(environment.path, SITE, directory)
-    path.mkdir()
-    if record is not None:
-        (path / "RECORD").write_bytes(record if isinstance(record, bytes) else record.encode())
-    name, _, version = directory.removesuffix(".dist-info").partition("-")
-    return Installed(name, version, f"{SITE}/{directory}", None)
+    return make_environment(tmp_path / "env")
 
 
 class TestFiles:
