@@ -258,7 +258,7 @@ def _remove(environment: Environment, lock: Flock, said: Mapping[str, object]) -
     """
     from envsync.system import atomic
 
-    missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
+    missing, spared = _parts(said)
     for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
         if not lock.is_in_place():
             return  # we were stopped, and the environment was replaced: what is there now is not ours
@@ -277,20 +277,24 @@ def _remove(environment: Environment, lock: Flock, said: Mapping[str, object]) -
         mark(environment, missing, spared)
 
 
+def _parts(said: Mapping[str, object]) -> tuple[int, list[str]]:
+    """Return what a mark says: how many directories were missing, and which names are to be spared."""
+    return int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
+
+
 def _remove_undecided(environment: Environment) -> None:
     """Remove an environment that cannot be locked, and in which nobody has ever decided how: so nobody has led there.
 
     Whoever decides at this moment makes a file in `.envsync`, which is then not empty, and stays.
     """
+    from envsync.system import atomic
+
     said = records.load(environment.bare)
-    missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
+    missing, spared = _parts(said)
     is_bare = set(_names(environment.path)) <= {".lock", ".envsync", *spared}
     if said and is_bare and set(_names(environment.state)) <= {"bare", "wanted"}:
         for path in (environment.lock, environment.wanted, environment.bare):
-            try:
-                os.unlink(path)
-            except OSError:
-                pass  # it was never made, or somebody else removes it
+            atomic.discard(path)
         remove_directories(environment.path, environment.state, missing)
 
 
