@@ -235,7 +235,7 @@ class Seeker:
         return goal
 
     def _target(self, parsed: LockFile, python: Python) -> Target:
-        from envsync.lockfile import Sources
+        from envsync.lockfile import Choice, Sources
 
         self.report("resolving", 0, 0)
         sources = Sources(
@@ -246,8 +246,7 @@ class Seeker:
         )
         return parsed.select(
             python.interpreter,
-            extras=self.request.texts("extra"),
-            groups=self.request.texts("group") or None,
+            Choice(extras=self.request.texts("extra"), groups=self.request.texts("group")),
             sources=sources,
             known=self.store.filename,
         )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from envsync.errors import LockFileError
 from envsync.launch.request import content_of_named, hint_of
+from envsync.lockfile.choice import Choice
 from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import Target
 from envsync.python.facts import Interpreter
@@ -59,9 +60,8 @@ class LockFile(Protocol):
     def select(
         self,
         interpreter: Interpreter,
+        choice: Choice = Choice(),  # noqa: B008
         *,
-        extras: tuple[str, ...] = (),
-        groups: tuple[str, ...] | None = None,
         sources: Sources = Sources(),  # noqa: B008
         known: Callable[[str], str | None] = known_to_nobody,
     ) -> Target:
@@ -69,7 +69,7 @@ class LockFile(Protocol):
 
         Asks the network only for what has no known place, and never imports what is needed for that before.
 
-        :param groups: dependency groups; None for those that the lock file names as its defaults
+        :param choice: which extras, groups, members, ...
         :param known: gives the file name of the wheel that the store has under a SHA-256, or None
         :raises LockFileError: the lock file does not fit this Python or lacks an extra or group
         :raises NoWheelError: a package has no wheel that fits or can be reached

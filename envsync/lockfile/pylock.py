@@ -18,12 +18,12 @@ from packaging.pylock import (
     PylockSelectError,
     PylockValidationError,
 )
-from packaging.utils import canonicalize_name
 
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
 from envsync.lockfile import conditions, hearing, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE, Placed, Places, search
 from envsync.lockfile.sources import Sources
@@ -106,9 +106,8 @@ class PylockFile:
     def select(
         self,
         interpreter: Interpreter,
+        choice: Choice = Choice(),  # noqa: B008
         *,
-        extras: tuple[str, ...] = (),
-        groups: tuple[str, ...] | None = None,
         sources: Sources = Sources(),  # noqa: B008
         known: Callable[[str], str | None] = known_to_nobody,
     ) -> Target:
@@ -119,7 +118,9 @@ class PylockFile:
             places = Places(self.path, sources, fit)
             placed: list[Placed] = []
             blockers: list[Blocker] = []
-            for package, file in selection.files(self._extras(extras), self._groups(groups)):
+            for package, file in selection.files(*self._chosen(choice)):
+                if choice.leaves_out(package.name):
+                    continue
                 try:
                     placed.append(places.of(package, file))
                 except BlockedError as error:
@@ -129,26 +130,25 @@ class PylockFile:
             placed = search(placed, sources, known)
         return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
 
-    def _extras(self, asked: tuple[str, ...]) -> list[str]:
-        return self._defined("extra", asked, [str(extra) for extra in self._lock.extras or ()])
+    def _chosen(self, choice: Choice) -> tuple[list[str], list[str]]:
+        """Return extras and groups, as the lock file spells them.
 
-    def _groups(self, asked: tuple[str, ...] | None) -> list[str]:
-        defaults = self._lock.default_groups or ()
-        if asked is None:
-            return list(defaults)
-        return self._defined("group", asked, [*(self._lock.dependency_groups or ()), *defaults])
+        :raises LockFileError: it does not define one of them, or knows nothing of members
+        """
+        lock = self._lock
+        if choice.of_workspace:
+            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
+            raise LockFileError(self.path, problem, hint=f"leave it out, or {remedies.relock(self.path)}")
+        defaults = list(lock.default_groups or ())
+        try:
+            extras = choice.extras_of([str(extra) for extra in lock.extras or ()])
+            groups = choice.groups_of([*(lock.dependency_groups or ()), *defaults], defaults)
+        except UndefinedError as error:
+            asked = choice.extras if error.kind == "extra" else choice.groups
+            raise LockFileError(self.path, str(error), hint=self._lock_with(error.kind, error.names, asked)) from None
+        return sorted(extras), sorted(groups)
 
-    def _defined(self, kind: str, asked: tuple[str, ...], defined: list[str]) -> list[str]:
-        """Give the names as the lock file spells them."""
-        spelled = {canonicalize_name(name): name for name in defined}
-        unknown = [name for name in asked if canonicalize_name(name) not in spelled]
-        if unknown:
-            there_are = ", ".join(sorted(spelled.values())) or "none"
-            problem = f"it does not define the {kind} `{unknown[0]}`; the {kind}s that it defines: {there_are}"
-            raise LockFileError(self.path, problem, hint=self._lock_with(kind, unknown, asked))
-        return [spelled[canonicalize_name(name)] for name in asked]
-
-    def _lock_with(self, kind: str, unknown: list[str], asked: tuple[str, ...]) -> str:
+    def _lock_with(self, kind: str, unknown: tuple[str, ...], asked: tuple[str, ...]) -> str:
         """Say how to get into the file what it does not define, by the tool that made it."""
         directory, name = os.path.split(self.path)
         command = remedies.export(directory, self._lock.created_by, name=name, kind=kind, chosen=asked)

@@ -19,6 +19,7 @@ from envsync.errors import LockFileError, remedies
 from envsync.launch import variables
 from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.choice import Choice
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.reference import Reference, constrained
@@ -234,23 +235,16 @@ class RequirementsFile:
     def select(
         self,
         interpreter: Interpreter,
+        choice: Choice = Choice(),  # noqa: B008
         *,
-        extras: tuple[str, ...] = (),
-        groups: tuple[str, ...] | None = None,
         sources: Sources = Sources(),  # noqa: B008
         known: Callable[[str], str | None] = known_to_nobody,
     ) -> Target:
-        for kind, names in (("extra", extras), ("group", groups or ())):
-            if names:
-                problem = f"it does not define the {kind} `{names[0]}`; requirements files define no {kind}s"
-                directory = os.path.dirname(self.path)
-                command = remedies.export(directory, "uv", kind=kind, chosen=names)
-                hint = f"{command} makes a lock file with it; or leave out --{kind} {names[0]}"
-                raise LockFileError(self.path, problem, hint=hint)
+        self._check(choice)
         with understanding(self.path):
             fit = wheels.Fit(interpreter)
             combined = sources.over(self._sources)
-            references = self._applicable(interpreter)
+            references = [each for each in self._applicable(interpreter) if not choice.leaves_out(each.name)]
             artifacts: list[Artifact] = []
             blockers: list[Blocker] = []
             for each in references:
@@ -263,6 +257,26 @@ class RequirementsFile:
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
         ordered = tuple(sorted(artifacts, key=lambda artifact: artifact.name))
         return Target(ordered, local, {each.name: each.extras for each in references if each.extras}, complete=False)
+
+    def _check(self, choice: Choice) -> None:
+        """Refuse what requirements files have not.
+
+        :raises LockFileError: an extra, a group or a member of a workspace is asked for
+        """
+        for kind, names in (("extra", choice.extras), ("group", (*choice.groups, *choice.only_groups))):
+            if names:
+                problem = f"it does not define the {kind} `{names[0]}`; requirements files define no {kind}s"
+                directory = os.path.dirname(self.path)
+                command = remedies.export(directory, "uv", kind=kind, chosen=names)
+                hint = f"{command} makes a lock file with it; or leave out --{kind} {names[0]}"
+                raise LockFileError(self.path, problem, hint=hint)
+        if choice.of_workspace:
+            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
+            raise LockFileError(
+                self.path,
+                problem,
+                hint="leave it out, or name the lock file of the workspace: `envsync sync --lock uv.lock`",
+            )
 
     def _applicable(self, interpreter: Interpreter) -> list[Reference]:
         """Keep what applies to the interpreter, constrained, each name once.

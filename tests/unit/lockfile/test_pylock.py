@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from envsync.errors import LockFileError, NoWheelError, UsageError
-from envsync.lockfile import Sources, read
+from envsync.lockfile import Choice, Sources, read
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
 
@@ -124,15 +124,21 @@ GROUPED = (
     ("options", "names"),
     [
         ({}, {"core"}),
-        ({"groups": ()}, set()),
-        ({"groups": ("dev",)}, {"testing"}),
-        ({"groups": ("docs", "main")}, {"docs", "core"}),
+        ({"no_default_groups": True}, set()),
+        ({"groups": ("dev",)}, {"core", "testing"}),
+        ({"groups": ("docs", "dev"), "no_groups": ("Dev",)}, {"docs", "core"}),
+        ({"no_groups": ("main",)}, set()),
+        ({"only_groups": ("docs",)}, {"docs"}),
+        ({"all_groups": True}, {"core", "docs", "testing"}),
         ({"extras": ("Plot",)}, {"core", "plotting"}),
+        ({"all_extras": True}, {"core", "plotting"}),
+        ({"all_extras": True, "no_extras": ("plot",)}, {"core"}),
+        ({"all_groups": True, "no_install_packages": ("Docs",)}, {"core", "testing"}),
     ],
 )
 def test_extras_and_groups_select_packages(select: Select, options: dict[str, Any], names: set[str]) -> None:
-    """Names are compared normalized; no groups at all means the lock file's default ones."""
-    target = select(*GROUPED[1:], head=GROUPED[0], **options)
+    """Names are compared normalized; groups come in addition to the lock file's default ones."""
+    target = select(*GROUPED[1:], head=GROUPED[0], choice=Choice(**options))
     assert {artifact.name for artifact in target.artifacts} == names
 
 
@@ -148,7 +154,7 @@ def test_an_unknown_extra_or_group_is_refused_with_those_that_exist(
 ) -> None:
     """A misspelt --extra or --group does not silently install less."""
     with pytest.raises(LockFileError, match=r"pylock\.toml`: ") as caught:
-        select(*GROUPED[1:], head=GROUPED[0], **options)
+        select(*GROUPED[1:], head=GROUPED[0], choice=Choice(**options))
     assert caught.value.problem == f"it does not define the {message}"
     assert f"uv export --format pylock.toml{lock_with} --output-file pylock.toml`" in str(caught.value.hint)
 
@@ -602,7 +608,7 @@ def test_extras_get_into_a_lock_file_by_the_tool_that_made_it(
     """Locking again as before would make the same file without any."""
     for options, command in (({"extras": ("a", "b")}, extra), ({"groups": ("a", "b")}, group)):
         with pytest.raises(LockFileError, match="it does not define the") as caught:
-            select(PURE_PACKAGE, head=HEAD.replace("test", tool), **options)
+            select(PURE_PACKAGE, head=HEAD.replace("test", tool), choice=Choice(**options))
         assert f"&& {command}" in str(caught.value.hint)
         assert "leave out --" in str(caught.value.hint)
 

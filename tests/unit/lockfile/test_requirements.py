@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.errors import FilesystemError, LockFileError, NoWheelError
-from envsync.lockfile import Sources, grammar, hashes, read
+from envsync.lockfile import Choice, Sources, grammar, hashes, read
 from envsync.lockfile.grammar import GrammarError, Line, expand, logical_lines, parse
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
@@ -612,7 +612,19 @@ def test_the_same_pin_twice_is_fine(select: Select, wheels: Callable[..., None],
 def test_requirements_define_no_extras_or_groups(select: Select, options: dict[str, Any], kind: str) -> None:
     """Asking for one is an error, as with a pylock that does not define it."""
     with pytest.raises(LockFileError, match=f"define the {kind} `x`; requirements files define no {kind}s"):
-        select("", **options)
+        select("", choice=Choice(**options))
+
+
+def test_requirements_have_no_members(select: Select) -> None:
+    """Nor does it pass over what only a workspace has."""
+    with pytest.raises(LockFileError, match="no workspace members to choose from with `--package x`"):
+        select("", choice=Choice(packages=("x",)))
+
+
+def test_a_requirement_may_be_left_out(select: Select, wheels: Callable[..., None]) -> None:
+    """By its name, however it is spelled."""
+    wheels(FOO)
+    assert select("foo==1.0", choice=Choice(no_install_packages=("Foo",))).artifacts == ()
 
 
 def test_a_wheelhouse_that_is_not_there_is_named(select: Select) -> None:

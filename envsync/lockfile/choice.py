@@ -1,0 +1,105 @@
+"""What of a lock file is asked for: which of its roots, extras and groups, and what of that is left out.
+
+The words are uv's. Each format takes from it what it has; what a format cannot have is refused by name, never passed
+over. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+DEFAULT_GROUP = "dev"
+"""The one that is chosen if nothing is said of default groups, as uv has it."""
+
+
+class UndefinedError(Exception):
+    """An extra or a group was asked for that the lock file does not define."""
+
+    def __init__(self, kind: str, names: tuple[str, ...], defined: Iterable[str]) -> None:
+        there_are = ", ".join(sorted(defined)) or "none"
+        super().__init__(f"it does not define the {kind} `{names[0]}`; the {kind}s that it defines: {there_are}")
+        self.kind = kind
+        self.names = names
+        """Those that are not defined, as they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The options that say what of a lock file is to be installed. Names as they were given."""
+
+    extras: tuple[str, ...] = ()
+    all_extras: bool = False
+    no_extras: tuple[str, ...] = ()
+    """Left out of `all_extras`."""
+    groups: tuple[str, ...] = ()
+    """In addition to the project and the default groups."""
+    no_groups: tuple[str, ...] = ()
+    """Left out, whatever else includes them."""
+    only_groups: tuple[str, ...] = ()
+    """If there are any: these alone, neither the project, nor what it requires, nor default groups."""
+    all_groups: bool = False
+    no_default_groups: bool = False
+    packages: tuple[str, ...] = ()
+    """Members of a workspace to install, instead of the one one stands in."""
+    all_packages: bool = False
+    """All members of the workspace."""
+    member: str = "."
+    """The directory one stands in, relative to the lock file's: it tells which member is meant."""
+    editable: bool = True
+    """Local trees are installed as links to their sources, where the lock file says so."""
+    no_install_project: bool = False
+    no_install_workspace: bool = False
+    no_install_packages: tuple[str, ...] = ()
+    """Left out themselves; what they require stays."""
+
+    def extras_of(self, defined: Collection[str]) -> frozenset[str]:
+        """Return which of the defined extras are chosen, spelled as they are defined.
+
+        :raises UndefinedError: one was asked for that is not defined
+        """
+        spelled = _spelled(defined)
+        chosen = set(spelled) if self.all_extras else set()
+        chosen |= _known("extra", self.extras, spelled)
+        return frozenset(spelled[name] for name in chosen - set(map(canonicalize_name, self.no_extras)))
+
+    def groups_of(self, defined: Collection[str], defaults: Iterable[str]) -> frozenset[str]:
+        """Return which of the defined groups are chosen, spelled as they are defined.
+
+        :param defaults: those that are chosen if nothing is said; one that is not defined adds nothing
+        :raises UndefinedError: one was asked for that is not defined
+        """
+        spelled = _spelled(defined)
+        asked = _known("group", (*self.groups, *self.only_groups), spelled)
+        _known("group", self.no_groups, spelled)
+        if self.all_groups:
+            asked = set(spelled)
+        elif not self.only_groups and not self.no_default_groups:
+            asked |= set(map(canonicalize_name, defaults)) & spelled.keys()
+        return frozenset(spelled[name] for name in asked - set(map(canonicalize_name, self.no_groups)))
+
+    def leaves_out(self, name: str) -> bool:
+        """Tell whether a package itself is to be left out by its name.
+
+        :param name: normalized
+        """
+        return any(name == canonicalize_name(each) for each in self.no_install_packages)
+
+    @property
+    def of_workspace(self) -> tuple[str, ...]:
+        """The options that were given and that mean nothing where there are no members, as they are typed."""
+        given = [f"--package {name}" for name in self.packages]
+        return (*given, *(["--all-packages"] if self.all_packages else []))
+
+
+def _spelled(defined: Collection[str]) -> dict[str, str]:
+    return {str(canonicalize_name(name)): name for name in defined}
+
+
+def _known(kind: str, asked: tuple[str, ...], spelled: Mapping[str, str]) -> set[str]:
+    unknown = tuple(name for name in asked if canonicalize_name(name) not in spelled)
+    if unknown:
+        raise UndefinedError(kind, unknown, spelled.values())
+    return set(map(canonicalize_name, asked))
