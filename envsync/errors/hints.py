@@ -67,7 +67,8 @@ def of_lock_file(path: str) -> str:
     """Say what to do about a lock file that cannot be used, by its name."""
     if not path or not os.path.isfile(path):
         return f"`ls -a {_nearest(path)}` shows what is there"
-    return remedies.relock(path) if path.endswith(".toml") else remedies.pin(path)
+    made = path.endswith(".toml") or remedies.tool_of(os.path.basename(path))
+    return remedies.relock(path) if made else remedies.pin(path)
 
 
 def _nearest(path: str) -> str:

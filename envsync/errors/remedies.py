@@ -76,8 +76,13 @@ def build(places: Iterable[str]) -> str:
 
 
 def relock(path: str, tool: str = "") -> str:
-    """Give the command that makes a pylock file anew."""
+    """Give the command that makes a lock file anew.
+
+    :param tool: as in `created-by` of a pylock file
+    """
     directory, name = os.path.split(path)
+    if owner := tool_of(name):
+        return f"lock again: `{_inside(directory)}{owner} lock`"
     return f"lock again: {export(directory, tool, name=name)}"
 
 
