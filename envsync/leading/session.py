@@ -36,13 +36,7 @@ class Session(NamedTuple):
     """Is told each event, besides the events file."""
 
     @classmethod
-    def after(cls, wait: Wait, report: Report) -> Session:
+    def after(cls, wait: Wait, request: Request, report: Report) -> Session:
         """Return the session of who has waited and leads now."""
-        return cls(
-            wait.request,
-            wait.environment,
-            report,
-            distrust=wait.distrust,
-            began=wait.began,
-            predecessor=wait.predecessor,
-        )
+        began, predecessor = wait.arrival.began, wait.bid.predecessor
+        return cls(request, wait.environment, report, distrust=wait.distrust, began=began, predecessor=predecessor)

@@ -31,6 +31,7 @@ from anyio import to_thread
 
 from envsync.errors import EnvsyncError, FilesystemError, SyncCancelledError, WaitTimeoutError
 from envsync.launch import fast_lane, request
+from envsync.launch.demand import Demand
 from envsync.launch.progress import Report
 from envsync.leading import lead
 from envsync.leading.session import Session
@@ -214,8 +215,9 @@ class Coordinator:
         if result is not None:
             return result
         flight.env = os.path.abspath(environment.path)
-        way = _Way(self, flight)
-        steps = reach.wait_or_lead(way, asked, environment, arrival, distrust=distrust, slots=self._slots)
+        way = _Way(self, flight, asked)
+        demand = Demand(asked, environment)
+        steps = reach.wait_or_lead(way, demand, arrival, distrust=distrust, slots=self._slots)
         return syncing.result_of(await steps)
 
     # Events
@@ -268,9 +270,10 @@ class _Flight:
 class _Way:
     """The way of a flight: a wait gives way to others between two looks, and a sync is led in a thread."""
 
-    def __init__(self, coordinator: Coordinator, flight: _Flight) -> None:
+    def __init__(self, coordinator: Coordinator, flight: _Flight, asked: request.Request) -> None:
         self.coordinator = coordinator
         self.flight = flight
+        self.asked = asked
 
     async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
         coordinator, looks, tell_at = self.coordinator, self.coordinator._looks, 0.0
@@ -295,7 +298,7 @@ class _Way:
 
         def work() -> Outcome | None:
             try:
-                session = Session.after(wait, report)._replace(idle=slot.idle, listener=report.listen)
+                session = Session.after(wait, self.asked, report)._replace(idle=slot.idle, listener=report.listen)
                 return lead.lead(session, held)
             finally:
                 slot.release()
@@ -311,7 +314,7 @@ class _Way:
 
     async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
         def accept() -> Outcome:
-            return reach.unchangeable(wait.request, wait.environment, error, launching=False)
+            return reach.unchangeable(self.asked, wait.environment, error, launching=False)
 
         return await to_thread.run_sync(accept, limiter=self.coordinator._leads)
 
@@ -337,7 +340,7 @@ class _Slot:
             self.report(CROWDED, 0, 0)
             if self.wait.deadline is not None and time.monotonic() >= self.wait.deadline:
                 raise WaitTimeoutError(
-                    f"gave up after {self.wait.request.timeout:g} s: {CROWDED}",
+                    f"gave up after {self.wait.demand.timeout:g} s: {CROWDED}",
                     hint="allow more time or more jobs; `envsync status` says who syncs",
                 )
         self.held = True

@@ -13,8 +13,7 @@ import errno
 import time
 
 from envsync.launch import command, fast_lane
-from envsync.launch.events_file import record
-from envsync.launch.libraries import load_site
+from envsync.launch.demand import Demand
 
 REPLACED_TIMES = 10
 """How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
@@ -30,9 +29,10 @@ if TYPE_CHECKING:
     from envsync.launch.request import Request
     from envsync.leading.lead import Aiming
     from envsync.locks.environment_lock import EnvironmentLock
+    from envsync.waiting.bid import Slots
     from envsync.waiting.failures import Arrival
     from envsync.waiting.outcome import Outcome
-    from envsync.waiting.waiter import Slots, Wait
+    from envsync.waiting.waiter import Wait
 
     Show = Callable[[Callable[[Report], Outcome | None]], Outcome | None]
     T = TypeVar("T")
@@ -77,14 +77,14 @@ def reach(
         entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
             return current(entry, launching=launching)
-    way = _Blocking(show, check, aim, launching=launching)
-    return _at_once(wait_or_lead(way, request, environment, arrival, launching=launching, distrust=distrust))
+    way = _Blocking(request, show, check, aim, launching=launching)
+    demand = Demand(request, environment)
+    return _at_once(wait_or_lead(way, demand, arrival, launching=launching, distrust=distrust))
 
 
 async def wait_or_lead(
     way: Way,
-    request: Request,
-    environment: Environment,
+    demand: Demand,
     arrival: Arrival,
     *,
     launching: bool = False,
@@ -99,7 +99,7 @@ async def wait_or_lead(
     from envsync.waiting.waiter import Wait
 
     for _ in range(REPLACED_TIMES):
-        wait = Wait(request, environment, arrival, slots, distrust=distrust)
+        wait = Wait(demand, arrival, slots, distrust=distrust)
         try:
             held = await way.wait(wait)
         except _filesystem_error() as error:  # is imported only if there is one
@@ -111,7 +111,7 @@ async def wait_or_lead(
         outcome = await way.lead(wait, held)
         if outcome is not None:
             return outcome
-    raise _restless(environment)
+    raise _restless(demand.environment)
 
 
 def _at_once(steps: Coroutine[Any, Any, T]) -> T:
@@ -127,12 +127,15 @@ def _at_once(steps: Coroutine[Any, Any, T]) -> T:
 class _Blocking:
     """The way of a thread: it sleeps while it waits, and leads by itself.
 
-    `show`, `check`, `aim` and `launching` are as for `reach`.
+    Its parameters are those of `reach`.
     """
 
-    __slots__ = ("aim", "check", "launching", "show")
+    __slots__ = ("aim", "check", "launching", "request", "show")
 
-    def __init__(self, show: Show, check: Callable[[], None] | None, aim: Aiming | None, *, launching: bool) -> None:
+    def __init__(
+        self, request: Request, show: Show, check: Callable[[], None] | None, aim: Aiming | None, *, launching: bool
+    ) -> None:
+        self.request = request
         self.show = show
         self.check = check
         self.aim = aim
@@ -143,11 +146,11 @@ class _Blocking:
 
     async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
         def run(report: Report) -> Outcome | None:
-            session = Session.after(wait, report)._replace(launching=self.launching)
+            session = Session.after(wait, self.request, report)._replace(launching=self.launching)
             return lead(session, held, self.aim or Seeker)
 
         try:
-            load_site()
+            _load_libraries()
             from envsync.leading.goal import Seeker
             from envsync.leading.lead import lead
             from envsync.leading.session import Session
@@ -162,7 +165,13 @@ class _Blocking:
     async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
         if self.aim is not None:
             raise error
-        return unchangeable(wait.request, wait.environment, error, launching=self.launching)
+        return unchangeable(self.request, wait.environment, error, launching=self.launching)
+
+
+def _load_libraries() -> None:
+    from envsync.launch.libraries import load_site
+
+    load_site()
 
 
 def _filesystem_error() -> type[FilesystemError]:
@@ -192,7 +201,10 @@ def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Out
     """Return the outcome for who waited, and holds the environment now."""
     seconds = round(time.monotonic() - arrival.began, 3)
     env, digest = held.stamp.environment, held.stamp.digest
-    record("waited", env=env, digest=digest, seconds=seconds)
+    if command.variable("ENVSYNC_EVENTS"):
+        from envsync.launch.events_file import record
+
+        record("waited", env=env, digest=digest, seconds=seconds)
     if not launching:
         command.close_lock(held.fd)
     from envsync.waiting.outcome import Outcome
@@ -202,7 +214,7 @@ def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Out
 
 def named_by_digest(request: Request) -> Environment:
     """Find out the name of an environment that has `{digest}` in it, where that takes a parser or an interpreter."""
-    load_site()
+    _load_libraries()
     from envsync.leading.goal import environment_by_digest
     from envsync.leading.sync_cache import cache_directory
 
@@ -216,7 +228,7 @@ def unchangeable(request: Request, environment: Environment, error: FilesystemEr
     """
     if not error.is_refusal:
         raise error
-    load_site()
+    _load_libraries()
     from envsync.leading.read_only import compare
 
     return compare(request, environment, error, launching=launching)

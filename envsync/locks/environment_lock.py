@@ -36,7 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.errors import LockingError
     from envsync.launch import Environment
-    from envsync.launch.request import Request
     from envsync.locks.flock import Flock
     from envsync.locks.lease import Contender, Lease
 
@@ -50,14 +49,15 @@ NO_LOCKS_SECONDS = 0.4
 class Locks:
     """One process's way to the lock of an environment. Keeps what it has learnt from try to try.
 
+    :param unseen: an environment will do in which nobody can tell whether commands run
     :ivar locking: what is known; None before anybody knows
     """
 
-    __slots__ = ("_contender", "_local", "environment", "locking", "request")
+    __slots__ = ("_contender", "_local", "environment", "locking", "unseen")
 
-    def __init__(self, environment: Environment, request: Request) -> None:
+    def __init__(self, environment: Environment, *, unseen: bool) -> None:
         self.environment = environment
-        self.request = request
+        self.unseen = unseen
         self.locking: Locking | None = None
         self._contender: Contender | None = None
         self._local: str | None = None
@@ -122,8 +122,8 @@ class Locks:
         return None
 
     def _accept(self, locking: Locking) -> None:
-        if not locking.in_use:
-            _check_served(self.environment, self.request, locking)
+        if not locking.in_use and not self.unseen:
+            raise _unserved(self.environment, locking)
         self.locking = locking
 
     def _flock_nowait(self) -> Flock | str | None:
@@ -221,13 +221,11 @@ def _fault_of_shared(path: str, exclusive: int, first: int, second: int) -> str:
 # Refusals
 
 
-def _check_served(environment: Environment, request: Request, locking: Locking) -> None:
-    """Refuse whom an environment without in-use lock cannot serve."""
-    if "{digest}" in request.env_template or request.text("busy") == "ignore":
-        return
+def _unserved(environment: Environment, locking: Locking) -> LockingError:
+    """Return the error for who cannot be served by an environment without an in-use lock."""
     from envsync.errors import LockingError
 
-    raise LockingError(
+    return LockingError(
         f"refusing environment `{environment.path}`: its filesystem has no lock that tells whether commands run in it "
         f"({locking.reason})",
         hint="give each lock file its own environment: `envsync sync --env '.venvs/{digest}'`; or change environments "

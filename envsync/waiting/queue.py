@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from envsync.launch import Environment
-    from envsync.launch.request import Request
+    from envsync.launch.demand import Demand
 
 SUFFIX = ".new"
 """Of a name that is not complete and locked yet."""
@@ -81,22 +81,23 @@ class Rank:
             command.close_lock(fd)
 
 
-def enlist(environment: Environment, request: Request, holds: Sequence[str] = ()) -> Rank | None:
+def enlist(demand: Demand, holds: Sequence[str] = ()) -> Rank | None:
     """Put this process's name into the list. Returns None where that is not possible: then it waits all the same.
 
     :param holds: the environments that this process runs within
     """
     import fcntl
 
-    path = f"{environment.waiting}/{_new_name(request.key, holds)}"
+    environment = demand.environment
+    path = f"{environment.waiting}/{_new_name(demand.key, holds)}"
     said = records.dump(
         {
             "host": processes.host(),
             "pid": os.getpid(),
             "place": processes.here(),
             "command": processes.own_command(),
-            "key": request.key,
-            "lock": redacted(request.lock),
+            "key": demand.key,
+            "lock": redacted(demand.lock),
             "since": time.time(),
             "holds": "\n".join(holds),
         }

@@ -10,6 +10,7 @@ import pytest
 
 from envsync.errors import LockingError, RefusedError, WaitTimeoutError
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from envsync.leading.held import ReplacedError
 from envsync.leading.in_use import Occupancy
@@ -179,7 +180,7 @@ class TestNetwork:
 
     def test_others_wait(self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock) -> None:
         """While others wait, the stamp stays until they must have looked: two of their longest pauses."""
-        place = queue.enlist(environment, Request({}, "x", "x", environment.path))
+        place = queue.enlist(Demand(Request({}, "x", "x", environment.path), environment))
         assert place is not None
         occupy().drain()
         assert clock.passed == pytest.approx(pace.Pace(network=True).rest, abs=2 * pace.NETWORK_LEAST_SECONDS)
@@ -189,7 +190,7 @@ class TestNetwork:
         self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock
     ) -> None:
         """Once they have entered, and nobody else waits, it goes on."""
-        place = queue.enlist(environment, Request({}, "x", "x", environment.path))
+        place = queue.enlist(Demand(Request({}, "x", "x", environment.path), environment))
         assert place is not None
         clock.after(1, place.leave)
         occupy().drain()
@@ -200,7 +201,7 @@ class TestNetwork:
     ) -> None:
         """Those who wait for the same as we bring do not want the old stamp."""
         hold = occupy()
-        place = queue.enlist(environment, hold.request)
+        place = queue.enlist(Demand(hold.request, environment))
         assert place is not None
         hold.drain()
         assert clock.passed <= 0.01
@@ -299,6 +300,7 @@ TAKE = """\
 import os
 from envsync.waiting import cycle
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from tests.unit.scene import occupancy
 def find(environment, held, known):

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import Environment
-from envsync.launch.request import Request
 from envsync.locks import environment_lock
 from envsync.locks.kind import FLOCK, LEASE, read
 
@@ -20,7 +19,6 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """An NFS server that starts anew says ENOLCK; a lease for good is not what follows from that."""
     (tmp_path / "env" / ".envsync").mkdir(parents=True)
     environment = Environment(f"{tmp_path}/env")
-    asked = Request({"quiet": True, "busy": "ignore"}, "", "", environment.path)
     original, said = fcntl.flock, 0
 
     def answer(fd: int, how: int) -> None:
@@ -32,7 +30,7 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(fcntl, "flock", answer)
     monkeypatch.setattr(environment_lock, "NO_LOCKS_SECONDS", 0.01)
-    lock = environment_lock.Locks(environment, asked).acquire_nowait()
+    lock = environment_lock.Locks(environment, unseen=True).acquire_nowait()
     assert lock is not None
     lock.release()
     recorded = read(environment)

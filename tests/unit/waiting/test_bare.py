@@ -12,6 +12,7 @@ from envsync.errors import FilesystemError, LockingError
 from envsync.installed.ledger import Ledger, LedgerEntry, dump_ledger
 from envsync.installed.plan import Origin
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
@@ -316,7 +317,7 @@ class TestWait:
         leader = take(environment)
         clock.after(0.9, lambda: bare.leave(environment, leader))
         clock.after(0.95, lambda: take(environment).release())
-        wait = Wait(request, environment)
+        wait = Wait(Demand(request, environment))
         assert wait.begin() is None
         bare.leave(environment, leader)
         assert os.path.lexists(environment.bare)
@@ -327,13 +328,13 @@ class TestWait:
         """It is not waited for: nobody can ever hold it."""
         os.symlink("nowhere/x", made.lock)
         with pytest.raises(FilesystemError) as raised:
-            Wait(request_, made).until_over()
+            Wait(Demand(request_, made)).until_over()
         assert raised.value.hint == f"remove the link, which leads nowhere: `rm {made.lock}`"
 
     def test_a_mark_of_who_waits_that_is_a_link_to_nothing(self, made: Environment, request_: Request) -> None:
         """It keeps nobody from leading, nor from removing."""
         os.symlink("nowhere/x", made.wanted)
-        held = Wait(request_, made).until_over()
+        held = Wait(Demand(request_, made)).until_over()
         assert isinstance(held, Flock)
         held.release()
 
@@ -343,7 +344,7 @@ class TestWait:
         """Nobody has led there, so nothing stays, though no lock excludes whoever comes."""
         monkeypatch.setattr(mounts, "LOCAL_BY_KIND", frozenset({mounts.mount_of(str(tmp_path)).kind}))
         environment = Environment(str(tmp_path / "a" / "env"))
-        wait = Wait(request_, environment)
+        wait = Wait(Demand(request_, environment))
         with pytest.raises(LockingError, match="stays within the node"):
             wait.until_over()
         assert not os.path.lexists(tmp_path / "a")
@@ -352,7 +353,7 @@ class TestWait:
         """The end of the wait is not the end of what it was for."""
         request = make_request(tmp_path)
         environment = Environment(str(tmp_path / "env"))
-        wait = Wait(request, environment)
+        wait = Wait(Demand(request, environment))
         held = wait.begin()
         wait.end()
         assert isinstance(held, Flock)
@@ -362,14 +363,14 @@ class TestWait:
 
     def test_who_finds_it_being_removed_begins_again(self, made: Environment, request_: Request) -> None:
         """While it is locked by who removes it, one waits; then it is made anew."""
-        wait = Wait(request_, made)
+        wait = Wait(Demand(request_, made))
         with open(made.wanted, "w", encoding="utf-8") as remover:
             fcntl.flock(remover, fcntl.LOCK_EX)
-            assert wait._try_to_lead() is None
+            assert wait.bid.try_nowait(0.4) is None
             os.unlink(made.wanted)
             os.unlink(made.bare)
             os.rmdir(made.state)
-        held = wait._try_to_lead()
+        held = wait.bid.try_nowait(0.4)
         assert isinstance(held, Flock)
         wait.end()
         held.release()
@@ -377,9 +378,9 @@ class TestWait:
     def test_an_environment_of_others_is_not_locked_by_this(self, tmp_path: Path, request_: Request) -> None:
         """Nobody removes it, so there is nothing to keep others from."""
         environment = make_environment(tmp_path / "env")
-        wait = Wait(request_, environment)
+        wait = Wait(Demand(request_, environment))
         held = wait.begin()
-        assert wait.wanted is None
+        assert wait.bid.wanted is None
         wait.end()
         assert isinstance(held, Flock)
         held.release()

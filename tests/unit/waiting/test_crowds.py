@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from envsync.leading import in_use
 from envsync.locks.flock import Flock
@@ -58,7 +59,7 @@ def crowd() -> Iterator[Callable[..., list[Rank]]]:
         for each in range(number):
             request = Request({}, "x.toml", "x", environment.path)
             request._key = among[each % len(among)]
-            place = queue.enlist(environment, request, within)
+            place = queue.enlist(Demand(request, environment), within)
             assert place is not None
             come.append(place)
         places.extend(come)
@@ -116,7 +117,7 @@ def test_a_wait_costs_the_same_however_many_wait(
         write_progress(through, phase="waiting for commands to end")
         crowd(through, others, within=(str(tmp_path / "elsewhere"),))
         monkeypatch.setattr(cycle, "holds", lambda: (through.path,))
-    calls = cost(Wait(request, environment), clock, counted)
+    calls = cost(Wait(Demand(request, environment)), clock, counted)
     assert calls < SECONDS * (20 + 5 + 2.5 * 14 + (8 if situation == "nested" else 0))
 
 

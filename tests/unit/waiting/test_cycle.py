@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from envsync.system import processes
 from envsync.waiting import cycle, queue
@@ -40,7 +41,7 @@ class World:
 
     def waits(self, name: str, *, within: str) -> None:
         """Let somebody who runs within some environments wait for one."""
-        place = queue.enlist(self[name], Request({}, "x", "x", "x"), self.paths(within).split("\n"))
+        place = queue.enlist(Demand(Request({}, "x", "x", "x"), self[name]), self.paths(within).split("\n"))
         assert place is not None
         self.places.append(place)
 

@@ -27,12 +27,13 @@ WAIT = """\
 from envsync.waiting import waiter
 from envsync.waiting.waiter import Wait
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.errors import EnvsyncError
 from envsync.launch.request import Request
 waiter.SOCIAL_SECONDS = 0
 settings = {"quiet": sys.argv[2] == "quiet", "timeout": float(sys.argv[3]) if sys.argv[3:] else None}
 try:
-    Wait(Request(settings, "pylock.toml", "0", sys.argv[1]), Environment(sys.argv[1])).until_over()
+    Wait(Demand(Request(settings, "pylock.toml", "0", sys.argv[1]), Environment(sys.argv[1]))).until_over()
     print("it leads", file=sys.stderr)
 except (EnvsyncError, KeyboardInterrupt) as error:
     print(type(error).__name__, file=sys.stderr)

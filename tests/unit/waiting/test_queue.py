@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 from envsync.waiting import queue
@@ -20,8 +21,9 @@ BETWEEN_TRIES = 0.4
 ENLIST = """\
 from envsync.waiting import queue
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.request import Request
-place = queue.enlist(Environment(sys.argv[1]), Request({}, "pylock.toml", "0", sys.argv[1]), ["/a", "/b"])
+place = queue.enlist(Demand(Request({}, "pylock.toml", "0", sys.argv[1]), Environment(sys.argv[1])), ["/a", "/b"])
 print("enlisted" if place else "refused", flush=True)
 sys.stdin.read()
 """
@@ -39,7 +41,7 @@ def come(environment: Environment) -> Iterator[Callable[..., Rank]]:
     places: list[Rank] = []
 
     def come(key: str, at: Environment = environment) -> Rank:
-        place = enlist(at, request(key))
+        place = enlist(Demand(request(key), at))
         assert place is not None
         places.append(place)
         os.utime(place.path, ns=(0, len(places) * 10**9))
@@ -77,7 +79,7 @@ class TestNames:
 
     def test_what_they_say(self, environment: Environment) -> None:
         """A name says who it is, for what it waits, and within which environments it runs."""
-        place = enlist(environment, request("k"), ("/a", "/b"))
+        place = enlist(Demand(request("k"), environment), ("/a", "/b"))
         assert place is not None
         (waiter,) = waiting(environment)
         expected = {
@@ -147,7 +149,7 @@ class TestNames:
             Path(environment.waiting).touch()
         else:
             os.rename(environment.state, environment.state + ".gone")
-        assert enlist(environment, request("a")) is None
+        assert enlist(Demand(request("a"), environment)) is None
         assert waiting(environment) == []
 
     def test_it_cannot_be_locked(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +161,7 @@ class TestNames:
 
         monkeypatch.setattr(fcntl, "flock", refuse)
         before = os.listdir("/proc/self/fd")
-        assert enlist(environment, request("a")) is None
+        assert enlist(Demand(request("a"), environment)) is None
         assert names_of_waiters(environment) == []
         assert os.listdir("/proc/self/fd") == before
 
@@ -176,7 +178,7 @@ class TestNames:
             return original(path, flags, mode)
 
         monkeypatch.setattr(queue.os, "open", remove_first)
-        place = enlist(environment, request("a"))
+        place = enlist(Demand(request("a"), environment))
         assert place is not None
         assert removed == 3
         assert keys(environment) == ["a"]
@@ -353,7 +355,7 @@ class Member:
     """One that waits. `longer`: how many other requests had somebody waiting when it came."""
 
     def __init__(self, environment: Environment, key: str, number: int, longer: int) -> None:
-        place = enlist(environment, request(key))
+        place = enlist(Demand(request(key), environment))
         assert place is not None
         os.utime(place.path, ns=(0, number * 10**9))
         self.place = place

@@ -18,6 +18,7 @@ from envsync.errors import (
     WaitTimeoutError,
 )
 from envsync.launch import Environment
+from envsync.launch.demand import Demand
 from envsync.launch.fast_lane import Entry
 from envsync.launch.request import Request
 from envsync.locks import flock
@@ -44,7 +45,7 @@ TRY_SECONDS = pace.LOCKS_APART * pace.LOCAL_SECONDS
 
 
 def lead_or_wait(request: Request, environment: Environment, arrival: Arrival | None = None) -> Flock | Entry:
-    return Wait(request, environment, arrival).until_over()
+    return Wait(Demand(request, environment), arrival).until_over()
 
 
 def write_failure(environment: Environment, request: Request, **changes: object) -> None:
@@ -105,9 +106,9 @@ class TestLead:
     def test_what_a_dead_leader_said_is_handed_on(self, environment: Environment, request_: Request) -> None:
         """Who succeeds a dead leader knows what that one was doing, writes down its death, and is the only one."""
         write_progress(environment, key=request_.key, phase="staging")
-        wait = Wait(request_, environment)
+        wait = Wait(Demand(request_, environment))
         leave(wait.until_over())
-        assert (wait.predecessor["pid"], wait.predecessor["phase"]) == (4711, "staging")
+        assert (wait.bid.predecessor["pid"], wait.bid.predecessor["phase"]) == (4711, "staging")
         assert [(each["kind"], each["pid"]) for each in failures.load(environment)] == [("died", 4711)]
         assert not os.path.exists(environment.progress)
 
@@ -255,7 +256,7 @@ class TestNetwork:
         leader.release()
         acquire = flock.acquire_nowait
         monkeypatch.setattr(flock, "acquire_nowait", lambda path, **options: None)
-        wait = Wait(request_, environment)
+        wait = Wait(Demand(request_, environment))
         assert wait.begin() is None
         write_stamp(environment, request_)
         fresh = os.stat(environment.stamp)
@@ -266,7 +267,7 @@ class TestNetwork:
         while held is None:
             clock.sleep(wait.pause())
             held = wait.look()
-            doubted_at = doubted_at or (wait.doubted and clock.passed)
+            doubted_at = doubted_at or (wait.sight.doubted and clock.passed)
         wait.end()
         assert isinstance(held, Flock)
         assert doubted_at is not None
@@ -278,13 +279,13 @@ class TestNetwork:
     ) -> None:
         """A stamp for somebody else is no reason to hesitate."""
         other, ours = make_request(tmp_path, b"other"), make_request(tmp_path, b"ours")
-        wait = Wait(ours, environment)
+        wait = Wait(Demand(ours, environment))
         assert wait.begin() is None
         write_stamp(environment, other)
         leader.release()
         while wait.look() is None:
             clock.sleep(wait.pause())
-            assert wait.doubted is None
+            assert wait.sight.doubted is None
         wait.end()
 
     def test_looks_are_spared(self, environment: Environment, request_: Request, leader: Flock, clock: Clock) -> None:
@@ -406,7 +407,7 @@ class TestFailure:
         self, environment: Environment, request_: Request, leader: Flock, clock: Clock
     ) -> None:
         """Who finds that three leaders have died fails with their names, tells the rest, and lets go of the lock."""
-        waits = [Wait(request_, environment) for _ in range(3)]
+        waits = [Wait(Demand(request_, environment)) for _ in range(3)]
         assert [wait.begin() for wait in waits] == [None] * 3
         leader.release()
         for pid in (1, 2):
@@ -489,7 +490,7 @@ class TestTurn:
     ) -> None:
         """A leader that ends writes down whose turn it is, then lets go: who looked just before does not slip in."""
         tries = end_before_second_try(leader, lambda: write_turn(environment, "theirs"), monkeypatch)
-        wait = Wait(request_, environment)
+        wait = Wait(Demand(request_, environment))
         assert wait.begin() is None
         clock.now += 2 * TRY_SECONDS
         assert wait.look() is None
@@ -523,7 +524,7 @@ class TestTurn:
 def write_turn(environment: Environment, key: str, *, waiting: bool = True) -> None:
     """Give the turn to a key, for which somebody waits to the end of the test."""
     if waiting:
-        assert queue.enlist(environment, SimpleNamespace(key=key, lock="")) is not None  # type: ignore[arg-type]
+        assert queue.enlist(SimpleNamespace(environment=environment, key=key, lock="")) is not None  # type: ignore[arg-type]
     atomic.write(environment.turn, json.dumps({"format": 1, "key": key}).encode())
 
 

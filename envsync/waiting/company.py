@@ -1,0 +1,65 @@
+"""What one who waits has to do with the others: be in the list, say for whom it waits, see whether that is itself.
+
+Imported by who has waited for a while already; for less it is not worth it.
+"""
+
+from __future__ import annotations
+
+from envsync.waiting import cycle, queue
+from envsync.waiting.narrator import Narrator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from envsync.launch.demand import Demand
+    from envsync.waiting.queue import Lookout, Rank
+
+ENLIST_AGAIN_SECONDS = 60.0
+"""After which a process tries again to put its name into the list, if that was not possible."""
+
+
+class Company:
+    """One who waits among the others who do, and for the leader.
+
+    :param began: when the wait began, by time.monotonic()
+    """
+
+    __slots__ = ("_enlist_at", "_holds", "_known", "_narrator", "_rank", "demand")
+
+    def __init__(self, demand: Demand, began: float) -> None:
+        self.demand = demand
+        self._narrator = Narrator(demand.environment, began, quiet=demand.quiet)
+        self._rank: Rank | None = None
+        self._enlist_at = 0.0
+        self._holds: tuple[str, ...] | None = None
+        self._known: dict[str, Lookout] = {}
+        """Of others' environments, who waits for them, as far as `cycle.find` has looked."""
+
+    def look(self, now: float) -> None:
+        """Put our name into the list, look whether those we wait for wait for us, and say for whom we wait.
+
+        :raises RefusedError: they do
+        """
+        if now >= self._enlist_at:
+            self._be_known(now)
+        self._narrator.look(now)
+
+    def _be_known(self, now: float) -> None:
+        if self._holds is None:
+            self._holds = cycle.holds()
+        self._enlist_at = now + (cycle.EVERY_SECONDS if self._holds else ENLIST_AGAIN_SECONDS)
+        if self._rank is None:
+            self._rank = queue.enlist(self.demand, self._holds)
+        through = cycle.find(self.demand.environment, self._holds, self._known)
+        if through is not None:
+            raise cycle.refusal(self.demand.environment, through)
+
+    def describe(self, now: float) -> str:
+        """Say for whom this process waits."""
+        return self._narrator.describe(now)
+
+    def leave(self) -> None:
+        """Take back what others see of us."""
+        self._narrator.conclude()
+        if self._rank is not None:
+            self._rank.leave()
+            self._rank = None
