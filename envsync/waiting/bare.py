@@ -6,8 +6,11 @@ way of other tools: uv refuses to work where it is. So what was made for a sync 
 interrupted, is removed by the last one who wanted it.
 
 What may be removed. `<env>/.envsync/bare` is there from the making of `.envsync`, in a directory that has no more than
-that, until just before the first stamp. It says how many directories were missing then: the environment's own and
-those above it. An environment is bare if it has this mark and neither stamp, journal nor entries in `installed.json`,
+that, until just before the first stamp. It is a directory of empty files, each of which says one thing by its name,
+so that many who come at once add what each knows and nobody overwrites what others have said: `missing-N`, how many
+directories were missing, the environment's own and those above it (the largest N counts, and without any the mark is
+not finished); `spared-NAME`, what was there before; `skeleton`, that the leader has begun to make one.
+An environment is bare if it has this mark and neither stamp, journal nor entries in `installed.json`,
 if nobody holds its in-use lock, and if nothing is in it but what a leader makes before the first package: the skeleton
 of a virtual environment, all or part of it, and our own files. What is there besides is somebody's, and everything
 stays. So does a directory that was there before, empty as it was (uv fills an empty one).
@@ -34,7 +37,9 @@ only if it is empty. Both locks are held throughout.
   its path still names it (`Flock.is_in_place`), and begins again if it does not.
 - A newcomer finds the old `wanted`, which is locked, or is unlinked when it gets it, and tries again; or no directory,
   and makes it; or, between two unlinks, what is left of the directory: it makes its own `wanted` in it, and the
-  directory is not empty any more and stays, with a new mark.
+  directory is not empty any more and stays, with a new mark. What it adds to the mark is either counted, or keeps the
+  mark's directory from being removed.
+- Who leaves makes `.lock` only with `wanted` in hand, so never in what another one is just removing.
 - SIGKILL in between leaves the mark and part of the skeleton, which the next command fills, or removes as it would
   have been; or an empty `.envsync`, or an empty directory. The kernel frees the locks.
 - uv waits for `.lock` only where there is a whole virtual environment: if somebody is blocked on it (proc(5),
@@ -58,13 +63,14 @@ if sys.platform == "win32":
 else:
     import posix as os
 
+from envsync.launch import command
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.system import processes, records
+from envsync.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from envsync.launch import Environment
     from envsync.locks.environment_lock import EnvironmentLock
@@ -74,7 +80,25 @@ SKELETON = ("pyvenv.cfg", "bin", "include", "lib", "lib64")
 TAGS = (".gitignore", "CACHEDIR.TAG")
 PROGRAMS = ("activate", "python", "pypy", "\N{MATHEMATICAL ITALIC SMALL PI}thon")
 """How the names begin of what `venv` puts into bin."""
-SPARE_ME = "spared"
+TRIES = 100
+"""How often a mark is removed to which others add meanwhile."""
+
+
+class _Mark:
+    """What a mark says.
+
+    :ivar names: of its files
+    """
+
+    __slots__ = ("missing", "names", "skeleton", "spared")
+
+    def __init__(self, names: list[str]) -> None:
+        """:raises ValueError: it is not finished"""
+        numbers = [name.removeprefix("missing-") for name in names]
+        self.missing = max(int(number) for number in numbers if number.isdecimal())
+        self.names = names
+        self.skeleton = "skeleton" in names
+        self.spared = frozenset(tag for tag in TAGS if f"spared-{tag}" in names)
 
 
 def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> None:
@@ -83,11 +107,12 @@ def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> N
     :param missing: how many directories were missing, the environment's own and those above it
     :param there: the names that were in it
     """
-    said = records.load(environment.bare)
-    if said and records.number(said, "missing") >= missing:
-        return  # so others have said
-    spared = [name for name in TAGS if name in set(there)]
-    _write(environment, {"missing": missing, SPARE_ME: "\n".join(spared), "skeleton": False})
+    spared = [f"spared-{name}" for name in TAGS if name in set(there)]
+    try:
+        os.mkdir(environment.bare)
+    except OSError:
+        pass  # others have made it, or `_say` fails, too
+    _say(environment, *spared, f"missing-{missing}")  # last: from then on it counts
 
 
 def mark_again(environment: Environment) -> None:
@@ -104,19 +129,18 @@ def mark_again(environment: Environment) -> None:
 
 def announce_skeleton(environment: Environment) -> None:
     """Say that whatever skeleton there is from now on is the leader's. The lock is held."""
-    said = records.load(environment.bare)
-    if said:
-        missing, spared = int(records.number(said, "missing")), records.text(said, SPARE_ME)
-        _write(environment, {"missing": missing, SPARE_ME: spared, "skeleton": True})
+    if is_marked(environment):
+        _say(environment, "skeleton")
 
 
 def serve(environment: Environment) -> None:
     """Keep an environment for good: it has been synced, and is about to get its stamp. The lock is held."""
-    for path in (environment.bare, environment.wanted):
-        try:
-            os.unlink(path)
-        except OSError:
-            pass  # it has been there for long
+    if not is_marked(environment):
+        return  # it has been there for long
+    from envsync.system import atomic
+
+    atomic.discard_tree(environment.bare)
+    _discard(environment.wanted)
 
 
 def is_marked(environment: Environment) -> bool:
@@ -185,7 +209,23 @@ def _lock_nowait(environment: Environment) -> Flock | None:
             raise LockingError(f"flock stays within the node ({local})")
     elif recorded.kind != kind.FLOCK or not recorded.in_use:
         return None
-    return flock.acquire_nowait(environment.lock, shared=False)
+    if not _is_there(environment.lock) and not _make_lock(environment):
+        return None
+    return flock.acquire_nowait(environment.lock, shared=False, create=False)
+
+
+def _make_lock(environment: Environment) -> bool:
+    """Make `.lock` where nobody has led, but not where somebody is just removing all, who has `wanted` in hand."""
+    alone = flock.acquire_nowait(environment.wanted, shared=False)
+    if alone is None:
+        return False
+    try:
+        if not alone.is_in_place():
+            return False
+        command.close_unlocked(flock.open_file(environment.lock, shared=False, create=True))
+        return True
+    finally:
+        alone.release()  # before the lock is taken: who holds that one looks once more whether we hold this one
 
 
 def _is_over(environment: Environment, lock: Flock) -> bool:
@@ -197,22 +237,24 @@ def _is_over(environment: Environment, lock: Flock) -> bool:
     if alone is None:
         return False
     try:
-        said = records.load(environment.bare)  # once: whoever is just removing all takes the mark away, too
-        if alone.is_in_place() and _is_bare(environment, said) and not processes.is_waited_for(environment.lock):
+        said = _read(environment)
+        if said is None or not alone.is_in_place() or not _is_bare(environment, said):
+            return True
+        if not processes.is_waited_for(environment.lock):
             _remove(environment, lock, said)
         return True
     finally:
         alone.release()
 
 
-def _is_bare(environment: Environment, said: Mapping[str, object]) -> bool:
+def _is_bare(environment: Environment, said: _Mark) -> bool:
     """Tell whether nobody has been served in an environment, and nothing in it is anybody's."""
-    if not said or _has_been_synced(environment) or _is_held(environment.in_use):
+    if _has_been_synced(environment) or _is_held(environment.in_use):
         return False
     names = set(os.listdir(environment.path)) - {".lock", ".envsync", *TAGS}
     if not names:
         return True
-    return said.get("skeleton") is True and names <= set(SKELETON) and _is_plain_skeleton(environment)
+    return said.skeleton and names <= set(SKELETON) and _is_plain_skeleton(environment)
 
 
 def _has_been_synced(environment: Environment) -> bool:
@@ -251,15 +293,14 @@ def _is_plain_skeleton(environment: Environment) -> bool:
     return True
 
 
-def _remove(environment: Environment, lock: Flock, said: Mapping[str, object]) -> None:
+def _remove(environment: Environment, lock: Flock, said: _Mark) -> None:
     """Remove a bare environment. Both locks are held.
 
     :param said: what its mark says
     """
     from envsync.system import atomic
 
-    missing, spared = _parts(said)
-    for name in (*SKELETON, *(tag for tag in TAGS if tag not in spared)):
+    for name in (*SKELETON, *(tag for tag in TAGS if tag not in said.spared)):
         if not lock.is_in_place():
             return  # we were stopped, and the environment was replaced: what is there now is not ours
         atomic.discard_tree(f"{environment.path}/{name}")
@@ -267,19 +308,31 @@ def _remove(environment: Environment, lock: Flock, said: Mapping[str, object]) -
         if not lock.is_in_place():
             return
         atomic.discard_tree(f"{environment.state}/{name}")
-    left = set(os.listdir(environment.path)) - {".lock", ".envsync", *spared}
+    left = set(os.listdir(environment.path)) - {".lock", ".envsync", *said.spared}
     if left or not lock.is_in_place():
         return  # something resisted, or the environment was replaced
-    for path in (environment.lock, environment.wanted, environment.bare):
-        atomic.discard(path)
+    _remove_directories(environment, said)
+
+
+def _remove_directories(environment: Environment, said: _Mark) -> None:
+    """Remove what is left: the locks, the mark and the directories. Others may come in between, and add to the mark."""
+    missing, spared = said.missing, said.spared
+    for path in (environment.lock, environment.wanted):
+        _discard(path)
+    for _ in range(TRIES):
+        for name in said.names:  # what was read, and no more
+            _discard(f"{environment.bare}/{name}")
+        try:
+            os.rmdir(environment.bare)
+            break
+        except OSError:
+            added = _read(environment)
+            if added is None:
+                break
+            said, missing = added, max(missing, added.missing)
     remove_directories(environment.path, environment.state, missing)
     if _is_there(environment.state):  # somebody has come in between: what was made for us was made for them
         mark(environment, missing, spared)
-
-
-def _parts(said: Mapping[str, object]) -> tuple[int, list[str]]:
-    """Return what a mark says: how many directories were missing, and which names are to be spared."""
-    return int(records.number(said, "missing")), records.text(said, SPARE_ME).split("\n")
 
 
 def _remove_undecided(environment: Environment) -> None:
@@ -287,15 +340,11 @@ def _remove_undecided(environment: Environment) -> None:
 
     Whoever decides at this moment makes a file in `.envsync`, which is then not empty, and stays.
     """
-    from envsync.system import atomic
-
-    said = records.load(environment.bare)
-    missing, spared = _parts(said)
-    is_bare = set(_names(environment.path)) <= {".lock", ".envsync", *spared}
-    if said and is_bare and set(_names(environment.state)) <= {"bare", "wanted"}:
-        for path in (environment.lock, environment.wanted, environment.bare):
-            atomic.discard(path)
-        remove_directories(environment.path, environment.state, missing)
+    said = _read(environment)
+    if said is None or not set(_names(environment.path)) <= {".lock", ".envsync", *said.spared}:
+        return
+    if set(_names(environment.state)) <= {"bare", "wanted"}:
+        _remove_directories(environment, said)
 
 
 def remove_directories(path: str, state: str, missing: int) -> None:
@@ -325,14 +374,28 @@ def plain(path: str) -> str:
     return path
 
 
-def _write(environment: Environment, said: dict[str, records.Value]) -> None:
-    from envsync.errors import FilesystemError
-    from envsync.system import atomic
+def _say(environment: Environment, *names: str) -> None:
+    """Add to the mark."""
+    for name in names:
+        try:
+            os.close(os.open(f"{environment.bare}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        except OSError:
+            return  # then the environment stays
 
+
+def _read(environment: Environment) -> _Mark | None:
+    """Read the mark; None if there is none, or none that is finished."""
     try:
-        atomic.write(environment.bare, records.dump(said))
-    except FilesystemError:
-        pass  # then the environment stays
+        return _Mark(_names(environment.bare))
+    except ValueError:
+        return None
+
+
+def _discard(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # gone already, or it resists
 
 
 def _names(directory: str) -> list[str]:

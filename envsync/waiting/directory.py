@@ -34,14 +34,18 @@ def prepare(environment: Environment) -> None:
     try:
         os.stat(environment.state + "/.")
     except OSError:
+        made: list[str] = []
         for _ in range(TRIES):
-            if _make(environment):
+            if _make(environment, made):
                 return
-        _make(environment, again=False)
+        _make(environment, made, again=False)
 
 
-def _make(environment: Environment, *, again: bool = True) -> bool:
-    """Make it. False: others removed meanwhile what was there, or had just been made; only if it may be done again."""
+def _make(environment: Environment, made: list[str], *, again: bool = True) -> bool:
+    """Make it. False: others removed meanwhile what was there, or had just been made; only if it may be done again.
+
+    :param made: gets the directories that were made here. Some may be there still when it is done again, for others
+    """
     import os
 
     from envsync.errors import EnvironmentRefusedError, FilesystemError
@@ -64,7 +68,6 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
             hint="have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`",
         )
     missing = _missing(environment.path)
-    made: list[str] = []
     try:
         _make_directories(bare.plain(environment.path), made)
         try:
@@ -73,9 +76,9 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
             if not os.path.isdir(environment.state):
                 raise
         if names <= OUR_OWN:
-            bare.mark(environment, max(missing, len(made)), names)
+            bare.mark(environment, max(missing, _made(environment.path, made)), names)
     except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
-        bare.remove_directories(environment.path, environment.state, max(missing, len(made)))
+        bare.remove_directories(environment.path, environment.state, max(missing, _made(environment.path, made)))
         if again and isinstance(error, (FileNotFoundError, FileExistsError)):
             return False
         if isinstance(error, OSError):
@@ -84,7 +87,7 @@ def _make(environment: Environment, *, again: bool = True) -> bool:
     return True
 
 
-def _make_directories(path: str, made: list[str]) -> None:
+def _make_directories(path: str, made: list[str], *, again: bool = True) -> None:
     """Make a directory and those above it that are missing: others may have removed them since they were looked at.
 
     :param made: gets those that were made here
@@ -96,15 +99,15 @@ def _make_directories(path: str, made: list[str]) -> None:
         os.mkdir(path)
     except FileNotFoundError:
         above = bare.plain(path.rpartition("/")[0])
-        if not above:
+        if not above or not again:
             raise
         _make_directories(above, made)
-        os.mkdir(path)
+        _make_directories(path, made, again=False)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-        return
-    made.append(path)
+    else:
+        made.append(path)
 
 
 def _missing(path: str) -> int:
@@ -114,6 +117,16 @@ def _missing(path: str) -> int:
         missing += 1
         path = bare.plain(path.rpartition("/")[0])
     return missing
+
+
+def _made(path: str, made: list[str]) -> int:
+    """Count a directory and those above it up to the uppermost that was made here."""
+    found, level, path = 0, 0, bare.plain(path)
+    while path:
+        level += 1
+        found = level if path in made else found
+        path = bare.plain(path.rpartition("/")[0])
+    return found
 
 
 def was_environment(environment: Environment) -> bool:

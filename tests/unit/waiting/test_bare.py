@@ -91,7 +91,6 @@ class TestWhatGoes:
 
     def test_a_damaged_mark_names_no_end_of_directories(self, made: Environment) -> None:
         """It is no reason to go on for hours."""
-        os.unlink(made.bare)
         Path(made.path, "..", "others").touch()
         bare.mark(made, 10**12)
         bare.leave(made)
@@ -124,7 +123,7 @@ class TestWhatGoes:
     def test_a_skeleton_of_others_stays(self, made: Environment) -> None:
         """Somebody has made a virtual environment where a leader was killed before it could."""
         make_skeleton(made)
-        bare.mark(made, 9)  # as it was before the leader said that there would be one
+        os.unlink(f"{made.bare}/skeleton")  # as it was before the leader said that there would be one
         bare.leave(made)
         assert os.path.lexists(made.config)
 
@@ -173,8 +172,7 @@ class TestWhatGoes:
 
     def test_what_a_killed_remover_has_left_goes(self, made: Environment, tmp_path: Path) -> None:
         """An empty `.envsync` gets a new mark from the next leader, and its directory stays, empty."""
-        for path in (made.bare,):
-            os.unlink(path)
+        atomic.discard_tree(made.bare)
         lock = take(made)
         bare.mark_again(made)
         bare.leave(made, lock)
@@ -226,6 +224,7 @@ class TestWhoRemoves:
 
     def test_the_last_one_is_not_missed(self, made: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """One that lets go while we find it wanted, and then finds the lock taken by us: we look once more."""
+        take(made).release()
         wanted = bare.want_nowait(made)
         assert wanted is not None
         is_over = bare._is_over
@@ -245,6 +244,7 @@ class TestWhoRemoves:
 
     def test_nothing_is_made_beneath_who_removes(self, made: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """If `wanted` is gone when we look once more, somebody is at it: new files would keep the directory."""
+        take(made).release()
         wanted = bare.want_nowait(made)
         assert wanted is not None
         is_over = bare._is_over
@@ -273,15 +273,15 @@ class TestWhoRemoves:
         self, made: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Who comes between two unlinks has made its own `wanted`; it passes the directory on with a mark."""
-        discard = atomic.discard
+        discard = bare._discard
         taken: list[Flock | None] = []
 
         def and_somebody_comes(path: str) -> None:
             discard(path)
-            if path == made.bare:
+            if path == f"{made.bare}/missing-3":
                 taken.append(bare.want_nowait(made))
 
-        monkeypatch.setattr(atomic, "discard", and_somebody_comes)
+        monkeypatch.setattr(bare, "_discard", and_somebody_comes)
         bare.leave(made)
         monkeypatch.undo()
         (newcomer,) = taken
@@ -290,6 +290,30 @@ class TestWhoRemoves:
         newcomer.release()
         bare.leave(made)
         assert os.listdir(tmp_path) == []
+
+    def test_what_a_newcomer_adds_to_the_mark_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has made the uppermost directory, and the others have made the rest and are just removing it."""
+        (tmp_path / "a").mkdir()
+        made = Environment(str(tmp_path / "a" / "b" / "env"))
+        directory.prepare(made)
+        discard = bare._discard
+
+        def and_somebody_adds(path: str) -> None:
+            discard(path)
+            if path == f"{made.bare}/missing-2":
+                bare.mark(made, 3)
+
+        monkeypatch.setattr(bare, "_discard", and_somebody_adds)
+        bare.leave(made)
+        assert os.listdir(tmp_path) == []
+
+    def test_no_lock_is_made_beneath_who_removes(self, made: Environment) -> None:
+        """It would keep the directory from being removed, without a mark."""
+        with holder(made.wanted):
+            bare.leave(made)
+            assert not os.path.lexists(made.lock)
+        bare.leave(made)
+        assert not os.path.lexists(made.path)
 
     def test_a_lease_is_released(self, made: Environment) -> None:
         """Whoever is interrupted before it leads keeps nobody waiting, whatever the lock is."""
@@ -368,7 +392,7 @@ class TestWait:
             fcntl.flock(remover, fcntl.LOCK_EX)
             assert wait.bid.try_nowait(0.4) is None
             os.unlink(made.wanted)
-            os.unlink(made.bare)
+            atomic.discard_tree(made.bare)
             os.rmdir(made.state)
         held = wait.bid.try_nowait(0.4)
         assert isinstance(held, Flock)
@@ -402,3 +426,34 @@ def test_directories_that_go_before_they_are_made_again(tmp_path: Path, monkeypa
     directory.prepare(environment)
     bare.leave(environment)
     assert os.listdir(tmp_path) == []
+
+
+def test_who_has_made_the_uppermost_directory_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one makes the next, and the environment in it, before we can: all of it goes in the end."""
+    environment = Environment(str(tmp_path / "envs" / "deep" / "env"))
+    make = os.mkdir
+    others: list[str] = []
+
+    def make_after_others(path: str) -> None:
+        if path.endswith("/deep") and os.path.isdir(tmp_path / "envs") and not others:
+            others.append(path)
+            monkeypatch.setattr(os, "mkdir", make)
+            directory.prepare(environment)
+        make(path)
+
+    monkeypatch.setattr(os, "mkdir", make_after_others)
+    directory.prepare(environment)
+    assert others
+    bare.leave(environment)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_mark_is_finished_or_none(tmp_path: Path) -> None:
+    """Who was killed while it wrote one has not said what is to be spared: nothing is removed."""
+    environment = Environment(str(tmp_path / "env"))
+    os.makedirs(environment.bare)
+    bare.leave(environment)
+    assert os.path.isdir(environment.bare)
+    bare.mark(environment, 1, [".gitignore"])
+    bare.leave(environment)
+    assert not os.path.lexists(environment.path)
