@@ -164,24 +164,42 @@ def digest_of(request: Request, current: "Stamp") -> str | None:
     """Compute the request's digest with the stamp's word for what only a parser can tell.
 
     That word is good: it was given for inputs of exactly this content, or the digest comes out differently.
-    Returns None if the host is not one that the stamp was made for, or that it has seen since.
+    Returns None if the host is not one that the stamp was made for, or that it has seen since, or if a further input
+    has a content that nobody has parsed for it yet.
 
     :raises OSError: a further input, or the base interpreter if it matters, cannot be looked at
     """
     if not (is_for_this_host(current) and is_for_this_base(current) and is_for_this_kernel(current)):
         return None
-    inputs = [
-        stamp.checksum(content(path if path.startswith("/") else request.directory + path)) for path in current.inputs
-    ]
+    if not are_known(request, current):
+        return None
     return request.digest(
         current.python,
-        inputs,
+        [each.counts for each in current.inputs],
         variables=_variables(current),
         conditions=current.conditions,
         unhashed=current.unhashed,
         placed=current.placed,
         local_files=[f for f in current.local_files if f.direct],
     )
+
+
+def are_known(request: Request, current: "Stamp") -> bool:
+    """Tell whether each further input has a content for which the stamp says what counts.
+
+    :raises OSError: one cannot be read
+    """
+    return all(checksum_of(request, each.path) in each.seen for each in current.inputs)
+
+
+def checksum_of(request: Request, path: str) -> str:
+    """Return the checksum of a further input. What was read already to find out what is asked for counts as it was.
+
+    :param path: relative to the lock file's directory, or absolute
+    :raises OSError: it cannot be read
+    """
+    path = path if path.startswith("/") else request.directory + path
+    return request.seen.get(path) or stamp.checksum(content(path))
 
 
 def is_for_this_host(current: "Stamp") -> bool:

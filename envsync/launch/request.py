@@ -41,12 +41,20 @@ class Request:
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
     :ivar looks_at: those of `EXACT` that occur in it, if the environment is named by `{digest}`
+    :ivar seen: checksums of further files that were read on the way, by path: they may be inputs, too
     """
 
-    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "settings")
+    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "seen", "settings")
 
     def __init__(
-        self, settings: "Settings", lock: str, content: str, env_template: str, looks_at: tuple[str, ...] = ()
+        self,
+        settings: "Settings",
+        lock: str,
+        content: str,
+        env_template: str,
+        looks_at: tuple[str, ...] = (),
+        *,
+        seen: "Mapping[str, str]" = {},  # noqa: B006  # never changed
     ) -> None:
         self.settings = settings
         self.lock = lock
@@ -54,6 +62,7 @@ class Request:
         self.content = content
         self.env_template = env_template
         self.looks_at = looks_at
+        self.seen = seen
         self._key = ""
 
     @property
@@ -74,7 +83,8 @@ class Request:
 
     def replaced(self, **settings: "Value") -> "Request":
         """Return the same request with other settings."""
-        return Request({**self.settings, **settings}, self.lock, self.content, self.env_template, self.looks_at)
+        asked = {**self.settings, **settings}
+        return Request(asked, self.lock, self.content, self.env_template, self.looks_at, seen=self.seen)
 
     def text(self, key: str) -> str | None:
         """Return the value of an option that takes one word."""
@@ -112,7 +122,7 @@ class Request:
         """Compute the digest.
 
         :param python: implementation, X.Y, machine and libc family, as `describe_python` says them
-        :param inputs: the checksums of the further input files, in order
+        :param inputs: the checksums of what decides in the further input files, in order
         :param variables: what stands for the environment variables that decide (`envsync.launch.variables.describe`)
         :param conditions: stands for how markers come out that look at more than X.Y; empty if none does
         :param unhashed: whether some reference has no hash
@@ -192,13 +202,14 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     :raises UsageError: an option makes no sense, or no single lock file can be found
     :raises LockFileError: the lock file cannot be read
     """
+    seen: dict[str, str] = {}
     settings = _at_home({**options.from_variables(environ), **given}, environ)
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
-        table = _table(directory)
+        table = _table(directory, seen)
     else:
-        directory, name, table = _find()
+        directory, name, table = _find(seen)
         lock = _beside(directory, name)
     _anchor(table, directory)
     settings = _at_home({**table, **settings}, environ)
@@ -209,7 +220,7 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
         raise _usage_error("the environment cannot be the root directory or an empty path")
     data = read(lock)
     looks = looks_at(data) if "{digest}" in template else ()
-    return Request(settings, lock, checksum(data), template.rstrip("/"), looks)
+    return Request(settings, lock, checksum(data), template.rstrip("/"), looks, seen=seen)
 
 
 def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
@@ -223,12 +234,12 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
-        table = _table(directory)
+        table = _table(directory, {})
     else:
         try:
-            directory, _, table = _find()
+            directory, _, table = _find({})
         except UsageError:  # no lock file, or several: then the table is the one of this directory
-            directory, table = "", _table("")
+            directory, table = "", _table("", {})
     _anchor(table, directory)
     return _at_home({**table, **settings}, environ)
 
@@ -415,10 +426,12 @@ def _absolute(source: str) -> str:
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
 
 
-def _find() -> "tuple[str, str, Settings]":
+def _find(seen: dict[str, str]) -> "tuple[str, str, Settings]":
     """Find the lock file here or in the nearest parent: its directory, its name, the options in pyproject.toml.
 
     One listing a level tells which candidates are there and which are not.
+
+    :param seen: is told the checksums of what is read, by path
     """
     directory = ""
     levels = 0
@@ -427,7 +440,7 @@ def _find() -> "tuple[str, str, Settings]":
             names = _names(directory or ".")
         except OSError as error:
             raise _usage_error(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
-        table = _table(directory) if "pyproject.toml" in names else {}
+        table = _table(directory, seen) if "pyproject.toml" in names else {}
         if isinstance(table.get("lock"), str):
             return directory, str(table["lock"]), table
         found = [name for name in CANDIDATES if name in names]
@@ -461,8 +474,11 @@ def _names(directory: str) -> list[str]:
         return reading(os.listdir, directory)
 
 
-def _table(directory: str) -> "Settings":
-    """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none."""
+def _table(directory: str, seen: dict[str, str]) -> "Settings":
+    """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none.
+
+    :param seen: is told the checksum of the file: it may be an input, too, and is not read a second time
+    """
     path = directory + "pyproject.toml"
     try:
         data = content(path)
@@ -470,6 +486,7 @@ def _table(directory: str) -> "Settings":
         return {}
     except OSError as error:
         raise _usage_error(f"cannot read `{path}`: {error.strerror}") from error
+    seen[path] = checksum(data)
     if b"envsync" not in data:
         return {}
     table = plain_table(data)

@@ -14,6 +14,9 @@ What it records of the environment is what can be compared for the price of an o
   scratch filesystems remove files and leave directories, which changes nothing else of this. Where directories are
   linked into a store, one more in there.
 - `commands`: what was in `bin`. If exec does not find one of these, its interpreter is gone, not the command.
+- `further`: an input file besides the lock file: the checksum that counts for the digest, and up to eight of the file's
+  content for which that was found out. A comment in a pyproject.toml changes the one, not the other. A launch hashes
+  the file, and takes what counts from here; whoever meets another content has to parse it.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
 """
@@ -72,10 +75,26 @@ class LocalFile:
         self.direct = direct
 
 
+class Input:
+    """A further input file.
+
+    :ivar path: relative to the lock file's directory, or absolute
+    :ivar counts: the checksum of what decides in it, which the digest has
+    :ivar seen: checksums of its content, the latest last, for which that is so
+    """
+
+    __slots__ = ("counts", "path", "seen")
+
+    def __init__(self, path: str, counts: str, seen: "list[str]") -> None:
+        self.path = path
+        self.counts = counts
+        self.seen = seen
+
+
 class Stamp:
     """What a stamp says.
 
-    :ivar inputs: the further input files, relative to the lock file's directory
+    :ivar inputs: the further input files, in order
     :ivar variables: the names of environment variables that decide what is installed
     :ivar placed: references without a hash are found by paths relative to the lock file
     :ivar conditions: stands for how the markers come out that look at more than the digest covers; empty if none does
@@ -116,7 +135,7 @@ class Stamp:
         self.commands: list[str] = []
         self.sites: list[Site] = []
         self.guards: list[Site] = []
-        self.inputs: list[str] = []
+        self.inputs: list[Input] = []
         self.variables: list[str] = []
         self.unhashed = False
         self.placed = False
@@ -152,7 +171,7 @@ def dump(stamp: Stamp) -> bytes:
     ]
     lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
     lines += [f"guard {guard.inode} {guard.mtime_ns} {_quote(guard.path)}" for guard in stamp.guards]
-    lines += ["input " + _quote(path) for path in stamp.inputs]
+    lines += [f"further {each.counts} {','.join(each.seen)} {_quote(each.path)}" for each in stamp.inputs]
     lines += ["variable " + name for name in stamp.variables]
     lines += [
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {_quote(local.path)}"
@@ -204,8 +223,9 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             inode, mtime_ns, path = value.split(" ", 2)
             site = Site(_unquote(path), int(inode), int(mtime_ns))
             (stamp.sites if key == "site" else stamp.guards).append(site)
-        elif key == "input":
-            stamp.inputs.append(_unquote(value))
+        elif key == "further":
+            counts, seen, path = value.split(" ", 2)
+            stamp.inputs.append(Input(_unquote(path), counts, seen.split(",")))
         elif key == "variable":
             stamp.variables.append(value)
         elif key == "conditions":

@@ -27,7 +27,7 @@ from envsync.errors import (
 from envsync.errors.hints import AGAIN, ELSEWHERE
 from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
-from envsync.launch import Environment, stamp
+from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python, exactly, looks_at
 from envsync.launch.stamp import LocalFile, Stamp
@@ -53,7 +53,9 @@ class Inputs(NamedTuple):
     further: tuple[str, ...] = ()
     """The paths of the input files that the lock file includes."""
     checksums: tuple[str, ...] = ()
-    """Of those, as they were when they were parsed."""
+    """Of what decides in those."""
+    contents: tuple[str, ...] = ()
+    """Checksums of those as they were when they were parsed."""
     variables: tuple[str, ...] = ()
     """The names of environment variables that decide."""
     values: tuple[str, ...] = ()
@@ -133,6 +135,9 @@ class Aim(Protocol):
     def vouch(self, vouched: Stamp, goal: Goal, layout: Layout) -> bool:
         """Say in a new stamp what it is for. False: nobody knows, and there must be none."""
 
+    def renewed(self, former: Stamp) -> Stamp | None:
+        """Return the stamp with what inputs are now, if that changes nothing; None if it does, or nobody knows."""
+
 
 class Seeker:
     """Sets the goal of one request: what its lock file says.
@@ -192,6 +197,13 @@ class Seeker:
     def vouch(self, _vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:
         """The stamp is for the request, as it says already."""
         return True
+
+    def renewed(self, former: Stamp) -> Stamp | None:
+        """Return the stamp with what inputs are now, if nothing in them decides that did not before.
+
+        :raises LockFileError: the lock file cannot be used
+        """
+        return renewed(self.request, former)
 
     def incomplete(self, python: Python, present: Collection[str]) -> str:
         """Say what packages require and the lock file lacks, in a sentence; empty if nothing is missing.
@@ -323,13 +335,41 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
     """
     return Inputs(
         tuple(parsed.inputs[1:]),
-        tuple(stamp.checksum(content) for content in parsed.contents[1:]),
+        tuple(map(stamp.checksum, parsed.canonical[1:])),
+        tuple(map(stamp.checksum, parsed.contents[1:])),
         tuple(parsed.variables),
         tuple(parsed.values),
         parsed.unhashed,
         parsed.placed,
         tuple(local_file(request, path, direct=True) for path in parsed.local_files),
     )
+
+
+def further_of(request: Request, inputs: Inputs) -> list[stamp.Input]:
+    """Return what a stamp says of the further inputs."""
+    directory = request.directory
+    relative = [path.removeprefix(directory) for path in inputs.further]
+    return list(map(stamp.Input, relative, inputs.checksums, ([content] for content in inputs.contents)))
+
+
+def renewed(request: Request, former: Stamp) -> Stamp | None:
+    """Return a stamp with what its further inputs are now, if what counts in them is what it was.
+
+    So a comment costs a look at the lock file, and no sync. None if something else counts, or they are as they were.
+
+    :raises LockFileError: the lock file cannot be used
+    """
+    try:
+        if fast_lane.are_known(request, former):
+            return None
+    except OSError:
+        return None  # one is gone, which is a change
+    now = further_of(request, inputs_of(request, read_lock_file(request)))
+    if [(each.path, each.counts) for each in now] != [(each.path, each.counts) for each in former.inputs]:
+        return None
+    for before, here in zip(former.inputs, now, strict=True):
+        before.seen = stamp.latest(before.seen, here.seen[0])
+    return former
 
 
 def conditions_of(request: Request, parsed: LockFile, facts: Interpreter) -> Conditions | None:

@@ -39,7 +39,7 @@ from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading import lost, sightings
-from envsync.leading.goal import Aim, Goal, Seeker
+from envsync.leading.goal import Aim, Goal, Seeker, further_of
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
 from envsync.leading.progress_file import ProgressFile
@@ -279,18 +279,32 @@ class Leader:
         """Somebody may have finished between our look and our lock."""
         if self.session.distrust:
             return None
-        entry = fast_lane.enter(self.request, self.environment, share=self.held.locking.in_use)
+        entry = self._enter() or self._renew()
         if entry is not None:
             leftovers.sweep(self.environment)  # a leader that was killed after its stamp leaves its trash
             if not self.session.launching:
                 command.close_lock(entry.fd)
             kept = entry if self.session.launching else None
             return Outcome("current", entry.stamp.environment, entry.stamp.digest, entry=kept)
+        return None
+
+    def _enter(self) -> Entry | None:
+        return fast_lane.enter(self.request, self.environment, share=self.held.locking.in_use)
+
+    def _renew(self) -> Entry | None:
+        """Enter if inputs have changed in nothing that counts: then the stamp has to say so, and nothing else is done.
+
+        :raises EnvironmentRefusedError: a newer envsync keeps the environment
+        """
         data = atomic.read_if_there(self.environment.stamp)
         self.former = stamp.load(data) if data else None
         if data and self.former is None and stamp.is_newer(data):
             raise EnvironmentRefusedError(self.held.env, "a newer envsync keeps it", hint=UPGRADE)
-        return None
+        renewed = self.aim.renewed(self.former) if self.former is not None else None
+        if renewed is None:
+            return None
+        atomic.write(self.environment.stamp, stamp.dump(renewed), durable=self.request.flag("durable"))
+        return self._enter()
 
     def _is_doubtful(self) -> bool:
         """Tell whether the environment may not be what its stamp was for."""
@@ -369,7 +383,7 @@ class Leader:
         vouched.digest = goal.digest
         vouched.python = goal.python.description
         vouched.environment = self.held.env
-        vouched.inputs = [self._relative(path) for path in goal.inputs.further]
+        vouched.inputs = further_of(self.request, goal.inputs)
         vouched.variables = list(goal.inputs.variables)
         sightings.note(vouched, goal, self.environment, self.cache.store.memory)
         vouched.unhashed = goal.inputs.unhashed
@@ -400,10 +414,6 @@ class Leader:
             return
         bare.serve(self.environment)
         stamping.write(vouched, self.environment, durable=self.request.flag("durable"))
-
-    def _relative(self, path: str) -> str:
-        directory = self.request.directory
-        return path[len(directory) :] if directory and path.startswith(directory) else path
 
 
 def _unique() -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.errors import FilesystemError
+from envsync.errors import EnvsyncError, FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
 from envsync.launch import Environment, command, fast_lane, stamp
@@ -253,7 +253,7 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
             return "its directory was copied or made anew since it was synced"
         if not fast_lane.is_untouched(vouched, environment.config):
             return CHANGED
-        if request is not None and (asked := fast_lane.digest_of(request, vouched)) != vouched.digest:
+        if request is not None and (asked := _digest_of(request, vouched)) != vouched.digest:
             if asked is None:
                 return _foreign(vouched)
             return "the lock file or the options are not those that it was synced with"
@@ -262,6 +262,22 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
     if not os.access(environment.python, os.X_OK):
         return "its Python is gone"
     return ""
+
+
+def _digest_of(request: Request, vouched: stamp.Stamp) -> str | None:
+    """Compute the request's digest, by a look into further inputs that nobody has parsed as they are.
+
+    Empty if what counts in them is not what it was; None if this host is not as the stamp knows it.
+    """
+    if fast_lane.are_known(request, vouched):
+        return fast_lane.digest_of(request, vouched)
+    from envsync.leading.goal import renewed
+
+    try:
+        found = renewed(request, vouched)
+    except EnvsyncError:
+        return ""  # a sync says why
+    return fast_lane.digest_of(request, found) if found is not None else ""
 
 
 def _foreign(vouched: stamp.Stamp) -> str:

@@ -34,6 +34,14 @@ class LockFile(Protocol):
         """What was read from each of the inputs."""
 
     @property
+    def canonical(self) -> tuple[bytes, ...]:
+        """What decides in each of the inputs, for the digest: its content, or the part that counts in one form.
+
+        Of two contents with the same, the same comes out in every respect, as for a pyproject.toml and one with another
+        comment (`envsync.lockfile.pyproject`). Of the lock file itself, the digest has the content.
+        """
+
+    @property
     def unhashed(self) -> bool:
         """Whether some reference has no hash."""
 

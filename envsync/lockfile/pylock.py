@@ -80,7 +80,7 @@ class PylockFile:
     def __init__(self, path: str, content: bytes, lock: Pylock) -> None:
         self.path = path
         self.inputs = (path,)
-        self.contents = (content,)
+        self.contents = self.canonical = (content,)
         self._lock = lock
 
     @property

@@ -209,6 +209,11 @@ class _Inputs:
         # What is left (--prefer-binary, --use-feature) changes nothing for wheels that are pinned.
 
 
+def _canonical(content: bytes) -> bytes:
+    """Return what decides in a file that was read: all of it but comments and line breaks."""
+    return "\n".join(line for _, line in logical_lines(content.decode("utf-8-sig"))).encode()
+
+
 class RequirementsFile:
     """A parsed requirements file with all that it includes."""
 
@@ -216,6 +221,7 @@ class RequirementsFile:
         self.path = path
         self.inputs = tuple(inputs.contents)
         self.contents = tuple(inputs.contents.values())
+        self.canonical = tuple(map(_canonical, self.contents))
         self._requirements = tuple(inputs.requirements)
         self._constraints = tuple(inputs.constraints)
         self._sources = inputs.sources

@@ -311,3 +311,70 @@ def test_a_directory_for_each_version(project: Path, run_envsync: Run) -> None:
     entry = fast_lane.enter(asked, environment)
     assert entry is not None
     os.close(entry.fd)
+
+
+PINNED = f"greet==1.0 --hash=sha256:{HASH['1.0']}\n"
+
+
+@pytest.fixture
+def included(project: Path, run_envsync: Run) -> Path:
+    """An included file of a lock file whose environment is current."""
+    (project / "requirements.txt").write_text("--no-index\n--find-links wheels\n-r more.txt\n")
+    (project / "more.txt").write_text(PINNED)
+    run_envsync("sync", "--env", "env", check=True)
+    return project / "more.txt"
+
+
+def state(project: Path) -> dict[str, int]:
+    """Return the inodes of what a sync would write besides the stamp, and when site-packages was changed."""
+    site = next((project / "env/lib").glob("python*/site-packages"))
+    found = {name: (project / f"env/.envsync/{name}").stat().st_ino for name in ("installed.json", "in-use")}
+    return {**found, "site-packages": site.stat().st_mtime_ns}
+
+
+def test_a_comment_in_a_further_input(project: Path, included: Path, run_envsync: Run) -> None:
+    """It renews the stamp, and is no sync: nobody is waited for, and neither cache nor wheels are needed."""
+    before, digest = state(project), stamped(project, "digest")
+    shutil.rmtree(project / "wheels")
+    events = project / "events"
+    holding = [*envsync_command(), "run", "--env", "env", "--", "sh", "-c", "echo in; read line"]
+    with subprocess.Popen(holding, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "in\n"
+        for text in (f"# why\n{PINNED}", f"{PINNED}# because\n", f"# why\n{PINNED}"):
+            included.write_text(text)
+            assert is_current(run_envsync, {})
+            words = ["--timeout", "20", "--env", "env", "--cache-dir", str(project / "empty")]
+            done = run_envsync("run", *words, "--", "python", "-c", WHICH, env={"ENVSYNC_EVENTS": str(events)})
+            assert (done.stdout, done.stderr) == ("1.0\n", "")
+        command.communicate("\n")
+    assert [line for line in events.read_text().splitlines() if '"launched"' not in line] == []
+    assert (state(project), stamped(project, "digest")) == (before, digest)
+    seen = stamped(project, "further")[0].split(" ")[1]
+    assert len(seen.split(",")) == 3
+
+
+def test_contents_that_come_and_go_are_all_known(project: Path, included: Path, run_envsync: Run) -> None:
+    """Two that count for the same do not write the stamp in turn."""
+    texts = (PINNED, f"# why\n{PINNED}")
+    for text in texts:
+        included.write_text(text)
+        assert runs(run_envsync, {}) == "1.0"
+    before = (project / "env/.envsync/stamp").stat().st_ino
+    for text in texts:
+        included.write_text(text)
+        assert runs(run_envsync, {}) == "1.0"
+    assert (project / "env/.envsync/stamp").stat().st_ino == before
+
+
+def test_what_counts_in_a_further_input(project: Path, included: Path, run_envsync: Run) -> None:
+    """Another pin, a file that is gone or that makes no sense: none of it is taken for a comment."""
+    included.write_text(PINNED.replace(HASH["1.0"], HASH["2.0"]).replace("1.0", "2.0"))
+    assert not is_current(run_envsync, {})
+    assert runs(run_envsync, {}) == "2.0"
+    included.write_text("greet==\n")
+    assert not is_current(run_envsync, {})
+    assert "more.txt" in runs(run_envsync, {})
+    included.unlink()
+    assert not is_current(run_envsync, {})
+    assert "more.txt" in runs(run_envsync, {})

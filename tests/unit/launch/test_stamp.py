@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envsync.launch import stamp
-from envsync.launch.stamp import LocalFile, Site, Stamp, checksum, dump, is_newer, load
+from envsync.launch import fast_lane, stamp
+from envsync.launch.request import describe_python, resolve
+from envsync.launch.stamp import Input, LocalFile, Site, Stamp, checksum, dump, is_newer, load
 
 PATHS = st.binary(max_size=30).filter(lambda data: b"\0" not in data).map(os.fsdecode) | st.text(
     st.sampled_from("\\n\n\r end/ "), max_size=12
@@ -29,7 +31,7 @@ def full() -> Stamp:
     made.config = "227 1795328528783938900"
     made.commands = ["python", "tool"]
     made.sites = [Site("/home/x/.venv/lib/python3.11/site-packages", 2156317, 1795328528790031717)]
-    made.inputs = ["constraints.txt", "/abs/end \\n"]
+    made.inputs = [Input("constraints.txt", "ab", ["cd", "ef"]), Input("/abs/end \\n", "12", ["34"])]
     made.variables = ["NAME", "VERSION_2"]
     made.unhashed = True
     made.placed = True
@@ -44,11 +46,11 @@ def full() -> Stamp:
     return made
 
 
-def fields(value: Stamp | Site | LocalFile) -> dict[str, object]:
+def fields(value: Stamp | Site | LocalFile | Input) -> dict[str, object]:
     """Return what an object with slots says, comparable."""
     found = {name: getattr(value, name) for name in value.__slots__}
     return {
-        name: [fields(item) if isinstance(item, Site | LocalFile) else item for item in item]
+        name: [fields(item) if isinstance(item, Site | LocalFile | Input) else item for item in item]
         if isinstance(item, list)
         else item
         for name, item in found.items()
@@ -65,7 +67,7 @@ def stamps(draw: st.DrawFn) -> Stamp:
     made.config = f"{draw(NUMBERS)} {draw(NUMBERS)}"
     made.commands = draw(st.lists(WORDS, max_size=4))
     made.sites = draw(st.lists(st.builds(Site, PATHS, NUMBERS, NUMBERS), max_size=2))
-    made.inputs = draw(st.lists(PATHS, max_size=3))
+    made.inputs = draw(st.lists(st.builds(Input, PATHS, WORDS, st.lists(WORDS, min_size=1, max_size=8)), max_size=3))
     made.variables = draw(st.lists(WORDS, max_size=2))
     made.unhashed = draw(st.booleans())
     made.placed = draw(st.booleans())
@@ -169,7 +171,8 @@ def test_the_checksum_is_known() -> None:
         "site 1 2",
         "found 1 x /w",
         "direct 1",
-        "input a\0b",
+        "further a\0b",
+        "further 1 2",
     ],
     ids=lambda line: line[:20],
 )
@@ -197,3 +200,16 @@ def test_every_field_is_of_the_request_or_of_the_environment() -> None:
     """Whoever adds a field decides whether a repair, which knows no request, has to carry it over."""
     environment = {"digest", "environment", "in_use", "config", "commands", "sites", "guards", "racy"}
     assert set(Stamp.__slots__) - environment == set(stamp.OF_THE_REQUEST)
+
+
+def test_further_inputs_of_a_former_version_are_not_current(tmp_path: Path) -> None:
+    """A stamp that names them without what counts in them fits no request: its digest is for something else."""
+    (tmp_path / "requirements.txt").write_text("-r more.txt\n")
+    (tmp_path / "more.txt").write_text("demo==1\n")
+    asked = resolve({"lock": f"{tmp_path}/requirements.txt"}, {})
+    python = describe_python("cpython", "3.11")
+    digest = asked.digest(python, [checksum(b"demo==1\n")])
+    body = f"{stamp.HEADER}\ndigest {digest}\npython {python}\ninput more.txt\n".encode()
+    former = load(body + b"end " + checksum(body).encode() + b"\n")
+    assert former is not None
+    assert fast_lane.digest_of(asked, former) not in (None, digest)
