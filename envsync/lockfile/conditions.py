@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.markers import Marker, UndefinedComparison
 from packaging.specifiers import SpecifierSet
 
 from envsync.launch.stamp import checksum
+
+if TYPE_CHECKING:
+    from packaging.pylock import Pylock
 
 KERNEL = ("platform_release", "platform_version")
 FULL = ("python_full_version", "implementation_version")
@@ -63,6 +66,13 @@ def of(markers: Iterable[str], environment: Mapping[str, str]) -> Conditions:
 def needs(requires_python: SpecifierSet | None) -> list[str]:
     """Write what Requires-Python says as markers."""
     return [str(Marker(f'python_full_version {each.operator} "{each.version}"')) for each in requires_python or ()]
+
+
+def of_pylock(lock: Pylock) -> tuple[str, ...]:
+    """Return the texts of all markers in a lock file of PEP 751, Requires-Python among them."""
+    conditional = [*(lock.environments or ()), *(each.marker for each in lock.packages if each.marker)]
+    needed = {lock.requires_python, *(each.requires_python for each in lock.packages)}
+    return (*map(str, conditional), *(text for each in needed for text in needs(each)))
 
 
 def _comparisons(markers: Iterable[str]) -> Iterator[tuple[frozenset[str], str]]:

@@ -26,6 +26,10 @@ def _read(path: str) -> LockFile:
         from envsync.lockfile import pylock
 
         return pylock.read(path)
+    if name == "poetry.lock":
+        from envsync.lockfile import poetry
+
+        return poetry.read(path)
     from envsync.lockfile import foreign
 
     foreign.refuse_name(path)

@@ -29,6 +29,7 @@ from envsync.lockfile.sources import (
 )
 from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse
+from envsync.lockfile.wheels import Offer
 
 NOWHERE = "nowhere:"
 """The URL of a file that has neither URL nor path, which packaging does not let pass."""
@@ -173,9 +174,17 @@ def _found(absent: list[Placed], sources: Sources) -> dict[str, Placed]:
 
     with Index(sources) as index:
         offers = index.offers([each.artifact.name for each in absent])
-    by_name = {offer.filename: offer for some in offers.values() for offer in reversed(some)}
     return {
-        name: replace(each, artifact=each.artifact._replace(path=offer.path, url=offer.url, missing=None))
+        each.artifact.filename: replace(each, artifact=artifact._replace(path=offer.path, url=offer.url, missing=None))
         for each in absent
-        if (offer := by_name.get(name := each.artifact.filename)) is not None
+        if (offer := _offer(artifact := each.artifact, offers[each.artifact.name])) is not None
     }
+
+
+def _offer(artifact: Artifact, offers: list[Offer]) -> Offer | None:
+    """Return the first file of the name that an artifact has, unless the index says that it has another hash."""
+    for offer in offers:
+        agree = all(offer.hashes.get(algorithm, digest) == digest for algorithm, digest in artifact.hashes.items())
+        if offer.filename == artifact.filename and agree:
+            return offer
+    return None

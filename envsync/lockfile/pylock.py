@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from packaging.pylock import Pylock, PylockValidationError
 
 from envsync.errors import LockFileError, remedies
-from envsync.lockfile import conditions, hearing
+from envsync.lockfile import conditions, hearing, records
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import NOWHERE
@@ -27,13 +26,8 @@ def read(path: str) -> PylockFile:
     :raises LockFileError: it cannot be read, or is not a valid one
     """
     content = read_input(path, path)
+    table = records.toml(path, content)
     relock = remedies.relock(path)
-    try:
-        table = tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        raise LockFileError(path, f"it is not UTF-8 (byte {error.start})", hint=relock) from error
-    except tomllib.TOMLDecodeError as error:
-        raise LockFileError(path, f"it is not TOML: {error}", hint=relock) from error
     version = table.get("lock-version")
     if isinstance(version, str) and not re.fullmatch(r"1(\.\d+)?", version):
         problem = f"its lock-version {version} is not supported, envsync reads 1.0"
@@ -85,10 +79,7 @@ class PylockFile:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        lock = self._lock
-        conditional = [*(lock.environments or ()), *(each.marker for each in lock.packages if each.marker)]
-        needed = {lock.requires_python, *(each.requires_python for each in lock.packages)}
-        return (*map(str, conditional), *(text for each in needed for text in conditions.needs(each)))
+        return conditions.of_pylock(self._lock)
 
     def select(
         self,

@@ -119,12 +119,13 @@ class Fit:
     def best_first(self, offers: Iterable[Offer]) -> list[Offer]:
         """Keep the wheels that fit, sorted by version, tags and build tag; among equals as given."""
         named = [(offer, name) for offer in offers if (name := _wheel_name(offer.filename)) is not None]
-        named.sort(key=lambda pair: _build_order(pair[1].build), reverse=True)
+        named.sort(key=lambda pair: build_order(pair[1].build), reverse=True)
         fitting = list(self._select((offer, name.tags) for offer, name in named))
         return sorted(fitting, key=lambda offer: offer.version, reverse=True)
 
 
-def _build_order(build: BuildTag) -> tuple[int, str]:
+def build_order(build: BuildTag) -> tuple[int, str]:
+    """Return what build tags are compared by."""
     return build or (-1, "")
 
 
