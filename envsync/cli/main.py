@@ -59,6 +59,8 @@ def _parameters(table: Sequence[Option]) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for option in table:
         names = [f"--{option.name}", option.key, *([f"-{option.short}"] if option.short else [])]
+        if option.negation in {parameter.opts[0] for parameter in parameters}:
+            continue  # `--no-dev`: the parameter of `--dev` has both
         if option.kind == FLAG:
             names[0] += f"/{option.negation}" if option.negation else ""
             parameters.append(click.Option(names, is_flag=True, default=None, help=option.help))
@@ -77,9 +79,13 @@ def _parameters(table: Sequence[Option]) -> list[click.Parameter]:
 
 def _settings(table: Sequence[Option], given: dict[str, Any]) -> options.Settings:
     settings: options.Settings = {}
+    by_flag = {f"--{option.name}": option for option in table}
     for option in table:
         value = given.get(option.key)
         if value is None or value == ():
+            continue
+        if value is False and option.negation in by_flag:
+            settings[by_flag[option.negation].key] = True
             continue
         if option.kind == LIST:
             settings[option.key] = list(value)

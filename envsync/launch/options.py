@@ -32,9 +32,10 @@ class Option:
     :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
         does so only for references without a hash, "" if it decides neither
     :param argument: what the library calls it, if not `key`; a flag of another name is the opposite there
+    :param negation: the flag that takes it back on the command line, if not `--no-` and its name
     """
 
-    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "shapes", "short")
+    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "negation", "shapes", "short")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Option:
         shapes: str = "",
         short: str = "",
         argument: str = "",
+        negation: str = "",
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -57,17 +59,101 @@ class Option:
         self.shapes = shapes
         self.short = short
         self.argument = argument or self.key
+        self.negation = ""
+        """What takes back on the command line what a variable or a file has set; empty if they cannot set it."""
+        if kind == FLAG and self.key not in ONLY_ON_THE_COMMAND_LINE:
+            self.negation = negation or f"--no-{name}"
 
     @property
     def variable(self) -> str:
         return "ENVSYNC_" + self.key.upper()
 
-    @property
-    def negation(self) -> str:
-        """What takes back on the command line what a variable or a file has set; empty if they cannot set it."""
-        return f"--no-{self.name}" if self.kind == FLAG and self.key not in ONLY_ON_THE_COMMAND_LINE else ""
 
-
+ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
+"""`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
+NOT_IN_THE_LIBRARY = frozenset({"lock", "frozen"}) | ONLY_ON_THE_COMMAND_LINE
+"""What a program says otherwise, or has no need to say."""
+CHOICE = (
+    Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target", argument="extras"),
+    Option("all-extras", FLAG, "All extras.", shapes="target"),
+    Option("no-extra", LIST, "None of --all-extras.", metavar="NAME", shapes="target", argument="no_extras"),
+    Option("group", LIST, "A dependency group of the lock file.", metavar="NAME", shapes="target", argument="groups"),
+    Option(
+        "no-group",
+        LIST,
+        "Not this group, whatever else asks for it.",
+        metavar="NAME",
+        shapes="target",
+        argument="no_groups",
+    ),
+    Option(
+        "only-group",
+        LIST,
+        "This group, and not the project with what it requires.",
+        metavar="NAME",
+        shapes="target",
+        argument="only_groups",
+    ),
+    Option("all-groups", FLAG, "All dependency groups.", shapes="target"),
+    Option(
+        "no-default-groups",
+        FLAG,
+        "Not the groups that are installed if nothing is said.",
+        shapes="target",
+        negation="--default-groups",
+    ),
+    Option("dev", FLAG, "As --group dev, if there is such a group.", negation="--no-dev"),
+    Option("no-dev", FLAG, "As --no-group dev.", negation="--dev"),
+    Option("only-dev", FLAG, "As --only-group dev."),
+    Option("package", LIST, "A member of the workspace.", metavar="NAME", shapes="target", argument="packages"),
+    Option("all-packages", FLAG, "All members of the workspace.", shapes="target"),
+    Option(
+        "no-editable",
+        FLAG,
+        "Install copies of the project and of other local trees, not links to them.",
+        shapes="target",
+        argument="editable",
+        negation="--editable",
+    ),
+    Option(
+        "no-install-project",
+        FLAG,
+        "Not the project itself, only what it requires.",
+        shapes="target",
+        negation="--install-project",
+    ),
+    Option(
+        "no-install-workspace",
+        FLAG,
+        "No member of the workspace, only what they require.",
+        shapes="target",
+        negation="--install-workspace",
+    ),
+    Option(
+        "no-install-package",
+        LIST,
+        "Not this package, only what it requires.",
+        metavar="NAME",
+        shapes="target",
+        argument="no_install_packages",
+    ),
+)
+"""What of a lock file is to be installed, in uv's words (`envsync.lockfile.choice`)."""
+CONTRARY: "Mapping[str, tuple[str, ...]]" = {
+    "extra": ("all_extras", "only_group", "only_dev"),
+    "all_extras": ("extra", "only_group", "only_dev"),
+    "group": ("only_group", "only_dev"),
+    "only_group": ("group", "all_groups", "dev", "extra", "all_extras"),
+    "all_groups": ("only_group", "only_dev"),
+    "dev": ("no_dev", "only_group"),
+    "no_dev": ("dev", "only_dev"),
+    "only_dev": ("group", "all_groups", "no_dev", "extra", "all_extras"),
+    "package": ("all_packages",),
+    "all_packages": ("package",),
+    "locked": ("frozen",),
+    "frozen": ("locked",),
+}
+"""What makes no sense together, as uv has it. What is said nearer to the command wins over what is said elsewhere."""
 REQUEST = (
     Option(
         "lock",
@@ -82,8 +168,9 @@ REQUEST = (
         metavar="DIR",
     ),
     Option("python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target"),
-    Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target", argument="extras"),
-    Option("group", LIST, "A dependency group of the lock file.", metavar="NAME", shapes="target", argument="groups"),
+    *CHOICE,
+    Option("locked", FLAG, "Fail if the lock file is not what the project asks for."),
+    Option("frozen", FLAG, "Take the lock file as it is, which is what is done anyway."),
     Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target", argument="exact"),
     Option("index-url", LIST, "An index to find wheels on.", metavar="URL", shapes="source", argument="index_urls"),
     Option("find-links", LIST, "A directory or page that holds wheels.", metavar="DIR", shapes="source"),
@@ -152,8 +239,6 @@ PRUNE = (
 )
 ANYWHERE = (*RUN, *PRUNE[-2:])
 """What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
-ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
-"""`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
 
 
 def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Settings, list[str]] | None":
@@ -180,6 +265,8 @@ def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Set
             return None
         if option.kind == FLAG:
             settings[option.key] = flag in by_flag
+            if option.negation in by_flag:  # `--dev` and `--no-dev`: the last one counts
+                settings.pop(by_flag[option.negation].key, None)
             continue
         if not equals:
             if position == len(words):
@@ -193,6 +280,51 @@ def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Set
 def _negated(flag: str, options: "Iterable[Option]") -> Option | None:
     """Return the option that a word such as `--no-offline` takes back."""
     return next((option for option in options if option.negation == flag), None)
+
+
+def over(nearer: "Settings", farther: "Settings") -> "Settings":
+    """Let what is said nearer to the command win over what is said elsewhere, by the same option or by a contrary one.
+
+    :raises UsageError: it contradicts itself
+    """
+    merged = {
+        key: value
+        for key, value in farther.items()
+        if not any(nearer.get(contrary) for contrary in CONTRARY.get(key, ()))
+    }
+    merged.update(nearer)
+    _check(merged)
+    return merged
+
+
+def _check(settings: "Settings") -> None:
+    for key, value in settings.items():
+        for contrary in CONTRARY.get(key, ()) if value else ():
+            if settings.get(contrary):
+                one, other = (name.replace("_", "-") for name in (key, contrary))
+                raise _usage_error(f"`{one}` and `{other}` contradict each other: say only one of them")
+
+
+def folded(settings: "Settings") -> "Settings":
+    """Say what of a lock file is to be installed, each choice in one way but for the spelling and order of names."""
+    chosen = {option.key: settings[option.key] for option in CHOICE if settings.get(option.key)}
+    for key, lists in (("dev", "group"), ("no_dev", "no_group"), ("only_dev", "only_group")):
+        if chosen.pop(key, False):
+            names = chosen.get(lists, [])
+            assert isinstance(names, list)
+            chosen[lists] = [*names, "dev"]
+    extras = chosen.get("extra")
+    if isinstance(extras, list):
+        chosen["extra"] = [name for extra in extras for name in extra.split(",")]
+    return chosen
+
+
+def normalized(name: str) -> str:
+    """Spell the name of a package, an extra or a group as all its spellings are compared."""
+    name = name.lower().replace("_", "-").replace(".", "-")
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name
 
 
 def _add(settings: "Settings", option: Option, text: str, origin: str) -> None:

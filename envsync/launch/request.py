@@ -203,7 +203,7 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     :raises LockFileError: the lock file cannot be read
     """
     seen: dict[str, str] = {}
-    settings = _at_home({**options.from_variables(environ), **given}, environ)
+    settings = _at_home(options.over(given, options.from_variables(environ)), environ)
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
@@ -212,7 +212,7 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
         directory, name, table = _find(seen)
         lock = _beside(directory, name)
     _anchor(table, directory)
-    settings = _at_home({**table, **settings}, environ)
+    settings = _at_home(options.over(settings, table), environ)
     template = settings.get("env")
     if not isinstance(template, str):
         template = lock[: lock.rfind("/") + 1] + ".venv"
@@ -230,7 +230,7 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     """
     from envsync.errors import UsageError
 
-    settings = _at_home({**options.from_variables(environ), **given}, environ)
+    settings = _at_home(options.over(given, options.from_variables(environ)), environ)
     lock = settings.get("lock")
     if isinstance(lock, str):
         directory = lock[: lock.rfind("/") + 1]
@@ -241,7 +241,7 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
         except UsageError:  # no lock file, or several: then the table is the one of this directory
             directory, table = "", _table("", {})
     _anchor(table, directory)
-    return _at_home({**table, **settings}, environ)
+    return _at_home(options.over(settings, table), environ)
 
 
 def read(path: str) -> bytes:
@@ -394,14 +394,15 @@ def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[s
     :param whole: with the user information in URLs
     """
     lines = []
+    folded = {**settings, **options.folded(settings)}
     for option in options.REQUEST:
-        value = settings.get(option.key)
+        value = folded.get(option.key)
         if option.shapes != shapes or value is None or value is False:
             continue
         if isinstance(value, list):
             # The order of extras and groups means nothing; that of sources decides what is found first.
             if shapes == "target":
-                values = sorted(set(value))
+                values = sorted(set(map(options.normalized, value)))
             else:
                 values = [item if whole and "://" in item else _absolute(item) for item in value]
             lines += [f"{option.name} {item!r}" for item in values]

@@ -247,7 +247,7 @@ class Seeker:
         return goal
 
     def _target(self, parsed: LockFile, python: Python) -> Target:
-        from envsync.lockfile import Choice, Sources
+        from envsync.lockfile import Sources, choice_of
 
         self.report("resolving", 0, 0)
         sources = Sources(
@@ -258,7 +258,7 @@ class Seeker:
         )
         return parsed.select(
             python.interpreter,
-            Choice(extras=self.request.texts("extra"), groups=self.request.texts("group")),
+            choice_of(self.request.settings),
             sources=sources,
             known=self.store.filename,
         )

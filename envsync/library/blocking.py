@@ -20,7 +20,23 @@ class SyncOptions(TypedDict, total=False):
     env: str | os.PathLike[str] | None
     python: str | os.PathLike[str] | None
     extras: Sequence[str]
+    all_extras: bool
+    no_extras: Sequence[str]
     groups: Sequence[str]
+    no_groups: Sequence[str]
+    only_groups: Sequence[str]
+    all_groups: bool
+    no_default_groups: bool
+    dev: bool
+    no_dev: bool
+    only_dev: bool
+    packages: Sequence[str]
+    all_packages: bool
+    editable: bool
+    no_install_project: bool
+    no_install_workspace: bool
+    no_install_packages: Sequence[str]
+    locked: bool
     exact: bool
     index_urls: Sequence[str]
     find_links: Sequence[str | os.PathLike[str]]
@@ -37,11 +53,7 @@ class SyncOptions(TypedDict, total=False):
     isolated: bool
 
 
-_ARGUMENTS = {
-    option.argument: option
-    for option in settings.RUN
-    if option.key != "lock" and option.key not in settings.ONLY_ON_THE_COMMAND_LINE
-}
+_ARGUMENTS = {option.argument: option for option in settings.RUN if option.key not in settings.NOT_IN_THE_LIBRARY}
 
 
 def sync(lock: str | os.PathLike[str], *, report: Report | None = None, **options: Unpack[SyncOptions]) -> SyncResult:
@@ -53,6 +65,9 @@ def sync(lock: str | os.PathLike[str], *, report: Report | None = None, **option
     `envsync sync --help`.
 
     :param env: the environment; default: `.venv` beside the lock file
+    :param only_groups: these dependency groups, and neither the project nor what it requires
+    :param editable: local trees are installed as links to their sources, where the lock file says so (default)
+    :param locked: fail if the lock file is not what the project asks for
     :param exact: remove what the lock file does not name (default)
     :param cache_fallback: where to keep what a cache lacks that cannot be written to; default: this environment alone
     :param link_mode: how files come from the cache: "auto" (default), "clone", "hardlink", "copy" or

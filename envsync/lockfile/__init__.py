@@ -7,9 +7,9 @@ interpreter in particular; `select` keeps what applies to the target Python. The
 they must; `wheels` decides which wheel fits best, or says why none does.
 """
 
-from envsync.lockfile.choice import Choice
+from envsync.lockfile.choice import Choice, choice_of
 from envsync.lockfile.formats import read
 from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.sources import Sources
 
-__all__ = ["Choice", "LockFile", "Sources", "read"]
+__all__ = ["Choice", "LockFile", "Sources", "choice_of", "read"]

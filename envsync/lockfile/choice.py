@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
+
+from envsync.launch import options
+
+if TYPE_CHECKING:
+    from envsync.launch.options import Settings
 
 DEFAULT_GROUP = "dev"
 """The one that is chosen if nothing is said of default groups, as uv has it."""
@@ -42,6 +48,8 @@ class Choice:
     """If there are any: these alone, neither the project, nor what it requires, nor default groups."""
     all_groups: bool = False
     no_default_groups: bool = False
+    dev_if_any: bool = False
+    """The group `dev` was asked for, or left out, by an option of its own, which any lock file may be given."""
     packages: tuple[str, ...] = ()
     """Members of a workspace to install, instead of the one one stands in."""
     all_packages: bool = False
@@ -58,9 +66,10 @@ class Choice:
     def extras_of(self, defined: Collection[str]) -> frozenset[str]:
         """Return which of the defined extras are chosen, spelled as they are defined.
 
-        :raises UndefinedError: one was asked for that is not defined
+        :raises UndefinedError: one was named that is not defined
         """
         spelled = _spelled(defined)
+        _known("extra", self.no_extras, spelled)
         chosen = set(spelled) if self.all_extras else set()
         chosen |= _known("extra", self.extras, spelled)
         return frozenset(spelled[name] for name in chosen - set(map(canonicalize_name, self.no_extras)))
@@ -69,11 +78,11 @@ class Choice:
         """Return which of the defined groups are chosen, spelled as they are defined.
 
         :param defaults: those that are chosen if nothing is said; one that is not defined adds nothing
-        :raises UndefinedError: one was asked for that is not defined
+        :raises UndefinedError: one was named that is not defined
         """
         spelled = _spelled(defined)
-        asked = _known("group", (*self.groups, *self.only_groups), spelled)
-        _known("group", self.no_groups, spelled)
+        asked = _known("group", (*self.groups, *self.only_groups), spelled, unless=self._tolerated)
+        _known("group", self.no_groups, spelled, unless=self._tolerated)
         if self.all_groups:
             asked = set(spelled)
         elif not self.only_groups and not self.no_default_groups:
@@ -88,18 +97,55 @@ class Choice:
         return any(name == canonicalize_name(each) for each in self.no_install_packages)
 
     @property
+    def _tolerated(self) -> str:
+        return DEFAULT_GROUP if self.dev_if_any else ""
+
+    @property
     def of_workspace(self) -> tuple[str, ...]:
         """The options that were given and that mean nothing where there are no members, as they are typed."""
         given = [f"--package {name}" for name in self.packages]
         return (*given, *(["--all-packages"] if self.all_packages else []))
 
 
+def choice_of(settings: Settings, member: str = ".") -> Choice:
+    """Return the choice that options make. What it is made of is what the digest has of it.
+
+    :param member: the directory one stands in, relative to the lock file's
+    """
+    chosen = options.folded(settings)
+
+    def names(key: str) -> tuple[str, ...]:
+        value = chosen.get(key, [])
+        assert isinstance(value, list)
+        return tuple(value)
+
+    return Choice(
+        extras=names("extra"),
+        all_extras="all_extras" in chosen,
+        no_extras=names("no_extra"),
+        groups=names("group"),
+        no_groups=names("no_group"),
+        only_groups=names("only_group"),
+        all_groups="all_groups" in chosen,
+        no_default_groups="no_default_groups" in chosen,
+        dev_if_any=any(settings.get(key) for key in ("dev", "no_dev", "only_dev")),
+        packages=names("package"),
+        all_packages="all_packages" in chosen,
+        member=member,
+        editable="no_editable" not in chosen,
+        no_install_project="no_install_project" in chosen,
+        no_install_workspace="no_install_workspace" in chosen,
+        no_install_packages=names("no_install_package"),
+    )
+
+
 def _spelled(defined: Collection[str]) -> dict[str, str]:
     return {str(canonicalize_name(name)): name for name in defined}
 
 
-def _known(kind: str, asked: tuple[str, ...], spelled: Mapping[str, str]) -> set[str]:
-    unknown = tuple(name for name in asked if canonicalize_name(name) not in spelled)
+def _known(kind: str, asked: tuple[str, ...], spelled: Mapping[str, str], *, unless: str = "") -> set[str]:
+    names = {str(canonicalize_name(name)): name for name in asked}
+    unknown = tuple(name for normalized, name in names.items() if normalized not in spelled and name != unless)
     if unknown:
         raise UndefinedError(kind, unknown, spelled.values())
-    return set(map(canonicalize_name, asked))
+    return set(names) & spelled.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -22,9 +23,11 @@ from envsync.launch.options import (
     checked,
     from_table,
     from_variables,
+    over,
     parse,
 )
-from envsync.launch.request import resolve
+from envsync.launch.request import Request, resolve
+from envsync.launch.stamp import checksum
 
 
 def test_parse_stops_at_the_command() -> None:
@@ -77,7 +80,11 @@ def test_a_flag_that_a_file_can_set_can_be_taken_back() -> None:
     assert {option.key for option in options.ANYWHERE if option.negation} == flags - options.ONLY_ON_THE_COMMAND_LINE
 
 
-@pytest.mark.parametrize("option", [option for option in RUN if option.negation], ids=lambda option: option.name)
+NAMES = {f"--{option.name}" for option in RUN}
+TAKEN_BACK = [option for option in RUN if option.negation and option.negation not in NAMES]
+
+
+@pytest.mark.parametrize("option", TAKEN_BACK, ids=lambda option: option.name)
 def test_the_command_line_and_a_variable_win_over_the_file(
     option: Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +103,60 @@ def test_the_command_line_and_a_variable_win_over_the_file(
     ):
         assert not asked.flag(option.key)
         assert (asked.digest(""), asked.key) == (plain.digest(""), plain.key)
+
+
+@pytest.mark.parametrize("words", [["--dev", "--no-dev"], ["--no-dev", "--dev"]])
+def test_the_last_of_two_contrary_flags_counts(words: list[str]) -> None:
+    """`--dev` and `--no-dev` are options of their own, and each takes back the other."""
+    assert parse([*words, "x"], RUN) == ({words[-1][2:].replace("-", "_"): True}, ["x"])
+
+
+def test_what_is_nearer_to_the_command_wins_over_what_is_contrary() -> None:
+    """A file that asks for a group does not stand in the way of a command that wants another one alone."""
+    table = {"group": ["test"], "all_extras": True, "no_dev": True, "env": "a"}
+    assert over({"only_group": ["docs"]}, table) == {"only_group": ["docs"], "no_dev": True, "env": "a"}
+    assert over({"extra": ["x"], "dev": True}, table) == {"extra": ["x"], "dev": True, "group": ["test"], "env": "a"}
+    assert over({"env": "b", "only_group": []}, table) == {**table, "env": "b", "only_group": []}
+
+
+@pytest.mark.parametrize(("one", "others"), options.CONTRARY.items())
+def test_contradictions(one: str, others: tuple[str, ...]) -> None:
+    """What makes no sense together is refused, wherever both of it are said, and by the names of both."""
+    known = {option.key: ["x"] if option.kind == LIST else True for option in RUN}
+    for other in others:
+        assert one in options.CONTRARY[other]
+        both: options.Settings = {one: known[one], other: known[other]}
+        for nearer, farther in ((both, {}), ({}, both)):
+            with pytest.raises(UsageError, match=r"`(.*)` and `(.*)` contradict each other") as error:
+                over(nearer, farther)
+            assert all(f"`{key.replace('_', '-')}`" in error.value.message for key in (one, other))
+
+
+NAME = st.sampled_from(["a", "A.b", "a_b", "a--B", "c"])
+LISTED = {option.key: st.lists(NAME, max_size=3) for option in options.CHOICE if option.kind == LIST}
+FLAGS = {option.key: st.booleans() for option in options.CHOICE if option.kind == FLAG}
+
+
+@given(st.fixed_dictionaries({}, optional={**LISTED, **FLAGS}))
+def test_what_is_not_given_adds_nothing_to_the_digest(settings: options.Settings) -> None:
+    """Nor do the order and the spelling of names, names given twice, and options by which another one is said."""
+    asked = Request(settings, "pylock.toml", "", ".venv")
+    same: options.Settings = {key: value for key, value in settings.items() if value}
+    for flag, lists in (("dev", "group"), ("no_dev", "no_group"), ("only_dev", "only_group")):
+        if same.pop(flag, False):
+            same[lists] = [*cast("list[str]", same.get(lists, [])), "DEV"]
+    for key, value in same.items():
+        if isinstance(value, list):
+            same[key] = [name.replace("_", ".").upper() for name in (*reversed(value), value[0])]
+    other = Request(same, "pylock.toml", "", ".venv")
+    assert (asked.digest(""), asked.key) == (other.digest(""), other.key)
+
+
+def test_digests_of_what_could_be_asked_for_before() -> None:
+    """They stay: environments that are current, and those named by `{digest}`, are so for the next version, too."""
+    asked = Request({"extra": ["b", "a"], "group": ["g"], "python": "3.12", "inexact": True}, "p.toml", "0" * 32, "e")
+    lines = ["envsync-digest 2", "lock " + "0" * 32, "python '3.12'", "extra 'a'", "extra 'b'", "group 'g'"]
+    assert asked.digest("P") == checksum("\n".join([*lines, "inexact True", "python P"]).encode())
 
 
 WORDS = [

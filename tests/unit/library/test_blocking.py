@@ -19,7 +19,7 @@ from envsync.library import blocking
 from tests.environments import FIXTURES
 
 LOCK = FIXTURES / "pylock.toml"
-TABLE = [option for option in options.RUN if option.key not in {"lock", *options.ONLY_ON_THE_COMMAND_LINE}]
+TABLE = [option for option in options.RUN if option.key not in options.NOT_IN_THE_LIBRARY]
 
 
 class TestArguments:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from envsync.lockfile.choice import Choice, UndefinedError
+from envsync.launch import options
+from envsync.lockfile.choice import Choice, UndefinedError, choice_of
 
 GROUPS = ("dev", "Docs", "lint_it")
 
@@ -37,7 +38,8 @@ def test_groups(options: dict[str, Any], chosen: set[str]) -> None:
         ({"extras": ("plot-it",)}, {"Plot_it"}),
         ({"all_extras": True}, {"Plot_it", "x"}),
         ({"all_extras": True, "no_extras": ("plot.it",)}, {"x"}),
-        ({"no_extras": ("unknown",)}, set()),
+        ({"no_extras": ("x",)}, set()),
+        ({"extras": ("x",), "no_extras": ("X",)}, set()),
     ],
 )
 def test_extras(options: dict[str, Any], chosen: set[str]) -> None:
@@ -53,10 +55,33 @@ def test_a_misspelt_group_is_an_error(option: str) -> None:
         Choice(**options).groups_of(GROUPS, ())
 
 
-def test_a_misspelt_extra_is_an_error() -> None:
+@pytest.mark.parametrize("option", ["extras", "no_extras"])
+def test_a_misspelt_extra_is_an_error(option: str) -> None:
     """Whether or not there are any."""
+    options: dict[str, Any] = {option: ("x",)}
     with pytest.raises(UndefinedError, match="the extra `x`; the extras that it defines: none"):
-        Choice(extras=("x",)).extras_of(())
+        Choice(**options).extras_of(())
+
+
+@pytest.mark.parametrize("option", ["dev", "no_dev", "only_dev"])
+def test_options_for_dev_need_no_such_group(option: str) -> None:
+    """They are in scripts and in containers for projects that have one, and for others."""
+    assert choice_of({option: True}).groups_of(("docs",), ()) == set()
+    named = {"dev": "groups", "no_dev": "no_groups", "only_dev": "only_groups"}[option]
+    assert getattr(choice_of({option: True}), named) == ("dev",)
+    with pytest.raises(UndefinedError):
+        Choice(**{named: ("dev",)}).groups_of(("docs",), ())  # type: ignore[arg-type]
+
+
+def test_each_option_is_in_the_choice() -> None:
+    """Every option that says what of a lock file is to be installed changes the choice, and no other option does."""
+    for option in options.REQUEST:
+        value = ["x"] if option.kind == options.LIST else True if option.kind == options.FLAG else "x"
+        assert (choice_of({option.key: value}) != Choice()) == (option in options.CHOICE), option.name
+    assert choice_of({}) == Choice()
+    assert choice_of({"extra": ["a,b", "c"], "package": ["p"], "no_editable": True}, "m") == Choice(
+        extras=("a", "b", "c"), packages=("p",), editable=False, member="m"
+    )
 
 
 def test_options_of_workspaces_are_named_as_they_are_typed() -> None:
