@@ -6,17 +6,17 @@ RECORD is the very file we wrote (size and mtime): whoever reinstalls it writes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from envsync.errors import EnvironmentRefusedError
+from envsync.errors.hints import UPGRADE
 from envsync.installed.plan import Origin
 from envsync.launch import Environment
 from envsync.launch.request import content
 from envsync.launch.stamp import checksum
+from envsync.system import records
 from envsync.system.atomic import SENSELESS
-
-FORMAT = 1
 
 
 class LedgerEntry(NamedTuple):
@@ -55,16 +55,30 @@ def load_ledger(environment: Environment, path: str = "") -> Ledger:
     """Read `installed.json`. One that is missing or damaged is empty: everything is then reinstalled.
 
     :param path: where it is, if it is not in its place yet
+    :raises EnvironmentRefusedError: it was written by a newer envsync
     """
     try:
-        value = json.loads(unseal(content(path or environment.installed)))
-        if value["format"] != FORMAT:
-            return Ledger("", "", {})
+        value = _read(path or environment.installed)
+        if value["format"] > records.FORMAT:
+            problem = f"its `installed.json` has format {value['format']}"
+            raise EnvironmentRefusedError(environment.path, problem, hint=UPGRADE)
         entries = {name: _entry(item) for name, item in value["distributions"].items()}
         in_use = tuple(int(inode) for inode in value.get("in_use", ()))
         return Ledger(_text(value["environment"]), _text(value["host"]), entries, in_use)
     except (OSError, *SENSELESS):
         return Ledger("", "", {})
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Read the record. In that of format 1, a checksum of the rest, written densely, is the first pair.
+
+    :raises OSError: it cannot be read
+    :raises ValueError: it is damaged; so may other errors of `atomic.SENSELESS`
+    """
+    value: dict[str, Any] = records.parse(content(path))
+    if value["format"] == 1 and value.pop("checksum") != checksum(records.dense(value)):
+        raise ValueError("its checksum does not match")
+    return value
 
 
 def _entry(item: Mapping[str, Any]) -> LedgerEntry:
@@ -108,28 +122,11 @@ def dump_ledger(ledger: Ledger) -> bytes:
         }
         for name, entry in sorted(ledger.entries.items())
     }
-    value = {
-        "format": FORMAT,
-        "environment": ledger.path,
-        "host": ledger.host,
-        "in_use": ledger.in_use,
-        "distributions": distributions,
-    }
-    return seal(json.dumps(value, separators=(",", ":")).encode())
-
-
-def seal(body: bytes) -> bytes:
-    """Put a checksum of a JSON object into it as its first pair: one that was cut or changed is taken for absent."""
-    return b'{"checksum":"%s",%s' % (checksum(body).encode(), body[1:])
-
-
-def unseal(data: bytes) -> bytes:
-    """Take the checksum out again.
-
-    :raises ValueError: the object is not what was sealed
-    """
-    head, _, rest = data.partition(b'",')
-    body = b"{" + rest
-    if head != b'{"checksum":"' + checksum(body).encode():
-        raise ValueError("its checksum does not match")
-    return body
+    return records.dump(
+        {
+            "environment": ledger.path,
+            "host": ledger.host,
+            "in_use": ledger.in_use,
+            "distributions": distributions,
+        }
+    )

@@ -2,7 +2,7 @@
 
 It is written last, after everything it vouches for, always as a new inode renamed into place, and removed before
 anything it vouches for is touched: present and fitting means current, anything else means "don't know". One
-`key value` a line; the last line is a checksum of the lines before, so that a torn or damaged stamp is no stamp.
+`key value` a line, which takes no parser to read, and the seal (`seal`), so that a torn or damaged stamp is no stamp.
 
 What it records of the environment is what can be compared for the price of an open or a stat:
 
@@ -153,6 +153,22 @@ def checksum(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
+def seal(body: bytes) -> bytes:
+    """Append the line that state files end with: a checksum of the lines before."""
+    return body + b"end " + checksum(body).encode() + b"\n"
+
+
+def unseal(data: bytes) -> bytes:
+    """Take that line off again.
+
+    :raises ValueError: it does not fit: the file was cut, or changed, or never sealed
+    """
+    body, _, end = data.rpartition(b"end ")
+    if end != checksum(body).encode() + b"\n":
+        raise ValueError("its seal does not fit")
+    return body
+
+
 def latest(seen: "list[T]", here: "T") -> "list[T]":
     """Add to what was seen elsewhere what is seen here, as the last, and keep the last `KEPT`."""
     return [*(item for item in seen if item != here), here][-KEPT:]
@@ -185,17 +201,13 @@ def dump(stamp: Stamp) -> bytes:
     lines += ["kernel " + name for name in stamp.kernel]
     lines += ["on " + kernel for kernel in stamp.kernels]
     lines += ["unhashed"] * stamp.unhashed + ["placed"] * stamp.placed + ["racy"] * stamp.racy
-    data = "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
-    return data + b"end " + checksum(data).encode() + b"\n"
+    return seal("\n".join(lines).encode("utf-8", "surrogateescape") + b"\n")
 
 
 def load(data: bytes) -> Stamp | None:
     """Read a stamp. Returns None for one that is damaged, senseless or of another format: it vouches for nothing."""
-    body, _, end = data.rpartition(b"end ")
-    if end != checksum(body).encode() + b"\n" or b"\0" in body:
-        return None
     try:
-        return _parsed(body)
+        return None if b"\0" in data else _parsed(unseal(data))
     except ValueError:
         return None
 

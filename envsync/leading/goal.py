@@ -11,14 +11,12 @@ cluster from importing a TOML parser and `packaging`.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from envsync.errors import (
     EnvironmentRefusedError,
-    FilesystemError,
     InterpreterError,
     LockFileError,
     UnsupportedPythonError,
@@ -34,7 +32,7 @@ from envsync.launch.stamp import LocalFile, Stamp
 from envsync.python import interpreter
 from envsync.python.facts import Interpreter, Layout
 from envsync.store.store import Store
-from envsync.system import atomic, groups
+from envsync.system import atomic, groups, records
 from envsync.system.patience import patiently
 from envsync.waiting.directory import was_environment
 from envsync.wheel.manifest import Manifest
@@ -284,24 +282,23 @@ class Seeker:
         return self.request.lock.endswith(".toml") and inputs == Inputs() and not full
 
     def _memory(self, digest: str, python: Python) -> str:
-        key = stamp.checksum(f"target 2 {digest} {python.interpreter.fingerprint}".encode())
+        key = stamp.checksum(f"target 3 {digest} {python.interpreter.fingerprint}".encode())
         return f"{self.store.memory}/v1/targets/{key}.json"
 
     def _remember(self, goal: Goal) -> None:
         path = self._memory(goal.digest, goal.python)
-        value = [[item.name, item.version, *item.origin] for item in goal.wanted]
-        groups.write(self.store.memory, path, json.dumps(value).encode())
+        wanted = [[item.name, item.version, *item.origin] for item in goal.wanted]
+        groups.write(self.store.memory, path, {"wanted": wanted})
 
     def _recall(self, python: Python) -> Goal | None:
         """Return the goal that was remembered, if the store still has all of it."""
         digest = digest_of(self.request, Inputs(), python.description, None)
         if not self._is_memorable(Inputs()):
             return None
+        value: dict[str, Any] = records.load(self._memory(digest, python))
         try:
-            data = atomic.read_if_there(self._memory(digest, python))
-            rows = json.loads(atomic.unseal(data)) if data else None
-            wanted = tuple(Wanted(name, version, Origin(sha256, url)) for name, version, sha256, url in rows or ())
-        except (FilesystemError, *atomic.SENSELESS):
+            wanted = tuple(Wanted(name, version, Origin(sha, url)) for name, version, sha, url in value["wanted"])
+        except atomic.SENSELESS:
             return None
         manifests: dict[str, Manifest] = {}
         for item in wanted:
@@ -309,8 +306,6 @@ class Seeker:
             if manifest is None or manifest.name != item.name:
                 return None
             manifests[item.name] = manifest
-        if rows is None:
-            return None
         self.manifests = manifests
         return Goal(Inputs(), python, digest, wanted)
 

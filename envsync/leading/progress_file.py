@@ -56,7 +56,7 @@ class ProgressFile:
         self.said: tuple[object, ...] = ()
         self.detailed = ""
         self.written = False
-        self.value: dict[str, records.Value] = {
+        self.value: dict[str, object] = {
             "id": os.urandom(8).hex(),
             "host": processes.host(),
             "pid": os.getpid(),

@@ -4,6 +4,9 @@ The record is made by link(2), which fails if another one is there, or where the
 torn by a crash of the latter kind is taken away after a while, by a rename that only one can win. It has its beginning,
 or nothing. Any other that is not what is written here is damaged, and refused: others may hold a lock by what it said,
 and to decide anew could let two lead.
+
+It has no seal (`envsync.system.records`): one that is torn has to be told from one that is damaged, and whoever is of
+the version before goes by what it says, too, for as long as the environment is there.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ SUFFIX = ".new"
 """Of temporary files; a later leader sweeps what a dead process left."""
 TORN_SECONDS = 2.0
 """After which a record without its content is one that nobody is writing any more."""
+FORMAT = 1
 BEGINNING = b'{\n"format": '
 LINES = 6
 """Of a record, before its last one."""
@@ -65,8 +69,8 @@ def read(environment: Environment) -> Locking | None:
     data = _read(environment.locking)
     if _is_torn(data):
         return None
-    value = records.parse(data.rstrip(b"\0"))
-    if records.number(value, "format") > records.FORMAT:
+    value = records.parse_object(data.rstrip(b"\0"))
+    if records.number(value, "format") > FORMAT:
         from envsync.errors import LockingError
 
         raise LockingError(
@@ -106,7 +110,7 @@ def _is_torn(data: bytes) -> bool:
 def _understood(value: Mapping[str, object]) -> Locking | None:
     """Return what a record of this format says; None if that is nothing that is ever written."""
     kind, in_use, reason = value.get("kind"), value.get("in_use"), value.get("reason")
-    sound = value.get("format") == records.FORMAT and isinstance(in_use, bool) and isinstance(reason, str)
+    sound = value.get("format") == FORMAT and isinstance(in_use, bool) and isinstance(reason, str)
     if not sound or kind not in (FLOCK, LEASE) or (kind == LEASE and in_use):
         return None
     return Locking(str(kind), in_use=in_use is True, reason=str(reason))
@@ -132,7 +136,8 @@ def record(environment: Environment, found: Locking) -> Locking:
     """
     from envsync.errors import FilesystemError
 
-    data = records.dump({"kind": found.kind, "in_use": found.in_use, "reason": found.reason, "host": processes.host()})
+    said = {"kind": found.kind, "in_use": found.in_use, "reason": found.reason, "host": processes.host()}
+    data = records.dump_object({"format": FORMAT, **said})
     deadline = time.monotonic() + TORN_SECONDS
     try:
         while True:

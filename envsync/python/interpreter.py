@@ -16,12 +16,12 @@ from typing import Any
 
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
-from envsync.launch.request import content, libc_family, release_of
+from envsync.launch.request import libc_family, release_of
 from envsync.launch.stamp import checksum
 from envsync.python.facts import Interpreter
-from envsync.system import atomic, groups
+from envsync.system import groups, records
 
-FORMAT = 4
+FORMAT = 5
 OLDEST = (3, 9)
 
 _CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreter_child.py")
@@ -79,11 +79,11 @@ def inspect(executable: str, cache: str) -> Interpreter:
     status = _status(executable)
     key = _key(executable, status)
     path = os.path.join(cache, "v1", "interpreters", key + ".json")
-    facts = _cached(path)
-    if facts is None or not _is_of(facts, executable):
+    facts: dict[str, Any] = records.load(path)
+    if not facts or not _is_of(facts, executable):
         facts = _worked_out(_ask(executable))
         if _is_of(facts, executable):
-            groups.write(cache, path, json.dumps(facts).encode())
+            groups.write(cache, path, facts)
         else:  # a wrapper, as pyenv has: it may start another one next time
             status = _status(facts["executable"])
             key = _key(facts["executable"], status)
@@ -170,14 +170,6 @@ def _key(executable: str, status: os.stat_result) -> str:
     libc = os.confstr("CS_GNU_LIBC_VERSION") if libc_family() == "glibc" else "other"
     parts += [system.sysname, system.machine, libc, packaging.__version__]
     return checksum("\n".join(str(part) for part in parts).encode("utf-8", "surrogateescape"))
-
-
-def _cached(path: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(atomic.unseal(content(path)))
-    except (OSError, *atomic.SENSELESS):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _ask(executable: str) -> dict[str, Any]:

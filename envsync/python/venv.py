@@ -10,18 +10,16 @@ have changed from version to version.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
-from envsync.system import atomic, groups
+from envsync.system import atomic, groups, records
 
-FORMAT = 1
 _ENV = "@envsync-environment@"
 _PROMPT = "@envsync-prompt@"
 _NAME = "envsync-pattern"
@@ -75,14 +73,11 @@ def pattern_of(base: Interpreter, cache: str, inherited: int) -> Pattern | None:
     :raises InterpreterError: `venv` failed
     """
     kept = f"{cache}/v1/skeletons/{base.key}.json"
+    value: dict[str, Any] = records.load(kept)
     try:
-        data = atomic.read_if_there(kept)
-        if data is not None:
-            value = json.loads(atomic.unseal(data))
-            if value["format"] == FORMAT:
-                files = {name: (mode, text) for name, (mode, text) in value["files"].items()}
-                return Pattern(value["directories"], value["links"], files)
-    except (FilesystemError, *atomic.SENSELESS):
+        files = {name: (mode, text) for name, (mode, text) in value["files"].items()}
+        return Pattern(value["directories"], value["links"], files)
+    except atomic.SENSELESS:
         pass  # it is made anew
     return _make(base, cache, kept, inherited)
 
@@ -101,7 +96,7 @@ def _make(base: Interpreter, cache: str, kept: str, inherited: int) -> Pattern |
         pattern = _read(model)
         if not pattern.is_whole:
             return None
-        groups.write(cache, kept, json.dumps({"format": FORMAT, **pattern._asdict()}).encode())
+        groups.write(cache, kept, pattern._asdict())
     except (OSError, FilesystemError, UnicodeDecodeError):
         return None
     except InterpreterError:

@@ -18,6 +18,9 @@ as by who wrote the reference:
 
 For all others it may be on a disk that they cannot see: the reference counts for 30 days, whatever is in that place. So
 everybody has a reference of their own. Only a sync of the very same environment drops what others wrote of it.
+
+A reference is JSON alone and no record (`envsync.system.records`): an envsync of before that shares the cache would
+take it for damaged, and remove what is used. For the same reason one of a newer format is not for us to judge.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
+from envsync.errors.hints import UPGRADE
 from envsync.launch.stamp import checksum
 from envsync.system import atomic, groups, processes
 
@@ -69,14 +73,15 @@ def used(store_root: str, *, drop: bool = False) -> set[str]:
 
     :param drop: remove references that do not count any more, as far as that is allowed. Only for who holds the cache
         lock exclusively: else an environment that is made anew may write its own in that very moment
-    :raises FilesystemError: it cannot be found out: somebody else's references must not be read
+    :raises FilesystemError: it cannot be found out: somebody else's references must not be read, or are of a newer
+        envsync
     """
     found: set[str] = set()
     for path in _references(store_root):
         data = atomic.read_if_there(path)
         if data is None:
             continue  # it was dropped just now
-        reference = _load(data)
+        reference = _load(data, path)
         if reference is not None and _counts(reference, path):
             found |= reference.entries
         elif drop:
@@ -94,9 +99,11 @@ class _Reference(NamedTuple):
     entries: set[str]
 
 
-def _load(data: bytes) -> _Reference | None:
+def _load(data: bytes, path: str) -> _Reference | None:
     try:
         value = json.loads(data)
+        if value.get("format", FORMAT) > FORMAT:
+            raise FilesystemError("read", path, OSError(0, "a newer envsync has written it"), hint=UPGRADE)
         return _Reference(
             env=str(value["env"]),
             host=str(value["host"]),
@@ -150,7 +157,7 @@ def _drop_others(store_root: str, env: str, path: str) -> None:
     try:
         in_use = _in_use(env)
         for other in _references(store_root):
-            reference = _load(atomic.read_if_there(other) or b"") if other != path else None
+            reference = _load(atomic.read_if_there(other) or b"", other) if other != path else None
             if reference is not None and (reference.env, reference.in_use) == (env, in_use):
                 atomic.discard(other)
     except (OSError, FilesystemError):

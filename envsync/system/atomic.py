@@ -24,7 +24,6 @@ import time
 
 from envsync.errors import FilesystemError
 from envsync.launch.request import content
-from envsync.launch.stamp import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,22 +194,6 @@ def _syncfs() -> Callable[[int], int] | None:
     except (AttributeError, OSError, TypeError):
         return None  # not Linux
     return lambda fd: ctypes.get_errno() if function(fd) != 0 else 0
-
-
-def seal(data: bytes) -> bytes:
-    """Append a checksum, so that a cached file that was cut, emptied or replaced is taken for absent."""
-    return data + b"\n" + checksum(data).encode() + b"\n"
-
-
-def unseal(data: bytes) -> bytes:
-    """Take the checksum off again.
-
-    :raises ValueError: the data is not what was sealed
-    """
-    body, _, end = data.removesuffix(b"\n").rpartition(b"\n")
-    if end != checksum(body).encode():
-        raise ValueError("its checksum does not match")
-    return body
 
 
 def read_if_there(path: str) -> bytes | None:

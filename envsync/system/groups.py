@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic
+from envsync.system import atomic, records
 
 GROUP = stat.S_IRWXG
 
@@ -103,8 +104,8 @@ def grant_tree(path: str, group: int) -> None:
             grant(f"{directory}/{name}", group)
 
 
-def write(root: str, path: str, data: bytes) -> None:
-    """Write what is known of something else into the cache: a file that may be missing, and is only read whole.
+def write(root: str, path: str, value: Mapping[str, object]) -> None:
+    """Write what is known of something else into the cache: a record that may be missing.
 
     :param root: the cache directory
     :param path: below it; its directory is made
@@ -115,7 +116,7 @@ def write(root: str, path: str, data: bytes) -> None:
         atomic.make_directory(directory)
         grant(f"{root}/v1", group)
         grant(directory, group)
-        atomic.write(path, atomic.seal(data))
+        atomic.write(path, records.dump(value))
         grant(path, group)
     except (OSError, FilesystemError):
         pass  # a read-only cache: it has to be found out again next time

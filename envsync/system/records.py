@@ -1,53 +1,67 @@
-"""State files that waiters read and write: flat JSON, one pair a line, without importing `json`.
+"""State files: one object a file, a pair a line in JSON, and a line that seals it. Read without importing `json`:
 
-Fifty waiters on two cores that each import `json` to say one line would cost the sync that they wait for 0.2 s.
-Any JSON reader reads these files; this one reads what `dump` wrote, and asks `json` about anything else.
+    {
+    "format": 2,
+    "host": "node1"
+    }
+    end 7d0a63a5c6ce3bd1b1ac5d5d5c7a4be5
+
+Fifty waiters on two cores that each import `json` to say one line would cost the sync that they wait for 0.2 s. What
+`dump` wrote of texts and numbers is read here; `json` is asked about anything else.
+
+So is all written that says something of an environment or is remembered in the cache, but for what has to be read by
+versions of before, or by less than this: the stamp, the journal, how an environment is locked, manifests, and who links
+into the cache. Each says why.
+
+One of format 1, which had no seal, is read as well. What a newer envsync has written counts as absent where it only
+tells (who leads, who waits, what failed); where others go by it, it is refused (`envsync.installed.ledger`).
 """
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
+from envsync.launch.request import content
+from envsync.launch.stamp import seal, unseal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Value = str | int | float | bool | None
-
-FORMAT = 1
+FORMAT = 2
 
 
-def dump(value: Mapping[str, Value]) -> bytes:
-    """Write one object. The first pair is the format's version."""
-    pairs = {"format": FORMAT, **value}
-    lines = [f"{_quoted(key)}: {_literal(item)}" for key, item in pairs.items()]
+def dump(value: Mapping[str, object]) -> bytes:
+    """Write a record."""
+    return seal(dump_object({"format": FORMAT, **value}))
+
+
+def dump_object(value: Mapping[str, object]) -> bytes:
+    """Write an object as in a record, without the seal."""
+    lines = [f"{_quoted(key)}: {_literal(item)}" for key, item in value.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def load(path: str) -> dict[str, object]:
-    """Read one object; empty if there is none, it is damaged, or of a newer format."""
+    """Read a record; empty if there is none, it is damaged, or of a newer format."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            data = os.read(fd, 1 << 20)
-        finally:
-            os.close(fd)
+        value = parse(content(path))
     except OSError:
         return {}
-    value = parse(data)
-    return value if value.get("format", FORMAT) == FORMAT else {}
+    return value if value.get("format", 1) in (1, FORMAT) else {}
 
 
 def parse(data: bytes) -> dict[str, object]:
-    """Parse one object; empty if it is damaged."""
+    """Parse a record, of whatever format; empty if it is damaged."""
     try:
-        text = data.decode()
-        return _plain(text)
+        return parse_object(unseal(data))
+    except ValueError:
+        value = parse_object(data)
+        return value if value.get("format", 1) == 1 else {}
+
+
+def parse_object(data: bytes) -> dict[str, object]:
+    """Parse an object without a seal; empty if it is damaged."""
+    try:
+        return _plain(data.decode())
     except (ValueError, ImportError):
         import json
 
@@ -102,14 +116,21 @@ def _value(literal: str, scanstring: object) -> object:
 _NAMES = {"null": None, "true": True, "false": False}
 
 
-def _literal(value: Value) -> str:
+def _literal(value: object) -> str:
     if isinstance(value, str):
         return _quoted(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value)
+    return repr(value) if isinstance(value, (int, float)) else dense(value).decode()
+
+
+def dense(value: object) -> bytes:
+    """Write any value in one line of JSON without blanks."""
+    import json
+
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _quoted(value: str) -> str:

@@ -42,7 +42,7 @@ from typing import NamedTuple
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch import Environment
-from envsync.launch.stamp import checksum
+from envsync.launch.stamp import checksum, seal, unseal
 from envsync.system import atomic
 
 FORMAT = 1
@@ -94,7 +94,11 @@ class Journal(NamedTuple):
 
 
 def dump(journal: Journal) -> bytes:
-    """Serialize a journal: a JSON value a line, and the checksum of all lines before as the last."""
+    """Serialize a journal: a JSON value a line, and the seal.
+
+    It is no record (`envsync.system.records`): an envsync that cannot read it takes the commit for one that was never
+    decided, and throws the stage away, so it stays as those of before write it.
+    """
     lines = [json.dumps({"format": FORMAT, "workspace": journal.workspace})]
     for step in journal.steps:
         if isinstance(step, Remove):
@@ -104,8 +108,7 @@ def dump(journal: Journal) -> bytes:
             )
         else:
             lines.append(json.dumps(["place", step.source, step.path]))
-    body = ("\n".join(lines) + "\n").encode()
-    return body + f"end {checksum(body)}\n".encode()
+    return seal(("\n".join(lines) + "\n").encode())
 
 
 def load(data: bytes, path: str) -> Journal | None:
@@ -113,11 +116,8 @@ def load(data: bytes, path: str) -> Journal | None:
 
     :raises EnvironmentRefusedError: it was written by a newer envsync, which has to finish it
     """
-    body, _, end = data.rpartition(b"end ")
-    if end != f"{checksum(body)}\n".encode():
-        return None
     try:
-        head, *rest = (json.loads(line) for line in body.decode().splitlines())
+        head, *rest = (json.loads(line) for line in unseal(data).decode().splitlines())
         written = head["format"]
         if isinstance(written, int) and written > FORMAT:
             raise EnvironmentRefusedError(path, f"its journal has format {written}", hint=UPGRADE)

@@ -29,8 +29,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.launch.request import content
-from envsync.system import processes
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,14 +99,8 @@ def identity(path: str) -> tuple[int, int]:
 
 def load(environment: Environment) -> list[Failure]:
     """Return the failures, the latest last; none if the file is missing or damaged."""
-    import json
-
-    try:
-        value = json.loads(content(environment.failure))
-    except (OSError, ValueError, RecursionError):
-        return []
-    failures = value.get("failures") if isinstance(value, dict) and value.get("format") == 1 else None
-    return [failure for failure in failures or () if isinstance(failure, dict)] if isinstance(failures, list) else []
+    failures = records.load(environment.failure).get("failures")
+    return [failure for failure in failures if isinstance(failure, dict)] if isinstance(failures, list) else []
 
 
 def check(environment: Environment, key: str, arrival: Arrival, *, leading: bool) -> None:
@@ -227,8 +220,6 @@ def forgive(environment: Environment, key: str) -> None:
 
 
 def _store(environment: Environment, failures: list[Failure]) -> None:
-    import json
-
     from envsync.errors import FilesystemError
     from envsync.system import atomic
 
@@ -238,7 +229,7 @@ def _store(environment: Environment, failures: list[Failure]) -> None:
         atomic.discard(environment.failure)
         return
     try:
-        atomic.write(environment.failure, json.dumps({"format": 1, "failures": kept[-KEPT:]}, indent=1).encode())
+        atomic.write(environment.failure, records.dump({"failures": kept[-KEPT:]}))
     except FilesystemError:
         pass  # a full disk, say: then every waiter finds out for itself
 
@@ -248,12 +239,10 @@ def fate(said: Mapping[str, object]) -> str:
 
     :param said: what it said of itself last
     """
-    from envsync.system.records import number, text
-
-    pid, is_here = int(number(said, "pid")), text(said, "place") == processes.here() != ""
+    pid, is_here = int(records.number(said, "pid")), records.text(said, "place") == processes.here() != ""
     if is_here and processes.is_stopped(pid):
         return "was stopped"
-    if text(said, "token") and not (is_here and not processes.is_alive(pid)):
+    if records.text(said, "token") and not (is_here and not processes.is_alive(pid)):
         return "was not heard of any more"
     return "ended"
 
@@ -265,8 +254,6 @@ def bury(environment: Environment) -> dict[str, object]:
     """
     if identity(environment.progress) == (0, 0):
         return {}
-    from envsync.system import records
-
     said = records.load(environment.progress)
     if "pid" not in said:
         return {}

@@ -222,7 +222,7 @@ def call_next(environment: Environment, key: str) -> None:
     from envsync.system import atomic
 
     said = others[0].said
-    turn: dict[str, records.Value] = {name: records.text(said, name) for name in ("key", "host", "command")}
+    turn: dict[str, object] = {name: records.text(said, name) for name in ("key", "host", "command")}
     turn |= {"pid": int(records.number(said, "pid")), "name": others[0].name}
     try:
         atomic.write(environment.turn, records.dump(turn))

@@ -16,7 +16,8 @@ A wheel whose own RECORD did not vouch for all its files is of use only to those
 whole (`unrecorded`). One that has names which some filesystems do not tell apart says so (`twins`).
 
 The file has three lines: all of that but the RECORD lines, which few syncs need and which are most of it; a checksum
-of the first line, which has one of the third; and those RECORD lines.
+of the first line, which has one of the third; and those RECORD lines. It is no record (`envsync.system.records`) of
+which all has to be read to see that it is whole, and stays what it is for the sake of caches that versions share.
 
 All files of an entry can be read by everybody and written by nobody (0444 and 0555), whatever the umask was, and have
 one modification time, in whole seconds, that is recent and that no other entry of the same project has

@@ -210,8 +210,7 @@ def test_another_program_holds_the_lock(run_envsync: Run, status: Status, tmp_pa
 def test_a_newer_formats_progress_is_not_read(run_envsync: Run, status: Status, tmp_path: Path) -> None:
     """State files of a newer format are as good as absent."""
     run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
-    data = records.dump({"pid": 1}).replace(b'"format": 1', b'"format": 2')
-    (tmp_path / "env/.envsync/progress.json").write_bytes(data)
+    (tmp_path / "env/.envsync/progress.json").write_bytes(records.dump({"format": 3, "pid": 1}))
     assert status()["leader"] is None
 
 

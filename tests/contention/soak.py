@@ -67,6 +67,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from envsync.system import records
 from tests.contention.verify import AGAIN, VIOLATION, Order
 from tests.environments import site_packages, unowned, unverified
 from tests.wheels import build_wheel, row, sha256_of
@@ -451,11 +452,7 @@ class Soak:
 
     def leader_of(self, env: str) -> int:
         """Return who leads by `progress.json`, or 0. It may be dead."""
-        try:
-            with open(f"{env}/.envsync/progress.json", "rb") as file:
-                return int(json.loads(file.read())["pid"])
-        except (OSError, ValueError, KeyError):
-            return 0
+        return int(records.number(records.load(f"{env}/.envsync/progress.json"), "pid"))
 
     def strike_leader(self, env: str, phase: str) -> None:
         pid = self.leader_of(env)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from envsync.system.records import load
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import events, finish, locked, wait_for_line
 from tests.environments import FIXTURES, unverified
@@ -84,11 +85,7 @@ def wait_for(what: Callable[[], object], name: str) -> None:
 
 def progress(env: Path) -> dict[str, object]:
     """Read what the leader says."""
-    try:
-        said: dict[str, object] = json.loads((env / ".envsync" / "progress.json").read_bytes())
-    except FileNotFoundError:
-        return {}
-    return said
+    return load(str(env / ".envsync" / "progress.json"))
 
 
 def wait_for_phase(env: Path, phase: str, *, besides: tuple[int, ...] = ()) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from envsync.system import records
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import Barrier, finish
 from tests.environments import FIXTURES, unverified
@@ -55,8 +56,8 @@ def slow_lock(tmp_path: Path, url: str, wheel: Path) -> str:
 def leading(env: Path, pids: set[int]) -> int | None:
     """Return which of some processes has said that it leads; None as long as none has."""
     try:
-        pid = json.loads((env / ".envsync/progress.json").read_bytes())["pid"]
-    except FileNotFoundError:
+        pid = records.load(str(env / ".envsync/progress.json"))["pid"]
+    except KeyError:
         return None  # between two leaders
     return pid if pid in pids else None
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from envsync.errors import ConflictError
+from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, fast_lane, request
 from envsync.library import blocking
 from envsync.library.syncing import SyncResult
@@ -162,10 +163,8 @@ class World(Happenings):
             return True
         if not os.access(env / "bin" / "python", os.X_OK):
             return True
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            told = json.loads((env / ".envsync" / "installed.json").read_bytes().partition(b"\n")[0])["environment"]
-            return bool(told) and told != str(env)
-        return False
+        told = load_ledger(Environment(str(env))).path
+        return bool(told) and told != str(env)
 
     # The judgement
 

@@ -41,7 +41,7 @@ def test_what_it_says(environment: Environment, clock: Clock, monkeypatch: pytes
     monkeypatch.setattr(cycle, "holds", lambda: ("/a", "/b"))
     ProgressFile(environment, "key", quiet)("downloading", 3, 9)
     expected = {
-        "format": 1,
+        "format": 2,
         "host": processes.host(),
         "pid": os.getpid(),
         "place": processes.here(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from envsync.store.store import Store
-from envsync.system import atomic, groups
+from envsync.system import groups, records
 from tests.wheels import artifact, build_wheel
 
 
@@ -88,15 +88,15 @@ def test_what_is_remembered_is_the_groups(tmp_path: Path) -> None:
     """Facts about interpreters and lock files are read and replaced by all of the group."""
     tmp_path.chmod(0o2770)
     path = tmp_path / "v1" / "targets" / "x.json"
-    groups.write(str(tmp_path), str(path), b"fact")
-    assert atomic.unseal(path.read_bytes()) == b"fact"
+    groups.write(str(tmp_path), str(path), {"fact": 1})
+    assert records.load(str(path))["fact"] == 1
     assert (mode(path), mode(path.parent) & 0o777, mode(path.parent.parent) & 0o777) == (0o660, 0o770, 0o770)
 
 
 def test_what_cannot_be_remembered_is_found_out_again(tmp_path: Path) -> None:
     """A cache that cannot be written is no error."""
     (tmp_path / "v1").write_text("in the way")
-    groups.write(str(tmp_path), str(tmp_path / "v1" / "targets" / "x.json"), b"fact")
+    groups.write(str(tmp_path), str(tmp_path / "v1" / "targets" / "x.json"), {"fact": 1})
     assert (tmp_path / "v1").read_text() == "in the way"
 
 
