@@ -17,7 +17,7 @@ _LINE = re.compile(r"line (\d+)(?: of `(.*)`)?")
 
 def tool_of(name: str) -> str:
     """Name the tool that a lock file belongs to by its file name; empty if that is none of these."""
-    return _BY_LOCK_FILE.get(name.lower(), "")
+    return "uv" if name.endswith(".py.lock") else _BY_LOCK_FILE.get(name.lower(), "")
 
 
 def export(directory: str, tool: str, *, name: str = "pylock.toml", kind: str = "", chosen: Sequence[str] = ()) -> str:
@@ -82,7 +82,9 @@ def relock(path: str, tool: str = "") -> str:
     """
     directory, name = os.path.split(path)
     if owner := tool_of(name):
-        return f"lock again: `{_inside(directory)}{owner} lock`"
+        script = name.removesuffix(".lock")
+        which = f" --script {shlex.quote(script)}" if script.endswith(".py") else ""
+        return f"lock again: `{_inside(directory)}{owner} lock{which}`"
     return f"lock again: {export(directory, tool, name=name)}"
 
 

@@ -105,6 +105,10 @@ def _foreign(path: str, tool: str) -> LockFileError:
         listed = os.path.join(directory, "requirements.in")
         hint = f"list the Python packages that are meant in `{listed}`, a line each; then {remedies.pin(listed)}"
         return LockFileError(path, problem, hint=hint)
+    if tool == "uv":
+        link = f"ln -s {shlex.quote(os.path.basename(path))} {shlex.quote(os.path.join(directory, 'uv.lock'))}"
+        problem = "it is a lock file of uv, whose name is uv.lock, or the script's as in job.py.lock"
+        return LockFileError(path, problem, hint=f"`{link}` gives it such a name")
     command = remedies.export(directory, tool)
     return LockFileError(path, f"it is a lock file of {tool}, which is not read yet", hint=_then(command))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from envsync.errors import LockFileError
+from envsync.errors import LockFileError, remedies
 from envsync.lockfile.parsed import LockFile, understanding
 
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
@@ -30,6 +30,10 @@ def _read(path: str) -> LockFile:
         from envsync.lockfile import poetry
 
         return poetry.read(path)
+    if remedies.tool_of(name) == "uv":
+        from envsync.lockfile import uvlock
+
+        return uvlock.read(path)
     from envsync.lockfile import foreign
 
     foreign.refuse_name(path)

@@ -1,4 +1,4 @@
-"""Where each wheel of a pylock file is taken from.
+"""Where each wheel is taken from whose file the lock file names: those of pylock.toml and of uv.lock.
 
 A find-links directory that has a file of that name is preferred to the entry's path, and that to its URL;
 the hashes in the lock file make sure that it is the same wheel. What has no place that may be used may still be
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from packaging.pylock import Package, PackageArchive, PackageWheel
+from packaging.version import Version
 
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
@@ -20,7 +20,6 @@ from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.sources import (
     Sources,
     direct_url_text,
-    filename_of,
     host_of,
     is_file_url,
     path_of_url,
@@ -43,6 +42,28 @@ class Placed:
     index: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LockedFile:
+    """A file that was selected, as the lock file describes it."""
+
+    package: str
+    """Whose it is; normalized."""
+    version: Version | None
+    """Of the package, if the lock file says."""
+    filename: str
+    url: str | None = field(default=None, repr=False)
+    """May hold credentials."""
+    path: str | None = None
+    """Relative to the lock file, or absolute."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Empty if the lock file gives none, where its format allows that."""
+    size: int | None = None
+    direct: bool = False
+    """It was asked for by URL or path, not by name and version."""
+    index: str | None = None
+    """That the lock file names for it."""
+
+
 class Places:
     """Decides where the wheels of one lock file are taken from.
 
@@ -57,38 +78,37 @@ class Places:
         self._fit = fit
         self._wheelhouse = Wheelhouse(sources.directories)
 
-    def of(self, package: Package, file: PackageWheel | PackageArchive) -> Placed:
+    def of(self, file: LockedFile) -> Placed:
         """Make the artifact of a selected file.
 
         :raises BlockedError: an archive is no wheel, or one that does not fit; its name or hashes make no sense
         """
-        url = None if file.url == NOWHERE else file.url
+        url = file.url
         if url is not None and not well_formed(url):
-            raise self._senseless(f"package `{package.name}`: its URL is malformed")
-        name = self._name(package, file)
-        path = self._local(package, file.path, url)
-        checked = self._checked(package, file.hashes)
+            raise self._senseless(f"package `{file.package}`: its URL is malformed")
+        name = self._name(file)
+        path = self._local(file)
+        checked = self._checked(file)
         artifact = Artifact(
-            package.name,
+            file.package,
             str(name.version),
             name.filename,
             checked,
             size=file.size,
             locked=tuple(hashes.strong(checked).items()),
         )
-        direct = isinstance(file, PackageArchive)
-        if direct:
+        if file.direct:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
         path = self._wheelhouse.path_of(name.filename) or path
         if path is not None:
-            return Placed(artifact._replace(path=path), package.index)
-        if url is not None and not self._sources.offline and (direct or not self._sources.no_index):
-            return Placed(artifact._replace(url=with_credentials(url, self._sources.index_urls)), package.index)
-        return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), package.index)
+            return Placed(artifact._replace(path=path), file.index)
+        if url is not None and not self._sources.offline and (file.direct or not self._sources.no_index):
+            return Placed(artifact._replace(url=with_credentials(url, self._sources.index_urls)), file.index)
+        return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), file.index)
 
-    def _name(self, package: Package, file: PackageWheel | PackageArchive) -> wheels.WheelName:
-        about = f"package `{package.name}`: "
-        filename = file.filename if isinstance(file, PackageWheel) else filename_of(file.path or file.url or "")
+    def _name(self, file: LockedFile) -> wheels.WheelName:
+        about = f"package `{file.package}`: "
+        filename = file.filename
         if not filename.endswith(".whl"):
             raise BlockedError(Blocker(about + wheels.only_source(filename), build=self._place(file)))
         try:
@@ -96,40 +116,40 @@ class Places:
         except ValueError as error:
             problem = f"{about}`{filename}` is not a wheel's file name"
             raise self._senseless(problem) from error
-        if name.name != package.name or package.version not in (None, name.version):
+        if name.name != file.package or file.version not in (None, name.version):
             problem = f"{about}`{filename}` is a wheel of something else"
             raise self._senseless(problem)
-        if isinstance(file, PackageArchive) and not self._fit.fits(name.tags):
-            instead = wheels.instead(package.name, package.version, [filename], self._fit)
+        if file.direct and not self._fit.fits(name.tags):
+            instead = wheels.instead(file.package, file.version, [filename], self._fit)
             raise BlockedError(Blocker(about + wheels.no_fit([filename], self._fit), *instead))
         return name
 
     def _senseless(self, problem: str) -> BlockedError:
         return BlockedError(Blocker(problem, self._relock, kind=LockFileError))
 
-    def _place(self, file: PackageWheel | PackageArchive) -> str:
+    def _place(self, file: LockedFile) -> str:
         """Say where a file is, as pip takes it."""
         if file.path is not None:
             return os.path.join(os.path.dirname(self._path) or ".", file.path)
         return redacted(file.url or "")
 
-    def _local(self, package: Package, path: str | None, url: str | None) -> str | None:
+    def _local(self, file: LockedFile) -> str | None:
         """Give the absolute path of an entry; none if there is no such file but a URL as well."""
-        if path is not None:
-            absolute = os.path.abspath(os.path.join(self._directory, path))
-            return absolute if url is None or os.path.exists(absolute) else None
-        if url is None or not is_file_url(url):
+        if file.path is not None:
+            absolute = os.path.abspath(os.path.join(self._directory, file.path))
+            return absolute if file.url is None or os.path.exists(absolute) else None
+        if file.url is None or not is_file_url(file.url):
             return None
         try:
-            return os.path.abspath(os.path.join(self._directory, path_of_url(url)))
+            return os.path.abspath(os.path.join(self._directory, path_of_url(file.url)))
         except ValueError as error:
-            raise self._senseless(f"package `{package.name}`: {error}") from error
+            raise self._senseless(f"package `{file.package}`: {error}") from error
 
-    def _checked(self, package: Package, given: Mapping[str, str]) -> dict[str, str]:
+    def _checked(self, file: LockedFile) -> dict[str, str]:
         try:
-            return dict(hashes.check(given.items()))
+            return dict(hashes.check(file.hashes.items()))
         except hashes.HashError as error:
-            raise self._senseless(f"package `{package.name}`: {error}") from error
+            raise self._senseless(f"package `{file.package}`: {error}") from error
 
 
 def _missing(artifact: Artifact, url: str | None, sources: Sources) -> str:

@@ -20,8 +20,8 @@ from envsync.errors.redact import redacted
 from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.choice import Choice
-from envsync.lockfile.places import Placed, Places, search
-from envsync.lockfile.sources import Sources
+from envsync.lockfile.places import NOWHERE, LockedFile, Placed, Places, search
+from envsync.lockfile.sources import Sources, filename_of
 from envsync.lockfile.target import Target
 from envsync.python.facts import Interpreter
 
@@ -61,13 +61,28 @@ def selected(
     found = [*blockers, *found]
     for package, file in chosen:
         try:
-            placed.append(places.of(package, file))
+            placed.append(places.of(_locked(package, file)))
         except BlockedError as error:
             found.append(error.blocker)
     if found:
         raise refusal(path, found)
     placed = search(placed, sources, known)
     return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
+
+
+def _locked(package: Package, file: PackageWheel | PackageArchive) -> LockedFile:
+    is_archive = isinstance(file, PackageArchive)
+    return LockedFile(
+        package.name,
+        package.version,
+        filename_of(file.path or file.url or "") if isinstance(file, PackageArchive) else file.filename,
+        None if file.url == NOWHERE else file.url,
+        file.path,
+        file.hashes,
+        file.size,
+        direct=is_archive,
+        index=package.index,
+    )
 
 
 class Selection:

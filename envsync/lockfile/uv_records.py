@@ -1,0 +1,354 @@
+"""What a uv.lock says, as plain records: read with all that is wrong named, for no interpreter in particular.
+
+Only what decides an installation is kept. Keys that uv's readers pass over are passed over here: `options`,
+`required-markers`, `upload-time`, and those that a later revision adds. Each edge leads to one record; where uv writes
+`version` and `source`, because there are several of a name, both have to match.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from packaging.utils import canonicalize_name
+
+SCHEMA = 1
+DEFAULTS_SINCE = 5
+"""The revision from which on records have `default-groups`."""
+SOURCES = ("registry", "url", "path", "directory", "editable", "virtual", "git")
+TREES = frozenset({"directory", "editable", "virtual"})
+"""Sources that are directories here."""
+
+
+T = TypeVar("T")
+
+
+class MalformedError(Exception):
+    """It is not what uv writes; the text says where and how."""
+
+
+class Source(NamedTuple):
+    """Where a package comes from."""
+
+    kind: str
+    """One of `SOURCES`."""
+    place: str
+    """A URL, or a path relative to the lock file. A URL may hold credentials."""
+    subdirectory: str = ""
+
+
+class File(NamedTuple):
+    """A wheel or source distribution; where it is, is relative to its record's source."""
+
+    url: str | None
+    path: str | None
+    filename: str | None
+    hash: tuple[str, str] | None
+    """Algorithm and hex digest; None: the index gives none, or it is a file here."""
+    size: int | None
+    """In bytes."""
+
+
+class Edge(NamedTuple):
+    """What something requires."""
+
+    to: int
+    """Which record."""
+    extras: tuple[str, ...]
+    marker: str
+    """Empty: always."""
+
+
+class Wish(NamedTuple):
+    """What a script or a workspace without a project requires: its record is found once the environment is known."""
+
+    name: str
+    extras: tuple[str, ...]
+    marker: str
+
+
+class Item(NamedTuple):
+    """One member of a set that excludes one another."""
+
+    kind: str
+    """extra, group or project."""
+    package: str
+    name: str = ""
+    """Of the extra or group."""
+
+    @property
+    def variable(self) -> str:
+        """The name that stands for it in markers, where it is an extra."""
+        return "-".join([self.kind, str(len(self.package.encode())), self.package, *([self.name] if self.name else [])])
+
+    def __str__(self) -> str:
+        return f"the {self.kind} `{self.name}` of `{self.package}`" if self.name else f"the project `{self.package}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One package, in one version."""
+
+    name: str
+    version: str | None
+    """None if it is dynamic, of a directory."""
+    source: Source
+    markers: tuple[str, ...] = ()
+    """For which environments it was locked; empty: for all."""
+    edges: tuple[Edge, ...] = ()
+    extras: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[Edge, ...]] = field(default_factory=dict)
+    known_extras: frozenset[str] = frozenset()
+    """Those that require nothing among them."""
+    known_groups: frozenset[str] = frozenset()
+    default_groups: tuple[str, ...] | None = None
+    wheels: tuple[File, ...] = ()
+    sdist: File | None = None
+
+    @property
+    def directory(self) -> str | None:
+        """The directory that it is the project of, relative to the lock file, with forward slashes; None: of none."""
+        return posixpath.normpath(self.source.place) if self.source.kind in TREES else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A whole uv.lock."""
+
+    requires_python: str
+    revision: int
+    supported: tuple[str, ...]
+    """Markers of which one has to hold; empty: it is for every environment."""
+    conflicts: tuple[tuple[Item, ...], ...]
+    members: tuple[str, ...]
+    """Of a workspace; empty: it has one project, or none."""
+    requirements: tuple[Wish, ...]
+    groups: Mapping[str, tuple[Wish, ...]]
+    """Of a workspace whose root is no project."""
+    default_groups: tuple[str, ...] | None
+    """Of the same."""
+    records: tuple[Record, ...]
+    by_name: Mapping[str, tuple[int, ...]]
+
+    @property
+    def root(self) -> int | None:
+        """The record of the project in the directory of the lock file; None: it has none."""
+        return next((number for number, record in enumerate(self.records) if record.directory == "."), None)
+
+    @property
+    def projects(self) -> tuple[str, ...]:
+        """The names of what a root may be: the members, or the one project."""
+        return self.members or tuple(self.records[number].name for number in [self.root] if number is not None)
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of all markers."""
+        yield from self.supported
+        for wishes in (self.requirements, *self.groups.values()):
+            yield from (wish.marker for wish in wishes)
+        for record in self.records:
+            yield from record.markers
+            for edges in (record.edges, *record.extras.values(), *record.groups.values()):
+                yield from (edge.marker for edge in edges)
+
+
+def parse(document: Mapping[str, Any]) -> Lock:
+    """Make records of what a TOML parser has read.
+
+    :raises MalformedError: it is of another schema, or not what uv writes
+    """
+    table = Table(document)
+    if (schema := document.get("version")) != SCHEMA:
+        raise MalformedError(f"its version {schema!r} is not supported, envsync reads {SCHEMA}")
+    requires_python = table.text("requires-python")
+    if requires_python is None:
+        raise MalformedError("it has no `requires-python`")
+    manifest = table.table("manifest")
+    packages = [each.named("package") for each in table.tables("package", "distribution")]
+    records = _records(packages)
+    return Lock(
+        requires_python,
+        table.number("revision") or 0,
+        table.texts("supported-markers"),
+        tuple(_excluding(items) for items in table.lists("conflicts")),
+        tuple(map(canonicalize_name, manifest.texts("members"))),
+        _wishes(manifest.tables("requirements")),
+        {name: _wishes(tables) for name, tables in manifest.table("dependency-groups").groups()},
+        manifest.texts("default-groups") if "default-groups" in manifest.values else None,
+        tuple(records),
+        _by_name(record.name for record in records),
+    )
+
+
+class Table:
+    """A table of TOML whose values are what they have to be, or it is said what they are not.
+
+    :param where: what it is, for messages, as in "package `a`: "
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str = "") -> None:
+        self.values = values
+        self.where = where
+
+    def named(self, kind: str) -> Table:
+        """Return the same, called by its name from here on."""
+        return Table(self.values, f"{kind} `{self.name()}`: ")
+
+    def name(self) -> str:
+        """Return its name, normalized."""
+        name = self.text("name")
+        if not name:
+            raise MalformedError(f"{self.where}something in it has no name")
+        return canonicalize_name(name)
+
+    def text(self, key: str) -> str | None:
+        return self._checked(key, self.values.get(key), str, "a text")
+
+    def number(self, key: str) -> int | None:
+        return self._checked(key, self.values.get(key), int, "a number")
+
+    def table(self, key: str, other: str = "") -> Table:
+        """Return a table below; an empty one if there is none."""
+        value = self._checked(key, self.values.get(key, self.values.get(other)), dict, "a table")
+        return Table(value or {}, self.where)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._checked(key, self.values.get(key), list, "a list") or []
+        return tuple(self._checked(key, value, str, "a list of texts") or "" for value in values)
+
+    def tables(self, key: str, other: str = "") -> list[Table]:
+        return self._tables(key, self.values.get(key, self.values.get(other)))
+
+    def lists(self, key: str) -> list[list[Table]]:
+        """Return lists of tables in a list."""
+        values = self._checked(key, self.values.get(key), list, "a list") or []
+        return [self._tables(key, value) for value in values]
+
+    def groups(self) -> list[tuple[str, list[Table]]]:
+        """Return its lists of tables, by their keys, normalized."""
+        return [(canonicalize_name(key), self._tables(key, value)) for key, value in self.values.items()]
+
+    def _tables(self, key: str, value: Any) -> list[Table]:
+        values = self._checked(key, value, list, "a list") or []
+        return [Table(self._checked(key, each, dict, "a list of tables") or {}, self.where) for each in values]
+
+    def _checked(self, key: str, value: Any, kind: type[T], called: str) -> T | None:
+        if value is not None and not isinstance(value, kind):
+            raise MalformedError(f"{self.where}`{key}` is not {called}")
+        return value
+
+
+def _records(packages: Sequence[Table]) -> Iterator[Record]:
+    """Yield a record for each package, its edges resolved."""
+    named = [_Named(each.name(), each.text("version"), each.values.get("source")) for each in packages]
+    targets = _Targets(named)
+    for (name, version, _), package in zip(named, packages, strict=True):
+        metadata = package.table("metadata")
+        groups = package.table("dev-dependencies", "dependency-groups").groups()
+        extras = package.table("optional-dependencies").groups()
+        known = metadata.table("requires-dev", "dependency-groups").values
+        defaults = package.texts("default-groups") if "default-groups" in package.values else None
+        sdist = package.table("sdist")
+        yield Record(
+            name,
+            version,
+            _source(package),
+            package.texts("resolution-markers"),
+            targets.edges(package.tables("dependencies")),
+            {key: targets.edges(tables) for key, tables in extras},
+            {key: targets.edges(tables) for key, tables in groups},
+            frozenset([*dict(extras), *map(canonicalize_name, metadata.texts("provides-extras"))]),
+            frozenset([*dict(groups), *map(canonicalize_name, known)]),
+            None if defaults is None else tuple(map(canonicalize_name, defaults)),
+            tuple(_file(each) for each in package.tables("wheels")),
+            _file(sdist) if sdist.values else None,
+        )
+
+
+class _Named(NamedTuple):
+    """By what an edge names a record."""
+
+    name: str
+    version: str | None
+    source: Any
+
+
+class _Targets:
+    """Finds the records that edges lead to."""
+
+    def __init__(self, named: Sequence[_Named]) -> None:
+        self._named = named
+        self._by_name = _by_name(each.name for each in named)
+
+    def edges(self, tables: Sequence[Table]) -> tuple[Edge, ...]:
+        return tuple(self._edge(table) for table in tables)
+
+    def _edge(self, table: Table) -> Edge:
+        extras = table.texts("extra")
+        return Edge(self._find(table), tuple(map(canonicalize_name, extras)), table.text("marker") or "")
+
+    def _find(self, table: Table) -> int:
+        name, version, source = table.name(), table.text("version"), table.values.get("source")
+        found = [
+            number
+            for number in self._by_name.get(name, ())
+            if version in (None, self._named[number].version) and source in (None, self._named[number].source)
+        ]
+        if len(found) != 1:
+            which = f"`{name}` {version}" if version else f"`{name}`"
+            there = "there is no such package in it" if not found else f"it has {len(found)} of that name"
+            raise MalformedError(f"{table.where}it depends on {which}, and {there}")
+        return found[0]
+
+
+def _by_name(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for number, name in enumerate(names):
+        found[name] = (*found.get(name, ()), number)
+    return found
+
+
+def _source(package: Table) -> Source:
+    table = package.table("source")
+    kind = next((kind for kind in SOURCES if kind in table.values), None)
+    if kind is None:
+        given = ", ".join(f"`{key}`" for key in table.values) or "none"
+        raise MalformedError(f"{package.where}its source is none of {', '.join(SOURCES)}, but {given}")
+    place = Table(table.values, package.where).text(kind)
+    if not place:
+        raise MalformedError(f"{package.where}its source is empty")
+    return Source(kind, place, table.text("subdirectory") or "")
+
+
+def _file(table: Table) -> File:
+    given = table.text("hash")
+    algorithm, colon, digest = (given or "").partition(":")
+    if given is not None and not colon:
+        raise MalformedError(f"{table.where}`hash` is not like sha256:...")
+    return File(
+        table.text("url"),
+        table.text("path"),
+        table.text("filename"),
+        (algorithm, digest) if colon else None,
+        table.number("size"),
+    )
+
+
+def _wishes(tables: Sequence[Table]) -> tuple[Wish, ...]:
+    return tuple(
+        Wish(each.name(), tuple(map(canonicalize_name, each.texts("extras"))), each.text("marker") or "")
+        for each in tables
+    )
+
+
+def _excluding(tables: Sequence[Table]) -> tuple[Item, ...]:
+    return tuple(_item(table) for table in tables)
+
+
+def _item(table: Table) -> Item:
+    package = canonicalize_name(table.text("package") or "")
+    for kind in ("extra", "group"):
+        if name := table.text(kind):
+            return Item(kind, package, canonicalize_name(name))
+    return Item("project", package)

@@ -1,0 +1,209 @@
+"""uv.lock, as uv writes it: `uv_records` reads it, `uv_roots` and `uv_walk` choose from it, `uv_files` finds the files.
+
+What is selected is what `uv sync --frozen` installs for the same options. Which groups are chosen if nothing is said of
+them, and what `no-binary` and `no-build` forbid, stands in pyproject.toml in the directory of the lock file, so that
+is an input, too; those of the members of a workspace are read only if the lock file is of before revision 5 and a
+member has groups.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from envsync.errors import LockFileError, remedies
+from envsync.lockfile import conditions, project, uv_records, uv_roots, wheels
+from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.choice import Choice, UndefinedError
+from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
+from envsync.lockfile.places import Placed, Places, search
+from envsync.lockfile.project import Project
+from envsync.lockfile.sources import Sources, is_url
+from envsync.lockfile.target import Target
+from envsync.lockfile.uv_files import Files
+from envsync.lockfile.uv_records import Lock, MalformedError, Record, Wish
+from envsync.lockfile.uv_walk import ExclusionError, Markers, walk
+from envsync.python.facts import Interpreter
+
+
+def read(path: str) -> UvLockFile:
+    """Read and parse a uv.lock, and what pyproject.toml says beside it.
+
+    :raises LockFileError: it cannot be read, or is not what uv writes
+    """
+    content = read_input(path, path)
+    relock = remedies.relock(path)
+    try:
+        lock = uv_records.parse(tomllib.loads(content.decode()))
+    except UnicodeDecodeError as error:
+        raise LockFileError(path, f"it is not UTF-8 (byte {error.start})", hint=relock) from error
+    except tomllib.TOMLDecodeError as error:
+        raise LockFileError(path, f"it is not TOML: {error}", hint=relock) from error
+    except MalformedError as error:
+        raise LockFileError(path, str(error), hint=relock) from None
+    return UvLockFile(path, content, lock)
+
+
+class UvLockFile:
+    """A parsed uv.lock."""
+
+    variables: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    local_files: tuple[str, ...] = ()
+    """What is chosen is named by the target: not every wheel of a directory has to be there."""
+
+    def __init__(self, path: str, content: bytes, lock: Lock) -> None:
+        self.path = path
+        self._lock = lock
+        read = {path: content}
+        self._projects: dict[str, Project] = {}
+        for directory in _directories(lock) if not path.endswith(".py.lock") else ():
+            place = os.path.normpath(os.path.join(os.path.dirname(path), directory, project.FILENAME))
+            if os.path.lexists(place):
+                read[place] = read_input(place, path)
+                self._projects[directory] = project.parse(place, read[place], path)
+        self.inputs = tuple(read)
+        self.contents = tuple(read.values())
+        bare = [record for record in lock.records if any(file.hash is None for file in record.wheels)]
+        self.unhashed = bool(bare)
+        self.placed = any(not is_url(record.source.place) for record in bare)
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        watched = (*conditions.FULL, *conditions.KERNEL)
+        texts = {text for text in self._lock.texts() if any(name in text for name in watched)}
+        return (*(str(Marker(text)) for text in sorted(texts)), *conditions.needs(self._requires_python()))
+
+    def select(
+        self,
+        interpreter: Interpreter,
+        choice: Choice = Choice(),  # noqa: B008
+        *,
+        sources: Sources = Sources(),  # noqa: B008
+        known: Callable[[str], str | None] = known_to_nobody,
+    ) -> Target:
+        with understanding(self.path), self._explaining():
+            fit = wheels.Fit(interpreter)
+            markers = Markers(interpreter.markers)
+            self._check_python(fit, markers)
+            files = Files(self.path, self._lock, self._projects.get(".", Project()), fit)
+            places = Places(self.path, sources, fit)
+            placed: list[Placed] = []
+            blockers: list[Blocker] = []
+            for record in self._selected(choice, markers):
+                try:
+                    placed.append(places.of(files.of(record)))
+                except BlockedError as error:
+                    blockers.append(error.blocker)
+            if blockers:
+                raise refusal(self.path, blockers)
+            placed = search(placed, sources, known)
+        artifacts = sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)
+        return Target(tuple(artifacts), tuple(a.path for a in artifacts if a.path is not None and not a.hashes))
+
+    def _requires_python(self) -> SpecifierSet:
+        try:
+            return SpecifierSet(self._lock.requires_python)
+        except InvalidSpecifier as error:
+            raise LockFileError(self.path, str(error), hint=remedies.relock(self.path)) from None
+
+    def _check_python(self, fit: wheels.Fit, markers: Markers) -> None:
+        """Check that the lock file was made for such a Python and such a system.
+
+        :raises LockFileError: it was not
+        """
+        needed = str(self._requires_python())
+        if not fit.runs(needed):
+            problem = f"it needs Python {needed}, and the target is {fit.python}"
+            raise LockFileError(self.path, problem, hint=remedies.other_python(needed))
+        supported = self._lock.supported
+        if supported and not any(markers.hold(text) for text in supported):
+            problem = f"it was not made for {fit.description}; its environments are: {'; '.join(supported)}"
+            raise LockFileError(self.path, problem, hint=remedies.relock(self.path))
+
+    def _selected(self, choice: Choice, markers: Markers) -> list[Record]:
+        """Return the records to install."""
+        lock = self._lock
+        target = uv_roots.target_of(lock, choice)
+        defaults = uv_roots.defaults_of(lock, target, self._projects)
+        roots = uv_roots.roots_of(lock, target, choice, defaults, lambda wish: self._find(wish, markers))
+        records = [lock.records[number] for number in walk(lock, roots, markers)]
+        _refuse_twice(records)
+        left_out = _left_out(lock, target, choice)
+        return [
+            record
+            for record in records
+            if record.source.kind != "virtual" and record.name not in left_out and not choice.leaves_out(record.name)
+        ]
+
+    def _find(self, wish: Wish, markers: Markers) -> int | None:
+        """Return the record of what the manifest names; None if it is not wanted here."""
+        if not markers.hold(wish.marker):
+            return None
+        numbers = self._lock.by_name.get(wish.name, ())
+        found = [
+            number
+            for number in numbers
+            if not (texts := self._lock.records[number].markers) or any(map(markers.hold, texts))
+        ]
+        if len(found) != 1:
+            raise MalformedError(f"it asks for `{wish.name}`, and {len(found)} of its packages fit")
+        return found[0]
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say what a choice or a marker has met, with what helps."""
+        relock = remedies.relock(self.path)
+        try:
+            yield
+        except uv_roots.ChoiceError as error:
+            raise LockFileError(self.path, str(error), hint=error.hint) from None
+        except UndefinedError as error:
+            leave = " ".join(f"--{error.kind} {each}" for each in error.names)
+            hint = f"if the project has it, {relock}; else leave out {leave}"
+            raise LockFileError(self.path, str(error), hint=hint) from None
+        except ExclusionError as error:
+            raise LockFileError(self.path, str(error), hint=_of_exclusion(error)) from None
+        except MalformedError as error:
+            raise LockFileError(self.path, str(error), hint=relock) from None
+        except (UndefinedComparison, UndefinedEnvironmentName) as error:
+            raise LockFileError(self.path, f"a marker cannot be evaluated: {error}", hint=relock) from None
+
+
+def _directories(lock: Lock) -> list[str]:
+    """Return the directories whose pyproject.toml is an input."""
+    members = (lock.records[number] for name in lock.members for number in lock.by_name.get(name, ()))
+    needed = {record.directory for record in members if uv_roots.needs_project(lock, record)}
+    return [".", *sorted(directory for directory in needed if directory not in (None, "."))]
+
+
+def _left_out(lock: Lock, target: uv_roots.Target, choice: Choice) -> frozenset[str]:
+    """Return the names of projects that are left out themselves."""
+    if choice.no_install_workspace:
+        return frozenset(lock.projects)
+    alone = target.alone if choice.no_install_project else None
+    return frozenset() if alone is None else frozenset([lock.records[alone].name])
+
+
+def _refuse_twice(records: list[Record]) -> None:
+    """One environment has one version of a name."""
+    seen: dict[str, Record] = {}
+    for record in records:
+        other = seen.setdefault(record.name, record)
+        if other is not record:
+            versions = " and ".join(str(each.version or each.source.place) for each in (other, record))
+            raise MalformedError(f"package `{record.name}`: two of it are selected, {versions}")
+
+
+def _of_exclusion(error: ExclusionError) -> str:
+    options = [f"`--no-{item.kind} {item.name}`" for item in error.items if item.kind != "project"]
+    return (
+        f"leave one of them out; with all of them chosen, {' or '.join(options)} does"
+        if options
+        else ("choose one with `envsync sync --package " + error.items[0].package + "`")
+    )
