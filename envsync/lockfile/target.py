@@ -54,3 +54,8 @@ class Target(NamedTuple):
     """The extras that the lock file asks for, by package, where it may lack what packages require."""
     complete: bool = True
     """A tool has made sure that what packages require is there, too; in requirements, nobody has."""
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The names of those for which the lock file has no hash: the one that is kept is of what came first."""
+        return tuple(artifact.name for artifact in self.artifacts if not artifact.locked)

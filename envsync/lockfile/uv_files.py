@@ -13,8 +13,8 @@ from envsync.errors.redact import redacted
 from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.places import LockedFile
-from envsync.lockfile.project import Project
 from envsync.lockfile.sources import filename_of, is_url
+from envsync.lockfile.uv_project import Project
 from envsync.lockfile.uv_records import File, Lock, Record
 
 LEAVE_OUT_PROJECT = "leave the project itself out with `envsync sync --no-install-project`"

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from packaging.utils import canonicalize_name
 
+from envsync.lockfile.choice import DEFAULT_GROUP
+
 SCHEMA = 1
 DEFAULTS_SINCE = 5
 """The revision from which on records have `default-groups`."""
@@ -23,6 +25,8 @@ TREES = frozenset({"directory", "editable", "virtual"})
 
 
 T = TypeVar("T")
+Defaults = tuple[str, ...] | None
+"""The groups that are chosen if nothing is said; None: all of them."""
 
 
 class MalformedError(Exception):
@@ -103,7 +107,7 @@ class Record:
     known_extras: frozenset[str] = frozenset()
     """Those that require nothing among them."""
     known_groups: frozenset[str] = frozenset()
-    default_groups: tuple[str, ...] | None = None
+    default_groups: Defaults = (DEFAULT_GROUP,)
     wheels: tuple[File, ...] = ()
     sdist: File | None = None
 
@@ -127,7 +131,7 @@ class Lock:
     requirements: tuple[Wish, ...]
     groups: Mapping[str, tuple[Wish, ...]]
     """Of a workspace whose root is no project."""
-    default_groups: tuple[str, ...] | None
+    default_groups: Defaults
     """Of the same."""
     records: tuple[Record, ...]
     by_name: Mapping[str, tuple[int, ...]]
@@ -166,17 +170,17 @@ def parse(document: Mapping[str, Any]) -> Lock:
         raise MalformedError("it has no `requires-python`")
     manifest = table.table("manifest")
     packages = [each.named("package") for each in table.tables("package", "distribution")]
-    records = _records(packages)
+    records = tuple(_records(packages))
     return Lock(
         requires_python,
         table.number("revision") or 0,
         table.texts("supported-markers"),
         tuple(_excluding(items) for items in table.lists("conflicts")),
-        tuple(map(canonicalize_name, manifest.texts("members"))),
+        manifest.names("members"),
         _wishes(manifest.tables("requirements")),
         {name: _wishes(tables) for name, tables in manifest.table("dependency-groups").groups()},
-        manifest.texts("default-groups") if "default-groups" in manifest.values else None,
-        tuple(records),
+        manifest.default_groups(),
+        records,
         _by_name(record.name for record in records),
     )
 
@@ -217,6 +221,16 @@ class Table:
         values = self._checked(key, self.values.get(key), list, "a list") or []
         return tuple(self._checked(key, value, str, "a list of texts") or "" for value in values)
 
+    def names(self, key: str) -> tuple[str, ...]:
+        """Return a list of names, normalized."""
+        return tuple(map(canonicalize_name, self.texts(key)))
+
+    def default_groups(self) -> Defaults:
+        """Return the groups that are chosen if nothing is said."""
+        if "default-groups" not in self.values:
+            return (DEFAULT_GROUP,)
+        return None if self.values["default-groups"] == "all" else self.names("default-groups")
+
     def tables(self, key: str, other: str = "") -> list[Table]:
         return self._tables(key, self.values.get(key, self.values.get(other)))
 
@@ -248,7 +262,6 @@ def _records(packages: Sequence[Table]) -> Iterator[Record]:
         groups = package.table("dev-dependencies", "dependency-groups").groups()
         extras = package.table("optional-dependencies").groups()
         known = metadata.table("requires-dev", "dependency-groups").values
-        defaults = package.texts("default-groups") if "default-groups" in package.values else None
         sdist = package.table("sdist")
         yield Record(
             name,
@@ -258,9 +271,9 @@ def _records(packages: Sequence[Table]) -> Iterator[Record]:
             targets.edges(package.tables("dependencies")),
             {key: targets.edges(tables) for key, tables in extras},
             {key: targets.edges(tables) for key, tables in groups},
-            frozenset([*dict(extras), *map(canonicalize_name, metadata.texts("provides-extras"))]),
+            frozenset([*dict(extras), *metadata.names("provides-extras")]),
             frozenset([*dict(groups), *map(canonicalize_name, known)]),
-            None if defaults is None else tuple(map(canonicalize_name, defaults)),
+            package.default_groups(),
             tuple(_file(each) for each in package.tables("wheels")),
             _file(sdist) if sdist.values else None,
         )
@@ -285,8 +298,7 @@ class _Targets:
         return tuple(self._edge(table) for table in tables)
 
     def _edge(self, table: Table) -> Edge:
-        extras = table.texts("extra")
-        return Edge(self._find(table), tuple(map(canonicalize_name, extras)), table.text("marker") or "")
+        return Edge(self._find(table), table.names("extra"), table.text("marker") or "")
 
     def _find(self, table: Table) -> int:
         name, version, source = table.name(), table.text("version"), table.values.get("source")
@@ -336,10 +348,7 @@ def _file(table: Table) -> File:
 
 
 def _wishes(tables: Sequence[Table]) -> tuple[Wish, ...]:
-    return tuple(
-        Wish(each.name(), tuple(map(canonicalize_name, each.texts("extras"))), each.text("marker") or "")
-        for each in tables
-    )
+    return tuple(Wish(each.name(), each.names("extras"), each.text("marker") or "") for each in tables)
 
 
 def _excluding(tables: Sequence[Table]) -> tuple[Item, ...]:

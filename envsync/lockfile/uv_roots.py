@@ -14,12 +14,9 @@ from typing import NamedTuple
 from packaging.utils import canonicalize_name
 
 from envsync.lockfile.choice import DEFAULT_GROUP, Choice
-from envsync.lockfile.project import Project
-from envsync.lockfile.uv_records import DEFAULTS_SINCE, Lock, Record, Wish
+from envsync.lockfile.uv_project import Project
+from envsync.lockfile.uv_records import DEFAULTS_SINCE, Defaults, Lock, Record, Wish
 from envsync.lockfile.uv_walk import Roots
-
-Defaults = tuple[str, ...] | None
-"""Names of groups; None: all of them."""
 
 
 class ChoiceError(Exception):
@@ -96,12 +93,12 @@ def defaults_of(lock: Lock, target: Target, projects: Mapping[str, Project]) -> 
     :param projects: what pyproject.toml files say, by directory
     """
     if target.named and target.alone is not None and lock.revision >= DEFAULTS_SINCE:
-        return _recorded(lock.records[target.alone].default_groups)
+        return lock.records[target.alone].default_groups
     record = None if target.standing is None else lock.records[target.standing]
     directory = "." if record is None else record.directory or "."
     if directory in projects:
         return projects[directory].default_groups
-    return _recorded(lock.default_groups if record is None else record.default_groups)
+    return lock.default_groups if record is None else record.default_groups
 
 
 def needs_project(lock: Lock, record: Record) -> bool:
@@ -109,15 +106,9 @@ def needs_project(lock: Lock, record: Record) -> bool:
     return lock.revision < DEFAULTS_SINCE and bool(record.known_groups)
 
 
-def _recorded(groups: tuple[str, ...] | None) -> Defaults:
-    if groups is None:
-        return (DEFAULT_GROUP,)
-    return None if groups == ("all",) else groups
-
-
 def _groups(choice: Choice, defined: set[str], defaults: Defaults) -> frozenset[str]:
-    # `--no-dev` is a habit: no reason to fail where there is no such group.
-    known = defined | ({DEFAULT_GROUP} if DEFAULT_GROUP in choice.no_groups else set())
+    # `--no-dev` and `--only-dev` are habits: no reason to fail where there is no such group.
+    known = defined | ({DEFAULT_GROUP} & {*choice.no_groups, *choice.only_groups})
     return choice.groups_of(known, known if defaults is None else defaults)
 
 

@@ -17,15 +17,15 @@ from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentN
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from envsync.errors import LockFileError, remedies
-from envsync.lockfile import conditions, project, uv_records, uv_roots, wheels
+from envsync.lockfile import conditions, pyproject, uv_project, uv_records, uv_roots, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import Placed, Places, search
-from envsync.lockfile.project import Project
 from envsync.lockfile.sources import Sources, is_url
 from envsync.lockfile.target import Target
 from envsync.lockfile.uv_files import Files
+from envsync.lockfile.uv_project import Project
 from envsync.lockfile.uv_records import Lock, MalformedError, Record, Wish
 from envsync.lockfile.uv_walk import ExclusionError, Markers, walk
 from envsync.python.facts import Interpreter
@@ -59,16 +59,17 @@ class UvLockFile:
 
     def __init__(self, path: str, content: bytes, lock: Lock) -> None:
         self.path = path
-        self._lock = lock
+        self.lock = lock
         read = {path: content}
         self._projects: dict[str, Project] = {}
         for directory in _directories(lock) if not path.endswith(".py.lock") else ():
-            place = os.path.normpath(os.path.join(os.path.dirname(path), directory, project.FILENAME))
+            place = os.path.normpath(os.path.join(os.path.dirname(path), directory, uv_project.FILENAME))
             if os.path.lexists(place):
                 read[place] = read_input(place, path)
-                self._projects[directory] = project.parse(place, read[place], path)
+                self._projects[directory] = uv_project.parse(place, read[place], path)
         self.inputs = tuple(read)
         self.contents = tuple(read.values())
+        self.canonical = (content, *map(pyproject.canonical, self.contents[1:]))
         bare = [record for record in lock.records if any(file.hash is None for file in record.wheels)]
         self.unhashed = bool(bare)
         self.placed = any(not is_url(record.source.place) for record in bare)
@@ -76,7 +77,7 @@ class UvLockFile:
     @property
     def markers(self) -> tuple[str, ...]:
         watched = (*conditions.FULL, *conditions.KERNEL)
-        texts = {text for text in self._lock.texts() if any(name in text for name in watched)}
+        texts = {text for text in self.lock.texts() if any(name in text for name in watched)}
         return (*(str(Marker(text)) for text in sorted(texts)), *conditions.needs(self._requires_python()))
 
     def select(
@@ -87,15 +88,14 @@ class UvLockFile:
         sources: Sources = Sources(),  # noqa: B008
         known: Callable[[str], str | None] = known_to_nobody,
     ) -> Target:
-        with understanding(self.path), self._explaining():
+        records = self.selected(interpreter, choice)
+        with understanding(self.path):
             fit = wheels.Fit(interpreter)
-            markers = Markers(interpreter.markers)
-            self._check_python(fit, markers)
-            files = Files(self.path, self._lock, self._projects.get(".", Project()), fit)
+            files = Files(self.path, self.lock, self._projects.get(".", Project()), fit)
             places = Places(self.path, sources, fit)
             placed: list[Placed] = []
             blockers: list[Blocker] = []
-            for record in self._selected(choice, markers):
+            for record in records:
                 try:
                     placed.append(places.of(files.of(record)))
                 except BlockedError as error:
@@ -106,9 +106,19 @@ class UvLockFile:
         artifacts = sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)
         return Target(tuple(artifacts), tuple(a.path for a in artifacts if a.path is not None and not a.hashes))
 
+    def selected(self, interpreter: Interpreter, choice: Choice) -> list[Record]:
+        """Return the records to install for one interpreter, whatever has to be done for that.
+
+        :raises LockFileError: as for `select`
+        """
+        with understanding(self.path), self._explaining():
+            markers = Markers(interpreter.markers)
+            self._check_python(wheels.Fit(interpreter), markers)
+            return self._chosen(choice, markers)
+
     def _requires_python(self) -> SpecifierSet:
         try:
-            return SpecifierSet(self._lock.requires_python)
+            return SpecifierSet(self.lock.requires_python)
         except InvalidSpecifier as error:
             raise LockFileError(self.path, str(error), hint=remedies.relock(self.path)) from None
 
@@ -121,14 +131,13 @@ class UvLockFile:
         if not fit.runs(needed):
             problem = f"it needs Python {needed}, and the target is {fit.python}"
             raise LockFileError(self.path, problem, hint=remedies.other_python(needed))
-        supported = self._lock.supported
+        supported = self.lock.supported
         if supported and not any(markers.hold(text) for text in supported):
             problem = f"it was not made for {fit.description}; its environments are: {'; '.join(supported)}"
             raise LockFileError(self.path, problem, hint=remedies.relock(self.path))
 
-    def _selected(self, choice: Choice, markers: Markers) -> list[Record]:
-        """Return the records to install."""
-        lock = self._lock
+    def _chosen(self, choice: Choice, markers: Markers) -> list[Record]:
+        lock = self.lock
         target = uv_roots.target_of(lock, choice)
         defaults = uv_roots.defaults_of(lock, target, self._projects)
         roots = uv_roots.roots_of(lock, target, choice, defaults, lambda wish: self._find(wish, markers))
@@ -145,11 +154,11 @@ class UvLockFile:
         """Return the record of what the manifest names; None if it is not wanted here."""
         if not markers.hold(wish.marker):
             return None
-        numbers = self._lock.by_name.get(wish.name, ())
+        numbers = self.lock.by_name.get(wish.name, ())
         found = [
             number
             for number in numbers
-            if not (texts := self._lock.records[number].markers) or any(map(markers.hold, texts))
+            if not (texts := self.lock.records[number].markers) or any(map(markers.hold, texts))
         ]
         if len(found) != 1:
             raise MalformedError(f"it asks for `{wish.name}`, and {len(found)} of its packages fit")

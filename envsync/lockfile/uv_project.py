@@ -1,0 +1,59 @@
+"""What a project's pyproject.toml says about installing its lock file: default groups, and what may not be taken."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from typing import NamedTuple
+
+from envsync.errors import LockFileError
+from envsync.lockfile.choice import DEFAULT_GROUP
+from envsync.lockfile.uv_records import Defaults, MalformedError, Table
+
+FILENAME = "pyproject.toml"
+
+
+class Forbidden(NamedTuple):
+    """What is not to be taken: wheels (`no-binary`), or what has to be built (`no-build`)."""
+
+    everything: bool = False
+    names: tuple[str, ...] = ()
+
+    def forbids(self, name: str) -> bool:
+        """Tell whether that counts for a package.
+
+        :param name: normalized
+        """
+        return self.everything or name in self.names
+
+
+class Project(NamedTuple):
+    """What `[tool.uv]` says."""
+
+    default_groups: Defaults = (DEFAULT_GROUP,)
+    no_binary: Forbidden = Forbidden()
+    no_build: Forbidden = Forbidden()
+
+
+def parse(path: str, content: bytes, lock_file: str) -> Project:
+    """Read what a pyproject.toml says.
+
+    :param lock_file: for which it is read
+    :raises LockFileError: it is no TOML, or what it says makes no sense
+    """
+    try:
+        settings = Table(tomllib.loads(content.decode())).table("tool").table("uv")
+        return Project(settings.default_groups(), _forbidden(settings, "no-binary"), _forbidden(settings, "no-build"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, MalformedError) as error:
+        raise LockFileError(lock_file, f"`{path}`: {error}", hint=_show(path, str(error))) from None
+
+
+def _forbidden(settings: Table, key: str) -> Forbidden:
+    return Forbidden(settings.values.get(key) is True, settings.names(f"{key}-package"))
+
+
+def _show(path: str, problem: str) -> str:
+    line = re.search(r"at line (\d+)", problem)
+    command = ["sed", "-n", f"{line[1]}p", path] if line else ["grep", "-n", "tool.uv", path]
+    return f"`{shlex.join(command)}` shows it"
