@@ -3,10 +3,11 @@
 Everything here is counted: a launch in a current environment takes seven file operations in the environment and
 the project, no exclusive lock, and only these modules of ours on top of `os`, `fcntl` and a hash built in C:
 
-1. read pyproject.toml or find that there is none (one listing of the directory more if the lock file is not named)
+1. read pyproject.toml or find that there is none (one listing of the directory more if the lock file is not named), and
+   what `{digest}` stands for, if that takes a parser (`envsync.launch.names`)
 2. open the in-use lock and share it without blocking
 3. read the stamp, now that nobody can commit
-4. read the lock file, and every further input that the stamp names
+4. read the lock file, and every further input that the stamp names and that was not read yet
 5. open site-packages, by the absolute path in the stamp
 6. stat pyvenv.cfg, and a file that is there to be purged before the rest (one more, in the store, if it is linked to)
 7. exec `<env>/bin/COMMAND`, untried before
@@ -24,7 +25,7 @@ else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
 from envsync.launch import Environment, command, stamp
-from envsync.launch.request import Request, content, describe_python, exactly, release_of, resolve
+from envsync.launch.request import Request, content, describe_python, exactly, own_python, own_version, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,18 +68,18 @@ def launch(
 def environment_of(request: Request) -> Environment | None:
     """Return the environment that a request names, or None if its name takes more than a glance.
 
-    `{digest}` needs facts that only a parser or a look at other Pythons can give, except for a pylock.toml
-    that is to be installed for the Python that runs envsync.
+    `{digest}` needs facts that only a parser or a look at other Pythons can give: so the name has to be remembered, but
+    for a pylock.toml that is to be installed for the Python that runs envsync.
     """
     if "{digest}" not in request.env_template:
         return Environment(request.env_template)
     if request.text("python") or not request.lock.endswith(".toml"):
-        return None
-    short = "%d.%d" % sys.version_info[:2]  # noqa: UP031
-    release = release_of(short, getattr(sys, "abiflags", ""), narrow=sys.maxsize < 1 << 32)
-    python = describe_python(sys.implementation.name, release)
-    name = request.digest(python, conditions=exactly(request.looks_at, sys.version.partition(" ")[0]))
-    return Environment(request.env_template.replace("{digest}", name))
+        from envsync.launch import names
+
+        name = names.recall(request)
+    else:
+        name = request.digest(own_python(), conditions=exactly(request.looks_at, own_version()))
+    return Environment(request.env_template.replace("{digest}", name)) if name is not None else None
 
 
 def enter(request: Request, environment: Environment, *, accept_racy: bool = False, share: bool = True) -> Entry | None:
@@ -189,17 +190,7 @@ def are_known(request: Request, current: "Stamp") -> bool:
 
     :raises OSError: one cannot be read
     """
-    return all(checksum_of(request, each.path) in each.seen for each in current.inputs)
-
-
-def checksum_of(request: Request, path: str) -> str:
-    """Return the checksum of a further input. What was read already to find out what is asked for counts as it was.
-
-    :param path: relative to the lock file's directory, or absolute
-    :raises OSError: it cannot be read
-    """
-    path = path if path.startswith("/") else request.directory + path
-    return request.seen.get(path) or stamp.checksum(content(path))
+    return all(request.checksum_of(each.path) in each.seen for each in current.inputs)
 
 
 def is_for_this_host(current: "Stamp") -> bool:

@@ -41,10 +41,11 @@ class Request:
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
     :ivar looks_at: those of `EXACT` that occur in it, if the environment is named by `{digest}`
+    :ivar name: what `{digest}` stands for, if it was found out, for `envsync.leading.naming` to leave
     :ivar seen: checksums of further files that were read on the way, by path: they may be inputs, too
     """
 
-    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "seen", "settings")
+    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "name", "seen", "settings")
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Request:
         env_template: str,
         looks_at: tuple[str, ...] = (),
         *,
-        seen: "Mapping[str, str]" = {},  # noqa: B006  # never changed
+        seen: dict[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.lock = lock
@@ -62,7 +63,8 @@ class Request:
         self.content = content
         self.env_template = env_template
         self.looks_at = looks_at
-        self.seen = seen
+        self.seen: dict[str, str] = {} if seen is None else seen
+        self.name: object = None
         self._key = ""
 
     @property
@@ -100,6 +102,19 @@ class Request:
 
     def flag(self, key: str) -> bool:
         return self.settings.get(key) is True
+
+    def checksum_of(self, path: str, *, keep: bool = False) -> str:
+        """Return the checksum of a further input. What was read to find out what is asked for counts as it was then.
+
+        :param path: relative to the lock file's directory, or absolute
+        :param keep: this is to find out what is asked for
+        :raises OSError: it cannot be read
+        """
+        path = path if path.startswith("/") else self.directory + path
+        found = self.seen.get(path) or checksum(content(path))
+        if keep:
+            self.seen[path] = found
+        return found
 
     @property
     def timeout(self) -> float | None:
@@ -141,6 +156,18 @@ class Request:
             lines += [f"directory {_absolute(self.directory)!r}"] if placed else []
             lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def own_python() -> str:
+    """Describe the Python that runs envsync."""
+    short = "%d.%d" % sys.version_info[:2]  # noqa: UP031
+    release = release_of(short, getattr(sys, "abiflags", ""), narrow=sys.maxsize < 1 << 32)
+    return describe_python(sys.implementation.name, release)
+
+
+def own_version() -> str:
+    """Return the full version of the Python that runs envsync."""
+    return sys.version.partition(" ")[0]
 
 
 def describe_python(implementation: str, release: str) -> str:

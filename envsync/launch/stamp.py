@@ -180,23 +180,23 @@ def dump(stamp: Stamp) -> bytes:
         HEADER,
         "digest " + stamp.digest,
         "python " + stamp.python,
-        "environment " + _quote(stamp.environment),
+        "environment " + quote(stamp.environment),
         f"in-use {stamp.in_use}",
         "config " + stamp.config,
         "commands " + " ".join(stamp.commands),
     ]
-    lines += [f"site {site.inode} {site.mtime_ns} {_quote(site.path)}" for site in stamp.sites]
-    lines += [f"guard {guard.inode} {guard.mtime_ns} {_quote(guard.path)}" for guard in stamp.guards]
-    lines += [f"further {each.counts} {','.join(each.seen)} {_quote(each.path)}" for each in stamp.inputs]
+    lines += [f"site {site.inode} {site.mtime_ns} {quote(site.path)}" for site in stamp.sites]
+    lines += [f"guard {guard.inode} {guard.mtime_ns} {quote(guard.path)}" for guard in stamp.guards]
+    lines += [f"further {each.counts} {','.join(each.seen)} {quote(each.path)}" for each in stamp.inputs]
     lines += ["variable " + name for name in stamp.variables]
     lines += [
-        f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {_quote(local.path)}"
+        f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {quote(local.path)}"
         for local in stamp.local_files
     ]
     if stamp.conditions:
         lines.append("conditions " + stamp.conditions)
     if stamp.base:
-        lines.append("base " + _quote(stamp.base))
+        lines.append("base " + quote(stamp.base))
     lines += [f"seen {size} {mtime_ns}" for size, mtime_ns in stamp.bases]
     lines += ["kernel " + name for name in stamp.kernel]
     lines += ["on " + kernel for kernel in stamp.kernels]
@@ -224,7 +224,7 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
         elif key == "python":
             stamp.python = value
         elif key == "environment":
-            stamp.environment = _unquote(value)
+            stamp.environment = unquote(value)
         elif key == "in-use":
             stamp.in_use = int(value)
         elif key == "config":
@@ -233,17 +233,17 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             stamp.commands = value.split()
         elif key in ("site", "guard"):
             inode, mtime_ns, path = value.split(" ", 2)
-            site = Site(_unquote(path), int(inode), int(mtime_ns))
+            site = Site(unquote(path), int(inode), int(mtime_ns))
             (stamp.sites if key == "site" else stamp.guards).append(site)
         elif key == "further":
             counts, seen, path = value.split(" ", 2)
-            stamp.inputs.append(Input(_unquote(path), counts, seen.split(",")))
+            stamp.inputs.append(Input(unquote(path), counts, seen.split(",")))
         elif key == "variable":
             stamp.variables.append(value)
         elif key == "conditions":
             stamp.conditions = value
         elif key == "base":
-            stamp.base = _unquote(value)
+            stamp.base = unquote(value)
         elif key == "seen":
             size, mtime_ns = value.split(" ")
             stamp.bases.append((int(size), int(mtime_ns)))
@@ -253,7 +253,7 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
             stamp.kernels.append(value)
         elif key in ("direct", "found"):
             size, mtime_ns, path = value.split(" ", 2)
-            local = LocalFile(_unquote(path), int(size), int(mtime_ns), direct=key == "direct")
+            local = LocalFile(unquote(path), int(size), int(mtime_ns), direct=key == "direct")
             stamp.local_files.append(local)
         elif key == "unhashed":
             stamp.unhashed = True
@@ -271,11 +271,13 @@ def is_newer(data: bytes) -> bool:
     return head == b"envsync-stamp" and version.isdigit() and (len(version), version) > (len(known), known)
 
 
-def _quote(path: str) -> str:
+def quote(path: str) -> str:
+    """Write a path in one line."""
     return path.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _unquote(text: str) -> str:
+def unquote(text: str) -> str:
+    """Read what `quote` has written."""
     if "\\" not in text:
         return text
     return "\\".join(part.replace("\\n", "\n") for part in text.split("\\\\"))

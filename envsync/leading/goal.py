@@ -27,7 +27,7 @@ from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
-from envsync.launch.request import Request, content, describe_python, exactly, looks_at
+from envsync.launch.request import Request, content, describe_python
 from envsync.launch.stamp import LocalFile, Stamp
 from envsync.python import interpreter
 from envsync.python.facts import Interpreter, Layout
@@ -531,22 +531,3 @@ def digest_of(request: Request, inputs: Inputs, python: str, conditions: Conditi
         placed=inputs.placed,
         local_files=inputs.local_files,
     )
-
-
-def environment_by_digest(request: Request, cache: str) -> Environment:
-    """Return the environment of a request that names it by `{digest}`."""
-    spec = request.text("python")
-    base = interpreter.find(spec) if spec is not None else interpreter.own_base()
-    facts = interpreter.inspect(base, cache)
-    parsed = read_lock_file(request)
-    inputs = inputs_of(request, parsed)
-    name = request.digest(
-        describe_python(facts.implementation, facts.release),
-        inputs.checksums,
-        variables=inputs.values,
-        conditions=exactly(looks_at(b"\n".join(parsed.contents)), facts.markers["python_full_version"]),
-        unhashed=inputs.unhashed,
-        placed=inputs.placed,
-        local_files=inputs.local_files,
-    )
-    return Environment(request.env_template.replace("{digest}", name))

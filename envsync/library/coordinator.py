@@ -218,7 +218,10 @@ class Coordinator:
         way = _Way(self, flight, asked)
         demand = Demand(asked, environment)
         steps = reach.wait_or_lead(way, demand, arrival, distrust=distrust, slots=self._slots)
-        return syncing.result_of(await steps)
+        outcome = await steps
+        with anyio.CancelScope(shield=True):  # it has been synced: that is what its callers are told
+            await to_thread.run_sync(reach.remember, asked, limiter=self._looks)
+        return syncing.result_of(outcome)
 
     # Events
 

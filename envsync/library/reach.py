@@ -76,10 +76,13 @@ def reach(
         environment = named_by_digest(request)
         entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
+            remember(request)
             return current(entry, launching=launching)
     way = _Blocking(request, show, check, aim, launching=launching)
     demand = Demand(request, environment)
-    return _at_once(wait_or_lead(way, demand, arrival, launching=launching, distrust=distrust))
+    outcome = _at_once(wait_or_lead(way, demand, arrival, launching=launching, distrust=distrust))
+    remember(request)
+    return outcome
 
 
 async def wait_or_lead(
@@ -215,10 +218,18 @@ def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Out
 def named_by_digest(request: Request) -> Environment:
     """Find out the name of an environment that has `{digest}` in it, where that takes a parser or an interpreter."""
     _load_libraries()
-    from envsync.leading.goal import environment_by_digest
+    from envsync.leading.naming import environment_by_digest
     from envsync.leading.sync_cache import cache_directory
 
     return environment_by_digest(request, cache_directory(request))
+
+
+def remember(request: Request) -> None:
+    """Leave for the next what `{digest}` stands for, if that had to be found out. The environment is there."""
+    if request.name is not None:
+        from envsync.leading.naming import leave
+
+        leave(request)
 
 
 def unchangeable(request: Request, environment: Environment, error: FilesystemError, *, launching: bool) -> Outcome:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.launch import command, fast_lane, signals
 from envsync.launch.progress import quiet
-from envsync.library.reach import named_by_digest, reach
+from envsync.library.reach import named_by_digest, reach, remember
 from envsync.system import forks
 from envsync.waiting import cancelling, failures
 
@@ -78,6 +78,7 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
     command.close_lock(entry.fd)
     runs = os.access(environment.python, os.X_OK)
     if runs and not _has_leftovers(environment, entry):
+        remember(asked)
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False
     return None, environment, not runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -14,10 +15,13 @@ from pathlib import Path
 import pytest
 
 import envsync
+from tests import pythons
 from tests.environments import FIXTURES
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SOURCE = Path(envsync.__file__).parent
+TALLY = hashlib.sha256((FIXTURES / "wheels/tally-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+PINNED = f"tally==1.0 --hash=sha256:{TALLY}"
 
 
 @pytest.fixture
@@ -119,6 +123,61 @@ def test_variables_cost_no_file_operation(
         became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
         counts.append(len([call for call in calls[:became] if _names_project(call, project, relative=False)]))
     assert counts[0] == counts[1]
+
+
+NAMED = {
+    "pylock.toml": ("pylock.toml", [], 7),
+    "pylock.toml and a Python on PATH": ("pylock.toml", ["--python", "{other}"], 8),
+    "requirements": ("requirements.txt", [], 8),
+    "requirements that include others": ("including.txt", [], 9),
+    "requirements and our own Python": ("requirements.txt", ["--python", "{own}"], 8),
+    "requirements and a Python on PATH": ("requirements.txt", ["--python", "{other}"], 8),
+}
+"""Lock file and options of environments that `{digest}` names → file operations in environment and project."""
+OTHER = "3.12" if sys.version_info[1] != 12 else "3.11"
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_an_environment_named_by_digest(
+    launcher: Path, project: Path, run_envsync: Run, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file more tells its name, and each further input is read once; a Python on PATH is looked at, nothing run."""
+    name, options, most = NAMED[case]
+    other = tmp_path / "other"
+    if "{other}" in options:
+        other.mkdir()
+        (other / f"python{OTHER}").symlink_to(pythons.need(OTHER))
+        os.utime(other, (1_700_000_000, 1_700_000_000))
+        monkeypatch.setenv("PATH", f"{other}:/usr/bin:/bin")
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    options = [each.format(own=own, other=OTHER) for each in options]
+    (project / "more.txt").write_text(f"{PINNED}\n")
+    (project / "requirements.txt").write_text(f"--no-index\n--find-links {project}/wheels\n{PINNED}\n")
+    (project / "including.txt").write_text(f"--no-index\n--find-links {project}/wheels\n-r more.txt\n")
+    words = ["run", "--lock", str(project / name), "--env", str(project / "envs/{digest}"), *options, "--", "true"]
+    run_envsync(*words, check=True)
+    calls = traced([str(launcher), *words], tmp_path, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=False)]
+    operations = [call for call in ours if not re.search("execve|flock|fcntl", call)]
+    assert len(operations) <= most, "\n".join(operations)
+    looked = [call for call in calls[started + 1 : became] if f'"{other}' in call and "execve" not in call]
+    assert len(looked) == (2 if other.exists() else 0), "\n".join(looked)
+    assert [call for call in calls[started + 1 : became] if "execve" in call and "= 0" in call] == []
+    assert len([call for call in calls if "flock(" in call]) == 1
+
+
+def test_what_only_looks_leaves_no_name(project: Path, run_envsync: Run) -> None:
+    """Neither `status` nor a dry run writes anything; a sync leaves the name for the first launch."""
+    (project / "requirements.txt").write_text(f"--no-index\n--find-links {project}/wheels\n{PINNED}\n")
+    (project / "envs").mkdir()
+    asked = ["--lock", "requirements.txt", "--env", "envs/{digest}"]
+    run_envsync("status", *asked, cwd=project, check=True)
+    run_envsync("sync", "--dry-run", *asked, cwd=project, check=True)
+    assert list((project / "envs").iterdir()) == []
+    run_envsync("sync", *asked, cwd=project, check=True)
+    assert (project / "envs/.envsync-names").is_dir()
 
 
 def _names_project(call: str, project: Path, *, relative: bool) -> bool:

@@ -86,8 +86,14 @@ def ours(modules: set[str]) -> set[str]:
     return {name for name in modules if name.partition(".")[0] == "envsync"}
 
 
-def test_what_a_launch_loads(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True], ids=["", "by digest"])
+def test_what_a_launch_loads(
+    project: Path, tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]], *, named: bool
+) -> None:
     """By the launcher, in a current environment: these modules of ours, and no `site` nor anything else of Python's."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    words = ["run", *(["--env", "envs/{digest}", "--python", version] if named else []), "--", "true"]
+    run_envsync(*words, cwd=project, check=True)
     installation = tmp_path / "installation"
     site = installation / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     site.mkdir(parents=True)
@@ -98,10 +104,11 @@ def test_what_a_launch_loads(project: Path, tmp_path: Path) -> None:
     launcher = installation / "bin/envsync"
     launcher.write_text(script.replace("\nimport sys\n", f"\n{TELL}", 1))
     launcher.chmod(0o755)
-    done = subprocess.run([launcher, "run", "--", "true"], cwd=project, capture_output=True, text=True, check=True)
+    done = subprocess.run([launcher, *words], cwd=project, capture_output=True, text=True, check=True)
     modules = loaded(done.stdout)
-    assert ours(modules) == LAUNCH
-    assert modules - LAUNCH <= BUILT_IN
+    expected = LAUNCH | ({"envsync.launch.names"} if named else set())
+    assert ours(modules) == expected
+    assert modules - expected <= BUILT_IN
 
 
 def test_what_a_waiter_loads(project: Path) -> None:
