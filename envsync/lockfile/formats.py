@@ -34,6 +34,10 @@ def _read(path: str) -> LockFile:
         from envsync.lockfile import uvlock
 
         return uvlock.read(path)
+    if name == "pdm.lock":
+        from envsync.lockfile import pdm
+
+        return pdm.read(path)
     from envsync.lockfile import foreign
 
     foreign.refuse_name(path)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from envsync.errors import LockFileError, remedies
@@ -36,10 +38,10 @@ NOWHERE = "nowhere:"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An artifact, and the index that the lock file names for it."""
+    """An artifact, and where it is looked for if it has no place."""
 
     artifact: Artifact
-    index: str | None
+    sources: Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +70,31 @@ class Places:
     """Decides where the wheels of one lock file are taken from.
 
     :param path: the lock file
+    :param project: where the project says that its packages come from
+    :param narrowed: the same for packages that come from a part of it only
     """
 
-    def __init__(self, path: str, sources: Sources, fit: wheels.Fit) -> None:
+    def __init__(
+        self,
+        path: str,
+        sources: Sources,
+        fit: wheels.Fit,
+        *,
+        project: Sources = Sources(),  # noqa: B008
+        narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
+    ) -> None:
         self._path = path
         self._relock = remedies.relock(path)
         self._directory = os.path.dirname(os.path.abspath(path))
-        self._sources = sources
+        self._given = sources
+        self._project = project
+        self._narrowed = narrowed
+        self._sources = sources.over(project)
         self._fit = fit
-        self._wheelhouse = Wheelhouse(sources.directories)
+        self._wheelhouse = Wheelhouse(self._sources.directories)
 
     def of(self, file: LockedFile) -> Placed:
-        """Make the artifact of a selected file.
+        """Make the artifact of a selected file. It says what is missing if it has no place.
 
         :raises BlockedError: an archive is no wheel, or one that does not fit; its name or hashes make no sense
         """
@@ -99,12 +114,21 @@ class Places:
         )
         if file.direct:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
+        asked = self._asked(file)
         path = self._wheelhouse.path_of(name.filename) or path
         if path is not None:
-            return Placed(artifact._replace(path=path), file.index)
+            return Placed(artifact._replace(path=path), asked)
         if url is not None and not self._sources.offline and (file.direct or not self._sources.no_index):
-            return Placed(artifact._replace(url=with_credentials(url, self._sources.index_urls)), file.index)
-        return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), file.index)
+            return Placed(
+                artifact._replace(url=with_credentials(url, asked.index_urls + asked.extra_index_urls)), asked
+            )
+        return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), asked)
+
+    def _asked(self, file: LockedFile) -> Sources:
+        """Return where a file may be looked for: on the index that is named for it only, unless options name others."""
+        if self._given.index_urls or file.index is None:
+            return self._given.over(self._narrowed.get(canonicalize_name(file.package), self._project))
+        return replace(self._sources, index_urls=(file.index,), extra_index_urls=())
 
     def _name(self, file: LockedFile) -> wheels.WheelName:
         about = f"package `{file.package}`: "
@@ -168,7 +192,7 @@ def _missing(artifact: Artifact, url: str | None, sources: Sources) -> str:
     )
 
 
-def search(placed: list[Placed], sources: Sources, known: Callable[[str], str | None]) -> list[Placed]:
+def search(placed: list[Placed], known: Callable[[str], str | None]) -> list[Placed]:
     """Look on pages and indexes for the wheels that have no place yet and are not in the store either.
 
     Blocks on the network if there are such wheels.
@@ -177,10 +201,9 @@ def search(placed: list[Placed], sources: Sources, known: Callable[[str], str | 
     """
     absent = [each for each in placed if each.artifact.missing and not _stored(each.artifact, known)]
     found: dict[str, Placed] = {}
-    for index in {each.index: None for each in absent}:
-        own = replace(sources, index_urls=(index,)) if index and not sources.index_urls else sources
-        if own.searchable:
-            found |= _found([each for each in absent if each.index == index], own)
+    for sources in {each.sources: None for each in absent}:
+        if sources.searchable:
+            found |= _found([each for each in absent if each.sources == sources], sources)
     return [found.get(each.artifact.filename, each) for each in placed]
 
 

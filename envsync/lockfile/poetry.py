@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from packaging.markers import Marker
 from packaging.pylock import Package, PackageArchive, PackageDirectory, PackageVcs, Pylock
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -20,7 +21,7 @@ from envsync.errors import LockFileError, remedies
 from envsync.lockfile import translating
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.parsed import read_input
-from envsync.lockfile.poetry_python import environments
+from envsync.lockfile.python_ranges import alternatives
 from envsync.lockfile.records import Record, of_toml
 from envsync.lockfile.translating import Chosen, TranslatedFile
 
@@ -45,7 +46,7 @@ def read(path: str) -> TranslatedFile:
     packages = [_package(record, wanted, project.sources) for record, wanted in records if wanted]
     translated = Pylock(
         lock_version=Version("1.0"),
-        environments=environments(metadata),
+        environments=_environments(metadata),
         extras=[canonicalize_name(extra) for extra in lock.table("extras")],
         dependency_groups=sorted({MAIN, *(group for _, wanted in records for group in wanted), *project.groups}),
         created_by="poetry",
@@ -75,6 +76,11 @@ def _check_version(path: str, content: bytes, metadata: Record) -> None:
         raise LockFileError(path, problem, hint=_again(path))
     if version.major > 2:
         raise LockFileError(path, f"it was written by {by}, and envsync reads 2.1", hint=_again(path))
+
+
+def _environments(metadata: Record) -> list[Marker] | None:
+    ranges = alternatives(metadata, "python-versions")
+    return [metadata.marker(text) for text in ranges] if all(ranges) else None
 
 
 def _again(path: str) -> str:
@@ -117,7 +123,7 @@ def _package(record: Record, wanted: Mapping[str, str], sources: Mapping[str, st
     :param sources: the URL that pyproject.toml gives for each, which may have user information
     :raises LockFileError: it makes no sense
     """
-    marker = translating.condition(record, wanted)
+    marker = translating.condition(record, wanted.items())
     source = record.table("source")
     kind, url = source.text("type"), source.text("url")
     if kind in ("", "legacy"):

@@ -23,7 +23,7 @@ class Record:
     """
 
     def __init__(self, path: str, table: Mapping[str, Any], about: str = "") -> None:
-        self._path = path
+        self.path = path
         self._table = table
         self.about = about
 
@@ -55,14 +55,14 @@ class Record:
 
     def table(self, key: str, about: str = "") -> Record:
         """Return a table; an empty one if there is none."""
-        return Record(self._path, self._get(key, dict, "a table", {}), self.about or about)
+        return Record(self.path, self._get(key, dict, "a table", {}), self.about or about)
 
     def tables(self, key: str) -> list[Record]:
         """Return a list of tables; each is called a package by its name if it has one."""
         items = self._get(key, list, "a list", [])
         if not all(isinstance(item, dict) for item in items):
             raise self.refusal(f"`{key}` has to be a list of tables")
-        return [Record(self._path, item, self.about or f"package `{item.get('name')}`: ") for item in items]
+        return [Record(self.path, item, self.about or f"package `{item.get('name')}`: ") for item in items]
 
     def name(self, key: str = "name") -> NormalizedName:
         """Return the name of a package, normalized."""
@@ -86,7 +86,7 @@ class Record:
 
     def refusal(self, problem: str) -> LockFileError:
         """Return the error that says what is wrong with this table."""
-        return LockFileError(self._path, self.about + problem)
+        return LockFileError(self.path, self.about + problem)
 
     def _get(self, key: str, kind: type[T], called: str, absent: T) -> T:
         value = self._table.get(key, absent)

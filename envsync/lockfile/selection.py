@@ -7,13 +7,15 @@ Lock files of other tools that know neither more nor less are translated into th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.pylock import Package, PackageArchive, PackageWheel, Pylock, PylockSelectError
+from packaging.utils import NormalizedName
 
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
@@ -39,6 +41,8 @@ def selected(
     groups: Collection[str],
     sources: Sources,
     known: Callable[[str], str | None],
+    project: Sources = Sources(),  # noqa: B008
+    narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
     blockers: Sequence[Blocker] = (),
 ) -> Target:
     """Select what to install for one interpreter, and from where.
@@ -46,6 +50,8 @@ def selected(
     :param path: the lock file
     :param choice: what it leaves out by name is left out
     :param extras: those that are chosen, as the lock file spells them; likewise `groups`
+    :param project: where the project says that packages come from
+    :param narrowed: the same for packages that come from a part of it only
     :param blockers: what is known to be wrong besides
     :raises LockFileError: the lock file does not fit this Python
     :raises NoWheelError: a package has no wheel that fits or can be reached
@@ -55,7 +61,7 @@ def selected(
     kept = [package for package in lock.packages if not choice.leaves_out(package.name)]
     selection = Selection(path, replace(lock, packages=kept), interpreter, fit)
     selection.check_python()
-    places = Places(path, sources, fit)
+    places = Places(path, sources, fit, project=project, narrowed=narrowed)
     placed: list[Placed] = []
     chosen, found = selection.files(sorted(extras), sorted(groups))
     found = [*blockers, *found]
@@ -66,7 +72,7 @@ def selected(
             found.append(error.blocker)
     if found:
         raise refusal(path, found)
-    placed = search(placed, sources, known)
+    placed = search(placed, known)
     return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
 
 

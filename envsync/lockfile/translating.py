@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from packaging.pylock import Package, PackageSdist, PackageWheel, Pylock
+from packaging.utils import NormalizedName
 
 from envsync.errors import LockFileError, remedies
 from envsync.lockfile import conditions, hashes, pyproject
@@ -26,7 +28,7 @@ from envsync.lockfile.target import Target
 from envsync.lockfile.wheels import WheelName, build_order
 from envsync.python.facts import Interpreter
 
-_SDIST = (".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar")
+SDIST = (".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar")
 _EXTRA = re.compile(r'\bextra (==|!=) ("[^"]*")|("[^"]*") (==|!=) extra\b')
 """A comparison with an extra, in the form that `packaging` gives a marker's text."""
 
@@ -46,6 +48,7 @@ class TranslatedFile:
     :param contents: what was read of the lock file, and of the pyproject.toml beside it
     :param choosing: finds out what is chosen, or raises an UndefinedError
     :param sources: where the project says that its packages come from
+    :param narrowed: the same for packages that come from a part of it only
     """
 
     unhashed = False
@@ -60,6 +63,7 @@ class TranslatedFile:
         lock: Pylock,
         choosing: Callable[[Choice], Chosen],
         sources: Sources = Sources(),  # noqa: B008
+        narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
     ) -> None:
         self.inputs = tuple(contents)
         self.contents = tuple(contents.values())
@@ -68,6 +72,7 @@ class TranslatedFile:
         self._lock = lock
         self._choosing = choosing
         self._sources = sources
+        self._narrowed = narrowed
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -90,7 +95,9 @@ class TranslatedFile:
                 choice,
                 extras=chosen.extras,
                 groups=chosen.groups,
-                sources=sources.over(self._sources),
+                sources=sources,
+                project=self._sources,
+                narrowed=self._narrowed,
                 known=known,
                 blockers=_project(chosen.project, choice),
             )
@@ -118,12 +125,12 @@ def _project(name: str, choice: Choice) -> Sequence[Blocker]:
     return (Blocker(problem, "leave it out with `envsync sync --no-install-project`"),)
 
 
-def condition(record: Record, groups: Mapping[str, str]) -> str:
+def condition(record: Record, groups: Iterable[tuple[str, str]]) -> str:
     """Write as a marker of PEP 751 when a package is wanted.
 
-    :param groups: for each group the marker under which the group wants it; empty: always
+    :param groups: each group that wants it, with the marker under which it does; empty: always
     """
-    texts = [_wanted_by(group) + (f" and ({text})" if text else "") for group, text in groups.items()]
+    texts = [_wanted_by(group) + (f" and ({text})" if text else "") for group, text in groups]
     return _with_extras(str(record.marker(" or ".join(texts))))
 
 
@@ -176,7 +183,7 @@ def of_index(record: Record, files: Iterable[File], *, index: str | None, marker
     sdists = [
         PackageSdist(name=file.name, url=file.url or NOWHERE, hashes=file.hashes)
         for file in files
-        if file.name.endswith(_SDIST)
+        if file.name.endswith(SDIST)
     ]
     if not wheels and not sdists:
         raise record.refusal("it lists neither a wheel nor a source distribution")

@@ -102,7 +102,7 @@ class UvLockFile:
                     blockers.append(error.blocker)
             if blockers:
                 raise refusal(self.path, blockers)
-            placed = search(placed, sources, known)
+            placed = search(placed, known)
         artifacts = sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)
         return Target(tuple(artifacts), tuple(a.path for a in artifacts if a.path is not None and not a.hashes))
 

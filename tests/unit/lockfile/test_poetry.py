@@ -11,7 +11,7 @@ from packaging.markers import Marker
 
 from envsync.errors import EnvsyncError, FetchError, LockFileError, NoWheelError
 from envsync.lockfile import Choice, Sources, read
-from envsync.lockfile.poetry_python import environments
+from envsync.lockfile.python_ranges import alternatives
 from envsync.lockfile.records import Record
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
@@ -284,8 +284,7 @@ def test_a_project_for_other_pythons_is_refused(select: Select) -> None:
 )
 def test_ranges_of_pythons_are_read_as_poetry_reads_them(text: str, right: list[str], wrong: list[str]) -> None:
     """In Poetry's own grammar."""
-    markers = environments(Record("poetry.lock", {"python-versions": text}))
-    assert markers is not None
+    markers = [Marker(each) for each in alternatives(Record("poetry.lock", {"python": text}), "python")]
 
     def holds(version: str, markers: list[Marker]) -> bool:
         return any(marker.evaluate({"python_full_version": version}) for marker in markers)
@@ -294,10 +293,10 @@ def test_ranges_of_pythons_are_read_as_poetry_reads_them(text: str, right: list[
     assert [version for version in wrong if holds(version, markers)] == []
 
 
-def test_every_python_is_right_if_none_is_named() -> None:
-    """A star."""
-    assert environments(Record("poetry.lock", {"python-versions": "*"})) is None
-    assert environments(Record("poetry.lock", {"python-versions": "^3.9 || *"})) is None
+@pytest.mark.parametrize("text", ["*", "^3.12 || *", ""])
+def test_every_python_is_right_if_none_is_named(select: Select, text: str) -> None:
+    """A star, or nothing."""
+    assert names(select(package("foo"), metadata=METADATA.replace(">=3.9", text))) == ["foo 1.0"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Pythons that a Poetry project is for, in Poetry's own grammar of versions, as markers. Pure.
+"""The Pythons that a project is for, in Poetry's and PDM's grammar of versions, as markers. Pure.
 
 `^3.9` lets all through up to the next major version, `~3.9` those up to the next minor one, `||` stands between
 alternatives, and a comma or a space between what has to hold together.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 
-from packaging.markers import Marker
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -17,36 +16,24 @@ from envsync.lockfile.records import Record
 _PART = re.compile(r"(===|==|~=|!=|<>|<=|>=|<|>|\^|~|=)?\s*([0-9][^\s,|]*|\*)")
 
 
-def environments(metadata: Record) -> list[Marker] | None:
-    """Return a marker for each alternative of `python-versions`; None if every Python is right.
+def alternatives(record: Record, key: str) -> list[str]:
+    """Return the text of a marker for each alternative; empty for one that lets every Python through.
 
+    :param key: of the text in the record
     :raises LockFileError: it makes no sense
     """
-    text = metadata.text("python-versions").strip()
-    markers = []
-    for alternative in re.split(r"\s*\|\|?\s*", text):
-        specifiers = [
-            each for operator, version in _parts(metadata, alternative) for each in _pep440(operator, version)
-        ]
-        try:
-            parsed = [SpecifierSet(each) for each in specifiers]
-        except InvalidSpecifier:
-            raise _senseless(metadata, text) from None
-        if not parsed:
-            return None
-        written = [f'python_full_version {each.operator} "{each.version}"' for some in parsed for each in some]
-        markers.append(metadata.marker(" and ".join(written)))
-    return markers
+    return [_marker(record, key, text) for text in re.split(r"\|\|?", record.text(key))]
 
 
-def _parts(metadata: Record, text: str) -> list[tuple[str, str]]:
+def _marker(record: Record, key: str, text: str) -> str:
     if _PART.sub("", text).strip(" ,"):
-        raise _senseless(metadata, text)
-    return [(match[1] or "", match[2]) for match in _PART.finditer(text)]
-
-
-def _senseless(metadata: Record, text: str) -> Exception:
-    return metadata.refusal(f"`{text[:80]}` in `python-versions` is no range of versions")
+        raise record.refusal(f"`{text[:80]}` in `{key}` is no range of versions")
+    specifiers = [each for match in _PART.finditer(text) for each in _pep440(match[1] or "", match[2])]
+    try:
+        parsed = SpecifierSet(",".join(specifiers))
+    except InvalidSpecifier:
+        raise record.refusal(f"`{text[:80]}` in `{key}` is no range of versions") from None
+    return " and ".join(f'python_full_version {each.operator} "{each.version}"' for each in parsed)
 
 
 def _pep440(operator: str, version: str) -> list[str]:
