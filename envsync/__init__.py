@@ -5,9 +5,9 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from envsync.errors import EnvsyncError
+    from envsync.leading.result import SyncResult
     from envsync.library.blocking import Hold, SyncOptions, sync, use
     from envsync.library.coordinator import Coordinator
-    from envsync.library.syncing import SyncResult
 
 __all__ = ["Coordinator", "EnvsyncError", "Hold", "SyncOptions", "SyncResult", "__version__", "sync", "use"]
 
@@ -16,7 +16,7 @@ _HOMES = {
     "EnvsyncError": "envsync.errors",
     "Hold": "envsync.library.blocking",
     "SyncOptions": "envsync.library.blocking",
-    "SyncResult": "envsync.library.syncing",
+    "SyncResult": "envsync.leading.result",
     "sync": "envsync.library.blocking",
     "use": "envsync.library.blocking",
 }

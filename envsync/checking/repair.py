@@ -36,6 +36,7 @@ from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading.goal import Goal, Inputs, Python, Seeker, find_python
 from envsync.leading.reconcile import make_plan
+from envsync.leading.result import SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.library.reach import reach
 from envsync.library.status import is_led
@@ -49,7 +50,6 @@ from envsync.store.store import Store
 from envsync.system import atomic, processes
 from envsync.transaction import skeleton
 from envsync.waiting import failures
-from envsync.waiting.outcome import Outcome
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -214,9 +214,9 @@ def _layout(environment: Environment, cache: str) -> Layout:
 
 def _repair(
     request: Request, asked: Request | None, environment: Environment, report: Report, damaged: frozenset[str]
-) -> Outcome:
+) -> SyncResult:
     aim = partial(WhatItWas, asked=asked, damaged=damaged)
-    return reach(
+    done = reach(
         request,
         environment,
         launching=False,
@@ -225,6 +225,8 @@ def _repair(
         check=signals.heed,
         aim=aim,
     )
+    assert isinstance(done, SyncResult)
+    return done
 
 
 class WhatItWas:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import BarColumn, Progress, TaskID
 
     from envsync.launch.request import Request
-    from envsync.waiting.outcome import Outcome
+    from envsync.leading.result import SyncResult
 
 LINE_SECONDS = 10.0
 """How long a phase has to last before another plain line says how far it is."""
@@ -73,29 +73,30 @@ class Display:
         """Note which download is the slowest and how far it is."""
         self.slowest = text
 
-    def conclude(self, outcome: Outcome) -> None:
+    def conclude(self, result: SyncResult) -> None:
         """Say what was done, and what is worth knowing."""
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
         if self.quiet:
             return
-        for note in outcome.notes:
+        for note in result.notes:
             say(f"note: {note}")
-        if outcome.outcome == "synced":
+        if result.outcome == "synced":
             say(
-                f"synced `{outcome.env}` in {outcome.seconds:.2f} s: "
-                f"{len(outcome.installed)} installed, {len(outcome.removed)} removed"
+                f"synced `{result.env}` in {result.seconds:.2f} s: "
+                f"{len(result.installed)} installed, {len(result.removed)} removed"
             )
-        if outcome.removed:
-            say(_removed(outcome))
+        if result.removed:
+            say(_removed(result))
         if self.verbose:
-            for name in outcome.removed:
-                by = outcome.installers.get(name)
+            installers = dict(result.installers)
+            for name in result.removed:
+                by = installers.get(name)
                 say(f"- {name}{f' (installed by {by})' if by else ''}")
-            for name in outcome.installed:
+            for name in result.installed:
                 say(f"+ {name}")
-            for detail in outcome.details:
+            for detail in result.details:
                 say(detail)
 
     def _line(self, phase: str, done: int, total: int, bytes_done: int, bytes_total: int) -> None:
@@ -164,19 +165,20 @@ def _bars() -> tuple[Progress, BarColumn]:
     )
 
 
-def _removed(outcome: Outcome) -> str:
+def _removed(result: SyncResult) -> str:
     """Name what was removed, in one line: first what others had installed, then what is gone, then what is renewed."""
-    now = {name: version for name, _, version in (item.partition("==") for item in outcome.installed)}
+    installers = dict(result.installers)
+    now = {name: version for name, _, version in (item.partition("==") for item in result.installed)}
 
     def rank(name: str) -> tuple[bool, bool]:
-        return name not in outcome.installers, name.partition("==")[0] in now
+        return name not in installers, name.partition("==")[0] in now
 
     names = []
-    for item in sorted(outcome.removed, key=rank)[:NAMED]:
-        remarks = [f"installed by {outcome.installers[item]}"] if item in outcome.installers else []
+    for item in sorted(result.removed, key=rank)[:NAMED]:
+        remarks = [f"installed by {installers[item]}"] if item in installers else []
         name, _, version = item.partition("==")
         if name in now:
             remarks.append(f"now {now[name]}" if now[name] != version else "installed anew")
         names.append(f"{item} ({', '.join(remarks)})" if remarks else item)
-    more = f" and {len(outcome.removed) - NAMED} more" if len(outcome.removed) > NAMED else ""
+    more = f" and {len(result.removed) - NAMED} more" if len(result.removed) > NAMED else ""
     return f"removed {', '.join(names)}{more}"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.leading.lead import Led
     from envsync.library.reach import Show
-    from envsync.waiting.outcome import Outcome
 
 PYTHONPATH = (
     "PYTHONPATH is set and kept: modules it names come before those of the environment; --isolated leaves it out"
@@ -45,7 +45,7 @@ def run(
     from envsync.waiting.failures import Arrival
 
     arrival = Arrival(whole_process=True)
-    outcome = reach(
+    entry = reach(
         request,
         environment,
         launching=True,
@@ -54,22 +54,22 @@ def run(
         arrival=arrival,
         check=signals.heed,
     )
-    assert outcome.entry is not None
+    assert isinstance(entry, fast_lane.Entry)
     signals.heed()
-    fast_lane.become(outcome.entry, words, environ, certain=True, isolated=request.flag("isolated"))
+    fast_lane.become(entry, words, environ, certain=True, isolated=request.flag("isolated"))
     raise AssertionError("unreachable")
 
 
 def shown(request: Request) -> Show:
     """Return what shows on stderr how far a sync of ours is."""
 
-    def show(lead: Callable[[Report], Outcome | None]) -> Outcome | None:
+    def show(lead: Callable[[Report], Led | None]) -> Led | None:
         from envsync.cli.display import Display
 
         with Display(request) as display:
-            outcome = lead(display)
-            if outcome is not None:
-                display.conclude(outcome)
-            return outcome
+            led = lead(display)
+            if led is not None:
+                display.conclude(led[0])
+            return led
 
     return show

@@ -7,9 +7,12 @@ import os
 from envsync.cli.run import shown
 from envsync.launch import fast_lane, options, request
 from envsync.launch.messages import say, show_json
+from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.library import syncing
 from envsync.library.reach import named_by_digest
-from envsync.waiting.outcome import WOULD_SYNC
+
+SHOWN = ("outcome", "env", "digest", "installed", "removed", "seconds")
+"""What `--json` has of a result."""
 
 
 def sync(settings: options.Settings) -> int:
@@ -18,24 +21,22 @@ def sync(settings: options.Settings) -> int:
     dry_run = asked.flag("dry_run")
     result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))
     if asked.flag("json"):
-        value = result._asdict()
-        del value["notes"]
-        show_json({**value, "dry_run": dry_run})
+        show_json({**{name: getattr(result, name) for name in SHOWN}, "dry_run": dry_run})
     elif not asked.flag("quiet"):
         _say(result)
     return 0
 
 
-def _preview(asked: request.Request) -> syncing.SyncResult:
+def _preview(asked: request.Request) -> SyncResult:
     from envsync.cli.display import Display
     from envsync.leading.preview import preview
 
     environment = fast_lane.environment_of(asked) or named_by_digest(asked)
     with Display(asked) as display:
-        return syncing.result_of(preview(asked, environment, display))
+        return preview(asked, environment, display)
 
 
-def _say(result: syncing.SyncResult) -> None:
+def _say(result: SyncResult) -> None:
     if result.outcome == WOULD_SYNC:
         for name in result.removed:
             say(f"would remove {name}")

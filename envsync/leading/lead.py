@@ -44,6 +44,7 @@ from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
 from envsync.leading.progress_file import ProgressFile
 from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler, refuse_to_empty
+from envsync.leading.result import SyncResult
 from envsync.leading.session import Session
 from envsync.leading.sync_cache import SyncCache
 from envsync.locks import kind
@@ -53,7 +54,6 @@ from envsync.system import atomic, records
 from envsync.transaction import journal, skeleton, stamping
 from envsync.waiting import bare, failures, queue
 from envsync.waiting.directory import prepare
-from envsync.waiting.outcome import Outcome
 
 if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock
@@ -61,18 +61,21 @@ if TYPE_CHECKING:
 
 Aiming = Callable[["Request", "Environment", "Store", "Report"], Aim]
 """Makes an aim; the report is told how far it is."""
+Led = tuple[SyncResult, Entry | None]
+"""What became of a sync, and a shared hold on the environment if a command follows."""
 CACHES = 4
 """How often a sync is begun whose cache is removed beneath it; the last time it uses one of its own."""
 OURS_ALONE = (WaitTimeoutError, RefusedError, SyncCancelledError)
 """Failures that say nothing about the next attempt: others may be willing to wait."""
 
 
-def lead(session: Session, lock: EnvironmentLock, aim: Aiming = Seeker) -> Outcome | None:
+def lead(session: Session, lock: EnvironmentLock, aim: Aiming = Seeker) -> Led | None:
     """Make the environment current. Releases the environment lock in any case.
 
     :param lock: the held environment lock
     :param aim: what to bring it to; default: what the lock file says
-    :returns: the outcome, or None if the lock turned out to be of an environment that was replaced: ask again
+    :returns: what became of it, with a hold if a command follows; or None if the lock turned out to be of an
+        environment that was replaced: ask again
     :raises EnvsyncError: it could not be made current. Before the journal is in place the environment is as it
         was; after, the next leader finishes what was decided. `failure.json` says it to the waiters.
     """
@@ -137,7 +140,7 @@ class Leader:
         """The stamp that was there, if it could be read."""
         self.notes: list[str] = []
 
-    def run(self) -> Outcome:
+    def run(self) -> Led:
         """Go all the way."""
         prepare(self.environment)  # the directory may be a new one by now
         bare.mark_again(self.environment)
@@ -159,7 +162,7 @@ class Leader:
             self.cache.begin_again(elsewhere=attempt == CACHES - 2)
         raise AssertionError("unreachable")
 
-    def _reach(self, reconciler: Reconciler) -> Outcome:
+    def _reach(self, reconciler: Reconciler) -> Led:
         """Make the environment current, from the lock file to the stamp. May be done again if it comes to nothing."""
         self.cache.share()
         goal = self._set_goal()
@@ -182,7 +185,7 @@ class Leader:
         leftovers.sweep(self.environment)
         return self._conclude(goal, done, vouched)
 
-    def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp) -> Outcome:
+    def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp) -> Led:
         planned, held = done.planned, self.held
         notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done))
         seconds = round(time.monotonic() - self.began, 3)
@@ -190,18 +193,18 @@ class Leader:
             held.tell("synced", seconds=seconds, installed=len(planned.install), removed=len(planned.remove))
         # The environment lock is still held, so nobody can take in-use while it is made shared.
         entry = Entry(self.occupancy.hand_over(), vouched) if self.session.launching else None
-        return Outcome(
+        result = SyncResult(
             "current" if planned.is_empty else "synced",
             held.env,
             held.digest,
             installed=named(planned.install),
             removed=named(planned.remove),
-            installers=done.installers,
             seconds=seconds,
             notes=notes,
             details=(*self._startup_files(planned), *done.details),
-            entry=entry,
+            installers=(*done.installers.items(),),
         )
+        return result, entry
 
     def _notes_on(self, goal: Goal, done: Reconciled) -> Iterator[str]:
         """Say what the user may want to know of it all, in the end."""
@@ -275,7 +278,7 @@ class Leader:
         self.notes.append(f"took over from pid {pid} on {host}, which {ended} while {phase}")
         self.held.tell("took_over", from_host=host, from_pid=pid)
 
-    def _look_again(self) -> Outcome | None:
+    def _look_again(self) -> Led | None:
         """Somebody may have finished between our look and our lock."""
         if self.session.distrust:
             return None
@@ -285,7 +288,7 @@ class Leader:
             if not self.session.launching:
                 command.close_lock(entry.fd)
             kept = entry if self.session.launching else None
-            return Outcome("current", entry.stamp.environment, entry.stamp.digest, entry=kept)
+            return SyncResult("current", entry.stamp.environment, entry.stamp.digest), kept
         return None
 
     def _enter(self) -> Entry | None:

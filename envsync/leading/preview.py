@@ -11,10 +11,10 @@ from envsync.installed.scan import scan
 from envsync.launch import command, fast_lane
 from envsync.leading.goal import Goal, Seeker
 from envsync.leading.reconcile import make_plan, refuse_to_empty
+from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store
 from envsync.transaction import skeleton
-from envsync.waiting.outcome import WOULD_SYNC, Outcome
 
 if TYPE_CHECKING:
     from envsync.launch import Environment
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from envsync.launch.request import Request
 
 
-def preview(request: Request, environment: Environment, report: Report) -> Outcome:
+def preview(request: Request, environment: Environment, report: Report) -> SyncResult:
     """Say what a sync would do. Takes no lock, may ask an index, fetches and changes nothing."""
     began = time.monotonic()
     entry = fast_lane.enter(request, environment)
     if entry is not None:
         command.close_lock(entry.fd)
-        return Outcome("current", entry.stamp.environment, entry.stamp.digest)
+        return SyncResult("current", entry.stamp.environment, entry.stamp.digest)
     goal, installed = look(request, environment, report)
     refuse_to_empty(request, environment, goal)
     python = goal.python
     planned = make_plan(request, goal, installed)
-    return Outcome(
+    return SyncResult(
         "current" if planned.is_empty and not python.make else WOULD_SYNC,
         python.env,
         goal.digest,

@@ -14,12 +14,14 @@ from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading.preview import look
 from envsync.leading.reconcile import spare_of
+from envsync.leading.result import SyncResult
 from envsync.locks import flock
 from envsync.transaction import journal
-from envsync.waiting.outcome import Outcome
 
 
-def compare(request: Request, environment: Environment, cause: FilesystemError, *, launching: bool) -> Outcome:
+def compare(
+    request: Request, environment: Environment, cause: FilesystemError, *, launching: bool
+) -> SyncResult | Entry:
     """Compare the names and versions of what is installed with what is wanted.
 
     Says what this is worth: nobody can change a read-only environment from here, but nobody vouches for its files.
@@ -39,7 +41,7 @@ def compare(request: Request, environment: Environment, cause: FilesystemError, 
 
 def _compare(
     request: Request, environment: Environment, cause: FilesystemError, fd: int, *, launching: bool
-) -> Outcome:
+) -> SyncResult | Entry:
     if not os.path.isfile(environment.config):
         raise cause
     goal, found = look(request, environment, quiet)
@@ -64,7 +66,7 @@ def _compare(
         say(f"environment `{environment.path}` cannot be written to; it has the right versions, unverified")
     vouched = Stamp()
     vouched.environment, vouched.digest = python.env, goal.digest
-    return Outcome("current", python.env, goal.digest, entry=Entry(fd, vouched) if launching else None)
+    return Entry(fd, vouched) if launching else SyncResult("current", python.env, goal.digest)
 
 
 def share(environment: Environment) -> int:

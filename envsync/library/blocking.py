@@ -10,7 +10,8 @@ from typing import Any, NoReturn, TypedDict, Unpack
 from envsync.launch import Environment, command, fast_lane, request
 from envsync.launch import options as settings
 from envsync.launch.progress import Report, quiet
-from envsync.library.syncing import SyncResult, run
+from envsync.leading.result import SyncResult
+from envsync.library.syncing import run
 from envsync.locks import kind
 
 

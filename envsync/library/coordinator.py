@@ -34,14 +34,14 @@ from envsync.launch import fast_lane, request
 from envsync.launch.demand import Demand
 from envsync.launch.progress import Report
 from envsync.leading import lead
+from envsync.leading.lead import Led
+from envsync.leading.result import SyncResult
 from envsync.leading.session import Session
 from envsync.library import blocking, events, reach, syncing
 from envsync.library.blocking import Hold, SyncOptions
-from envsync.library.syncing import SyncResult
 from envsync.system import processes
 from envsync.waiting import failures
 from envsync.waiting.cancelling import UNSTOPPABLE
-from envsync.waiting.outcome import Outcome
 from envsync.waiting.waiter import Wait
 
 if TYPE_CHECKING:
@@ -218,10 +218,11 @@ class Coordinator:
         way = _Way(self, flight, asked)
         demand = Demand(asked, environment)
         steps = reach.wait_or_lead(way, demand, arrival, distrust=distrust, slots=self._slots)
-        outcome = await steps
+        done = await steps
+        assert isinstance(done, SyncResult)
         with anyio.CancelScope(shield=True):  # it has been synced: that is what its callers are told
             await to_thread.run_sync(reach.remember, asked, limiter=self._looks)
-        return syncing.result_of(outcome)
+        return done
 
     # Events
 
@@ -294,12 +295,12 @@ class _Way:
         finally:
             wait.end()
 
-    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+    async def lead(self, wait: Wait, held: EnvironmentLock) -> Led | None:
         """Lead in a thread, holding a slot. The thread is never abandoned: it ends at its next report if it has to."""
         report = _Reporter(self.coordinator, self.flight)
         slot = _Slot(self.coordinator._slots, wait, report)
 
-        def work() -> Outcome | None:
+        def work() -> Led | None:
             try:
                 session = Session.after(wait, self.asked, report)._replace(idle=slot.idle, listener=report.listen)
                 return lead.lead(session, held)
@@ -315,8 +316,8 @@ class _Way:
             raise
         raise AssertionError("unreachable: nothing cancels this scope")
 
-    async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
-        def accept() -> Outcome:
+    async def accept(self, wait: Wait, error: FilesystemError) -> SyncResult | fast_lane.Entry:
+        def accept() -> SyncResult | fast_lane.Entry:
             return reach.unchangeable(self.asked, wait.environment, error, launching=False)
 
         return await to_thread.run_sync(accept, limiter=self.coordinator._leads)

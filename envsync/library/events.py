@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from envsync.errors import EnvsyncError
-from envsync.library.syncing import SyncResult
+from envsync.leading.result import SyncResult
 
 
 @dataclass(frozen=True, slots=True)

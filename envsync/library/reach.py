@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
-    from envsync.leading.lead import Aiming
+    from envsync.leading.lead import Aiming, Led
+    from envsync.leading.result import SyncResult
     from envsync.locks.environment_lock import EnvironmentLock
     from envsync.waiting.bid import Slots
     from envsync.waiting.failures import Arrival
-    from envsync.waiting.outcome import Outcome
     from envsync.waiting.waiter import Wait
 
-    Show = Callable[[Callable[[Report], Outcome | None]], Outcome | None]
+    Show = Callable[[Callable[[Report], Led | None]], Led | None]
     T = TypeVar("T")
 
     class Way(Protocol):
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
         async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
             """Wait until it is over. What is held then is handed out."""
 
-        async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
+        async def lead(self, wait: Wait, held: EnvironmentLock) -> Led | None:
             """Lead, and release the lock in any case. None: the environment was replaced, ask again."""
 
-        async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+        async def accept(self, wait: Wait, error: FilesystemError) -> SyncResult | fast_lane.Entry:
             """Make do with an environment that cannot be locked, or raise the error."""
 
 
@@ -60,10 +60,10 @@ def reach(
     arrival: Arrival | None = None,
     check: Callable[[], None] | None = None,
     aim: Aiming | None = None,
-) -> Outcome:
+) -> SyncResult | fast_lane.Entry:
     """Make the environment current, by leading or by waiting for whoever leads.
 
-    :param launching: a command follows: hand out a shared hold on the environment
+    :param launching: a command follows: hand out a shared hold on the environment instead of what became of it
     :param show: leads for us, with a report that says how far it is
     :param arrival: since when it is wanted; default: now
     :param check: called now and then while it waits; what it raises ends the wait
@@ -93,7 +93,7 @@ async def wait_or_lead(
     launching: bool = False,
     distrust: bool = False,
     slots: Slots | None = None,
-) -> Outcome:
+) -> SyncResult | fast_lane.Entry:
     """Wait or lead, and do so again if the environment was replaced meanwhile.
 
     :param slots: see `envsync.waiting.waiter.Wait`
@@ -111,9 +111,10 @@ async def wait_or_lead(
             if wait.at_once:
                 return current(held, launching=launching)
             return followed(held, arrival, launching=launching)
-        outcome = await way.lead(wait, held)
-        if outcome is not None:
-            return outcome
+        led = await way.lead(wait, held)
+        if led is not None:
+            result, entry = led
+            return entry or result
     raise _restless(demand.environment)
 
 
@@ -147,8 +148,8 @@ class _Blocking:
     async def wait(self, wait: Wait) -> EnvironmentLock | fast_lane.Entry:
         return wait.until_over(self.check)
 
-    async def lead(self, wait: Wait, held: EnvironmentLock) -> Outcome | None:
-        def run(report: Report) -> Outcome | None:
+    async def lead(self, wait: Wait, held: EnvironmentLock) -> Led | None:
+        def run(report: Report) -> Led | None:
             session = Session.after(wait, self.request, report)._replace(launching=self.launching)
             return lead(session, held, self.aim or Seeker)
 
@@ -165,7 +166,7 @@ class _Blocking:
             bare.leave(wait.environment, held)
             raise
 
-    async def accept(self, wait: Wait, error: FilesystemError) -> Outcome:
+    async def accept(self, wait: Wait, error: FilesystemError) -> SyncResult | fast_lane.Entry:
         if self.aim is not None:
             raise error
         return unchangeable(self.request, wait.environment, error, launching=self.launching)
@@ -191,28 +192,26 @@ def _restless(environment: Environment) -> FilesystemError:
     return FilesystemError("sync", environment.path, cause)
 
 
-def current(held: fast_lane.Entry, *, launching: bool) -> Outcome:
-    """Return the outcome for who finds the environment current, and holds it now."""
-    if not launching:
-        command.close_lock(held.fd)
-    from envsync.waiting.outcome import Outcome
-
-    return Outcome("current", held.stamp.environment, held.stamp.digest, entry=held if launching else None)
+def current(held: fast_lane.Entry, *, launching: bool) -> SyncResult | fast_lane.Entry:
+    """Return what `reach` does to who finds the environment current, and holds it now."""
+    return held if launching else _let_go(held, "current", 0.0)
 
 
-def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> Outcome:
-    """Return the outcome for who waited, and holds the environment now."""
+def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> SyncResult | fast_lane.Entry:
+    """Return what `reach` does to who waited, and holds the environment now."""
     seconds = round(time.monotonic() - arrival.began, 3)
-    env, digest = held.stamp.environment, held.stamp.digest
     if command.variable("ENVSYNC_EVENTS"):
         from envsync.launch.events_file import record
 
-        record("waited", env=env, digest=digest, seconds=seconds)
-    if not launching:
-        command.close_lock(held.fd)
-    from envsync.waiting.outcome import Outcome
+        record("waited", env=held.stamp.environment, digest=held.stamp.digest, seconds=seconds)
+    return held if launching else _let_go(held, "waited", seconds)
 
-    return Outcome("waited", env, digest, seconds=seconds, entry=held if launching else None)
+
+def _let_go(held: fast_lane.Entry, outcome: str, seconds: float) -> SyncResult:
+    command.close_lock(held.fd)
+    from envsync.leading.result import SyncResult  # who launches, as most do, needs none
+
+    return SyncResult(outcome, held.stamp.environment, held.stamp.digest, seconds=seconds)
 
 
 def named_by_digest(request: Request) -> Environment:
@@ -232,7 +231,9 @@ def remember(request: Request) -> None:
         leave(request)
 
 
-def unchangeable(request: Request, environment: Environment, error: FilesystemError, *, launching: bool) -> Outcome:
+def unchangeable(
+    request: Request, environment: Environment, error: FilesystemError, *, launching: bool
+) -> SyncResult | fast_lane.Entry:
     """An environment that cannot be locked cannot be changed, but it may be what is asked for.
 
     :raises FilesystemError: the error, if it says anything else

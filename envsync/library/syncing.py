@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from envsync.launch import command, fast_lane, signals
 from envsync.launch.progress import quiet
+from envsync.leading.result import SyncResult
 from envsync.library.reach import named_by_digest, reach, remember
 from envsync.system import forks
 from envsync.waiting import cancelling, failures
@@ -19,32 +20,6 @@ if TYPE_CHECKING:
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.library.reach import Show
-    from envsync.waiting.outcome import Outcome
-
-
-class SyncResult(NamedTuple):
-    """What became of a sync."""
-
-    outcome: str
-    """"synced" (something was changed), "current" (nothing had to be) or "waited" (another process did it)."""
-    env: str
-    """The environment, absolute."""
-    digest: str
-    installed: tuple[str, ...]
-    """As in `name==version`, sorted."""
-    removed: tuple[str, ...]
-    """Likewise; an upgrade is in both."""
-    seconds: float
-    notes: tuple[str, ...] = ()
-    """What the caller may want to know, a sentence each."""
-
-    @property
-    def python(self) -> str:
-        """The environment's interpreter."""
-        return f"{self.env}/bin/python"
-
-
-SyncResult.__module__ = "envsync"  # what is pickled has the name that stays, and is read by other versions, too
 
 
 def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> SyncResult:
@@ -63,7 +38,8 @@ def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> 
         heeding = cancelling.heeding(report, check)
         show = lambda lead: lead(heeding)  # noqa: E731
     done = reach(asked, environment, launching=False, show=show, distrust=distrust, arrival=arrival, check=check)
-    return result_of(done)
+    assert isinstance(done, SyncResult)
+    return done
 
 
 def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
@@ -79,13 +55,8 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
     runs = os.access(environment.python, os.X_OK)
     if runs and not _has_leftovers(environment, entry):
         remember(asked)
-        return SyncResult("current", entry.stamp.environment, entry.stamp.digest, (), (), 0.0), environment, False
+        return SyncResult("current", entry.stamp.environment, entry.stamp.digest), environment, False
     return None, environment, not runs
-
-
-def result_of(done: Outcome) -> SyncResult:
-    """Return an outcome as a result."""
-    return SyncResult(done.outcome, done.env, done.digest, done.installed, done.removed, done.seconds, done.notes)
 
 
 def _has_leftovers(environment: Environment, entry: fast_lane.Entry) -> bool:

@@ -17,10 +17,9 @@ import pytest
 import envsync
 from envsync.errors import FilesystemError
 from envsync.launch import Environment
-from envsync.leading.lead import CACHES, Leader
+from envsync.leading.lead import CACHES, Leader, Led
 from envsync.python.venv import Pattern
 from envsync.waiting import bare, directory, failures
-from envsync.waiting.outcome import Outcome
 from tests.conftest import envsync_command
 from tests.contention.test_many_processes import finish, wait_for_line
 from tests.environments import FIXTURES, leftovers, unverified
@@ -134,7 +133,7 @@ def test_a_leader_that_gives_up_lets_others_try(tmp_path: Path, cache: Path, mon
     environment = Environment(str(tmp_path / "env"))
     tried: list[int] = []
 
-    def reach(self: Leader, *_: object) -> Outcome:
+    def reach(self: Leader, *_: object) -> Led:
         self.cache.share()
         shutil.rmtree(cache, ignore_errors=True)
         tried.append(1)

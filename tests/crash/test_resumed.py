@@ -13,8 +13,8 @@ import pytest
 
 from envsync.__main__ import main
 from envsync.errors import EnvsyncError
+from envsync.leading.result import SyncResult
 from envsync.library import blocking
-from envsync.library.syncing import SyncResult
 from envsync.staging import link_modes
 from envsync.system import atomic, forking
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture

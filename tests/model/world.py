@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from envsync.errors import ConflictError
 from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, fast_lane, request
+from envsync.leading.result import SyncResult
 from envsync.library import blocking
-from envsync.library.syncing import SyncResult
 from tests import environments
 from tests.model.happenings import Happenings
 from tests.model.model import PARTS

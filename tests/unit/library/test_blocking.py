@@ -139,6 +139,13 @@ class TestPickles:
         module, name = before.split()
         assert pickle.loads(f"c{module}\n{name}\n.".encode()) is now
 
+    def test_what_the_version_before_does_not_know_is_left_out(self) -> None:
+        """A result can be read there, whatever more it says here."""
+        more = RESULT._replace(details=("in detail",), installers=(("greet==0.9", "pip"),))
+        assert b"in detail" not in pickle.dumps(more)
+        assert pickle.loads(pickle.dumps(more)) == RESULT
+        assert len({more, RESULT}) == 2
+
     def test_types_of_their_fields(self) -> None:
         """Who takes them apart by their types finds these."""
         assert get_type_hints(events.Finished)["result"] is envsync.SyncResult

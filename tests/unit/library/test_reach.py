@@ -13,9 +13,8 @@ from envsync.checking import repair
 from envsync.errors import FilesystemError
 from envsync.launch import Environment
 from envsync.launch.progress import quiet
-from envsync.leading.lead import Leader
+from envsync.leading.lead import Leader, Led
 from envsync.library.reach import REPLACED_TIMES
-from envsync.waiting.outcome import Outcome
 from tests.environments import FIXTURES, unverified
 
 LOCK = FIXTURES / "pylock.toml"
@@ -27,7 +26,7 @@ def replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int],
     run, moved = Leader.run, []
 
     def replacing(times: int) -> list[str]:
-        def replace(leader: Leader) -> Outcome:
+        def replace(leader: Leader) -> Led:
             if len(moved) < times:
                 moved.append(str(tmp_path / f"aside{len(moved)}"))
                 os.rename(leader.environment.path, moved[-1])

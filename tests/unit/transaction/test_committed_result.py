@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 import envsync
 from envsync.errors import ConflictError
-from envsync.library.syncing import SyncResult
+from envsync.leading.result import SyncResult
 from envsync.staging import scripts
 from envsync.system import forking
 from envsync.waiting import pace
