@@ -6,7 +6,8 @@ Who is believed:
   as the store has the entry. The environment's own RECORD could have been edited along with a file; it has to be the
   manifest's lines and those of the files that were made for this environment, as large and as old as `installed.json`
   says. Only for scripts, which depend on the environment, RECORD's word is taken.
-- Everything else is what its RECORD says. Lines that lead out of the environment are named and not followed.
+- Everything else is what its RECORD says, what was taken over from others included (`envsync.leading.adopt`). Lines
+  that lead out of the environment are named and not followed.
 - Of a file that several have, the distribution whose name sorts last decides (`envsync.staging.shared_files`). Where
   others than envsync installed one of them, whoever came last won: each one's content will do.
 
@@ -27,7 +28,7 @@ from envsync.installed.plan import Installed
 from envsync.installed.scan import is_skeleton, is_store_link, scan
 from envsync.launch import Environment
 from envsync.python.facts import Layout
-from envsync.staging import scripts
+from envsync.staging import scripts, uv_cache
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
 from envsync.system.regular import read_regular
@@ -199,7 +200,7 @@ class _Gatherer:
     def _our_entry(self, item: Installed) -> LedgerEntry | None:
         """Return what `installed.json` says of a distribution, unless somebody has reinstalled it since."""
         entry = self.ledger.entries.get(item.name)
-        if entry is None or entry.version != item.version:
+        if entry is None or entry.version != item.version or entry.adopted:
             return None
         if item.origin is not None:
             return entry
@@ -246,10 +247,12 @@ class _Gatherer:
             lines.append(record.line(record.relative(path, site), digest, len(content)))
         lines.append(record.bare_line(record.relative(f"{item.dist_info}/RECORD", site)))
         made = self._scripts(manifest)
-        rows = self._made(item, text, {line.rstrip("\n") for line in lines}, made) if text is not None else {}
-        for path in made:
+        optional = {f"{item.dist_info}/{uv_cache.NAME}"} if entry.origin.direct_url is not None else set()
+        listed = {line.rstrip("\n") for line in lines}
+        rows = self._made(item, text, listed, made, optional) if text is not None else {}
+        for path in made | (optional & rows.keys()):
             hash_, size = rows.get(path, ("", None))
-            self.claims.add(path, Expectation(item.name, hash_, size, RECORD, executable=True, ours=True))
+            self.claims.add(path, Expectation(item.name, hash_, size, RECORD, executable=path in made, ours=True))
 
     def _files(self, manifest: Manifest) -> Iterator[tuple[str, Expectation]]:
         """List what a wheel has, without what is made for this environment."""
@@ -292,7 +295,7 @@ class _Gatherer:
         return {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)}
 
     def _made(
-        self, item: Installed, text: str, expected: set[str], made: set[str]
+        self, item: Installed, text: str, expected: set[str], made: set[str], optional: set[str]
     ) -> Mapping[str, tuple[str, int | None]]:
         """Compare RECORD with the wheel's lines; return what it says of the files made for this environment."""
         present = text.removesuffix("\n").split("\n")
@@ -303,14 +306,14 @@ class _Gatherer:
             found = self._row(row, posixpath.dirname(item.dist_info))
             if found is None:
                 self.claims.complain("changed", row[0], item.name, LISTED_OUTSIDE)
-            elif not isinstance(found, str) and found.path in made and found.path not in rows and found.hash:
+            elif not isinstance(found, str) and found.path in made | optional and found.path not in rows and found.hash:
                 rows[found.path] = found.hash, found.size
                 continue
             elif not isinstance(found, str) and not found.hash and self._is_store_link(found.path):
                 links += 1
                 continue
             strange += 1
-        lacking += len(made) - len(rows)
+        lacking += len(made - rows.keys())
         if lacking or strange or len(present) != len(expected) + len(rows) + links:
             what = f"{lacking} lines of the wheel are not in it, {strange} that are not the wheel's are"
             self.claims.complain("changed", f"{item.dist_info}/RECORD", item.name, what)

@@ -34,6 +34,8 @@ class LedgerEntry(NamedTuple):
     """The tag of the bytecode that was installed with it; empty for none."""
     linked: bool = False
     """Some of its directories are links into the store (`envsync.staging.linked_directories`)."""
+    adopted: bool = False
+    """Somebody else installed it; it was compared with the wheel, and taken over (`envsync.leading.adopt`)."""
 
 
 class Ledger(NamedTuple):
@@ -98,6 +100,7 @@ def _entry(item: Mapping[str, Any]) -> LedgerEntry:
         item["scripts"] is True,
         _text(item.get("bytecode", "")),
         item.get("linked", False) is True,
+        item.get("adopted", False) is True,
     )
 
 
@@ -119,6 +122,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
             "scripts": entry.scripts,
             **({"bytecode": entry.bytecode} if entry.bytecode else {}),
             "linked": entry.linked,
+            **({"adopted": True} if entry.adopted else {}),
         }
         for name, entry in sorted(ledger.entries.items())
     }

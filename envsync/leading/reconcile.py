@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync import __version__
@@ -20,7 +23,7 @@ from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemErr
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
-from envsync.installed.plan import Plan, Wanted, plan
+from envsync.installed.plan import Installed, Plan, Wanted, plan
 from envsync.installed.scan import installers, normalized, scan
 from envsync.launch import Environment, command
 from envsync.launch.request import Request
@@ -221,6 +224,8 @@ class Reconciler:
         """Plan, and plan again while a distribution that would stay loses a shared file with one that goes."""
         ledger = self.held.ledger()
         installed = scan(self.environment, layout, ledger)
+        if (taken := self._take_over(goal, layout, installed, ledger)) is not ledger:
+            ledger, installed = taken, scan(self.environment, layout, taken)
         reinstall = self.aim.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
         while True:
@@ -236,6 +241,28 @@ class Reconciler:
                 self._refuse_to_lose(owned.barred)
                 return planned, owned
             reinstall |= disputed
+
+    def _take_over(self, goal: Goal, layout: Layout, installed: Sequence[Installed], ledger: Ledger) -> Ledger:
+        """Take over what others have installed from the wheels that are wanted. Returns what is known now."""
+        count = Counter(item.name for item in installed)
+        strange = {item.name: item for item in installed if item.origin is None and count[item.name] == 1}
+        pairs = [
+            (strange[want.name], want, manifest)
+            for want in goal.wanted
+            if want.name in strange.keys() - self.aim.damaged
+            and (manifest := self.aim.manifests.get(want.name)) is not None
+            and manifest.dist_info == posixpath.basename(strange[want.name].dist_info)
+        ]
+        if not pairs:
+            return ledger
+        from envsync.leading.adopt import adopt
+
+        taken = adopt(self.environment, layout, ledger, pairs)
+        if taken is not ledger:
+            path, host = ledger.path or goal.python.env, ledger.host or goal.python.host
+            taken = taken._replace(path=path, host=host, in_use=self.occupancy.inodes())
+            atomic.write(self.environment.installed, dump_ledger(taken))
+        return taken
 
     def _refuse_to_lose(self, barred: frozenset[str]) -> None:
         """Refuse to take a linked directory away from who stays and cannot be installed anew.

@@ -19,7 +19,7 @@ from envsync.errors import FilesystemError, WheelError
 from envsync.launch import request
 from envsync.launch.progress import Report, quiet
 from envsync.python.facts import Layout
-from envsync.staging import scripts
+from envsync.staging import scripts, uv_cache
 from envsync.staging.link import AnyJob, Linker, Making, PartJob, make_directory
 from envsync.staging.link_modes import SYMLINK, Said
 from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
@@ -237,9 +237,12 @@ class Stager:
         names = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)} - item.skip
         for path in (*names, f"{dist_info}/{record.NAME}"):
             self.staged.tree.add(path)
-        if item.wanted.origin.direct_url is not None:
-            self.staged.tree.add(f"{dist_info}/direct_url.json")
-        groups.setdefault(dist_info, []).append(Making(lambda: self._generate(item), _MAKING + _MAKING * len(names)))
+        origin = [(f"{dist_info}/{name}", content) for name, content in _origin(item.wanted.origin.direct_url)]
+        for path, _ in origin:
+            self.staged.tree.add(path)
+        groups.setdefault(dist_info, []).append(
+            Making(lambda: self._generate(item, origin), _MAKING + _MAKING * len(names))
+        )
 
     def _is_complete(self, item: Item) -> bool:
         """Tell whether nothing of a distribution depends on the environment."""
@@ -249,7 +252,7 @@ class Stager:
     def _dist_info(self, manifest: Manifest) -> str:
         return f"{self.layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
 
-    def _generate(self, item: Item) -> None:
+    def _generate(self, item: Item, origin: Iterable[tuple[str, bytes]]) -> None:
         manifest = item.manifest
         dist_info = self._dist_info(manifest)
         written: list[tuple[str, bytes]] = []
@@ -258,9 +261,7 @@ class Stager:
             written.append((path, content))
             if path not in item.skip:
                 self._write(path, content, 0o777)
-        if item.wanted.origin.direct_url is not None:
-            path = f"{dist_info}/direct_url.json"
-            content = item.wanted.origin.direct_url.encode()
+        for path, content in origin:
             written.append((path, content))
             self._write(path, content, 0o666)
         path = f"{dist_info}/{record.NAME}"
@@ -418,6 +419,14 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
         if files:
             directories.append(directory._replace(files=files))
     return part._replace(directories=directories)
+
+
+def _origin(direct_url: str | None) -> Iterator[tuple[str, bytes]]:
+    """Give the files that say where a distribution came from, if it was asked for by URL or path."""
+    if direct_url is not None:
+        yield "direct_url.json", direct_url.encode()
+        if (cached := uv_cache.text(direct_url)) is not None:
+            yield uv_cache.NAME, cached
 
 
 def _record_size(manifest: Manifest) -> int:

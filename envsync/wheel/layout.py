@@ -42,7 +42,7 @@ OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
 """Files that every installed distribution gets in its .dist-info."""
 
 _SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
-_DROPPED = frozenset({record.NAME, *OURS, "direct_url.json"})
+_DROPPED = frozenset({record.NAME, *OURS, "direct_url.json", "uv_cache.json"})
 _CALLABLE = re.compile(r"[\w.]++\s*+:\s*+[\w.]++\s*+(?:\[[^][%]*+\]\s*+)?")  # never looks at a character twice
 _DEEP = re.compile(r"(bin|lib(64)?/python[\d.]+/site-packages)/.+", re.DOTALL)
 """Where the data scheme reaches into scripts and site-packages, in an environment of any version. It is compared with
@@ -202,7 +202,9 @@ def _check_places(
             _refuse(wheel, f"it wants to put `{path}` where the environment keeps its own files")
         if root == "library" and fold(top).endswith(".dist-info") and top != dist_info:
             _refuse(wheel, f"it has several .dist-info directories: `{dist_info}` and `{top}`")
-    final += [("library", f"{dist_info}/{name}") for name in (record.NAME, "direct_url.json")]  # will be written
+    final += [
+        ("library", f"{dist_info}/{name}") for name in (record.NAME, "direct_url.json", "uv_cache.json")
+    ]  # will be written
     paths = [f"{root}/{path}" for root, path in final]
     problem = find_collision(paths)
     if problem is not None:

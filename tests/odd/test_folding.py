@@ -63,7 +63,7 @@ def test_the_filesystem_of_the_environment_is_asked(
     cache = ("--cache-dir", tmp_path / "cache")
     refusal(run_envsync("sync", "--lock", lock, "--env", folding / "env", *cache), "environment", "--env")
     # Locks that are open when they are removed have FUSE keep the directory, and what says that it is to go.
-    assert {path.name for path in (folding / "env").rglob("*")} <= {".envsync", "bare"}
+    assert {path.name for path in (folding / "env").rglob("*") if path.parent.name != "bare"} <= {".envsync", "bare"}
     assert run_envsync("sync", "--lock", lock, "--env", "env", *cache).returncode == 0
     assert unverified(tmp_path / "env") == []
 

@@ -1,0 +1,161 @@
+"""Take over what somebody else has installed if it is, byte for byte, the wheel that is wanted.
+
+uv and envsync work on one environment by turns. What uv has put there from the same lock file is compared with the
+verified wheel in the store: every file that the wheel has, by its hash, and RECORD, which may list nothing else but
+what installers make. If all of it is so, `installed.json` says from now on which wheel it is, and no file is touched.
+Whatever differs is installed anew, as is everything of which nobody knows what is in it.
+
+For scripts, which name the environment, RECORD's own word is taken, as `check` takes it (`envsync.checking.expected`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest
+from typing import NamedTuple
+
+from envsync.installed.ledger import Ledger, LedgerEntry
+from envsync.installed.plan import Installed, Wanted
+from envsync.launch import Environment
+from envsync.python.facts import Layout
+from envsync.staging import scripts, uv_cache
+from envsync.system.regular import FLAGS, read_regular
+from envsync.transaction.journal import is_within
+from envsync.wheel import record
+from envsync.wheel.manifest import Manifest
+
+_OF_INSTALLERS = ("INSTALLER", "REQUESTED", record.NAME, "direct_url.json", uv_cache.NAME, "uv_build.json")
+WORKERS = 4
+"""Threads that hash; most of the time goes into reading."""
+
+
+class _File(NamedTuple):
+    """A file as it ought to be: its path relative to the environment, its hash as RECORD has it, and its bytes."""
+
+    path: str
+    hash: str
+    size: int
+
+
+def adopt(
+    environment: Environment,
+    layout: Layout,
+    ledger: Ledger,
+    pairs: Iterable[tuple[Installed, Wanted, Manifest]],
+) -> Ledger:
+    """Return what `installed.json` has to say, with whatever could be taken over. Changes nothing.
+
+    :param pairs: what somebody else has installed, what is wanted instead of it, and what that one's wheel has
+    :returns: the very same if there was nothing to take over
+    """
+    adopter = _Adopter(environment, layout, ledger)
+    with ThreadPoolExecutor(WORKERS) as workers:
+        found = workers.map(adopter.entry, pairs)
+    taken = {name: entry for name, entry in found if entry is not None}
+    return ledger._replace(entries={**ledger.entries, **taken}) if taken else ledger
+
+
+class _Adopter:
+    """Compares one distribution after the other with its wheel."""
+
+    def __init__(self, environment: Environment, layout: Layout, ledger: Ledger) -> None:
+        self.environment = environment
+        self.layout = layout
+        self.roots = {os.path.abspath(environment.path), os.path.realpath(environment.path), ledger.path} - {""}
+
+    def entry(self, pair: tuple[Installed, Wanted, Manifest]) -> tuple[str, LedgerEntry | None]:
+        """Return what `installed.json` has to say of a distribution; None if it is not the wheel that is wanted."""
+        item, want, manifest = pair
+        try:
+            return item.name, self._entry(item, want, manifest)
+        except (OSError, ValueError):
+            return item.name, None  # what cannot be read is not known to be right
+
+    def _entry(self, item: Installed, want: Wanted, manifest: Manifest) -> LedgerEntry | None:
+        path = f"{self.environment.path}/{item.dist_info}/{record.NAME}"
+        before = os.lstat(path)
+        if want.bytecode or not self._is_from(item, want.origin.direct_url):
+            return None
+        listed = self._listed(item, read_regular(path).decode("utf-8", "surrogateescape"))
+        made = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)}
+        of_wheel = {file.path: file for file in self._files(item, manifest)}
+        free = {f"{item.dist_info}/{name}" for name in _OF_INSTALLERS} | {p for p in listed if _is_bytecode(p)}
+        if listed.keys() - free != of_wheel.keys() | made:
+            return None
+        wanted = [*of_wheel.values(), *(listed[path] for path in made)]
+        within = all(is_within(self.environment.path, path) for path in {os.path.dirname(file.path) for file in wanted})
+        if not within or not all(map(self._has_size, wanted)) or not all(map(self._has_hash, wanted)):
+            return None
+        after = os.lstat(path)
+        if (before.st_ino, before.st_mtime_ns, before.st_size) != (after.st_ino, after.st_mtime_ns, after.st_size):
+            return None
+        entries = {self.layout.entry(path) for path in listed} | {item.dist_info}
+        return LedgerEntry(
+            item.version,
+            want.origin,
+            after.st_size,
+            after.st_mtime_ns,
+            tuple(sorted(entries)),
+            scripts=bool(made),
+            adopted=True,
+        )
+
+    def _is_from(self, item: Installed, wanted: str | None) -> bool:
+        """Tell whether its direct_url.json names the place that ours would; not all write hashes into it."""
+        try:
+            text = read_regular(f"{self.environment.path}/{item.dist_info}/direct_url.json").decode()
+        except FileNotFoundError:
+            return wanted is None
+        return wanted is not None and _place(text) == _place(wanted)
+
+    def _listed(self, item: Installed, text: str) -> dict[str, _File]:
+        """Return what RECORD lists, by path relative to the environment.
+
+        :raises ValueError: a line cannot be read or leads out of the environment
+        """
+        found: dict[str, _File] = {}
+        site = item.dist_info.rpartition("/")[0]
+        for row in record.rows(text):
+            owned = record.owned(row, site, self.roots)
+            if owned is None or owned.path in found:
+                raise ValueError(f"{row[0]!r} leads out of it, or is there twice")
+            found[owned.path] = _File(owned.path, owned.hash, -1 if owned.size is None else owned.size)
+        return found
+
+    def _files(self, item: Installed, manifest: Manifest) -> Iterator[_File]:
+        """List what the wheel has, but for what each installer writes itself."""
+        own = {f"{item.dist_info}/{name}" for name in _OF_INSTALLERS}
+        for scheme, text in manifest.record:
+            base = self.layout.directory(scheme, manifest.name)
+            for name, hash_, size in record.rows(text):
+                path = f"{base}/{name}" if base else name
+                if path not in own:
+                    yield _File(path, hash_, int(size))
+
+    def _has_size(self, file: _File) -> bool:
+        status = os.lstat(f"{self.environment.path}/{file.path}")
+        return stat.S_ISREG(status.st_mode) and status.st_size == file.size
+
+    def _has_hash(self, file: _File) -> bool:
+        with open(os.open(f"{self.environment.path}/{file.path}", FLAGS), "rb", buffering=0) as opened:
+            digest = file_digest(opened, "sha256").digest()
+        return record.algorithm_and_digest(file.hash) == ("sha256", record.encode(digest))
+
+
+def _is_bytecode(path: str) -> bool:
+    return path.endswith(".pyc") and path.split("/")[-2:-1] == ["__pycache__"]
+
+
+def _place(direct_url: str) -> tuple[object, object]:
+    """Return what of a direct_url.json says where it came from.
+
+    :raises ValueError: it is damaged
+    """
+    value: object = json.loads(direct_url)
+    if not isinstance(value, Mapping):
+        raise ValueError("it is no object")
+    return value.get("url"), value.get("subdirectory")
