@@ -47,6 +47,16 @@ def export(directory: str, tool: str, *, name: str = "pylock.toml", kind: str = 
     return f"`{_inside(directory)}{command}`"
 
 
+def lock(path: str) -> str:
+    """Give the command that locks a project again; empty if its lock file belongs to no tool.
+
+    :param path: of the lock file
+    """
+    directory, name = os.path.split(path)
+    tool = tool_of(name)
+    return f"`{_inside(directory)}{tool} lock`" if tool else ""
+
+
 def pin(path: str) -> str:
     """Give the command that pins all of a requirements file, with hashes, in another file."""
     directory, name = os.path.split(path)

@@ -149,7 +149,9 @@ def fits(current: "Stamp", request: Request, config: str) -> bool:
     :param config: path of pyvenv.cfg
     :raises OSError: something that it vouches for cannot be read
     """
-    return digest_of(request, current) == current.digest and is_untouched(current, config)
+    if digest_of(request, current) != current.digest or (request.flag("locked") and not was_checked(request, current)):
+        return False
+    return is_untouched(current, config)
 
 
 def is_named(request: Request, environment: Environment) -> bool:
@@ -183,6 +185,14 @@ def digest_of(request: Request, current: "Stamp") -> str | None:
         placed=current.placed,
         local_files=[f for f in current.local_files if f.direct],
     )
+
+
+def was_checked(request: Request, current: "Stamp") -> bool:
+    """Tell whether the lock file was found to have what its project asks for, as `--locked` wants it.
+
+    :raises OSError: a file that it was compared with cannot be read
+    """
+    return bool(current.checked) and all(request.checksum_of(path) == content for content, path in current.checked)
 
 
 def are_known(request: Request, current: "Stamp") -> bool:

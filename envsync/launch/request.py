@@ -440,7 +440,8 @@ def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[s
 
 def _given(settings: "Settings") -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
-    given = {key: settings.get(key) for key in ("offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty")}
+    names = ("locked", "offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty")
+    given = {key: settings.get(key) for key in names}
     return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
 
 

@@ -17,6 +17,7 @@ What it records of the environment is what can be compared for the price of an o
 - `further`: an input file besides the lock file: the checksum that counts for the digest, and up to eight of the file's
   content for which that was found out. A comment in a pyproject.toml changes the one, not the other. A launch hashes
   the file, and takes what counts from here; whoever meets another content has to parse it.
+- `checked`: the lock file was found to have what these files ask for, with this content; `--locked` asks for that.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
 """
@@ -43,6 +44,7 @@ OF_THE_REQUEST = (
     "kernel",
     "kernels",
     "local_files",
+    "checked",
 )
 """What a stamp says of what was asked for, and not of the environment as it is."""
 HEADER = "envsync-stamp 2"
@@ -95,6 +97,8 @@ class Stamp:
     """What a stamp says.
 
     :ivar inputs: the further input files, in order
+    :ivar checked: checksums of the files that the lock file was compared with, and their paths; none if it was not
+        compared, or does not have all that they ask for
     :ivar variables: the names of environment variables that decide what is installed
     :ivar placed: references without a hash are found by paths relative to the lock file
     :ivar conditions: stands for how the markers come out that look at more than the digest covers; empty if none does
@@ -107,6 +111,7 @@ class Stamp:
     __slots__ = (
         "base",
         "bases",
+        "checked",
         "commands",
         "conditions",
         "config",
@@ -136,6 +141,7 @@ class Stamp:
         self.sites: list[Site] = []
         self.guards: list[Site] = []
         self.inputs: list[Input] = []
+        self.checked: list[tuple[str, str]] = []
         self.variables: list[str] = []
         self.unhashed = False
         self.placed = False
@@ -188,6 +194,7 @@ def dump(stamp: Stamp) -> bytes:
     lines += [f"site {site.inode} {site.mtime_ns} {quote(site.path)}" for site in stamp.sites]
     lines += [f"guard {guard.inode} {guard.mtime_ns} {quote(guard.path)}" for guard in stamp.guards]
     lines += [f"further {each.counts} {','.join(each.seen)} {quote(each.path)}" for each in stamp.inputs]
+    lines += [f"checked {content} {quote(path)}" for content, path in stamp.checked]
     lines += ["variable " + name for name in stamp.variables]
     lines += [
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {quote(local.path)}"
@@ -238,6 +245,9 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
         elif key == "further":
             counts, seen, path = value.split(" ", 2)
             stamp.inputs.append(Input(unquote(path), counts, seen.split(",")))
+        elif key == "checked":
+            content, path = value.split(" ", 1)
+            stamp.checked.append((content, unquote(path)))
         elif key == "variable":
             stamp.variables.append(value)
         elif key == "conditions":

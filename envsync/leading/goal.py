@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from envsync.lockfile import LockFile
+    from envsync.lockfile.comparing import Compared
     from envsync.lockfile.conditions import Conditions
     from envsync.lockfile.target import Target
 
@@ -145,7 +146,6 @@ class Seeker:
 
     damaged: frozenset[str] = frozenset()
     reclaim = False
-    notes = ()
 
     def __init__(self, request: Request, environment: Environment, store: Store, report: Report) -> None:
         self.request = request
@@ -155,6 +155,13 @@ class Seeker:
         self.target: Target | None = None
         self.manifests: dict[str, Manifest] = {}
         """Of all that is wanted, by name, once `seek` or `fetch` has returned."""
+        self.compared: Compared | None = None
+        """The lock file with what it was made from, once `seek` has read it."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """That the lock file is stale, if it is known to be so."""
+        return (self.compared.note,) if self.compared is not None and self.compared.note else ()
 
     def seek(self, ledger: Ledger) -> Goal:
         """Set the goal, and bring all its wheels into the store.
@@ -192,16 +199,44 @@ class Seeker:
         """Get wheels again whose entries in the store were damaged: whatever the store lacks."""
         self.fetch()
 
-    def vouch(self, _vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:
-        """The stamp is for the request, as it says already."""
+    def vouch(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:
+        """The stamp is for the request, as it says already. What is said here is whether the lock file is stale."""
+        vouched.checked = self._checked()
         return True
+
+    def _compare(self, parsed: LockFile) -> None:
+        """Compare the lock file with what it was made from.
+
+        :raises LockFileError: it is stale, or nobody can tell, and `--locked` wants it to be known
+        """
+        from envsync.lockfile import comparing
+
+        self.compared = comparing.compare(parsed, strictly=self.request.flag("locked"))
+
+    def _checked(self) -> list[tuple[str, str]]:
+        """Return what a stamp says of that."""
+        files = self.compared.fitting if self.compared is not None else ()
+        return [(stamp.checksum(data), path.removeprefix(self.request.directory)) for path, data in files]
 
     def renewed(self, former: Stamp) -> Stamp | None:
         """Return the stamp with what inputs are now, if nothing in them decides that did not before.
 
+        So it is, too, if it was only not checked yet that the lock file is not stale, and `--locked` wants it checked.
+
         :raises LockFileError: the lock file cannot be used
         """
-        return renewed(self.request, former)
+        found = renewed(self.request, former)
+        if not self.request.flag("locked"):
+            return found
+        try:
+            as_it_was = fast_lane.digest_of(self.request, former) == former.digest
+            if not as_it_was or fast_lane.was_checked(self.request, former):
+                return found
+        except OSError:
+            return found  # one that it was compared with is gone, which is a change
+        self._compare(read_lock_file(self.request))
+        former.checked = self._checked()
+        return former
 
     def incomplete(self, python: Python, present: Collection[str]) -> str:
         """Say what packages require and the lock file lacks, in a sentence; empty if nothing is missing.
@@ -222,6 +257,7 @@ class Seeker:
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:
         parsed = read_lock_file(self.request)
+        self._compare(parsed)
         inputs = inputs_of(self.request, parsed)
         conditions = conditions_of(self.request, parsed, python.interpreter)
         digest = digest_of(self.request, inputs, python.description, conditions)
@@ -279,7 +315,8 @@ class Seeker:
     def _is_memorable(self, inputs: Inputs) -> bool:
         """Tell whether digest and interpreter alone decide the selection: so it is for pylock.toml."""
         full = looks_at_full_version(self.request.text("python"))
-        return self.request.lock.endswith(".toml") and inputs == Inputs() and not full
+        plain = inputs == Inputs() and not self.request.flag("locked")
+        return self.request.lock.endswith(".toml") and plain and not full
 
     def _memory(self, digest: str, python: Python) -> str:
         key = stamp.checksum(f"target 3 {digest} {python.interpreter.fingerprint}".encode())

@@ -257,6 +257,8 @@ def _mismatch(environment: Environment, request: Request | None, vouched: stamp.
             if asked is None:
                 return _foreign(vouched)
             return "the lock file or the options are not those that it was synced with"
+        if request is not None and request.flag("locked") and not fast_lane.was_checked(request, vouched):
+            return "it was not checked that the lock file has what the project asks for"
     except OSError as error:
         return f"`{error.filename}` cannot be read: {error.strerror}"
     if not os.access(environment.python, os.X_OK):

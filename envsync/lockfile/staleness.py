@@ -100,7 +100,7 @@ def _hash(value: object) -> str:
 
 
 def _by_hash(is_same: bool) -> Verdict:
-    return Verdict(() if is_same else ("what pyproject.toml requires was changed since it was locked",))
+    return Verdict(() if is_same else ("its requirements were changed since they were locked",))
 
 
 def _table(table: Table, name: str) -> Table:

@@ -1,0 +1,134 @@
+"""Is a lock file what its project asks for now? Reads what it was made from, and has them compared (`staleness`).
+
+Of a format that keeps nothing of that, nobody can tell: a pylock.toml, requirements, a Pipfile.lock. With `--locked`, a
+uv on PATH has the last word on what cannot be told without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from glob import glob
+from typing import Any, NamedTuple
+
+from envsync.errors import LockFileError, remedies
+from envsync.launch.request import content_of_named
+from envsync.lockfile import staleness, staleness_uv
+from envsync.lockfile.parsed import LockFile
+from envsync.lockfile.staleness import Verdict
+
+PROJECT = "pyproject.toml"
+AS_IT_IS = "`envsync sync --no-locked` takes it as it is"
+
+
+class Compared(NamedTuple):
+    """What came of it."""
+
+    note: str = ""
+    """A sentence, if the lock file is stale."""
+    fitting: tuple[tuple[str, bytes], ...] = ()
+    """The files that it was compared with, and their content, if it has all that they ask for and all was compared."""
+
+
+def compare(lock: LockFile, *, strictly: bool) -> Compared:
+    """Compare a lock file with what it was made from. Reads files beside and below it, and nothing else.
+
+    :param strictly: nothing but a lock file that is known to be right will do
+    :raises LockFileError: then, that it is not, or that nobody can tell
+    """
+    files = _Files(lock)
+    try:
+        verdict = _verdict(lock, files)
+    except OSError as error:
+        verdict = Verdict(unchecked=f"`{error.filename}` cannot be read ({error.strerror})")
+    except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
+        verdict = Verdict(unchecked=f"what it was made from is not understood ({' '.join(str(error).split())[:120]})")
+    again = remedies.lock(lock.path)
+    if verdict.differences:
+        problem = f"it is not what {PROJECT} asks for: {verdict.summary}"
+        if strictly:
+            raise LockFileError(lock.path, problem, hint=f"{again} locks that; {AS_IT_IS}")
+        return Compared(f"`{lock.path}`: {problem}; {again} locks that")
+    if verdict.unchecked and not (strictly and _uv_accepts(lock.path)):
+        if strictly:
+            problem = f"whether it is what {PROJECT} asks for cannot be told: {verdict.unchecked}"
+            raise LockFileError(lock.path, problem, hint=f"{again} locks again; {AS_IT_IS}" if again else AS_IT_IS)
+        return Compared()
+    return Compared(fitting=tuple(files.read.items()))
+
+
+class _Files:
+    """Reads the files that a lock file was made from. What was read to parse it is not read again."""
+
+    def __init__(self, lock: LockFile) -> None:
+        self._known = dict(zip(lock.inputs, lock.contents, strict=True))
+        self.read: dict[str, bytes] = {}
+
+    def table(self, path: str) -> Mapping[str, Any]:
+        """Read a file in TOML.
+
+        :raises OSError: it cannot be read
+        :raises ValueError: it is not TOML
+        """
+        data = self._known.get(path)
+        self.read[path] = content_of_named(path) if data is None else data
+        return tomllib.loads(self.read[path].decode())
+
+
+def _verdict(lock: LockFile, files: _Files) -> Verdict:
+    directory, name = os.path.split(lock.path)
+    compare: Callable[[bytes, str, _Files], Verdict] | None = _KINDS.get(remedies.tool_of(name))
+    if compare is None:
+        return Verdict(unchecked="it keeps nothing of what it was made from")
+    if not os.path.isfile(os.path.join(directory, PROJECT)):
+        return Verdict(unchecked=f"there is no {PROJECT} beside it")
+    return compare(lock.contents[0], directory, files)
+
+
+def _of_uv(lock: bytes, directory: str, files: _Files) -> Verdict:
+    root = files.table(os.path.join(directory, PROJECT))
+    projects = {staleness_uv.ROOT: root}
+    for place in _members(directory, root.get("tool", {}).get("uv", {}).get("workspace", {})):
+        project = files.table(os.path.join(directory, place, PROJECT))
+        if project.get("tool", {}).get("uv", {}).get("managed") is not False:
+            projects[place] = project
+    return staleness_uv.of_uv(tomllib.loads(lock.decode()), projects)
+
+
+def _members(directory: str, workspace: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the directories of a workspace's members besides the root, relative to it."""
+    left_out = set(_matching(directory, workspace.get("exclude", ())))
+    for place in sorted(set(_matching(directory, workspace.get("members", ()))) - left_out - {staleness_uv.ROOT}):
+        if os.path.isfile(os.path.join(directory, place, PROJECT)):
+            yield place
+
+
+def _matching(directory: str, patterns: list[str]) -> Iterator[str]:
+    for pattern in patterns:
+        for found in glob(os.path.normpath(pattern), root_dir=directory or None, recursive=True, include_hidden=True):
+            yield os.path.normpath(found).replace(os.sep, "/")
+
+
+def _of_poetry(lock: bytes, directory: str, files: _Files) -> Verdict:
+    head = lock.partition(b"\n")[0].decode("utf-8", "replace")
+    return staleness.of_poetry(tomllib.loads(lock.decode()), head, files.table(os.path.join(directory, PROJECT)))
+
+
+def _of_pdm(lock: bytes, directory: str, files: _Files) -> Verdict:
+    return staleness.of_pdm(tomllib.loads(lock.decode()), files.table(os.path.join(directory, PROJECT)))
+
+
+_KINDS = {"uv": _of_uv, "poetry": _of_poetry, "pdm": _of_pdm}
+
+
+def _uv_accepts(path: str) -> bool:
+    """Ask uv whether a uv.lock is what is asked for. With dynamic metadata, it has that built."""
+    directory, name = os.path.split(path)
+    program = shutil.which("uv") if remedies.tool_of(name) == "uv" else None
+    if program is None:
+        return False
+    words = [program, "lock", "--check", "--offline", "--quiet", "--directory", directory or "."]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
