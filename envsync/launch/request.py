@@ -106,12 +106,14 @@ class Request:
     def checksum_of(self, path: str, *, keep: bool = False) -> str:
         """Return the checksum of a further input. What was read to find out what is asked for counts as it was then.
 
+        One that is not there counts as empty, whatever made it an input: its coming is a change like any other.
+
         :param path: relative to the lock file's directory, or absolute
         :param keep: this is to find out what is asked for
         :raises OSError: it cannot be read
         """
         path = path if path.startswith("/") else self.directory + path
-        found = self.seen.get(path) or checksum(content(path))
+        found = self.seen.get(path) or checksum(content_if_there(path))
         if keep:
             self.seen[path] = found
         return found
@@ -314,6 +316,17 @@ def content(path: str) -> bytes:
         return reading(_content, path)
 
 
+def content_if_there(path: str) -> bytes:
+    """Read a file that may be missing, and is then as good as empty.
+
+    :raises OSError: as `content`
+    """
+    try:
+        return content(path)
+    except FileNotFoundError:
+        return b""
+
+
 def content_of_named(path: str) -> bytes:
     """Read a file that ought to be there.
 
@@ -469,7 +482,7 @@ def _find(seen: dict[str, str]) -> "tuple[str, str, Settings]":
             names = _names(directory or ".")
         except OSError as error:
             raise _usage_error(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
-        table = _table(directory, seen) if "pyproject.toml" in names else {}
+        table = _table(directory, seen, is_there="pyproject.toml" in names)
         if isinstance(table.get("lock"), str):
             return directory, str(table["lock"]), table
         found = [name for name in CANDIDATES if name in names]
@@ -503,16 +516,14 @@ def _names(directory: str) -> list[str]:
         return reading(os.listdir, directory)
 
 
-def _table(directory: str, seen: dict[str, str]) -> "Settings":
+def _table(directory: str, seen: dict[str, str], *, is_there: bool = True) -> "Settings":
     """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none.
 
     :param seen: is told the checksum of the file: it may be an input, too, and is not read a second time
     """
     path = directory + "pyproject.toml"
     try:
-        data = content(path)
-    except FileNotFoundError:
-        return {}
+        data = content_if_there(path) if is_there else b""
     except OSError as error:
         raise _usage_error(f"cannot read `{path}`: {error.strerror}") from error
     seen[path] = checksum(data)

@@ -379,9 +379,12 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
 
 def further_of(request: Request, inputs: Inputs) -> list[stamp.Input]:
     """Return what a stamp says of the further inputs."""
-    directory = request.directory
-    relative = [path.removeprefix(directory) for path in inputs.further]
+    relative = [_relative(path, request.directory) for path in inputs.further]
     return list(map(stamp.Input, relative, inputs.checksums, ([content] for content in inputs.contents)))
+
+
+def _relative(path: str, directory: str) -> str:
+    return path[len(directory) :] if path.startswith(directory) else os.path.abspath(path)
 
 
 def renewed(request: Request, former: Stamp) -> Stamp | None:

@@ -27,7 +27,10 @@ class LockFile(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Every file read, as it can be opened: the lock file, then what it includes in order of reading."""
+        """Every file read, as it can be opened: the lock file, then what it includes in order of reading.
+
+        One that would be read if it were there is an input, too, and counts as empty.
+        """
 
     @property
     def contents(self) -> tuple[bytes, ...]:

@@ -63,9 +63,11 @@ class UvLockFile:
         read = {path: content}
         self._projects: dict[str, Project] = {}
         for directory in _directories(lock) if not path.endswith(".py.lock") else ():
-            place = os.path.normpath(os.path.join(os.path.dirname(path), directory, uv_project.FILENAME))
-            if os.path.lexists(place):
-                read[place] = read_input(place, path)
+            # As it is named from there, so that the lock file's directory may have any name itself.
+            place = path[: path.rfind("/") + 1] + os.path.normpath(f"{directory}/{uv_project.FILENAME}")
+            is_there = os.path.lexists(place)
+            read[place] = read_input(place, path) if is_there else b""  # one that comes later is noticed
+            if is_there:
                 self._projects[directory] = uv_project.parse(place, read[place], path)
         self.inputs = tuple(read)
         self.contents = tuple(read.values())

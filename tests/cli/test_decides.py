@@ -378,3 +378,91 @@ def test_what_counts_in_a_further_input(project: Path, included: Path, run_envsy
     included.unlink()
     assert not is_current(run_envsync, {})
     assert "more.txt" in runs(run_envsync, {})
+
+
+UV_LOCK = f"""\
+version = 1
+revision = 3
+requires-python = ">=3.9"
+
+[[package]]
+name = "demo"
+version = "1.0"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "greet", version = "1.0", source = {{ path = "wheels/greet-1.0-py3-none-any.whl" }} }}]
+
+[package.dev-dependencies]
+new = [{{ name = "tally" }}]
+
+[[package]]
+name = "greet"
+version = "1.0"
+source = {{ path = "wheels/greet-1.0-py3-none-any.whl" }}
+wheels = [{{ filename = "greet-1.0-py3-none-any.whl", hash = "sha256:{HASH["1.0"]}" }}]
+
+[[package]]
+name = "tally"
+version = "1.0"
+source = {{ path = "wheels/tally-1.0-py3-none-any.whl" }}
+wheels = [{{ filename = "tally-1.0-py3-none-any.whl", hash = "sha256:{
+    hashlib.sha256((FIXTURES / "wheels/tally-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+}" }}]
+"""
+PYPROJECT = """\
+[project]
+name = "demo"
+version = "1.0"
+dependencies = ["greet"]
+
+[dependency-groups]
+new = ["tally"]
+"""
+
+
+@pytest.mark.parametrize("place", ["", "./", "x//", "x/../x/", "{here}/x/"])
+def test_a_comment_in_pyproject_toml(
+    project: Path, run_envsync: Run, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It renews the stamp and leaves `{digest}` as it is; what counts does neither, wherever the lock file is."""
+    (project / "x").mkdir()
+    directory = project / place.format(here=project)
+    if directory != project:
+        shutil.copytree(project / "wheels", directory / "wheels")
+    (directory / "uv.lock").write_text(UV_LOCK)
+    lock = f"{place.format(here=project)}uv.lock"
+    texts = [PYPROJECT, f"# why\n{PYPROJECT}", f"{PYPROJECT}[tool.ruff]\nfix = true\n"]
+    asked = ["--lock", lock, "--env", "envs/{digest}"]
+
+    def runs() -> list[str]:
+        run_envsync("run", "-q", *asked, "--", "true", check=True)
+        wanted = request.resolve({"lock": lock, "env": "envs/{digest}"}, {})
+        environment = fast_lane.environment_of(wanted)
+        assert environment is not None
+        entry = fast_lane.enter(wanted, environment)
+        assert entry is not None
+        os.close(entry.fd)
+        return sorted(name for name in os.listdir("envs") if not name.startswith("."))
+
+    monkeypatch.chdir(project)
+    (directory / "pyproject.toml").write_text(texts[0])
+    first = runs()
+    assert len(first) == 1
+    for text in texts:
+        (directory / "pyproject.toml").write_text(text)
+        assert runs() == first
+    (directory / "pyproject.toml").write_text(f'{PYPROJECT}[tool.uv]\ndefault-groups = ["new"]\n')
+    assert len(runs()) == 2
+
+
+def test_a_pyproject_toml_that_comes(project: Path, run_envsync: Run) -> None:
+    """And one that goes: whether there is one decides."""
+    (project / "uv.lock").write_text(UV_LOCK)
+    names = "import importlib.metadata as m; print(any(each.name == 'tally' for each in m.distributions()))"
+    which = ["run", "-q", "--", "python", "-c", names]
+    text = f'{PYPROJECT}[tool.uv]\ndefault-groups = ["new"]\n'
+    for content, expected in ((None, "False"), (text, "True"), (None, "False"), ("", "False")):
+        (project / "pyproject.toml").unlink(missing_ok=True)
+        if content is not None:
+            (project / "pyproject.toml").write_text(content)
+        assert run_envsync(*which).stdout == f"{expected}\n"
+        assert run_envsync("status", "--exit-code").returncode == 0

@@ -168,6 +168,48 @@ def test_an_environment_named_by_digest(
     assert len([call for call in calls if "flock(" in call]) == 1
 
 
+UV_LOCK = f"""\
+version = 1
+revision = 3
+requires-python = ">=3.9"
+
+[[package]]
+name = "demo"
+version = "1.0"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "tally" }}]
+
+[[package]]
+name = "tally"
+version = "1.0"
+source = {{ path = "wheels/tally-1.0-py3-none-any.whl" }}
+wheels = [{{ filename = "tally-1.0-py3-none-any.whl", hash = "sha256:{TALLY}" }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [([], 8), (["--lock", "uv.lock"], 7), (["--lock", "uv.lock", "--env", "envs/{digest}"], 8)],
+    ids=["", "named", "by digest"],
+)
+def test_a_uv_project(
+    launcher: Path, project: Path, run_envsync: Run, tmp_path: Path, options: list[str], most: int
+) -> None:
+    """pyproject.toml is read once, for its options and as what the lock file was made of."""
+    (project / "pylock.toml").unlink()
+    (project / "uv.lock").write_text(UV_LOCK)
+    (project / "pyproject.toml").write_text('[project]\nname = "demo"\nversion = "1.0"\ndependencies = ["tally"]\n')
+    words = ["run", *options, "--", "true"]
+    run_envsync(*words, cwd=project, check=True)
+    calls = traced([str(launcher), *words], project, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=True)]
+    operations = [call for call in ours if not re.search("execve|flock|fcntl", call)]
+    assert len(operations) == most, "\n".join(operations)
+    assert len([call for call in operations if "pyproject.toml" in call]) == 1
+
+
 def test_what_only_looks_leaves_no_name(project: Path, run_envsync: Run) -> None:
     """Neither `status` nor a dry run writes anything; a sync leaves the name for the first launch."""
     (project / "requirements.txt").write_text(f"--no-index\n--find-links {project}/wheels\n{PINNED}\n")
