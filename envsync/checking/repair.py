@@ -35,7 +35,7 @@ from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading.goal import Goal, Inputs, Python, Seeker, find_python
-from envsync.leading.reconcile import make_plan
+from envsync.leading.planning import make_plan
 from envsync.leading.result import SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.library.reach import reach

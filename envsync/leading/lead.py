@@ -42,8 +42,9 @@ from envsync.leading import lost, sightings
 from envsync.leading.goal import Aim, Goal, Seeker, further_of
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
+from envsync.leading.planning import refuse_to_empty
 from envsync.leading.progress_file import ProgressFile
-from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler, refuse_to_empty
+from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler
 from envsync.leading.result import SyncResult
 from envsync.leading.session import Session
 from envsync.leading.sync_cache import SyncCache

@@ -10,7 +10,7 @@ from envsync.installed.plan import Installed, named
 from envsync.installed.scan import scan
 from envsync.launch import command, fast_lane
 from envsync.leading.goal import Goal, Seeker
-from envsync.leading.reconcile import make_plan, refuse_to_empty
+from envsync.leading.planning import make_plan, refuse_to_empty
 from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store

@@ -12,8 +12,8 @@ from envsync.launch.messages import say
 from envsync.launch.progress import quiet
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
+from envsync.leading.planning import spare_of
 from envsync.leading.preview import look
-from envsync.leading.reconcile import spare_of
 from envsync.leading.result import SyncResult
 from envsync.locks import flock
 from envsync.transaction import journal

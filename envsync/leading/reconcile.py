@@ -16,41 +16,33 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from envsync import __version__
-from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError, LockFileError
+from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import ELSEWHERE
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
-from envsync.installed.plan import Installed, Plan, Wanted, plan
-from envsync.installed.scan import installers, normalized, scan
-from envsync.launch import Environment, command
+from envsync.installed.plan import Installed, Plan, Wanted
+from envsync.installed.scan import installers, scan
+from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.launch.stamp import checksum
 from envsync.leading.goal import Aim, Goal
 from envsync.leading.held import Held
 from envsync.leading.in_use import Occupancy
+from envsync.leading.notes import Notes
+from envsync.leading.planning import make_plan, without
+from envsync.leading.supply import Supply
 from envsync.leading.sync_cache import SyncCache
-from envsync.locks import flock
 from envsync.python.facts import Layout
-from envsync.store.bytecode import Compiled, Shelf
-from envsync.store.damage import DamagedError, find_damaged
+from envsync.store.bytecode import Compiled
+from envsync.store.damage import DamagedError
 from envsync.system import atomic, processes
 from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.wheel import seconds
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from envsync.installed.plan import Installed
-    from envsync.wheel.manifest import Manifest
-
-SEEDS = frozenset({"pip"})
-SEEDS_BEFORE_3_12 = SEEDS | {"setuptools", "wheel"}
-"""What `venv` and uv seed an environment with; an exact sync keeps them."""
 ATTEMPTS = 5
 """How often a plan is made again because the environment changed beneath it, or the store was damaged."""
 
@@ -76,7 +68,6 @@ class Reconciler:
     """Brings one environment to one goal. The environment lock is held throughout.
 
     :ivar doubtful: the environment may not be what our records say: its files are to be counted
-    :ivar uncompiled: wheels that go without bytecode this time, by sha256
     """
 
     def __init__(
@@ -90,21 +81,19 @@ class Reconciler:
         doubtful: bool,
     ) -> None:
         self.held = held
-        self.environment = held.environment
         self.request = request
         self.aim = aim
         self.cache = cache
-        self.store = cache.store
         self.occupancy = occupancy
         self.doubtful = doubtful
-        self.damage: DamagedError | None = None
-        self.replaced: set[str] = set()
-        """Wheels that were damaged, in themselves or in their bytecode."""
+        self.said = Notes()
+        self.supply = Supply(held, aim, cache.store, self.said)
         self.resumed = False
-        self.uncompiled: frozenset[str] = frozenset()
-        self.notes: list[str] = []
-        self.details: list[str] = []
         self.installers: dict[str, str] = {}
+
+    @property
+    def environment(self) -> Environment:
+        return self.held.environment
 
     def reconcile(self, goal: Goal, layout: Layout, *, doubtful: bool = False) -> Reconciled:
         """Carry out plans until none is needed.
@@ -115,37 +104,38 @@ class Reconciler:
         """
         self.doubtful |= doubtful
         carried_out: Plan | None = None
+        done: Plan | DamagedError | None = None
         attempts = 0
         while attempts < ATTEMPTS:
-            known = len(self.replaced)
-            planned = self._once(goal, layout)
-            attempts += len(self.replaced) == known  # a wheel that was not known to be damaged is a step forward
-            if planned is None:
-                continue
-            carried_out = carried_out or planned
-            if not self.doubtful:
-                said = tuple(self.notes), tuple(self.details)
-                return Reconciled(carried_out, self.installers, *said, self.resumed)
-        raise self.restless()
+            known = len(self.supply.replaced)
+            done = self._once(goal, layout)
+            attempts += len(self.supply.replaced) == known  # one that was not known to be damaged is a step forward
+            if isinstance(done, Plan):
+                carried_out = carried_out or done
+                if not self.doubtful:
+                    return Reconciled(carried_out, self.installers, self.said.notes, self.said.details, self.resumed)
+        raise self.restless(done if isinstance(done, DamagedError) else None)
 
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
         """Look whether somebody has added or removed a distribution in the meantime."""
         installed = scan(self.environment, layout, self.held.ledger())
-        return make_plan(self.request, goal, installed, uncompiled=self.uncompiled).is_empty
+        return make_plan(self.request, goal, installed, uncompiled=self.supply.uncompiled).is_empty
 
-    def restless(self) -> FilesystemError:
-        """Build the error of what cannot be done since somebody is in the way again and again."""
-        if self.damage is not None:
-            cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{self.damage.path}`")
+    def restless(self, damage: DamagedError | None = None) -> FilesystemError:
+        """Build the error of what cannot be done since somebody is in the way again and again.
+
+        :param damage: what was found in the cache the last time
+        """
+        if damage is not None:
+            cause = OSError(errno.EBUSY, f"somebody keeps changing its files, like `{damage.path}`")
             hint = "find out who, or name another cache: `envsync sync --cache-dir /var/tmp/envsync`"
-            return FilesystemError("use", self.store.root, cause, hint=hint)
+            return FilesystemError("use", self.cache.store.root, cause, hint=hint)
         cause = OSError(errno.EBUSY, "somebody else keeps changing it")
         return FilesystemError("change", self.environment.path, cause, hint=f"find out who, or {ELSEWHERE}")
 
-    def _once(self, goal: Goal, layout: Layout) -> Plan | None:
-        """Make one plan and carry it out. Returns None if it could not be carried out as it was made."""
+    def _once(self, goal: Goal, layout: Layout) -> Plan | DamagedError | None:
+        """Make one plan and carry it out. Returns what was damaged, or None, if it could not be carried out as made."""
         self.held.check_in_place()
-        self.damage = None
         for site in layout.sites:
             self._refuse_to_leave(f"{site}/.envsync")
             os.makedirs(f"{self.environment.path}/{site}/.envsync", exist_ok=True)
@@ -161,8 +151,8 @@ class Reconciler:
         committed = False
         try:
             planned, prepared = self._stage(goal, layout, planned, owned, workspace)
-            if prepared is None:
-                return None
+            if not isinstance(prepared, Change):
+                return prepared
             self.cache.release()
             self.occupancy.drain()
             self.held.check_in_place()
@@ -194,7 +184,7 @@ class Reconciler:
     def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:
         """Choose the workspace: a dead leader's stage of the very same, or a new one. Sweeps all others away."""
         name = self._stage_name(goal, planned, owned)
-        leftovers.sweep(self.environment, spare={name, os.path.basename(self.store.root)})
+        leftovers.sweep(self.environment, spare={name, os.path.basename(self.cache.store.root)})
         workspace = f"{layout.purelib}/.envsync/{name}"
         full = f"{self.environment.path}/{workspace}"
         if not os.path.lexists(full):
@@ -210,7 +200,7 @@ class Reconciler:
         """Name a stage after what will be in it, on this boot of this host, for this user."""
         mode = self.request.text("link_mode") or "auto"
         parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {os.getuid()} {read_umask()}", mode]
-        parts += [self.store.below or self.store.root, goal.python.env]
+        parts += [self.cache.store.below or self.cache.store.root, goal.python.env]
         parts += [repr(item) for group in planned for item in group]
         parts += [f"{path} {kept}" for path, kept in sorted(owned.kept.items())]
         return checksum("\n".join(parts).encode("utf-8", "surrogateescape"))[:16]
@@ -230,10 +220,16 @@ class Reconciler:
         unasked: list[Wanted] = []
         while True:
             planned = make_plan(
-                self.request, goal, installed, unasked=unasked, reinstall=reinstall, uncompiled=self.uncompiled
+                self.request, goal, installed, unasked=unasked, reinstall=reinstall, uncompiled=self.supply.uncompiled
             )
             owned = change.ownership(
-                self.environment, layout, planned, self.aim.manifests, ledger, self.store, reclaim=self.aim.reclaim
+                self.environment,
+                layout,
+                planned,
+                self.aim.manifests,
+                ledger,
+                self.cache.store,
+                reclaim=self.aim.reclaim,
             )
             unasked += self._unasked(goal, planned, owned)
             disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
@@ -281,7 +277,7 @@ class Reconciler:
         unasked = []
         for item in planned.keep:
             if item.name in owned.disputed and item.name not in asked and item.origin is not None:
-                manifest = self.store.get(item.origin.sha256)
+                manifest = self.cache.store.get(item.origin.sha256)
                 if manifest is not None:
                     asked[item.name] = manifest
                     bytecode = goal.python.interpreter.bytecode if item.bytecode else ""
@@ -290,136 +286,41 @@ class Reconciler:
 
     def _stage(
         self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership, workspace: str
-    ) -> tuple[Plan, Change | None]:
-        """Stage a plan. Returns it with what goes without bytecode as that, and None if it has to be made again."""
-        mode = self.request.text("link_mode") or "auto"
+    ) -> tuple[Plan, Change | DamagedError | None]:
+        """Stage a plan. Returns it with what goes without bytecode as that.
+
+        If it has to be made again, there is no change: what was damaged comes instead, or None.
+        """
+        mode, store = self.request.text("link_mode") or "auto", self.cache.store
         for item in planned.install:
-            self.store.touch(item.origin.sha256)
-        changer = Changer(self.environment, layout, self.store, goal.python.env, workspace, mode, goal.python.host)
+            store.touch(item.origin.sha256)
+        changer = Changer(self.environment, layout, store, goal.python.env, workspace, mode, goal.python.host)
         ledger = self.held.ledger()
         compiled: dict[str, Compiled] = {}
         try:
-            compiled = self._compile(goal, planned)
-            planned = planned._replace(install=tuple(without(planned.install, self.uncompiled)))
+            compiled = self.supply.compile(goal, planned)
+            planned = planned._replace(install=tuple(without(planned.install, self.supply.uncompiled)))
             self._tell_of_oddities(planned)
             prepared = changer.prepare(planned, self.aim.manifests, compiled, owned, ledger, self.held.progress)
             if prepared.said.timeless and any(item.bytecode for item in planned.install):
                 # Bytecode would not fit its sources, whose times cannot be set.
-                self.uncompiled |= {item.origin.sha256 for item in planned.install}
+                self.supply.do_without_bytecode(item.origin.sha256 for item in planned.install)
                 return planned, None
         except DamagedError as error:
-            self._replace_damaged(error, planned, compiled)
-            return planned, None
+            self.supply.replace(error, planned, compiled)
+            return planned, error
         if linked := _linked(ledger) | _linked(prepared.ledger):
-            self._refer(linked, goal.python.env)
+            self.supply.refer(linked, goal.python.env)
         return planned, prepared
 
     def _tell_of_oddities(self, planned: Plan) -> None:
         """Say to those who ask for more what was odd about the wheels that are installed (docs/wheels.md)."""
         for item in planned.install:
             manifest = self.aim.manifests[item.name]
-            lines = [
-                *(f"{line} (the lock file's hash of the whole wheel vouches for it)" for line in manifest.unrecorded),
-                *manifest.remarks,
-            ]
-            self.details += [f"{item.name}=={item.version}: {line}" for line in lines]
-        self.details = [*dict.fromkeys(self.details)]  # a plan may be made again
-
-    def _replace_damaged(self, error: DamagedError, planned: Plan, compiled: Mapping[str, Compiled]) -> None:
-        """Set aside and get again what is damaged of all that a plan installs."""
-        self.damage = error
-        wheels, bytecode = self._find_damaged(error, planned, compiled)
-        self.replaced.update(wheels, bytecode)
-        for one in bytecode.values():
-            Shelf(self.store, one.bytecode).discard(one.sha256)
-        if bytecode:
-            self.notes.append(f"{_in_short(bytecode)} set aside and compiled again")
-        # One that is not there any more was cleaned away while we waited for commands.
-        there = {sha256: one for sha256, one in wheels.items() if os.path.lexists(self.store.path(sha256))}
-        if there:
-            self.notes.append(f"{_in_short(there)} set aside and fetched again")
-        if wheels:
-            with self.store.replacing(wheels):
-                self.aim.refetch(wheels)
-
-    def _find_damaged(
-        self, error: DamagedError, planned: Plan, compiled: Mapping[str, Compiled]
-    ) -> tuple[dict[str, DamagedError], dict[str, DamagedError]]:
-        """Find what is damaged: (wheels, bytecode of wheels), each by the wheel's sha256."""
-        wheels: dict[str, DamagedError] = {}
-        bytecode: dict[str, DamagedError] = {}
-        found: list[DamagedError | None] = [error]
-        for item in planned.install:
-            manifest, other = self.aim.manifests[item.name], compiled.get(item.origin.sha256)
-            found.append(find_damaged(self.store.path(manifest.sha256), manifest))
-            if other is not None:
-                found.append(find_damaged(Shelf(self.store, other.tag).path(other.sha256, other.mtime), other))
-        for one in found:
-            if one is not None:
-                (bytecode if one.bytecode else wheels).setdefault(one.sha256, one)
-        return wheels, bytecode
-
-    def _compile(self, goal: Goal, planned: Plan) -> dict[str, Compiled]:
-        """Bring the bytecode that a plan wants into the store, and return it by the wheel's sha256."""
-        wanted = {item.origin.sha256: item for item in planned.install if item.bytecode}
-        manifests = self.aim.manifests
-        timeless = {sha256 for sha256, item in wanted.items() if manifests[item.name].mtime == seconds.TIMELESS}
-        self.uncompiled |= timeless
-        wanted = {sha256: item for sha256, item in wanted.items() if sha256 not in timeless}
-        if not wanted:
-            return {}
-        shelf = Shelf(self.store, goal.python.interpreter.bytecode)
-        compiled, missing = shelf.find(self.aim.manifests[item.name] for item in wanted.values())
-        if missing:
-            compiled |= self._compile_missing(goal, shelf, missing)
-        for sha256, item in compiled.items():
-            name = f"{wanted[sha256].name}=={wanted[sha256].version}"
-            lines = [f"{name} has `{path}`, which does not compile: {problem}" for path, problem in item.failures]
-            lines += [
-                f"{name} has `{path}`, which has no bytecode until it is compiled again: {problem}"
-                for _, path, problem in item.died
-            ]
-            self.details += [line for line in lines if line not in self.details]
-        return compiled
-
-    def _compile_missing(self, goal: Goal, shelf: Shelf, missing: Sequence[Manifest]) -> dict[str, Compiled]:
-        """Compile. What a store lacks that is read-only is done without."""
-        from envsync.fetching.compile_work import ChangedSourceError
-        from envsync.fetching.compiling import compile_wheels
-
-        python, fd = goal.python.interpreter, self.held.fd
-        inherited = (fd,) if fd >= 0 else ()  # a lease is no descriptor
-        try:
-            return compile_wheels(missing, python, self.store, inherited=inherited, report=self.held.progress)
-        except ChangedSourceError as error:
-            raise DamagedError(error.manifest, error.path, error.reason) from error
-        except FilesystemError as error:
-            if not error.is_refusal:
-                raise
-            compiled, lacking = shelf.find(missing, again=False)
-            self.uncompiled |= {manifest.sha256 for manifest in lacking}
-            names = sorted(manifest.name for manifest in lacking)
-            more = " ..." if len(names) > 5 else ""
-            self.notes.append(f"without bytecode came {', '.join(names[:5])}{more}: {error.message}")
-            return compiled
-
-    def _refer(self, shas: set[str], env: str) -> None:
-        """Tell the cache which entries this environment links, so that nobody prunes them."""
-        for root in (self.store.below, self.store.root):
-            if root is None or "/.envsync/" in root:
-                continue  # none, or a cache for this sync alone
-            if not shas and not os.path.isdir(f"{root}/v1/users"):
-                continue  # nobody has ever linked anything
-            from envsync.store import users
-
-            try:
-                if shas:
-                    # It stands for the environment.
-                    command.close_lock(flock.open_file(self.environment.in_use, shared=False))
-                users.record(root, env, shas)
-            except FilesystemError as error:
-                note = f"the cache was not told that it is linked to, and may be pruned: {error.message}"
-                self.notes += [note] if note not in self.notes else []
+            vouched = (
+                f"{line} (the lock file's hash of the whole wheel vouches for it)" for line in manifest.unrecorded
+            )
+            self.said.detail(*(f"{item.name}=={item.version}: {line}" for line in (*vouched, *manifest.remarks)))
 
     def _commit(self, prepared: Change) -> None:
         durable = self.request.flag("durable")
@@ -432,94 +333,16 @@ class Reconciler:
         self.doubtful = bool(
             journal.finish(self.environment, prepared.journal, durable=durable, checkpoint=self.held.check_held)
         )
-        self._refer(_linked(prepared.ledger), prepared.ledger.path)
+        self.supply.refer(_linked(prepared.ledger), prepared.ledger.path)
         for path, names in sorted(prepared.differing.items()):
-            self.notes.append(
+            self.said.note(
                 f"{' and '.join(names)} have different contents for `{path}`: that of {names[-1]} was installed"
             )
-        self.notes += prepared.said.notes
-        self.details += prepared.said.details
+        self.said.note(*prepared.said.notes)
+        self.said.detail(*prepared.said.details)
         if self.occupancy.ignored or self.occupancy.seen:
-            self.notes.append("the environment was changed while commands run in it (--busy ignore)")
-
-
-def refuse_to_empty(request: Request, environment: Environment, goal: Goal) -> None:
-    """Refuse to remove all that is installed because a lock file asks for nothing: hardly anybody means that.
-
-    A file that is being written begins empty, and one that was named by mistake has nothing that is understood, or
-    nothing for this Python. What the environment was seeded with does not count, nor does a new environment.
-
-    :raises LockFileError: the environment would be emptied
-    """
-    if goal.wanted or request.flag("inexact") or request.flag("allow_empty"):
-        return
-    names = sorted(_names_in(environment) - spare_of(goal))
-    if names:
-        some = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-        raise LockFileError(
-            request.lock,
-            f"it asks for no package, for this Python and these options, and all {len(names)} of environment "
-            f"`{environment.path}` would be removed: {some}",
-            hint="is it the right file, and written to its end? If all are to go: `envsync sync --allow-empty`",
-        )
-
-
-def _names_in(environment: Environment) -> set[str]:
-    """Name the distributions of an environment, whichever Python it was made for."""
-    found: set[str] = set()
-    for version in _listed(f"{environment.path}/lib"):
-        for name in _listed(f"{environment.path}/lib/{version}/site-packages"):
-            if name.endswith(".dist-info") and not name.startswith("~"):
-                found.add(normalized(name.partition("-")[0]))
-    return found
-
-
-def _listed(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []  # it is not there, or no directory
-
-
-def _in_short(damaged: Mapping[str, DamagedError]) -> str:
-    """Say what is wrong with one, and how many others there are, up to what is done with them."""
-    message = next(iter(damaged.values())).message
-    if len(damaged) == 1:
-        return f"{message}; it was"
-    if len(damaged) == 2:
-        return f"{message}, and so have those of one other wheel; they were"
-    return f"{message}, and so have those of {len(damaged) - 1} other wheels; they were"
+            self.said.note("the environment was changed while commands run in it (--busy ignore)")
 
 
 def _linked(ledger: Ledger) -> set[str]:
     return {entry.origin.sha256 for entry in ledger.entries.values() if entry.linked}
-
-
-def make_plan(
-    request: Request,
-    goal: Goal,
-    installed: Sequence[Installed],
-    *,
-    unasked: Sequence[Wanted] = (),
-    reinstall: frozenset[str] = frozenset(),
-    uncompiled: frozenset[str] = frozenset(),
-) -> Plan:
-    """Plan how what is installed becomes what is wanted, as the request's options say."""
-    return plan(
-        installed,
-        without([*goal.wanted, *unasked], uncompiled),
-        exact=not request.flag("inexact"),
-        spare=spare_of(goal),
-        reinstall=reinstall,
-    )
-
-
-def without(wanted: Iterable[Wanted], uncompiled: frozenset[str]) -> Iterable[Wanted]:
-    """Do without bytecode where there is none to be had."""
-    return (item._replace(bytecode="") if item.origin.sha256 in uncompiled else item for item in wanted)
-
-
-def spare_of(goal: Goal) -> frozenset[str]:
-    """Name what an exact sync keeps though nobody asks for it: what the environment was seeded with."""
-    major, minor = goal.python.interpreter.version.split(".")[:2]
-    return SEEDS if (int(major), int(minor)) >= (3, 12) else SEEDS_BEFORE_3_12

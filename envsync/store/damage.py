@@ -3,7 +3,7 @@
 Whoever stages compares each file with the manifest just before it is linked, and stops at the first that differs. One
 that is found is seldom alone: a cache that was copied without its files' times differs in all of them. So then all
 entries that the sync needs are compared, and those that differ are fetched again at once
-(`envsync.leading.reconcile`).
+(`envsync.leading.supply`).
 
 Files of an entry are read-only, and links to them are in environments: root, and the owner after a chmod, can write
 through any of them. What such a write changes in size or time is seen whenever the entry is used; the rest is seen by
