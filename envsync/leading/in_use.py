@@ -167,14 +167,14 @@ class Occupancy:
         held = cycle.holds(besides=fd)
         known: dict[str, queue.Lookout] = {}
         itself = MAYBE_ITSELF if directory.is_marked(self.environment) else ""
-        phase, look_at, deadline = "", 0.0, self.held.progress.deadline
+        phase, look_at, limit = "", 0.0, self.held.progress.limit
         while self.lock is None:
             now = time.monotonic()
-            if deadline is not None and now >= deadline:
+            if limit.is_over:
                 raise WaitTimeoutError(
-                    f"gave up after {self.request.timeout:g} s: commands are still running in environment "
+                    f"gave up after {limit.timeout:g} s: commands are still running in environment "
                     f"`{self.environment.path}`{itself}{self._who()}",
-                    hint=f"{longer(self.request.timeout)}, or {DIGEST_HINT}",
+                    hint=f"{longer(limit.timeout)}, or {DIGEST_HINT}",
                 )
             if now >= look_at:
                 if not Flock(self.environment.in_use, fd, shared=False).is_in_place():

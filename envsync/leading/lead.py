@@ -127,15 +127,12 @@ class Leader:
         self.request = request = session.request
         self.environment = environment = session.environment
         self.began = time.monotonic()
-        since = self.began if session.began is None else session.began
         locking = kind.read(environment) or kind.WORKS
         token = "" if isinstance(lock, Flock) else lock.token
-        progress = ProgressFile(
-            environment, request.key, session.report, token=token, timeout=request.timeout, began=since
-        )
+        progress = ProgressFile(environment, request.key, session.report, token=token, limit=session.limit)
         self.held = Held(environment, lock, progress, locking, session.listener)
         self.occupancy = Occupancy(self.held, request, session.idle)
-        self.cache = SyncCache(request, environment, progress, progress.deadline)
+        self.cache = SyncCache(request, environment, progress, session.limit.deadline)
         self.aim: Aim = aim(request, environment, self.cache.store, progress)
         self.former: Stamp | None = None
         """The stamp that was there, if it could be read."""

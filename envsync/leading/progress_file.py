@@ -13,6 +13,7 @@ import time
 from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.launch import Environment
 from envsync.launch.progress import Report
+from envsync.leading.session import UNLIMITED, Limit
 from envsync.system import atomic, mounts, processes, records
 from envsync.waiting import cycle
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
@@ -32,28 +33,18 @@ class ProgressFile:
     """A report that is also written to the environment, as often as that is cheap. Never fails a sync.
 
     It bounds whatever waits for others without a look at the time, such as for a wheel that another process fetches.
-    What is done is written when it has changed; nothing new, too, every `HEARTBEAT_SECONDS`, as a sign of life.
+
+    :param token: of the lease, if the environment is locked by one
     """
 
     def __init__(
-        self,
-        environment: Environment,
-        key: str,
-        report: Report,
-        *,
-        token: str = "",
-        timeout: float | None = None,
-        began: float = 0.0,
+        self, environment: Environment, key: str, report: Report, *, token: str = "", limit: Limit = UNLIMITED
     ) -> None:
-        self.timeout = timeout
-        self.deadline = None if timeout is None else began + timeout
+        self.limit = limit
         self.environment = environment
         self.report = report
         self.lock = threading.Lock()
-        self.every = NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS
-        self.next = 0.0
-        self.beat = 0.0
-        self.said: tuple[object, ...] = ()
+        self.pulse = Pulse(NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS)
         self.detailed = ""
         self.written = False
         self.value: dict[str, object] = {
@@ -69,19 +60,16 @@ class ProgressFile:
         }
 
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
-        now = time.monotonic()
-        if self.deadline is not None and now >= self.deadline and phase.startswith(WAITING):
+        if phase.startswith(WAITING) and self.limit.is_over:
             raise WaitTimeoutError(
-                f"gave up after {self.timeout:g} s: {phase}", hint="wait longer with `envsync sync --timeout 600`"
+                f"gave up after {self.limit.timeout:g} s: {phase}", hint="wait longer with `envsync sync --timeout 600`"
             )
         self.report(phase, done, total, bytes_done, bytes_total)
         with self.lock:
             self.detailed = self.detailed if bytes_done else ""
             said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])
-            is_soon = now < self.next or (said == self.said and now < self.beat)
-            if is_soon and phase == self.value.get("phase"):
+            if not self.pulse.is_due(said):
                 return
-            self.said, self.next, self.beat = said, now + self.every, now + HEARTBEAT_SECONDS
             self.value.update(phase=phase, done=done, total=total)
             self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
             try:
@@ -112,3 +100,27 @@ class ProgressFile:
     def remove(self) -> None:
         """Remove the file: nobody leads any more."""
         atomic.discard(self.environment.progress)
+
+
+class Pulse:
+    """When to say again how far one is: a new phase at once, what is new soon, and else that one lives.
+
+    :param every: how many seconds pass at least until what is new is said
+    """
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.said: tuple[object, ...] = ()
+        self.when = -HEARTBEAT_SECONDS
+
+    def is_due(self, said: tuple[object, ...]) -> bool:
+        """Tell whether to say something now; then it counts as said.
+
+        :param said: what there is to say, its phase first
+        """
+        passed = time.monotonic() - self.when
+        is_soon = passed < self.every or (said == self.said and passed < HEARTBEAT_SECONDS)
+        if is_soon and said[:1] == self.said[:1]:
+            return False
+        self.said, self.when = said, time.monotonic()
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,24 @@ if TYPE_CHECKING:
     from envsync.waiting.waiter import Wait
 
 
+class Limit(NamedTuple):
+    """How long a leader may wait for others.
+
+    :ivar timeout: seconds, None without limit
+    :ivar deadline: when to give up, by time.monotonic(); None: never
+    """
+
+    timeout: float | None = None
+    deadline: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+UNLIMITED = Limit()
+
+
 class Session(NamedTuple):
     """One sync that we lead."""
 
@@ -26,8 +45,7 @@ class Session(NamedTuple):
     """A command follows: hand out a shared hold that nobody can have broken in between."""
     distrust: bool = False
     """Something is wrong that the stamp does not see: count the files."""
-    began: float | None = None
-    """When the caller began to wait, by time.monotonic(), for `--timeout`; None: now."""
+    limit: Limit = UNLIMITED
     predecessor: Mapping[str, object] = {}
     """What the leader said that died with the lock, if one did."""
     idle: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -38,5 +56,5 @@ class Session(NamedTuple):
     @classmethod
     def after(cls, wait: Wait, request: Request, report: Report) -> Session:
         """Return the session of who has waited and leads now."""
-        began, predecessor = wait.arrival.began, wait.bid.predecessor
-        return cls(request, wait.environment, report, distrust=wait.distrust, began=began, predecessor=predecessor)
+        limit, predecessor = Limit(wait.demand.timeout, wait.deadline), wait.bid.predecessor
+        return cls(request, wait.environment, report, distrust=wait.distrust, limit=limit, predecessor=predecessor)
