@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import os
 import posixpath
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError, WheelError
-from envsync.launch import request
 from envsync.launch.progress import Report, quiet
 from envsync.python.facts import Layout
-from envsync.staging import scripts, uv_cache
-from envsync.staging.link import AnyJob, Linker, Making, PartJob, make_directory
+from envsync.staging import scripts
+from envsync.staging.link import AnyJob, Linker, Making, PartJob
 from envsync.staging.link_modes import SYMLINK, Said
 from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
+from envsync.staging.made import Copy, Maker, as_it_is, dist_info_of, made_to_fit, origin_of
 from envsync.staging.parts import GUARD, Item, Part, parts, place_of
 from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
-from envsync.store.damage import DamagedError, cannot_open, rows_of
+from envsync.store.damage import DamagedError
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.system.groups import read_umask
-from envsync.wheel import record, seconds
+from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 
 RESERVED = frozenset({".envsync"})
@@ -40,21 +39,16 @@ _MAKING = 5
 """How many linked files a file that is made here weighs."""
 
 
-class Staged:
-    """What the stage holds.
+class Staged(NamedTuple):
+    """What the stage holds."""
 
-    :ivar records: distribution → (size, mtime_ns) of its RECORD
-    :ivar whole: distribution → its directories that are links into the store
-    :ivar said: what is worth knowing of how the files came
-    """
-
-    __slots__ = ("records", "said", "tree", "whole")
-
-    def __init__(self) -> None:
-        self.tree = Node()
-        self.records: dict[str, tuple[int, int]] = {}
-        self.whole: dict[str, tuple[Whole, ...]] = {}
-        self.said = Said((), ())
+    tree: Node
+    records: dict[str, tuple[int, int]]
+    """Distribution → (size, mtime_ns) of its RECORD."""
+    whole: dict[str, tuple[Whole, ...]]
+    """Distribution → its directories that are links into the store."""
+    said: Said
+    """What is worth knowing of how the files came."""
 
 
 class Stager:
@@ -77,18 +71,16 @@ class Stager:
         kept: Collection[str] = (),
         is_free: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self.env = env
         self.layout = layout
         self.store = store
         self.root = root
-        self.link_mode = link_mode
         self.kept = kept
-        self.is_free = is_free
-        self.umask = read_umask()
-        self.linker = Linker(link_mode, umask=self.umask)
-        self.staged = Staged()
-        self.entered: dict[str, bool] = {}
-        """Entry of the store → whether everybody may enter it whom the umask lets enter the environment."""
+        umask = read_umask()
+        self.linker = Linker(link_mode, umask=umask)
+        self.linkable = Linkable(store, is_free, umask)
+        self.maker = Maker(env, layout, store, root)
+        self.tree = Node()
+        self.whole: dict[str, tuple[Whole, ...]] = {}
 
     def stage(self, items: Sequence[Item], report: Report = quiet) -> Staged:
         """Bring all files of the items into the stage.
@@ -98,17 +90,15 @@ class Stager:
         :raises FilesystemError: no space, no permission, ...; the stage holds a part
         """
         groups: dict[str, list[AnyJob]] = {}
-        if self.link_mode == SYMLINK:
-            self.staged.whole = choose(items, self.layout, self.kept, self._fits)
+        if self.linker.mode == SYMLINK:
+            self.whole = choose(items, self.layout, self.kept, self.linkable.fits)
         for item in items:
             self._check_twins(item.manifest)
             self._assign(item, groups)
-        _clear(self.root, self.staged.tree)
+        _clear(self.root, self.tree)
         self.linker.run(list(groups.values()), report)
-        for item in items:
-            self.staged.records[item.wanted.name] = self._look_at_record(item)
-        self.staged.said = self.linker.said
-        return self.staged
+        records = {item.wanted.name: self._look_at_record(item) for item in items}
+        return Staged(self.tree, records, self.whole, self.linker.said)
 
     def _check_twins(self, manifest: Manifest) -> None:
         """See that the store still tells its names apart; of the environment that was seen before.
@@ -127,14 +117,14 @@ class Stager:
         manifest = item.manifest
         entry = self.store.path(manifest.sha256)
         found: Iterable[Part] = item.parts
-        if whole := self.staged.whole.get(item.wanted.name, ()):
+        if whole := self.whole.get(item.wanted.name, ()):
             found = self._link_whole(whole, item, groups)
         left_out = {*item.skip, *item.later, *(f"{self.layout.scripts}/{name}" for name in manifest.rewrite)}
-        requested = f"{self._dist_info(manifest)}/{GUARD}"
+        requested = f"{dist_info_of(self.layout, manifest)}/{GUARD}"
         if item.has_guard:
             left_out.add(requested)
         if not self._is_complete(item):
-            left_out.add(f"{self._dist_info(manifest)}/{record.NAME}")
+            left_out.add(f"{dist_info_of(self.layout, manifest)}/{record.NAME}")
         places = {place_of(self.layout, path) for path in left_out}
         for part in found:
             self._check_reserved(manifest, part)
@@ -142,9 +132,9 @@ class Stager:
                 part = _without(part, left_out)  # noqa: PLW2901
             self._bring(item, part, manifest, entry, groups)
         if item.has_guard:
-            self.staged.tree.add(requested)
-            groups.setdefault(self._dist_info(manifest), []).append(
-                Making(lambda: self._make_guard(item.fresh or manifest.mtime, requested), 1)
+            self.tree.add(requested)
+            groups.setdefault(dist_info_of(self.layout, manifest), []).append(
+                Making(lambda: self._make_guard(item, requested), 1)
             )
         self._plan_later(item, groups)
         if item.compiled is not None:
@@ -154,28 +144,12 @@ class Stager:
                 self._bring(item, left, item.compiled, entry, groups)
         self._plan_generated(item, groups)
 
-    def _fits(self, manifest: Manifest, whole: Whole) -> bool:
-        reserved = whole.below.partition("/")[0] in RESERVED
-        source = self._source(manifest, whole)
-        passing = "/.envsync/" in source  # in a cache for this sync alone: what is linked must stay
-        return not reserved and not passing and self.is_free(whole.path) and self._can_seal(manifest, source)
-
-    def _can_seal(self, manifest: Manifest, source: str) -> bool:
-        entry = self.store.path(manifest.sha256)
-        if entry not in self.entered:
-            with suppress(OSError):  # what is wrong shows itself when it is linked
-                self.entered[entry] = not 0o555 & ~self.umask & ~os.stat(entry).st_mode
-        return self.entered.get(entry, True) and can_seal(source, self.umask)
-
-    def _source(self, manifest: Manifest, whole: Whole) -> str:
-        return f"{self.store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
-
     def _link_whole(self, whole: Iterable[Whole], item: Item, groups: dict[str, list[AnyJob]]) -> Iterator[Part]:
         """Have directories linked; returns the parts with what is left of them."""
         jobs: dict[tuple[str, str], WholeJob] = {}
         for one in whole:
-            self.staged.tree.add(one.path)
-            job = WholeJob(self._source(item.manifest, one), f"{self.root}/{one.path}", [], item.manifest)
+            self.tree.add(one.path)
+            job = WholeJob(source_in(self.store, item.manifest, one), f"{self.root}/{one.path}", [], item.manifest)
             groups.setdefault(self.layout.entry(one.path), []).append(job)
             jobs[one.scheme, one.below] = job
         for part in item.parts:
@@ -212,7 +186,7 @@ class Stager:
                 path = posixpath.join(part.base, directory.path)
                 node.directory(path[below:]).files.update([name for name, *_ in directory.files])
 
-        self.staged.tree.directory(part.place).later(fill)
+        self.tree.directory(part.place).later(fill)
 
     def _check_reserved(self, manifest: Manifest, part: Part) -> None:
         """Refuse what is envsync's own. No wheel that was unpacked here has it (`envsync.wheel.layout`).
@@ -233,117 +207,36 @@ class Stager:
         manifest = item.manifest
         if self._is_complete(item):
             return
-        dist_info = self._dist_info(manifest)
+        dist_info = dist_info_of(self.layout, manifest)
         names = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)} - item.skip
         for path in (*names, f"{dist_info}/{record.NAME}"):
-            self.staged.tree.add(path)
-        origin = [(f"{dist_info}/{name}", content) for name, content in _origin(item.wanted.origin.direct_url)]
+            self.tree.add(path)
+        origin = [(f"{dist_info}/{name}", content) for name, content in origin_of(item.wanted.origin.direct_url)]
         for path, _ in origin:
-            self.staged.tree.add(path)
-        groups.setdefault(dist_info, []).append(
-            Making(lambda: self._generate(item, origin), _MAKING + _MAKING * len(names))
-        )
+            self.tree.add(path)
+        make = partial(self.maker.generate, item, origin, self.whole.get(item.wanted.name, ()))
+        groups.setdefault(dist_info, []).append(Making(make, _MAKING + _MAKING * len(names)))
 
     def _is_complete(self, item: Item) -> bool:
         """Tell whether nothing of a distribution depends on the environment."""
-        whole = self.staged.whole.get(item.wanted.name)
+        whole = self.whole.get(item.wanted.name)
         return item.manifest.complete and item.wanted.origin.direct_url is None and not whole
 
-    def _dist_info(self, manifest: Manifest) -> str:
-        return f"{self.layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
-
-    def _generate(self, item: Item, origin: Iterable[tuple[str, bytes]]) -> None:
-        manifest = item.manifest
-        dist_info = self._dist_info(manifest)
-        written: list[tuple[str, bytes]] = []
-        for name, content in self._scripts(manifest):
-            path = f"{self.layout.scripts}/{name}"
-            written.append((path, content))
-            if path not in item.skip:
-                self._write(path, content, 0o777)
-        for path, content in origin:
-            written.append((path, content))
-            self._write(path, content, 0o666)
-        path = f"{dist_info}/{record.NAME}"
-        whole = self.staged.whole.get(item.wanted.name, ())
-        self._write(path, self._record(manifest, path, written, whole), 0o666)
+    def _make_guard(self, item: Item, path: str) -> None:
+        second = 0 if self.linker.ways.timeless else item.fresh or item.manifest.mtime
+        self.maker.make_guard(second, path)
 
     def _look_at_record(self, item: Item) -> tuple[int, int]:
         """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
         manifest = item.manifest
         if self._is_complete(item) and manifest.mtime and not item.fresh and not self.linker.said.timeless:
             return _record_size(manifest), manifest.mtime * 1_000_000_000
-        path = f"{self.root}/{self._dist_info(manifest)}/{record.NAME}"
+        path = f"{self.root}/{dist_info_of(self.layout, manifest)}/{record.NAME}"
         try:
             status = os.lstat(path)
         except OSError as error:
             raise FilesystemError("look at", path, error) from error
         return status.st_size, status.st_mtime_ns
-
-    def _scripts(self, manifest: Manifest) -> Iterable[tuple[str, bytes]]:
-        python = f"{self.env}/{self.layout.scripts}/python"
-        for script in manifest.scripts:
-            yield script.name, scripts.entry_point(script, python)
-        for name in manifest.rewrite:
-            path = f"{self.store.path(manifest.sha256)}/scripts/{name}"
-            try:
-                content = request.content(path)
-            except OSError as error:
-                raise cannot_open(manifest, path, error) from error
-            yield name, scripts.rewrite(content, python)
-
-    def _record(
-        self, manifest: Manifest, own: str, written: Iterable[tuple[str, bytes]], whole: Iterable[Whole]
-    ) -> bytes:
-        site = self.layout.directory(manifest.root, manifest.name)
-        lines: list[str] = []
-        for scheme, text in rows_of(manifest):
-            lines += record.installed_lines(text, self.layout.directory(scheme, manifest.name), site)
-        for path, content in written:
-            lines.append(record.line(record.relative(path, site), record.digest_of(content), len(content)))
-        lines.append(record.bare_line(record.relative(own, site)))
-        # A link comes before all that is in it (`envsync.staging.linked_directories`).
-        links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
-        return "".join([*links, *sorted(set(lines))]).encode()
-
-    def _write(self, path: str, content: bytes, mode: int) -> None:
-        full = f"{self.root}/{path}"
-        try:
-            with open(self._create(full, mode), "wb", buffering=0) as file:
-                view = memoryview(content)
-                while view:
-                    view = view[file.write(view) :]
-        except OSError as error:
-            raise FilesystemError("write", full, error) from error
-
-    def _create(self, full: str, mode: int) -> int:
-        """Make an empty file, and open it. What is there goes: a link to the store's must not be written through."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(full, flags, mode)
-        except FileNotFoundError:
-            make_directory(full.rpartition("/")[0])
-        except FileExistsError:
-            os.unlink(full)
-        return os.open(full, flags, mode)
-
-    def _make_guard(self, second: int, path: str) -> None:
-        """Make the file that a stamp may name: as old as the oldest that is linked, or a purge would take it later.
-
-        What is linked has the entry's mtime, and was read or linked anew within a day.
-
-        :param second: of the files beside it; 0 where times cannot be set
-        """
-        full = f"{self.root}/{path}"
-        try:
-            fd = self._create(full, 0o666)
-            try:
-                if second and not self.linker.ways.timeless:
-                    seconds.age(fd, second)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise FilesystemError("write", full, error) from error
 
     def _plan_later(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
         """Have sources copied that get another second than the rest (`Item.later`), and their bytecode made to fit."""
@@ -353,13 +246,13 @@ class Stager:
         entry, name = self.store.path(item.manifest.sha256), item.manifest.name
         for source, path, executable in self._files(item.manifest, entry, name):
             if path in item.later and path not in item.skip:
-                self._plan_copy(item, groups, source, path, partial(_as_it_is, second, executable=executable))
+                self._plan_copy(item, groups, source, path, partial(as_it_is, second, executable=executable))
         tag = item.compiled.tag if item.compiled is not None else ""
         if item.compiled is not None:
             entry = Shelf(self.store, tag).path(item.compiled.sha256, item.compiled.mtime)
             for source, path, _ in self._files(item.compiled, entry, name):
                 if source_of(path, tag) in item.later and source_of(path, tag) not in item.skip:
-                    self._plan_copy(item, groups, source, path, partial(_made_to_fit, second))
+                    self._plan_copy(item, groups, source, path, partial(made_to_fit, second))
 
     def _files(self, has: Manifest | Compiled, entry: str, name: str) -> Iterator[tuple[str, str, bool]]:
         """List files as (path in the store, path in the environment, executable)."""
@@ -371,38 +264,42 @@ class Stager:
     def _plan_copy(
         self, item: Item, groups: dict[str, list[AnyJob]], source: str, path: str, made: Callable[[bytes], Copy]
     ) -> None:
-        def make() -> None:
-            try:
-                with open(source, "rb") as file:
-                    copy = made(file.read())
-            except OSError as error:
-                raise cannot_open(item.manifest, source, error) from error
-            self._write(path, copy.content, copy.mode)
-            try:
-                os.utime(f"{self.root}/{path}", ns=(time.time_ns(), copy.second * 1_000_000_000))
-            except OSError as error:
-                if error.errno not in seconds.REFUSALS:
-                    raise FilesystemError("write", f"{self.root}/{path}", error) from error
-
-        self.staged.tree.add(path)
+        self.tree.add(path)
+        make = partial(self.maker.copy, item.manifest, source, path, made)
         groups.setdefault(place_of(self.layout, path), []).append(Making(make, _MAKING))
 
 
-class Copy(NamedTuple):
-    """A file that differs from the store's in its time."""
+class Linkable:
+    """Tells which directories may come as one link, as far as their places and the store are concerned.
 
-    content: bytes
-    mode: int
-    second: int
+    :param is_free: as for `Stager`
+    """
+
+    def __init__(self, store: Store, is_free: Callable[[str], bool], umask: int) -> None:
+        self.store = store
+        self.is_free = is_free
+        self.umask = umask
+        self.entered: dict[str, bool] = {}
+        """Entry of the store → whether everybody may enter it whom the umask lets enter the environment."""
+
+    def fits(self, manifest: Manifest, whole: Whole) -> bool:
+        """Tell it of one directory."""
+        reserved = whole.below.partition("/")[0] in RESERVED
+        source = source_in(self.store, manifest, whole)
+        passing = "/.envsync/" in source  # in a cache for this sync alone: what is linked must stay
+        return not reserved and not passing and self.is_free(whole.path) and self._can_seal(manifest, source)
+
+    def _can_seal(self, manifest: Manifest, source: str) -> bool:
+        entry = self.store.path(manifest.sha256)
+        if entry not in self.entered:
+            with suppress(OSError):  # what is wrong shows itself when it is linked
+                self.entered[entry] = not 0o555 & ~self.umask & ~os.stat(entry).st_mode
+        return self.entered.get(entry, True) and can_seal(source, self.umask)
 
 
-def _as_it_is(second: int, content: bytes, *, executable: bool) -> Copy:
-    return Copy(content, 0o777 if executable else 0o666, second)
-
-
-def _made_to_fit(second: int, content: bytes) -> Copy:
-    """Make bytecode fit a source of another time, which its header has in bytes 8 to 11 (PEP 552)."""
-    return Copy(content[:8] + (second & 0xFFFFFFFF).to_bytes(4, "little") + content[12:], 0o666, second)
+def source_in(store: Store, manifest: Manifest, whole: Whole) -> str:
+    """Return where the directory is in the store."""
+    return f"{store.path(manifest.sha256)}/{whole.scheme}/{whole.below}"
 
 
 def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
@@ -419,14 +316,6 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
         if files:
             directories.append(directory._replace(files=files))
     return part._replace(directories=directories)
-
-
-def _origin(direct_url: str | None) -> Iterator[tuple[str, bytes]]:
-    """Give the files that say where a distribution came from, if it was asked for by URL or path."""
-    if direct_url is not None:
-        yield "direct_url.json", direct_url.encode()
-        if (cached := uv_cache.text(direct_url)) is not None:
-            yield uv_cache.NAME, cached
 
 
 def _record_size(manifest: Manifest) -> int:
