@@ -57,15 +57,15 @@ class Work:
         self.shelf = shelf
         self.lock = lock
         self.workspace = shelf.store.staging("compile")
-        self.entry = shelf.store.path(manifest.sha256)
         self.left = 0
-        self.files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
-        self.lines: dict[str, list[str]] = {}
-        self.failures: list[tuple[str, str]] = []
-        self.died: list[tuple[str, str, str]] = []
+        self.results = Results()
         self.before = before
         self.lacked = set() if before is None else {*before.late, *(path for _, path, _ in before.died)}
         self.expected: Mapping[tuple[str, str], str] = {}
+
+    @property
+    def entry(self) -> str:
+        return self.shelf.store.path(self.manifest.sha256)
 
     def begin(self) -> list[Batch]:
         """Make the directories, and say what is to be done.
@@ -112,9 +112,7 @@ class Work:
             atomic.discard_tree(self.workspace)
             self.before = None
             return
-        self.failures += self.before.failures
-        self.files = {(scheme, path): [(*file,) for file in files] for scheme, path, files in self.before.directories}
-        self.lines = {scheme: lines.splitlines(keepends=True) for scheme, lines in self.before.record}
+        self.results.take_over(self.before)
 
     def target(self, scheme: str, path: str) -> str:
         return "/".join(part for part in (self.workspace, scheme, path, CACHE) if part)
@@ -141,41 +139,25 @@ class Work:
         if self.expected.get((batch.scheme, path)) != record.hash_of(_encode(details[-1])):
             raise ChangedSourceError(self.manifest, f"{self.entry}/{batch.scheme}/{path}", "its hash is not RECORD's")
         if kind == "failed":
-            self.failures.append((path, printable(details[0])))
+            self.results.failures.append((path, printable(details[0])))
             self.left -= 1
             return
         if kind == "exhausted":
             self.give_up(batch, name, details[0])
             return
         size, digest, _ = details
-        directory = _below(batch.path, CACHE)
-        compiled = name_of(name, self.shelf.tag)
-        self.files.setdefault((batch.scheme, directory), []).append((compiled, size, False))
-        line = record.line(f"{directory}/{compiled}", _encode(digest), size)
-        self.lines.setdefault(batch.scheme, []).append(line)
+        self.results.add(batch.scheme, _below(batch.path, CACHE), name_of(name, self.shelf.tag), size, _encode(digest))
         self.left -= 1
 
     def give_up(self, batch: Batch, name: str, problem: str) -> None:
         """Take down that children died of a source, or had not enough memory for it."""
-        self.died.append((batch.scheme, _below(batch.path, name), problem))
+        self.results.died.append((batch.scheme, _below(batch.path, name), problem))
         self.left -= 1
 
     def finish(self) -> Compiled:
         """Bring it all into the store."""
-        directories = (Directory(scheme, path, sorted(files)) for (scheme, path), files in sorted(self.files.items()))
-        compiled = Compiled(
-            sha256=self.manifest.sha256,
-            filename=self.manifest.filename,
-            tag=self.shelf.tag,
-            mtime=self.manifest.mtime,
-            directories=tuple(directories),
-            record=Rows.of((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self.lines.items())),
-            failures=tuple(sorted(self.failures)),
-            died=tuple(sorted(self.died)),
-            late=tuple(sorted(self.lacked - {path for _, path, _ in self.died})),
-        )
         try:
-            return self.shelf.add(self.workspace, compiled)
+            return self.shelf.add(self.workspace, self.results.of(self.manifest, self.shelf.tag, self.lacked))
         finally:
             self.close()
 
@@ -184,6 +166,49 @@ class Work:
         atomic.discard_tree(self.workspace)
         if self.lock is not None:
             self.lock.release()
+
+
+class Results:
+    """What became of a wheel's sources.
+
+    :ivar failures: those that do not compile, and why
+    :ivar died: those that children died of, or had not enough memory for
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], list[tuple[str, int, bool]]] = {}
+        self._lines: dict[str, list[str]] = {}
+        self.failures: list[tuple[str, str]] = []
+        self.died: list[tuple[str, str, str]] = []
+
+    def take_over(self, before: Compiled) -> None:
+        """Begin with what was compiled before."""
+        self.failures += before.failures
+        self._files = {(scheme, path): [(*file,) for file in files] for scheme, path, files in before.directories}
+        self._lines = {scheme: lines.splitlines(keepends=True) for scheme, lines in before.record}
+
+    def add(self, scheme: str, directory: str, name: str, size: int, hash_: str) -> None:
+        """Take down a file of bytecode."""
+        self._files.setdefault((scheme, directory), []).append((name, size, False))
+        self._lines.setdefault(scheme, []).append(record.line(f"{directory}/{name}", hash_, size))
+
+    def of(self, manifest: Manifest, tag: str, lacked: set[str]) -> Compiled:
+        """Return it all as the bytecode of a wheel.
+
+        :param lacked: sources that had no bytecode when the others had
+        """
+        directories = (Directory(scheme, path, sorted(files)) for (scheme, path), files in sorted(self._files.items()))
+        return Compiled(
+            sha256=manifest.sha256,
+            filename=manifest.filename,
+            tag=tag,
+            mtime=manifest.mtime,
+            directories=tuple(directories),
+            record=Rows.of((scheme, "".join(sorted(lines))) for scheme, lines in sorted(self._lines.items())),
+            failures=tuple(sorted(self.failures)),
+            died=tuple(sorted(self.died)),
+            late=tuple(sorted(lacked - {path for _, path, _ in self.died})),
+        )
 
 
 def _hashes(manifest: Manifest) -> Mapping[tuple[str, str], str]:

@@ -71,7 +71,9 @@ def compile_wheels(
     if missing:
         store.prepare()
         store.sweep()
-        found |= _Compilation(missing, interpreter, shelf, inherited, report, children).run()
+        wanted = children or min(MOST_CHILDREN, processes.processors())
+        pool = _Pool(interpreter, inherited, min(wanted, -(-sum(map(_count, missing)) // BATCH_FILES)))
+        found |= _Compilation(missing, _Queue(missing, shelf), pool, report).run()
     return found
 
 
@@ -133,6 +135,13 @@ class _Child:
                 raise InterpreterError(f"`{self.executable}` is another Python than it was", hint=AGAIN)
             self.greeted = True
 
+    def count(self) -> None:
+        """Count an answer; the next is to the batch that comes then."""
+        self.answered += 1
+        if self.answered == len(self.batches[0].names):
+            self.batches.popleft()
+            self.answered = 0
+
     def end(self) -> int:
         """End it. Returns its exit status."""
         self.process.kill()
@@ -142,90 +151,84 @@ class _Child:
         return self.process.wait()
 
 
-class _Compilation:
-    """Compiles some wheels."""
+class _Pool:
+    """The children.
 
-    def __init__(  # noqa: PLR0917
-        self,
-        manifests: Sequence[Manifest],
-        interpreter: Interpreter,
-        shelf: Shelf,
-        inherited: Sequence[int],
-        report: Report,
-        children: int | None,
-    ) -> None:
-        # The largest first: one begun last would be waited for by all.
-        self.wheels = deque(sorted(manifests, key=_count, reverse=True))
+    :param most: so many are of use
+    """
+
+    def __init__(self, interpreter: Interpreter, inherited: Sequence[int], most: int) -> None:
         self.interpreter = interpreter
-        self.shelf = shelf
         self.inherited = inherited
-        self.report = report
-        self.total = sum(map(_count, manifests))
-        self.done = 0
-        wanted = children or min(MOST_CHILDREN, processes.processors())
-        self.most = min(wanted, -(-self.total // BATCH_FILES))
-        self.batches: deque[Batch] = deque()
-        self.begun: list[Work] = []
+        self.most = most
         self.children: list[_Child] = []
-        self.selector = selectors.DefaultSelector()
-        self.found: dict[str, Compiled] = {}
+        self._selector = selectors.DefaultSelector()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.children) >= self.most
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any of them has something to do, or is still being started."""
+        return any(child.batches or not child.greeted for child in self.children)
+
+    def grow(self) -> None:
+        """Start one more."""
+        child = _Child(self.interpreter, self.inherited)
+        self.children.append(child)
+        self._selector.register(child.output, selectors.EVENT_READ, child)
+
+    def ready(self) -> list[_Child]:
+        """Return those that have something to say; waits for that, not for long."""
+        return [key.data for key, _ in self._selector.select(ALIVE_SECONDS)]
+
+    def bury(self, child: _Child) -> int:
+        """Go on without a child that has died. Returns its exit status.
+
+        :raises InterpreterError: it never lived
+        """
+        self._selector.unregister(child.output)
+        self.children.remove(child)
+        status = child.end()
+        if not child.greeted:
+            raise InterpreterError(f"Python `{child.executable}` does not run (exit status {status})")
+        return status
+
+    def close(self) -> None:
+        """End them all."""
+        for child in self.children:
+            child.end()
+        self._selector.close()
+
+
+class _Queue:
+    """The wheels that nobody here has begun with, the largest first: one begun last would be waited for by all."""
+
+    def __init__(self, manifests: Sequence[Manifest], shelf: Shelf) -> None:
+        self.wheels = deque(sorted(manifests, key=_count, reverse=True))
+        self.shelf = shelf
         self.awaited: set[str] = set()
         """Wheels that another process was compiling: what it could not do is not tried again at once."""
 
-    def run(self) -> dict[str, Compiled]:
-        """Compile all, or wait until others have."""
-        self.report("compiling", 0, self.total)
-        try:
-            while self._feed() or self.begun:
-                if any(child.batches or not child.greeted for child in self.children):
-                    self.report("compiling", self.done, self.total)
-                    self._listen()
-                else:
-                    self.report(f"waiting for {self._whoever_compiles()} to compile", self.done, self.total)
-                    time.sleep(POLL_SECONDS)
-        finally:
-            for child in self.children:
-                child.end()
-            for work in self.begun:
-                work.close()
-            self.selector.close()
-        return self.found
+    def take(self) -> Work | Compiled | None:
+        """Take a wheel that nobody else compiles: as work, or what became of it if somebody has done it meanwhile.
 
-    def _feed(self) -> bool:
-        """Give the children something to do. Returns whether anything is left that nobody here does."""
-        while len(self.children) < self.most and (self.batches or self._begin_next()):
-            child = _Child(self.interpreter, self.inherited)
-            self.children.append(child)
-            self.selector.register(child.output, selectors.EVENT_READ, child)
-        for depth, child in ((depth, child) for depth in (1, 2) for child in self.children):
-            if len(child.batches) < depth and (self.batches or self._begin_next()):
-                request = self.batches[0].work.request(self.batches[0])
-                if child.takes(request):
-                    child.ask(self.batches.popleft(), request)
-        return bool(self.batches or self.wheels)
-
-    def _begin_next(self) -> bool:
-        """Begin with a wheel that nobody else compiles. Returns False if there is none at the moment."""
+        None: there is no such wheel at the moment.
+        """
         for _ in range(len(self.wheels)):
             manifest = self.wheels.popleft()
             lock, is_free = self._lock(manifest)
             compiled = self.shelf.get(manifest.sha256, manifest.mtime)
-            is_new = compiled is not None and (not compiled.died or (is_free and manifest.sha256 in self.awaited))
-            if compiled is not None and is_new:  # somebody has done it in the meantime
+            if compiled is not None and (not compiled.died or (is_free and manifest.sha256 in self.awaited)):
                 if lock is not None:
                     lock.release()
-                self.found[manifest.sha256] = compiled
-                self.done += _count(manifest)
-            elif not is_free:
-                self.wheels.append(manifest)
-                self.awaited.add(manifest.sha256)
-            else:
-                work = Work(manifest, self.shelf, lock, compiled)
-                self.begun.append(work)
-                self.batches.extend(work.begin())
-                self.done += _count(manifest) - work.left
-                return True
-        return False
+                return compiled
+            if is_free:
+                return Work(manifest, self.shelf, lock, compiled)
+            self.wheels.append(manifest)
+            self.awaited.add(manifest.sha256)
+        return None
 
     def _lock(self, manifest: Manifest) -> tuple[Flock | None, bool]:
         """Try to lock a wheel. Returns the lock, if it works here, and whether nobody else has it."""
@@ -238,30 +241,80 @@ class _Compilation:
     def _lock_path(self, manifest: Manifest) -> str:
         return f"{self.shelf.store.locks}/bytecode-{int(manifest.sha256[:8], 16) % LOCKS}"
 
-    def _whoever_compiles(self) -> str:
+    def whoever_compiles(self) -> str:
         """Name a process that compiles one of the wheels that are left, if it is on this host."""
         pids = processes.holders(self._lock_path(self.wheels[0]))
         return f"pid {pids[0]}" if pids else "another sync"
 
+
+class _Compilation:
+    """Compiles some wheels.
+
+    :ivar sources: how many a wheel has, by its sha256; `done`: of how many of all it is known what became of them
+    """
+
+    def __init__(self, manifests: Sequence[Manifest], queue: _Queue, pool: _Pool, report: Report) -> None:
+        self.sources = {manifest.sha256: _count(manifest) for manifest in manifests}
+        self.queue = queue
+        self.pool = pool
+        self.report = report
+        self.done = 0
+        self.batches: deque[Batch] = deque()
+        self.begun: list[Work] = []
+        self.found: dict[str, Compiled] = {}
+
+    def run(self) -> dict[str, Compiled]:
+        """Compile all, or wait until others have."""
+        total = sum(self.sources.values())
+        self.report("compiling", 0, total)
+        try:
+            while self._feed() or self.begun:
+                if self.pool.is_busy:
+                    self.report("compiling", self.done, total)
+                    self._listen()
+                else:
+                    self.report(f"waiting for {self.queue.whoever_compiles()} to compile", self.done, total)
+                    time.sleep(POLL_SECONDS)
+        finally:
+            self.pool.close()
+            for work in self.begun:
+                work.close()
+        return self.found
+
+    def _feed(self) -> bool:
+        """Give the children something to do. Returns whether anything is left that nobody here does."""
+        while not self.pool.is_full and (self.batches or self._begin_next()):
+            self.pool.grow()
+        for depth, child in ((depth, child) for depth in (1, 2) for child in self.pool.children):
+            if len(child.batches) < depth and (self.batches or self._begin_next()):
+                request = self.batches[0].work.request(self.batches[0])
+                if child.takes(request):
+                    child.ask(self.batches.popleft(), request)
+        return bool(self.batches or self.queue.wheels)
+
+    def _begin_next(self) -> bool:
+        """Begin with a wheel that nobody else compiles. Returns False if there is none at the moment."""
+        while (taken := self.queue.take()) is not None:
+            if isinstance(taken, Work):
+                self.begun.append(taken)
+                self.batches.extend(taken.begin())
+                self.done += self.sources[taken.manifest.sha256] - taken.left
+                return True
+            self.found[taken.sha256] = taken
+            self.done += self.sources[taken.sha256]
+        return False
+
     def _listen(self) -> None:
-        """Wait for answers, not for long."""
-        for key, _ in self.selector.select(ALIVE_SECONDS):
-            child: _Child = key.data
+        for child in self.pool.ready():
             try:
                 for answer in child.read():
-                    self._take(child, answer)
+                    batch = child.batches[0]
+                    batch.work.take(batch, answer)
+                    child.count()
+                    self.done += 1
+                    self._finish_if_done(batch.work)
             except EOFError:
                 self._bury(child)
-
-    def _take(self, child: _Child, answer: list[Any]) -> None:
-        batch = child.batches[0]
-        batch.work.take(batch, answer)
-        child.answered += 1
-        self.done += 1
-        if child.answered == len(batch.names):
-            child.batches.popleft()
-            child.answered = 0
-        self._finish_if_done(batch.work)
 
     def _finish_if_done(self, work: Work) -> None:
         if not work.left:
@@ -269,15 +322,8 @@ class _Compilation:
             self.found[work.manifest.sha256] = work.finish()
 
     def _bury(self, child: _Child) -> None:
-        """Go on without a child that has died.
-
-        :raises InterpreterError: it never lived
-        """
-        self.selector.unregister(child.output)
-        self.children.remove(child)
-        status = child.end()
-        if not child.greeted:
-            raise InterpreterError(f"Python `{child.executable}` does not run (exit status {status})")
+        """Have done by others what a child has died over, but for what it died of if that happens again."""
+        status = self.pool.bury(child)
         if not child.batches:
             return
         batch = child.batches.popleft()

@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -207,45 +207,27 @@ class _Run:
         self._waiting: dict[str, Turn] = {}
         """The wheels that somebody else is at, by name."""
         self._failures: list[tuple[bool, int, EnvsyncError]] = []
-        self._over = threading.Event()
-        self._error: BaseException | None = None
-        self._given_up = False
-        self._scope: tuple[asyncio.AbstractEventLoop, anyio.CancelScope] | None = None
         sizes = [artifact.size for artifact in missing if artifact.path is None]
         size = sum(size or 0 for size in sizes) if None not in sizes else 0
         self._progress = _Progress(len(sizes), size, len(missing))
 
     def run(self, index_urls: Sequence[str]) -> None:
         """Run the loop in a thread, and report here. What a report raises, or a signal, ends it."""
-        thread = threading.Thread(target=self._run_loop, args=(index_urls,), name="envsync fetch", daemon=True)
-        thread.start()
+        loop = _Loop(partial(self._fetch, index_urls))
         told = time.monotonic()
         try:
-            while not self._over.wait(REPORT_SECONDS):
+            while not loop.over.wait(REPORT_SECONDS):
                 signals.heed()
                 if time.monotonic() - told >= ALIVE_SECONDS or self._progress.news:
                     told = time.monotonic()
                     self._hand_on()
             self._hand_on()
         except BaseException:
-            self._give_up()
-            thread.join(LEAVE_SECONDS)
+            loop.give_up()
             raise
-        thread.join()
-        if self._error is not None:
-            raise _single(self._error)
+        loop.conclude()
         if self._failures:
             raise min(self._failures, key=lambda failure: failure[:2])[2]
-
-    def _run_loop(self, index_urls: Sequence[str]) -> None:
-        try:
-            import anyio
-
-            anyio.run(self._fetch, index_urls)
-        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-            self._error = error
-        finally:
-            self._over.set()
 
     def _hand_on(self) -> None:
         """Report what has happened; if nothing has, how far it is: somebody may want to end it."""
@@ -257,18 +239,7 @@ class _Run:
         while self._progress.news:
             self._report(*self._progress.news.popleft())
 
-    def _give_up(self) -> None:
-        self._given_up = True
-        if self._scope is not None:
-            loop, scope = self._scope
-            try:
-                loop.call_soon_threadsafe(scope.cancel)
-            except RuntimeError:
-                pass  # it has come to its end
-
-    async def _fetch(self, index_urls: Sequence[str]) -> None:
-        import asyncio
-
+    async def _fetch(self, index_urls: Sequence[str], loop: _Loop) -> None:
         import anyio
 
         self._at_once = anyio.CapacityLimiter(AT_ONCE)
@@ -280,8 +251,7 @@ class _Run:
 
                 downloader = await stack.enter_async_context(Downloader(self._store, index_urls))
             group = await stack.enter_async_context(anyio.create_task_group())
-            self._scope = (asyncio.get_running_loop(), group.cancel_scope)
-            if self._given_up:
+            if not loop.may_cancel(group.cancel_scope):
                 return
             for number, artifact in sorted(enumerate(self._missing), key=_by_size, reverse=True):
                 group.start_soon(self._get, number, artifact, downloader, limiter, group.cancel_scope)
@@ -349,6 +319,57 @@ class _Run:
 
         self.manifests[artifact.name] = await to_thread.run_sync(add, limiter=limiter)
         self._progress.finish_unpacking()
+
+
+class _Loop:
+    """An event loop in a thread of its own.
+
+    :param work: is given this loop, and says with `may_cancel` what is cancelled if nobody waits for it any more
+    :ivar over: set when it has ended
+    """
+
+    def __init__(self, work: Callable[[_Loop], Awaitable[None]]) -> None:
+        self.over = threading.Event()
+        self._work = work
+        self._error: BaseException | None = None
+        self._given_up = False
+        self._scope: tuple[asyncio.AbstractEventLoop, anyio.CancelScope] | None = None
+        self._thread = threading.Thread(target=self._run, name="envsync fetch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            import anyio
+
+            anyio.run(self._work, self)
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+        finally:
+            self.over.set()
+
+    def may_cancel(self, scope: anyio.CancelScope) -> bool:
+        """Let this be cancelled. False: it is given up already."""
+        import asyncio
+
+        self._scope = (asyncio.get_running_loop(), scope)
+        return not self._given_up
+
+    def give_up(self) -> None:
+        """End it, and wait for that, though not for long."""
+        self._given_up = True
+        if self._scope is not None:
+            loop, scope = self._scope
+            try:
+                loop.call_soon_threadsafe(scope.cancel)
+            except RuntimeError:
+                pass  # it has come to its end
+        self._thread.join(LEAVE_SECONDS)
+
+    def conclude(self) -> None:
+        """Wait for its end, and raise what it was ended by."""
+        self._thread.join()
+        if self._error is not None:
+            raise _single(self._error)
 
 
 def _by_size(numbered: tuple[int, Artifact]) -> int:
