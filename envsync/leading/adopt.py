@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest
 from typing import NamedTuple
@@ -41,22 +43,40 @@ class _File(NamedTuple):
     size: int
 
 
-def adopt(
+def adopt(  # noqa: PLR0917
     environment: Environment,
     layout: Layout,
     ledger: Ledger,
-    pairs: Iterable[tuple[Installed, Wanted, Manifest]],
+    installed: Sequence[Installed],
+    wanted: Iterable[Wanted],
+    manifests: Mapping[str, Manifest],
 ) -> Ledger:
     """Return what `installed.json` has to say, with whatever could be taken over. Changes nothing.
 
-    :param pairs: what somebody else has installed, what is wanted instead of it, and what that one's wheel has
+    :param manifests: of those that may be taken over, by name
     :returns: the very same if there was nothing to take over
     """
+    strange = _strange(installed)
+    pairs = [
+        (strange[want.name], want, manifest)
+        for want in wanted
+        if want.name in strange
+        and (manifest := manifests.get(want.name)) is not None
+        and manifest.dist_info == posixpath.basename(strange[want.name].dist_info)
+    ]
+    if not pairs:
+        return ledger
     adopter = _Adopter(environment, layout, ledger)
     with ThreadPoolExecutor(WORKERS) as workers:
         found = workers.map(adopter.entry, pairs)
     taken = {name: entry for name, entry in found if entry is not None}
     return ledger._replace(entries={**ledger.entries, **taken}) if taken else ledger
+
+
+def _strange(installed: Sequence[Installed]) -> dict[str, Installed]:
+    """Return what others have installed, unless it is there twice: that is what an interrupted installer leaves."""
+    count = Counter(item.name for item in installed)
+    return {item.name: item for item in installed if item.origin is None and count[item.name] == 1}
 
 
 class _Adopter:

@@ -45,8 +45,16 @@ def preview(request: Request, environment: Environment, report: Report) -> SyncR
 
 def look(request: Request, environment: Environment, report: Report) -> tuple[Goal, list[Installed]]:
     """Return what is wanted and what is installed, without fetching anything or taking a lock."""
-    ledger = load_ledger(environment)
-    goal = Seeker(request, environment, Store(cache_directory(request)), report).preview(ledger)
+    ledger, store = load_ledger(environment), Store(cache_directory(request))
+    goal = Seeker(request, environment, store, report).preview(ledger)
     if goal.python.make:
         return goal, []
-    return goal, scan(environment, skeleton.layout_of(environment, goal.python.interpreter), ledger)
+    layout = skeleton.layout_of(environment, goal.python.interpreter)
+    installed = scan(environment, layout, ledger)
+    if all(item.origin is not None for item in installed):
+        return goal, installed
+    from envsync.leading.adopt import adopt
+
+    found = {want.name: store.get(want.origin.sha256) for want in goal.wanted if want.origin.sha256}
+    manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
+    return goal, scan(environment, layout, adopt(environment, layout, ledger, installed, goal.wanted, manifests))

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -240,20 +238,12 @@ class Reconciler:
 
     def _take_over(self, goal: Goal, layout: Layout, installed: Sequence[Installed], ledger: Ledger) -> Ledger:
         """Take over what others have installed from the wheels that are wanted. Returns what is known now."""
-        count = Counter(item.name for item in installed)
-        strange = {item.name: item for item in installed if item.origin is None and count[item.name] == 1}
-        pairs = [
-            (strange[want.name], want, manifest)
-            for want in goal.wanted
-            if want.name in strange.keys() - self.aim.damaged
-            and (manifest := self.aim.manifests.get(want.name)) is not None
-            and manifest.dist_info == posixpath.basename(strange[want.name].dist_info)
-        ]
-        if not pairs:
+        if all(item.origin is not None for item in installed):
             return ledger
         from envsync.leading.adopt import adopt
 
-        taken = adopt(self.environment, layout, ledger, pairs)
+        manifests = {name: has for name, has in self.aim.manifests.items() if name not in self.aim.damaged}
+        taken = adopt(self.environment, layout, ledger, installed, goal.wanted, manifests)
         if taken is not ledger:
             path, host = ledger.path or goal.python.env, ledger.host or goal.python.host
             taken = taken._replace(path=path, host=host, in_use=self.occupancy.inodes())

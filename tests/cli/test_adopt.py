@@ -64,6 +64,15 @@ def test_no_file_is_touched(env: Path, sync: Callable[..., dict[str, list[str]]]
     assert unverified(env) == []
 
 
+def test_a_dry_run_says_so(env: Path, sync: Callable[..., dict[str, list[str]]], run_envsync: Run) -> None:
+    """Once the wheels are in the cache: before, nobody knows what is in them."""
+    assert sync("--dry-run")["installed"] == ALL
+    run_envsync("sync", "--lock", LOCK, "--env", "other", check=True)
+    done = sync("--dry-run")
+    assert (done["outcome"], done["installed"]) == ("current", [])
+    assert not (env / ".envsync/installed.json").exists()
+
+
 def edit(path: Path) -> None:
     """As large as before."""
     path.write_bytes(bytes(reversed(path.read_bytes())))
