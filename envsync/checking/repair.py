@@ -264,7 +264,7 @@ class WhatItWas:
         python = find_python(self.request, self.environment, ledger, self.store.memory)
         tag = python.interpreter.bytecode
         wanted = tuple(
-            Wanted(name, entry.version, entry.origin, tag if entry.bytecode else "")
+            Wanted(name, entry.version, entry.origin, tag if entry.bytecode else "", entry.unverified)
             for name, entry in sorted(ledger.entries.items())
         )
         self.goal = Goal(Inputs(), python, self.before.digest if self.before else "", wanted)

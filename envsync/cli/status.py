@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from envsync.cli.asked import answer, environment_meant
+from envsync.installed.plan import told_unverified
 from envsync.launch import options
 from envsync.launch.messages import show_json
 from envsync.library.status import Status, Syncer, look
@@ -48,6 +49,8 @@ def _describe(status: Status) -> Iterator[str]:
         yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
     for path in status.leftovers:
         yield f"left over by a dead leader, for the next sync to see to: `{path}`"
+    if status.unverified:
+        yield told_unverified(status.unverified)
     if status.pythonpath:
         yield (
             f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from envsync.cli.run import shown
-from envsync.launch import fast_lane, options, request
+from envsync.installed.ledger import load_ledger
+from envsync.launch import Environment, fast_lane, options, request
 from envsync.launch.messages import say, show_json
 from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.library import syncing
@@ -21,7 +22,9 @@ def sync(settings: options.Settings) -> int:
     dry_run = asked.flag("dry_run")
     result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))
     if asked.flag("json"):
-        show_json({**{name: getattr(result, name) for name in SHOWN}, "dry_run": dry_run})
+        unverified = load_ledger(Environment(result.env)).unverified
+        shown_values = {name: getattr(result, name) for name in SHOWN}
+        show_json({**shown_values, "unverified": unverified, "dry_run": dry_run})
     elif not asked.flag("quiet"):
         _say(result)
     return 0

@@ -36,6 +36,8 @@ class LedgerEntry(NamedTuple):
     """Some of its directories are links into the store (`envsync.staging.linked_directories`)."""
     adopted: bool = False
     """Somebody else installed it; it was compared with the wheel, and taken over (`envsync.leading.adopt`)."""
+    unverified: bool = False
+    """The lock file had no hash for it."""
 
 
 class Ledger(NamedTuple):
@@ -51,6 +53,11 @@ class Ledger(NamedTuple):
 
     The last is that of the commit. Those before it were lost: commands were seen to hold them, or may do so.
     """
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The names of what was installed without a hash in the lock file, sorted."""
+        return tuple(sorted(name for name, entry in self.entries.items() if entry.unverified))
 
 
 def load_ledger(environment: Environment, path: str = "") -> Ledger:
@@ -101,6 +108,7 @@ def _entry(item: Mapping[str, Any]) -> LedgerEntry:
         _text(item.get("bytecode", "")),
         item.get("linked", False) is True,
         item.get("adopted", False) is True,
+        item.get("unverified", False) is True,
     )
 
 
@@ -123,6 +131,7 @@ def dump_ledger(ledger: Ledger) -> bytes:
             **({"bytecode": entry.bytecode} if entry.bytecode else {}),
             "linked": entry.linked,
             **({"adopted": True} if entry.adopted else {}),
+            **({"unverified": True} if entry.unverified else {}),
         }
         for name, entry in sorted(ledger.entries.items())
     }

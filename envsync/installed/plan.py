@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+MOST_NAMED = 5
 
 
 class Origin(NamedTuple):
@@ -38,6 +40,8 @@ class Wanted(NamedTuple):
     origin: Origin
     bytecode: str = ""
     """The tag of the bytecode that it is to have; empty if any will do, and none."""
+    unverified: bool = False
+    """The lock file has no hash for it: the one that was kept when it was first fetched vouches for it."""
 
 
 class Plan(NamedTuple):
@@ -55,6 +59,12 @@ class Plan(NamedTuple):
 def named(items: Iterable[Installed | Wanted]) -> tuple[str, ...]:
     """Name distributions as people do: `name==version`."""
     return tuple(f"{item.name}=={item.version}" for item in items)
+
+
+def told_unverified(names: Sequence[str]) -> str:
+    """Say for people what was installed without a hash in the lock file."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"unverified, for the lock file has no hash of it: {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def plan(

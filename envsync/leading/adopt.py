@@ -122,6 +122,7 @@ class _Adopter:
             tuple(sorted(entries)),
             scripts=bool(made),
             adopted=True,
+            unverified=want.unverified,
         )
 
     def _is_from(self, item: Installed, wanted: str | None) -> bool:

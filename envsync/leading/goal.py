@@ -299,10 +299,12 @@ class Seeker:
 
     def _wanted(self, target: Target) -> list[Wanted]:
         wanted = []
+        unverified = frozenset(target.unverified)
         for artifact in target.artifacts:
             manifest = self.manifests.get(artifact.name)
             sha256 = manifest.sha256 if manifest is not None else artifact.sha256 or ""
-            wanted.append(Wanted(artifact.name, artifact.version, Origin(sha256, artifact.direct_url)))
+            origin = Origin(sha256, artifact.direct_url)
+            wanted.append(Wanted(artifact.name, artifact.version, origin, unverified=artifact.name in unverified))
         return wanted
 
     def _with_bytecode(self, goal: Goal) -> Goal:

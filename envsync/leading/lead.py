@@ -32,7 +32,7 @@ from envsync.errors import (
 from envsync.errors.hints import UPGRADE
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
-from envsync.installed.plan import Plan, named
+from envsync.installed.plan import Plan, named, told_unverified
 from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
@@ -211,6 +211,9 @@ class Leader:
             present = [item.name for item in planned.keep] + [item.name for item in planned.install]
             if lacking := self.aim.incomplete(goal.python, present):
                 yield lacking
+            unverified = [item.name for item in planned.install if item.unverified]
+            if unverified and not all(item.unverified for item in goal.wanted):  # else it is no surprise
+                yield told_unverified(unverified)
             if reason:
                 yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
         if done.resumed:

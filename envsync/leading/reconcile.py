@@ -271,7 +271,8 @@ class Reconciler:
                 if manifest is not None:
                     asked[item.name] = manifest
                     bytecode = goal.python.interpreter.bytecode if item.bytecode else ""
-                    unasked.append(Wanted(item.name, item.version, item.origin, bytecode))
+                    unverified = item.name in self.held.ledger().unverified
+                    unasked.append(Wanted(item.name, item.version, item.origin, bytecode, unverified))
         return unasked
 
     def _stage(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
+from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
@@ -93,6 +94,8 @@ class Status(NamedTuple):
     failure: Failure | None
     leftovers: tuple[str, ...]
     """What a dead leader left, for the next sync to finish or to throw away."""
+    unverified: tuple[str, ...]
+    """The names of what was installed without a hash in the lock file."""
     pythonpath: str
     """The variable: what a command started from here would see before the environment's own modules."""
 
@@ -121,8 +124,16 @@ def look(environment: Environment, request: Request | None) -> Status:
         commands=tuple(_commands(pid for pid in commands if pid not in lockers)),
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
+        unverified=_unverified(environment),
         pythonpath="" if request is not None and request.flag("isolated") else command.variable("PYTHONPATH"),
     )
+
+
+def _unverified(environment: Environment) -> tuple[str, ...]:
+    try:
+        return load_ledger(environment).unverified
+    except EnvsyncError:
+        return ()  # a newer envsync keeps it, as is said
 
 
 def _leader(environment: Environment) -> Syncer | None:

@@ -417,4 +417,5 @@ class Changer(NamedTuple):
             scripts=bool(manifest.scripts or manifest.rewrite),
             bytecode=wanted.bytecode,
             linked=bool(staged.whole.get(wanted.name)),
+            unverified=wanted.unverified,
         )
