@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from packaging.utils import canonicalize_name
 
 from envsync.errors import LockFileError
 from envsync.lockfile.choice import DEFAULT_GROUP
@@ -34,6 +37,8 @@ class Project(NamedTuple):
     default_groups: Defaults = (DEFAULT_GROUP,)
     no_binary: Forbidden = Forbidden()
     no_build: Forbidden = Forbidden()
+    groups_python: tuple[tuple[str, str], ...] = ()
+    """Groups that need another Python than the project does, and which."""
 
 
 def parse(path: str, content: bytes, lock_file: str) -> Project:
@@ -44,13 +49,25 @@ def parse(path: str, content: bytes, lock_file: str) -> Project:
     """
     try:
         settings = Table(tomllib.loads(content.decode())).table("tool").table("uv")
-        return Project(settings.default_groups(), _forbidden(settings, "no-binary"), _forbidden(settings, "no-build"))
+        return Project(
+            settings.default_groups(),
+            _forbidden(settings, "no-binary"),
+            _forbidden(settings, "no-build"),
+            tuple(_groups_python(settings.table("dependency-groups"))),
+        )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, MalformedError) as error:
         raise LockFileError(lock_file, f"`{path}`: {error}", hint=_show(path, str(error))) from None
 
 
 def _forbidden(settings: Table, key: str) -> Forbidden:
     return Forbidden(settings.values.get(key) is True, settings.names(f"{key}-package"))
+
+
+def _groups_python(groups: Table) -> Iterator[tuple[str, str]]:
+    for key in groups.values:
+        needed = groups.table(key).text("requires-python")
+        if needed is not None:
+            yield canonicalize_name(key), needed
 
 
 def _show(path: str, problem: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
@@ -27,7 +27,7 @@ from envsync.lockfile.target import Target
 from envsync.lockfile.uv_files import Files
 from envsync.lockfile.uv_project import Project
 from envsync.lockfile.uv_records import Lock, MalformedError, Record, Wish
-from envsync.lockfile.uv_walk import ExclusionError, Markers, walk
+from envsync.lockfile.uv_walk import ExclusionError, Markers, Roots, walk
 from envsync.python.facts import Interpreter
 
 
@@ -115,8 +115,13 @@ class UvLockFile:
         """
         with understanding(self.path), self._explaining():
             markers = Markers(interpreter.markers)
-            self._check_python(wheels.Fit(interpreter), markers)
-            return self._chosen(choice, markers)
+            fit = wheels.Fit(interpreter)
+            self._check_python(fit, markers)
+            target = uv_roots.target_of(self.lock, choice)
+            defaults = uv_roots.defaults_of(self.lock, target, self._projects)
+            roots = uv_roots.roots_of(self.lock, target, choice, defaults, lambda wish: self._find(wish, markers))
+            self._check_groups(roots, fit)
+            return self._reached(roots, _left_out(self.lock, target, choice), choice, markers)
 
     def _requires_python(self) -> SpecifierSet:
         try:
@@ -138,14 +143,22 @@ class UvLockFile:
             problem = f"it was not made for {fit.description}; its environments are: {'; '.join(supported)}"
             raise LockFileError(self.path, problem, hint=remedies.relock(self.path))
 
-    def _chosen(self, choice: Choice, markers: Markers) -> list[Record]:
-        lock = self.lock
-        target = uv_roots.target_of(lock, choice)
-        defaults = uv_roots.defaults_of(lock, target, self._projects)
-        roots = uv_roots.roots_of(lock, target, choice, defaults, lambda wish: self._find(wish, markers))
-        records = [lock.records[number] for number in walk(lock, roots, markers)]
+    def _check_groups(self, roots: Roots, fit: wheels.Fit) -> None:
+        """Check that the chosen groups are for such a Python: some need a newer one than the project itself.
+
+        :raises LockFileError: one is not
+        """
+        for number, group in roots.groups:
+            project = self._projects.get(self.lock.records[number].directory or "", Project())
+            needed = dict(project.groups_python).get(group)
+            if needed is not None and not fit.runs(needed):
+                problem = f"the group `{group}` needs Python {needed}, and the target is {fit.python}"
+                raise LockFileError(self.path, problem, hint=remedies.other_python(needed))
+
+    def _reached(self, roots: Roots, left_out: Collection[str], choice: Choice, markers: Markers) -> list[Record]:
+        """Walk, and return what is to be installed of it."""
+        records = [self.lock.records[number] for number in walk(self.lock, roots, markers)]
         _refuse_twice(records)
-        left_out = _left_out(lock, target, choice)
         return [
             record
             for record in records
@@ -176,7 +189,7 @@ class UvLockFile:
             raise LockFileError(self.path, str(error), hint=error.hint) from None
         except UndefinedError as error:
             leave = " ".join(f"--{error.kind} {each}" for each in error.names)
-            hint = f"if the project has it, {relock}; else leave out {leave}"
+            hint = f"{relock}, if the project has it; else leave out {leave}"
             raise LockFileError(self.path, str(error), hint=hint) from None
         except ExclusionError as error:
             raise LockFileError(self.path, str(error), hint=_of_exclusion(error)) from None

@@ -226,6 +226,29 @@ def with_cache(directory: Path) -> None:
     sync(directory, "--cache-dir", "cache")
 
 
+def uv_project(directory: Path, kind: str = "editable", members: str = "") -> None:
+    """A lock file of uv whose project requires a wheel, and has to be built if it is not virtual."""
+    wheel = FIXTURES / "wheels" / "shout-1.0-py3-none-any.whl"
+    (directory / "uv.lock").write_text(
+        f"""\
+version = 1
+requires-python = ">=3.9"
+manifest = {{ members = [{members}] }}
+package = [
+    {{ name = "p", version = "1.0", source = {{ {kind} = "." }}, dependencies = [{{ name = "shout" }}] }},
+    {{ name = "shout", version = "1.0", source = {{ path = "{wheel}" }}, wheels = [
+        {{ filename = "{wheel.name}", hash = "sha256:{sha256_of(str(wheel))}" }},
+    ] }},
+]
+"""
+    )
+
+
+def two_kinds_of_lock_files(directory: Path) -> None:
+    uv_project(directory, "virtual")
+    (directory / "requirements.txt").touch()
+
+
 SYNC = ("sync", "--lock", LOCK, "--env", "env")
 AFRESH = ("sync", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env")
 NO_SPACE = Scene(SYNC, faults={"rename": ["ENOSPC", 10_000, 0], "link": "ENOSPC"})
@@ -314,6 +337,13 @@ SCENES = {
     ),
     "pip install --upgrade envsync": Scene(AFRESH, newer),
     "ls {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "no-such-command")),
+    "uv lock": Scene(("sync",), writes("uv.lock", "version = 2\n")),
+    "envsync sync --no-install-project": Scene(("sync",), uv_project),
+    "envsync sync --no-install-workspace": Scene(("sync",), lambda directory: uv_project(directory, members='"p"')),
+    "envsync sync --package {}": Scene(("sync", "--package", "q"), lambda directory: uv_project(directory, "virtual")),
+    "envsync sync --lock uv.lock": Scene(
+        ("sync", "--lock", "requirements.txt", "--package", "p"), two_kinds_of_lock_files
+    ),
 }
 WITHOUT_SCENE = {
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
@@ -367,7 +397,9 @@ def test_every_written_hint_has_a_command() -> None:
             for keyword in node.keywords if isinstance(node, ast.Call) else ():
                 text = written(keyword.value) if keyword.arg == "hint" else ""
                 assert (
-                    not text or "`" in text or text.startswith(("{}", "install one, or {}", "find out who, or {}"))
+                    not text
+                    or "`" in text
+                    or text.startswith(("{}", "install one, or {}", "find out who, or {}", "leave it out, or {}"))
                 ), f"{path.name}:{node.lineno}: {text}"
 
 
@@ -394,7 +426,7 @@ def tools(tmp_path: Path) -> Path:
     """Stand-ins for the tools of others, which need an index: they want something to do, and say that they did it."""
     directory = tmp_path / "tools"
     directory.mkdir()
-    stub = '#!/bin/sh\n[ $# -gt 1 ] || exit 2\ncase "$*" in *--wheel-dir\\ wheels) exit 2;; esac\n'
+    stub = '#!/bin/sh\n[ $# -gt 1 ] || [ "$*" = lock ] || exit 2\ncase "$*" in *--wheel-dir\\ wheels) exit 2;; esac\n'
     for name in TOOLS:
         (directory / name).write_text(stub)
         (directory / name).chmod(stat.S_IRWXU)

@@ -631,3 +631,11 @@ def test_markers_that_look_at_more_than_the_digest_are_told(select: Select, tmp_
         'python_full_version >= "3.11.4"',
         'python_full_version >= "3.11"',
     )
+
+
+def test_a_group_may_need_another_python_than_the_project(select: Select) -> None:
+    """Only pyproject.toml says so; it counts if the group is chosen."""
+    said = '[tool.uv.dependency-groups]\ndocs = { requires-python = ">=3.12" }'
+    assert names(select(SINGLE, pyproject=said)) == "both leaf mid"
+    error = refused(select, SINGLE, Choice(only_groups=("docs",)), pyproject=said)
+    assert "the group `docs` needs Python >=3.12, and the target is 3.11.7" in error.problem
