@@ -78,7 +78,8 @@ class Occupancy:
             return
         self.release()  # our own shared hold would keep us out
         self.lock, self.seen = None, ()
-        self._refuse_lost()
+        recorded = lost.former(self.environment, self.held.ledger())
+        self._refuse_lost(recorded)
         self._rest_stamp()
         atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         # One descriptor for the whole wait: if the file is replaced meanwhile, its new inode is free, but says nothing
@@ -96,13 +97,13 @@ class Occupancy:
         finally:
             if self.lock is None:
                 command.close_lock(fd)
-        self._refuse_lost()  # it may have been lost since then; now nobody new enters
+        self._refuse_lost(recorded)  # it may have been lost since then; now nobody new enters
         if self.request.text("busy") == "ignore":
-            self.seen = (*lost.held(self.environment, self._ours()), *self.seen)
+            self.seen = (*lost.held(self.environment, recorded, self._ours()), *self.seen)
 
-    def _refuse_lost(self) -> None:
+    def _refuse_lost(self, recorded: tuple[int, ...]) -> None:
         if self.request.text("busy") != "ignore":
-            lost.check(self.environment, self._ours())
+            lost.check(self.environment, recorded, self._ours())
 
     def _ours(self) -> int:
         return 0 if self.lock is None else self.lock.inode
@@ -128,7 +129,7 @@ class Occupancy:
         try:
             marked = os.stat(self.environment.in_use).st_size > 0
         except FileNotFoundError:
-            marked = bool(lost.former(self.environment))
+            marked = bool(lost.former(self.environment, self.held.ledger()))
         return marked or any(map(os.path.lexists, (self.environment.stamp, self.environment.draining)))
 
     def _mark_open(self) -> None:

@@ -406,7 +406,7 @@ class Leader:
         """Keep the inode of an in-use lock that was lost: commands may hold it, and the stamp will not name it."""
         if ledger.path not in ("", self.held.env):
             return
-        in_use = lost.remembered(self.environment, ledger.in_use, present)
+        in_use = lost.remembered(self.environment, ledger, present)
         if in_use != ledger.in_use:
             kept = ledger._replace(path=self.held.env, in_use=in_use)
             atomic.write(self.environment.installed, dump_ledger(kept))

@@ -32,13 +32,15 @@ MOST = 8
 """Inodes that `installed.json` keeps: the present one, and those before it."""
 
 
-def former(environment: Environment) -> tuple[int, ...]:
+def former(environment: Environment, ledger: Ledger) -> tuple[int, ...]:
     """Return the inodes of in-use locks that commands may hold, by what was recorded of this environment.
 
     The oldest come first. What is recorded of another place does not count: it was copied, with the locks of the other.
+
+    :param ledger: what `installed.json` says
     """
     found: list[int] = []
-    ledger = _ledger(environment)
+    ledger = _decided(environment) or ledger
     if ledger.in_use and _is_of(environment, ledger.path):
         found += ledger.in_use
     for path in (environment.draining, environment.stamp):
@@ -49,17 +51,14 @@ def former(environment: Environment) -> tuple[int, ...]:
     return tuple(inode for inode in dict.fromkeys(found) if inode)
 
 
-def _ledger(environment: Environment) -> Ledger:
-    """Read `installed.json`, or that of a commit that was decided, whose leader has died and taken the stamp away.
+def _decided(environment: Environment) -> Ledger | None:
+    """Read the `installed.json` of a commit that was decided, whose leader has died and taken the stamp away.
 
     It was alone when it decided, or an operator went on: what was recorded before does not count any more.
     """
     decided = journal.read(environment)
-    if decided is not None:
-        ledger = load_ledger(environment, journal.ledger_path(environment, decided))
-        if ledger.path:
-            return ledger
-    return load_ledger(environment)
+    ledger = decided and load_ledger(environment, journal.ledger_path(environment, decided))
+    return ledger if ledger and ledger.path else None
 
 
 def _is_of(environment: Environment, path: str) -> bool:
@@ -72,13 +71,14 @@ def _is_of(environment: Environment, path: str) -> bool:
         return False
 
 
-def check(environment: Environment, ours: int = 0) -> None:
+def check(environment: Environment, recorded: Iterable[int], ours: int = 0) -> None:
     """Make sure that nobody runs in an environment by an in-use lock that was lost.
 
+    :param recorded: what `former` returns
     :param ours: the inode of the in-use lock that this process has exclusively, so that nobody else holds it
     :raises RefusedError: somebody does, or may
     """
-    gone = _gone(environment, ours)
+    gone = _gone(environment, recorded, ours)
     if not gone:
         return
     if not _is_seen(environment):
@@ -88,38 +88,39 @@ def check(environment: Environment, ours: int = 0) -> None:
         raise _refusal(environment, "commands hold the one before", pids)
 
 
-def held(environment: Environment, ours: int = 0) -> tuple[int, ...]:
+def held(environment: Environment, recorded: Iterable[int], ours: int = 0) -> tuple[int, ...]:
     """Return the inodes of lost in-use locks that somebody is seen to hold, the oldest first; not more than are kept.
 
     Call it when no command can enter by the stamp any more. Else one that is just starting may not be seen.
 
-    :param ours: as for `check`
+    :param recorded: as for `check`, as is the next one
     """
-    gone = _gone(environment, ours)
+    gone = _gone(environment, recorded, ours)
     if not gone or not _is_seen(environment):
         return ()
     holders = _holders(environment, gone)
     return tuple(inode for inode in gone if inode in holders)[1 - MOST :]
 
 
-def remembered(environment: Environment, known: tuple[int, ...], present: int) -> tuple[int, ...]:
+def remembered(environment: Environment, ledger: Ledger, present: int) -> tuple[int, ...]:
     """Return the inodes to keep if a new stamp names the present in-use lock, and nothing else is changed.
 
-    :param known: the inodes that `installed.json` has; if one has to go, it is one of these that nobody holds
+    :param ledger: what `installed.json` says; if one has to go, it is one of its that nobody holds
     """
-    new = [inode for inode in former(environment) if inode not in (present, *known)]
+    known = ledger.in_use
+    new = [inode for inode in former(environment, ledger) if inode not in (present, *known)]
     if not new:
         return known
     holders = _holders(environment, known) if _is_seen(environment) else known
     return (*(inode for inode in known if inode in holders or inode == present), *new)[-MOST:]
 
 
-def _gone(environment: Environment, ours: int) -> list[int]:
+def _gone(environment: Environment, recorded: Iterable[int], ours: int) -> list[int]:
     try:
         present = os.stat(environment.in_use).st_ino
     except OSError:
         present = 0
-    return [inode for inode in former(environment) if inode not in (present, ours)]
+    return [inode for inode in recorded if inode not in (present, ours)]
 
 
 def _is_seen(environment: Environment) -> bool:

@@ -42,6 +42,10 @@ def record(environment: Environment, *inodes: int) -> None:
     atomic.write(environment.installed, dump_ledger(Ledger(environment.path, "", {}, inodes)))
 
 
+def recorded(environment: Environment) -> tuple[int, ...]:
+    return lost.former(environment, load_ledger(environment))
+
+
 def occupy(environment: Environment, busy: str) -> Occupancy:
     return occupancy(environment, Request({"busy": busy}, "x", "x", environment.path))
 
@@ -60,7 +64,7 @@ def test_who_is_about_to_commit_looks_again(environment: Environment, command: F
         hold.drain()
     hold.close()
     assert os.path.exists(environment.stamp)
-    assert lost.held(environment) == (command.inode,)
+    assert lost.held(environment, recorded(environment)) == (command.inode,)
 
 
 def test_our_own_hold_is_nobody_elses(environment: Environment) -> None:
@@ -69,9 +73,9 @@ def test_our_own_hold_is_nobody_elses(environment: Environment) -> None:
     assert lock is not None
     purge(environment)
     with pytest.raises(RefusedError):
-        lost.check(environment)
-    lost.check(environment, lock.inode)
-    assert lost.held(environment, lock.inode) == ()
+        lost.check(environment, recorded(environment))
+    lost.check(environment, recorded(environment), lock.inode)
+    assert lost.held(environment, recorded(environment), lock.inode) == ()
     lock.release()
 
 
@@ -93,10 +97,10 @@ def test_a_decided_commit_knows_it(environment: Environment, command: Flock, *, 
         atomic.write(journal.ledger_path(environment, decided), dump_ledger(ledger))
         journal.write(environment, decided)
     assert load_ledger(environment).in_use == (1,)
-    assert lost.former(environment) == hold.inodes()
-    assert lost.held(environment) == (command.inode,)
+    assert recorded(environment) == hold.inodes()
+    assert lost.held(environment, recorded(environment)) == (command.inode,)
     with pytest.raises(RefusedError, match=f"pid {os.getpid()} "):
-        lost.check(environment)
+        lost.check(environment, recorded(environment))
 
 
 def interrupt() -> None:
@@ -127,8 +131,8 @@ def test_a_number_that_is_another_files_is_not_held(environment: Environment) ->
     other = acquire_nowait(path, shared=True)
     assert other is not None
     record(environment, other.inode)
-    lost.check(environment)
-    assert lost.held(environment) == ()
+    lost.check(environment, recorded(environment))
+    assert lost.held(environment, recorded(environment)) == ()
     other.release()
 
 
@@ -138,26 +142,26 @@ def test_where_nobody_is_seen_nothing_is_held(
     """Over a network: what cannot be seen is not kept once an operator goes on, and kept until then."""
     purge(environment)
     monkeypatch.setattr(mounts, "is_network", lambda path: True)
-    assert lost.held(environment) == ()
-    assert lost.former(environment) == (command.inode,)
+    assert lost.held(environment, recorded(environment)) == ()
+    assert recorded(environment) == (command.inode,)
     Path(environment.stamp).write_bytes(b"cut")
-    assert lost.remembered(environment, (), 1) == (command.inode,)
+    assert lost.remembered(environment, load_ledger(environment), 1) == (command.inode,)
     with pytest.raises(RefusedError, match="cannot be seen from here"):
-        lost.check(environment)
+        lost.check(environment, recorded(environment))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"checksum":"0","in_use":[1]}'])
 def test_a_damaged_record_names_none(environment: Environment, data: bytes) -> None:
     """It is taken for absent, as for all else."""
     Path(environment.installed).write_bytes(data)
-    assert lost.former(environment) == ()
-    lost.check(environment)
+    assert recorded(environment) == ()
+    lost.check(environment, recorded(environment))
 
 
 def test_a_copy_has_none(environment: Environment, tmp_path: Path) -> None:
     """What is recorded of another place is not this one's; through a symbolic link it is the same place."""
     copied = make_environment(tmp_path / "copy")
     Path(copied.installed).write_bytes(Path(environment.installed).read_bytes())
-    assert lost.former(copied) == ()
+    assert recorded(copied) == ()
     (tmp_path / "link").symlink_to(environment.path)
-    assert lost.former(Environment(str(tmp_path / "link"))) == (os.stat(environment.in_use).st_ino,)
+    assert recorded(Environment(str(tmp_path / "link"))) == (os.stat(environment.in_use).st_ino,)
