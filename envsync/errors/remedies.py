@@ -65,6 +65,11 @@ def pin(path: str) -> str:
     return f"pin all of it with `{_inside(directory)}{compiled}`, and name `{pinned}` with --lock"
 
 
+def show(where: str, path: str) -> str:
+    """Give the command that shows a place in a lock file: a line, or all of it."""
+    return show_line(where, path) if _LINE.match(where) else f"`cat {shlex.quote(path)}` shows what it says"
+
+
 def show_line(where: str, path: str) -> str:
     """Give the command that shows a line of a requirements file.
 

@@ -30,6 +30,10 @@ def _read(path: str) -> LockFile:
         from envsync.lockfile import poetry
 
         return poetry.read(path)
+    if name == "Pipfile.lock":
+        from envsync.lockfile import pipfile
+
+        return pipfile.read(path)
     if remedies.tool_of(name) == "uv":
         from envsync.lockfile import uvlock
 

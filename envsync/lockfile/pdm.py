@@ -18,13 +18,12 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors import LockFileError, remedies
-from envsync.launch import variables
 from envsync.lockfile import translating
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.parsed import read_input
 from envsync.lockfile.python_ranges import alternatives
 from envsync.lockfile.records import Record, of_toml
-from envsync.lockfile.sources import MALFORMED_HINT, Sources, filename_of, host_of, well_formed
+from envsync.lockfile.sources import MALFORMED_HINT, Sources, expanded, filename_of, host_of, well_formed
 from envsync.lockfile.translating import Chosen, TranslatedFile
 
 DEFAULT = "default"
@@ -159,9 +158,7 @@ class _Project:
 
 
 def _source(record: Record, directory: str) -> _Source:
-    url = record.text("url").replace(_ROOT, f"file://{os.path.abspath(directory)}")
-    for begin, end, name in reversed(list(variables.find(url))):
-        url = url[:begin] + os.environ.get(name, url[begin:end]) + url[end:]
+    url = expanded(record.text("url").replace(_ROOT, f"file://{os.path.abspath(directory)}"))
     if not url or not well_formed(url):
         raise LockFileError(record.path, f"{record.about}its URL is malformed", hint=MALFORMED_HINT)
     return _Source(

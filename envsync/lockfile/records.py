@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -66,10 +67,14 @@ class Record:
 
     def name(self, key: str = "name") -> NormalizedName:
         """Return the name of a package, normalized."""
+        return self.normalized(self.text(key))
+
+    def normalized(self, name: str) -> NormalizedName:
+        """Normalize the name of a package."""
         try:
-            return canonicalize_name(self.text(key), validate=True)
+            return canonicalize_name(name, validate=True)
         except InvalidName:
-            raise self.refusal(f"`{self.text(key)[:80]}` is no name of a package") from None
+            raise self.refusal(f"`{name[:80]}` is no name of a package") from None
 
     def version(self, key: str = "version") -> Version:
         try:
@@ -101,6 +106,21 @@ def of_toml(path: str, content: bytes) -> Record:
     :raises LockFileError: it is none
     """
     return Record(path, toml(path, content))
+
+
+def of_json(path: str, content: bytes) -> Record:
+    """Parse a JSON file that holds a table.
+
+    :raises LockFileError: it is none
+    """
+    relock = remedies.relock(path)
+    try:
+        table = json.loads(content)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LockFileError(path, f"it is not JSON: {error}", hint=relock) from None
+    if not isinstance(table, dict):
+        raise LockFileError(path, "it is JSON, but no table", hint=relock)
+    return Record(path, table)
 
 
 def toml(path: str, content: bytes) -> dict[str, Any]:

@@ -24,15 +24,12 @@ from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logica
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.reference import Reference, constrained
 from envsync.lockfile.reference import parse as parse_reference
-from envsync.lockfile.resolve import in_store, resolve
+from envsync.lockfile.resolve import direct, resolve
 from envsync.lockfile.sources import (
     MALFORMED_HINT,
     Sources,
-    direct_url_text,
-    host_of,
     is_url,
     well_formed,
-    with_credentials,
 )
 from envsync.lockfile.target import Artifact, Target
 from envsync.lockfile.wishes import OPPOSITE, Wishes
@@ -255,11 +252,15 @@ class RequirementsFile:
             blockers: list[Blocker] = []
             for each in references:
                 try:
-                    artifacts += [self._direct(each, fit, combined, known)] if each.direct else []
+                    artifacts += [direct(each, fit, combined, known, self.path)] if each.direct else []
                 except BlockedError as error:
                     blockers.append(error.blocker)
             pinned = [each for each in references if not each.direct]
-            artifacts += resolve(self.path, pinned, fit, combined, known, blockers=blockers)
+            found, lacking = resolve(pinned, fit, combined, known)
+            artifacts += found
+            blockers += lacking
+            if blockers:
+                raise refusal(self.path, blockers)
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
         ordered = tuple(sorted(artifacts, key=lambda artifact: artifact.name))
         return Target(ordered, local, {each.name: each.extras for each in references if each.extras}, complete=False)
@@ -345,39 +346,3 @@ class RequirementsFile:
                 problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
                 hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
                 yield Blocker(problem, hint, kind=LockFileError)
-
-    def _direct(
-        self, reference: Reference, fit: wheels.Fit, sources: Sources, known: Callable[[str], str | None]
-    ) -> Artifact:
-        """Make the artifact of a reference to a URL or path.
-
-        :raises BlockedError: the wheel does not fit, or is a path that does not exist
-        """
-        name = wheels.WheelName(reference.filename)
-        if not fit.fits(name.tags):
-            problem = f"{reference.where}: `{reference.name}`: {wheels.no_fit([name.filename], fit)}"
-            raise BlockedError(Blocker(problem, *wheels.instead(name.name, name.version, [name.filename], fit)))
-        offer = wheels.Offer(
-            name.name,
-            name.version,
-            name.filename,
-            in_store(reference.pin, known),
-            path=reference.path,
-            url=reference.url,
-        )
-        artifact = wheels.artifact_of(offer, reference.pin)
-        artifact = artifact._replace(direct_url=direct_url_text(reference.path or reference.url or "", artifact.hashes))
-        if reference.path is not None:
-            if not artifact.hashes and not os.path.isfile(reference.path):
-                problem = f"{reference.where}: there is no file `{reference.path}`"
-                hint = f"put the wheel there, or correct the path; {remedies.show_line(reference.where, self.path)}"
-                raise BlockedError(Blocker(problem, hint))
-            return artifact
-        assert reference.url is not None
-        if sources.offline:
-            missing = (
-                f"package `{name.name}`: `{name.filename}` is not in the cache, and --offline rules out "
-                f"fetching it from `{host_of(reference.url)}`; run once without --offline"
-            )
-            return artifact._replace(url=None, missing=missing)
-        return artifact._replace(url=with_credentials(reference.url, sources.index_urls + sources.extra_index_urls))

@@ -5,32 +5,37 @@ The first that has a wheel that fits ends the search, so nothing is asked over t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
-from envsync.lockfile.blockers import Blocker, refusal
+from envsync.errors import remedies
+from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.reference import Reference
-from envsync.lockfile.sources import Sources
+from envsync.lockfile.sources import Sources, direct_url_text, host_of, with_credentials
 from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse, hashed
-from envsync.lockfile.wheels import Fit, Offer, Pin, Refusal, artifact_of, choose, offer_of
+from envsync.lockfile.wheels import (
+    Fit,
+    Offer,
+    Pin,
+    Refusal,
+    WheelName,
+    artifact_of,
+    choose,
+    instead,
+    no_fit,
+    offer_of,
+)
 
 Known = Callable[[str], str | None]
 
 
 def resolve(
-    path: str,
-    references: Sequence[Reference],
-    fit: Fit,
-    sources: Sources,
-    known: Known,
-    *,
-    blockers: Sequence[Blocker] = (),
-) -> list[Artifact]:
+    references: Sequence[Reference], fit: Fit, sources: Sources, known: Known
+) -> tuple[list[Artifact], list[Blocker]]:
     """Find a wheel for each pinned reference.
 
-    :param path: the lock file, for messages
-    :param blockers: what is known to be wrong with others of the lock file
-    :raises NoWheelError: there is none that fits; all that lack one are named
+    :returns: the wheels; and why there is none for others, or none that fits
     :raises FetchError: an index does not answer
     :raises FilesystemError: a find-links directory cannot be read
     """
@@ -47,9 +52,8 @@ def resolve(
     found = [
         _blocker(each, why, sources, doubts) for each in references if isinstance(why := chosen[each.name], Refusal)
     ]
-    if blockers or found:
-        raise refusal(path, [*blockers, *found])
-    return [artifact_of(offer, each.pin) for each in references if isinstance(offer := chosen[each.name], Offer)]
+    offers = ((offer, each.pin) for each in references if isinstance(offer := chosen[each.name], Offer))
+    return [artifact_of(offer, pin) for offer, pin in offers], found
 
 
 def _at_hand(pin: Pin, wheelhouse: Wheelhouse, known: Known, fit: Fit) -> list[Offer]:
@@ -94,3 +98,40 @@ def in_store(pin: Pin, known: Known) -> dict[str, str]:
         ({algorithm: digest} for algorithm, digest in pin.hashes if algorithm == "sha256" and known(digest)),
         {},
     )
+
+
+def direct(reference: Reference, fit: Fit, sources: Sources, known: Known, lock: str) -> Artifact:
+    """Make the artifact of a reference to a wheel at a URL or path.
+
+    :param lock: the lock file, for messages
+
+    :raises BlockedError: the wheel does not fit, or is a path that does not exist
+    """
+    name = WheelName(reference.filename)
+    if not fit.fits(name.tags):
+        problem = f"{reference.where}: `{reference.name}`: {no_fit([name.filename], fit)}"
+        raise BlockedError(Blocker(problem, *instead(name.name, name.version, [name.filename], fit)))
+    offer = Offer(
+        name.name,
+        name.version,
+        name.filename,
+        in_store(reference.pin, known),
+        path=reference.path,
+        url=reference.url,
+    )
+    artifact = artifact_of(offer, reference.pin)
+    artifact = artifact._replace(direct_url=direct_url_text(reference.path or reference.url or "", artifact.hashes))
+    if reference.path is not None:
+        if not artifact.hashes and not os.path.isfile(reference.path):
+            problem = f"{reference.where}: there is no file `{reference.path}`"
+            hint = f"put the wheel there, or correct the path; {remedies.show(reference.where, lock)}"
+            raise BlockedError(Blocker(problem, hint))
+        return artifact
+    assert reference.url is not None
+    if sources.offline:
+        missing = (
+            f"package `{name.name}`: `{name.filename}` is not in the cache, and --offline rules out "
+            f"fetching it from `{host_of(reference.url)}`; run once without --offline"
+        )
+        return artifact._replace(url=None, missing=missing)
+    return artifact._replace(url=with_credentials(reference.url, sources.index_urls + sources.extra_index_urls))

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from envsync.errors import UsageError
 from envsync.errors.redact import redacted
+from envsync.launch import variables
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
 
@@ -91,6 +92,13 @@ def _is_page(place: str) -> bool:
 
 def _local_path(place: str) -> str | None:
     return path_of_url(place) if is_file_url(place) else place
+
+
+def expanded(url: str) -> str:
+    """Replace each `${NAME}` by the value of the variable; one that is not set stays, as what it is."""
+    for begin, end, name in reversed(list(variables.find(url))):
+        url = url[:begin] + os.environ.get(name, url[begin:end]) + url[end:]
+    return url
 
 
 def as_url(place: str) -> str:

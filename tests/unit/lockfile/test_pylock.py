@@ -513,7 +513,6 @@ def test_a_prerelease_python_is_a_python(select: Select, interpreter_of: Callabl
 @pytest.mark.parametrize(
     ("name", "problem", "hint"),
     [
-        ("Pipfile.lock", "a lock file of pipenv, which is", "`pipenv requirements --hash > requirements.txt`"),
         ("poetry.toml", "it is no lock file", "`uv export --format pylock.toml --output-file pylock.toml`"),
         ("environment.yml", "a file of conda,", "list the Python packages that are meant in `requirements.in`"),
         ("environment-gpu.yaml", "a file of conda,", "list"),
