@@ -6,6 +6,7 @@ Still without `site` and libraries: they are loaded by whoever leads, and by nob
 from __future__ import annotations
 
 from envsync.launch import fast_lane
+from envsync.launch.libraries import load_site
 from envsync.launch.messages import say
 
 TYPE_CHECKING = False
@@ -41,9 +42,15 @@ def run(
     if environ.get("PYTHONPATH") and not request.flag("quiet") and not request.flag("isolated"):
         say(PYTHONPATH)
     from envsync.launch import signals
-    from envsync.library.reach import reach
+    from envsync.library.reach import named_by_digest, reach
     from envsync.waiting.failures import Arrival
 
+    if request.flag("no_sync"):
+        load_site()
+        from envsync.leading.read_only import as_it_is
+
+        found = as_it_is(environment or named_by_digest(request))
+        fast_lane.become(found, words, environ, certain=True, isolated=request.flag("isolated"))
     arrival = Arrival(whole_process=True)
     entry = reach(
         request,

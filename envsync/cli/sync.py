@@ -18,6 +18,7 @@ SHOWN = ("outcome", "env", "digest", "installed", "removed", "seconds")
 
 def sync(settings: options.Settings) -> int:
     """Make the environment current, and say what changed. Stdout belongs to `--json`."""
+    request.go_to(settings, os.environ)
     asked = request.resolve(settings, os.environ)
     dry_run = asked.flag("dry_run")
     result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))

@@ -57,6 +57,32 @@ def lock(path: str) -> str:
     return f"`{_inside(directory)}{tool} lock`" if tool else ""
 
 
+_MADE_OF = (
+    (re.compile(r"pixi\.(lock|toml)|(.*[.-])?conda-lock\.ya?ml|environment([-_.].*)?\.ya?ml"), ""),
+    (re.compile(r"Pipfile"), "pipenv lock"),
+    (re.compile(r"pyproject\.toml"), "uv lock"),
+    (re.compile(r"requirements.*\.in"), "uv pip compile --generate-hashes --output-file requirements.txt {}"),
+    (re.compile(r"setup\.(py|cfg)"), "uv pip compile --generate-hashes --output-file requirements.txt {}"),
+)
+
+
+def first_lock(names: Iterable[str]) -> str:
+    """Say how to come to a lock file where there is none.
+
+    :param names: of the files that are there
+    """
+    for pattern, command in _MADE_OF:
+        for name in sorted(names):
+            if pattern.fullmatch(name) and command:
+                return f"name one with --lock, or make one: `{command.format(shlex.quote(name))}`"
+            if pattern.fullmatch(name):
+                return (
+                    f"`{name}` is a file of conda or pixi, whose packages are no wheels: list the Python packages that "
+                    f"are meant in `requirements.in`, a line each; then {pin('requirements.in')}"
+                )
+    return "name one with --lock, or make one: `uv init --bare && uv add PACKAGE`"
+
+
 def pin(path: str) -> str:
     """Give the command that pins all of a requirements file, with hashes, in another file."""
     directory, name = os.path.split(path)

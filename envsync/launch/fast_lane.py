@@ -25,7 +25,7 @@ else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
 from envsync.launch import Environment, command, stamp
-from envsync.launch.request import Request, content, describe_python, exactly, own_python, own_version, resolve
+from envsync.launch.request import Request, content, describe_python, exactly, go_to, own_python, own_version, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def launch(
         and yet the command does not run
     :raises EnvsyncError: what is asked for makes no sense, or the command was not found or cannot be executed
     """
+    go_to(settings, environ)
     request = resolve(settings, environ)
     environment = environment_of(request)
     entry = enter(request, environment) if environment is not None else None
@@ -174,7 +175,7 @@ def digest_of(request: Request, current: "Stamp") -> str | None:
     """
     if not (is_for_this_host(current) and is_for_this_base(current) and is_for_this_kernel(current)):
         return None
-    if not are_known(request, current):
+    if not request.may_have([each.path for each in current.inputs]) or not are_known(request, current):
         return None
     return request.digest(
         current.python,

@@ -116,6 +116,8 @@ def fits(name: Name, asked: "Request", looked: dict[str, str]) -> bool:
 
     :param looked: what was looked at for others, to be added to
     """
+    if not asked.may_have([each.path for each in name.inputs]):
+        return False
     path = command.variable("PATH")
     if name.path and path != name.path and not path.startswith(name.path + ":"):
         return False

@@ -33,9 +33,10 @@ class Option:
         does so only for references without a hash, "" if it decides neither
     :param argument: what the library calls it, if not `key`; a flag of another name is the opposite there
     :param negation: the flag that takes it back on the command line, if not `--no-` and its name
+    :param uv: uv's variables that say the same of a project of uv's; the first that is set counts
     """
 
-    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "negation", "shapes", "short")
+    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "negation", "shapes", "short", "uv")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Option:
         short: str = "",
         argument: str = "",
         negation: str = "",
+        uv: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -59,6 +61,7 @@ class Option:
         self.shapes = shapes
         self.short = short
         self.argument = argument or self.key
+        self.uv = uv
         self.negation = ""
         """What takes back on the command line what a variable or a file has set; empty if they cannot set it."""
         if kind == FLAG and self.key not in ONLY_ON_THE_COMMAND_LINE:
@@ -71,7 +74,9 @@ class Option:
 
 ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
-NOT_IN_THE_LIBRARY = frozenset({"lock", "frozen"}) | ONLY_ON_THE_COMMAND_LINE
+NOT_IN_A_FILE = frozenset({"project", "directory"}) | ONLY_ON_THE_COMMAND_LINE
+"""What tells where the file is."""
+NOT_IN_THE_LIBRARY = frozenset({"lock", "active", "frozen", "no_sync"}) | NOT_IN_A_FILE
 """What a program says otherwise, or has no need to say."""
 CHOICE = (
     Option("extra", LIST, "An extra of the lock file.", metavar="NAME", shapes="target", argument="extras"),
@@ -85,6 +90,7 @@ CHOICE = (
         metavar="NAME",
         shapes="target",
         argument="no_groups",
+        uv=("UV_NO_GROUP",),
     ),
     Option(
         "only-group",
@@ -101,9 +107,10 @@ CHOICE = (
         "Not the groups that are installed if nothing is said.",
         shapes="target",
         negation="--default-groups",
+        uv=("UV_NO_DEFAULT_GROUPS",),
     ),
-    Option("dev", FLAG, "As --group dev, if there is such a group.", negation="--no-dev"),
-    Option("no-dev", FLAG, "As --no-group dev.", negation="--dev"),
+    Option("dev", FLAG, "As --group dev, if there is such a group.", negation="--no-dev", uv=("UV_DEV",)),
+    Option("no-dev", FLAG, "As --no-group dev.", negation="--dev", uv=("UV_NO_DEV",)),
     Option("only-dev", FLAG, "As --only-group dev."),
     Option("package", LIST, "A member of the workspace.", metavar="NAME", shapes="target", argument="packages"),
     Option("all-packages", FLAG, "All members of the workspace.", shapes="target"),
@@ -114,6 +121,7 @@ CHOICE = (
         shapes="target",
         argument="editable",
         negation="--editable",
+        uv=("UV_NO_EDITABLE",),
     ),
     Option(
         "no-install-project",
@@ -121,6 +129,7 @@ CHOICE = (
         "Not the project itself, only what it requires.",
         shapes="target",
         negation="--install-project",
+        uv=("UV_NO_INSTALL_PROJECT",),
     ),
     Option(
         "no-install-workspace",
@@ -128,6 +137,7 @@ CHOICE = (
         "No member of the workspace, only what they require.",
         shapes="target",
         negation="--install-workspace",
+        uv=("UV_NO_INSTALL_WORKSPACE",),
     ),
     Option(
         "no-install-package",
@@ -150,6 +160,8 @@ CONTRARY: "Mapping[str, tuple[str, ...]]" = {
     "only_dev": ("group", "all_groups", "no_dev", "extra", "all_extras"),
     "package": ("all_packages",),
     "all_packages": ("package",),
+    "env": ("active",),
+    "active": ("env",),
     "locked": ("frozen",),
     "frozen": ("locked",),
 }
@@ -158,24 +170,48 @@ REQUEST = (
     Option(
         "lock",
         TEXT,
-        "The lock file. Default: the only one here, or in the nearest parent that has one.",
+        "The lock file. Default: the project's own here, or in the nearest parent that has one.",
         metavar="FILE",
     ),
+    Option("project", TEXT, "Look for the lock file here and above. Default: the working directory.", metavar="DIR"),
+    Option("directory", TEXT, "Change to this directory first.", metavar="DIR"),
     Option(
         "env",
         TEXT,
         "The environment. Default: .venv beside the lock file. {digest} is replaced.",
         metavar="DIR",
+        uv=("UV_PROJECT_ENVIRONMENT",),
     ),
-    Option("python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target"),
+    Option("active", FLAG, "The environment that is active, by VIRTUAL_ENV, if one is."),
+    Option(
+        "python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target", uv=("UV_PYTHON",)
+    ),
     *CHOICE,
-    Option("locked", FLAG, "Fail if the lock file is not what the project asks for."),
-    Option("frozen", FLAG, "Take the lock file as it is, which is what is done anyway."),
+    Option("locked", FLAG, "Fail if the lock file is not what the project asks for.", uv=("UV_LOCKED",)),
+    Option("frozen", FLAG, "Take the lock file as it is, which is what is done anyway.", uv=("UV_FROZEN",)),
     Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target", argument="exact"),
-    Option("index-url", LIST, "An index to find wheels on.", metavar="URL", shapes="source", argument="index_urls"),
-    Option("find-links", LIST, "A directory or page that holds wheels.", metavar="DIR", shapes="source"),
+    Option(
+        "index-url",
+        LIST,
+        "An index to find wheels on.",
+        metavar="URL",
+        shapes="source",
+        argument="index_urls",
+        uv=(
+            "UV_DEFAULT_INDEX",
+            "UV_INDEX_URL",
+        ),
+    ),
+    Option(
+        "find-links",
+        LIST,
+        "A directory or page that holds wheels.",
+        metavar="DIR",
+        shapes="source",
+        uv=("UV_FIND_LINKS",),
+    ),
     Option("no-index", FLAG, "Use no index, only --find-links and what is cached.", shapes="source"),
-    Option("offline", FLAG, "Use no network at all."),
+    Option("offline", FLAG, "Use no network at all.", uv=("UV_OFFLINE",)),
     Option("cache-dir", TEXT, "The cache.", metavar="DIR"),
     Option("cache-fallback", TEXT, "Where to keep what a cache lacks that cannot be written to.", metavar="DIR"),
     Option(
@@ -183,8 +219,15 @@ REQUEST = (
         TEXT,
         "How files come from the cache: auto clones where it can, else links, else copies.",
         choices=("auto", "clone", "hardlink", "copy", "symlink"),
+        uv=("UV_LINK_MODE",),
     ),
-    Option("compile-bytecode", FLAG, "Compile all modules, once for each Python, in the cache.", shapes="target"),
+    Option(
+        "compile-bytecode",
+        FLAG,
+        "Compile all modules, once for each Python, in the cache.",
+        shapes="target",
+        uv=("UV_COMPILE_BYTECODE",),
+    ),
 )
 HOW = (
     Option("durable", FLAG, "Force what is installed to the disk, so that a lost node leaves no broken environment."),
@@ -200,6 +243,13 @@ COMMON = (
 )
 WITHIN = (
     Option("isolated", FLAG, "Let the command see no other packages: neither those of PYTHONPATH nor the user's own."),
+    Option(
+        "no-sync",
+        FLAG,
+        "Take the environment as it is, whatever it was synced for.",
+        negation="--sync",
+        uv=("UV_NO_SYNC",),
+    ),
 )
 PREPARE = REQUEST + HOW + WAIT + COMMON
 RUN = PREPARE + WITHIN
@@ -218,8 +268,9 @@ CHECK = (
     Option("repair", FLAG, "Restore what is missing or changed, from the cache."),
     Option("json", FLAG, "Print what was found as one JSON object."),
 )
+_PLACES = ("lock", "project", "directory", "env", "active", "cache_dir", "cache_fallback")
 DOCTOR = (
-    *(option for option in REQUEST if option.key in ("lock", "env", "cache_dir", "cache_fallback")),
+    *(option for option in REQUEST if option.key in _PLACES),
     Option("json", FLAG, "Print what was found as one JSON object."),
 )
 CACHE = (
@@ -352,9 +403,9 @@ def convert(option: Option, text: str, origin: str) -> "Value":
         return seconds
     if option.kind == FLAG:
         lowered = text.strip().lower()
-        if lowered in ("1", "true", "yes", "on"):
+        if lowered in ("1", "true", "yes", "on", "t", "y"):
             return True
-        if lowered in ("", "0", "false", "no", "off"):
+        if lowered in ("", "0", "false", "no", "off", "f", "n"):
             return False
         raise _usage_error(f"{origin}: `{text}` is neither true nor false")
     if option.choices and text not in option.choices:
@@ -362,15 +413,26 @@ def convert(option: Option, text: str, origin: str) -> "Value":
     return text
 
 
-def from_variables(environ: "Mapping[str, str]") -> "Settings":
-    """Read `ENVSYNC_*`. Lists are separated by white space; an empty variable counts as unset."""
+def from_variables(environ: "Mapping[str, str]", *, of_uv: bool = False) -> "Settings":
+    """Read `ENVSYNC_*`. Lists are separated by white space; an empty variable counts as unset.
+
+    :param of_uv: read uv's variables instead
+    """
     settings: Settings = {}
     for option in ANYWHERE:
-        text = environ.get(option.variable)
-        if text and option.key not in ONLY_ON_THE_COMMAND_LINE:
-            origin = f"environment variable `{option.variable}`"
-            settings[option.key] = text.split() if option.kind == LIST else convert(option, text, origin)
+        for variable in option.uv if of_uv else (option.variable,):
+            text = environ.get(variable)
+            if text and option.key not in ONLY_ON_THE_COMMAND_LINE and option.key not in settings:
+                origin = f"environment variable `{variable}`"
+                several = (_as_uv(text) if of_uv else text).split()
+                settings[option.key] = several if option.kind == LIST else convert(option, text, origin)
     return settings
+
+
+def _as_uv(text: str) -> str:
+    """Separate a list of uv's by white space, and leave out the name of an index, as in `NAME=URL`."""
+    name, _, url = text.partition("=")
+    return url if "://" in url and "/" not in name else text.replace(",", " ")
 
 
 def from_table(table: "Mapping[str, object]", path: str) -> "Settings":
@@ -378,7 +440,7 @@ def from_table(table: "Mapping[str, object]", path: str) -> "Settings":
 
     :raises UsageError: a key is unknown or a value has the wrong type
     """
-    by_name = {option.name: option for option in ANYWHERE if option.key not in ONLY_ON_THE_COMMAND_LINE}
+    by_name = {option.name: option for option in ANYWHERE if option.key not in NOT_IN_A_FILE}
     settings: Settings = {}
     for name, value in table.items():
         option = by_name.get(name)

@@ -21,7 +21,7 @@ from envsync.launch.stamp import LocalFile, checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from envsync.errors import UsageError
     from envsync.launch.options import Settings, Value
@@ -30,7 +30,40 @@ LARGEST = 1 << 28
 """Bytes of an input or of a file of ours; what is larger is none."""
 EXACT = ("python_full_version", "implementation_version", "platform_release", "platform_version")
 """The markers that look at more than implementation, X.Y, machine and C library."""
-CANDIDATES = ("pylock.toml", "requirements.txt", "uv.lock")
+RANKS = (("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"), ("pylock.toml",), ("requirements.txt",))
+"""Which file is meant if none is named: the project's own, before one that was made of it. One of a rank."""
+CANDIDATES = tuple(name for rank in RANKS for name in rank)
+READ = {
+    "uv.lock": (b"\nversion = ", (b"1\n", b"1\r")),
+    "poetry.lock": (b'\nlock-version = "', (b"2.1", b"2.2")),
+    "pdm.lock": (b'\nlock_version = "', (b"4.",)),
+}
+"""What tells the version of a lock file, and those that are read. Any other is passed over if there is another file."""
+MEMBERS = "uv.lock"
+"""The lock file of a workspace: which of its members is meant is told by the directory that one stands in."""
+PROJECT = "pyproject.toml"
+PINS = (".python-version", ".python-versions")
+"""What says which Python a project of uv's wants: in the nearest directory that has one, up to the lock file's."""
+
+
+class Place:
+    """Where a lock file is.
+
+    :ivar directory: as a prefix
+    :ivar names: of the lock files there; none if one was named
+    :ivar table: the options in its pyproject.toml
+    :ivar member: the directory of the nearest project, relative to this one; None if nobody has looked
+    :ivar pin: the nearest of `PINS`, relative to this one, or empty; None if nobody has looked
+    """
+
+    __slots__ = ("directory", "member", "names", "pin", "table")
+
+    def __init__(self, directory: str, table: "Settings") -> None:
+        self.directory = directory
+        self.table = table
+        self.names: list[str] = []
+        self.member: str | None = None
+        self.pin: str | None = None
 
 
 class Request:
@@ -41,11 +74,26 @@ class Request:
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
     :ivar looks_at: those of `EXACT` that occur in it, if the environment is named by `{digest}`
+    :ivar member: the directory of the member of a workspace that one stands in, relative to the lock file's
     :ivar name: what `{digest}` stands for, if it was found out, for `envsync.leading.naming` to leave
+    :ivar pin: the file `.python-version` that counts, relative to the lock file, or empty; None if nobody has looked
     :ivar seen: checksums of further files that were read on the way, by path: they may be inputs, too
     """
 
-    __slots__ = ("_key", "content", "directory", "env_template", "lock", "looks_at", "name", "seen", "settings")
+    __slots__ = (
+        "_key",
+        "_pinned",
+        "content",
+        "directory",
+        "env_template",
+        "lock",
+        "looks_at",
+        "member",
+        "name",
+        "pin",
+        "seen",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -55,17 +103,22 @@ class Request:
         env_template: str,
         looks_at: tuple[str, ...] = (),
         *,
+        member: str = ".",
+        pin: str | None = "",
         seen: dict[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.lock = lock
-        self.directory = lock[: lock.rfind("/") + 1]
+        self.directory = _directory(lock)
         self.content = content
         self.env_template = env_template
         self.looks_at = looks_at
+        self.member = member
+        self.pin = pin
         self.seen: dict[str, str] = {} if seen is None else seen
         self.name: object = None
         self._key = ""
+        self._pinned: tuple[str, bytes] | None = None
 
     @property
     def key(self) -> str:
@@ -78,15 +131,47 @@ class Request:
             from envsync.launch.command import variables as environ
             from envsync.launch.variables import used_by
 
-            chosen = [*_chosen(self.settings, "target"), *_chosen(self.settings, "source", whole=True)]
+            chosen = [*self._target(), *_chosen(self.settings, "source", whole=True)]
             lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ(), content)]
             self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
         return self._key
 
+    def _target(self) -> list[str]:
+        lines = _chosen(self.settings, "target")
+        return [*lines, f"member {self.member!r}"] if self.member != "." else lines
+
+    def pinned(self) -> tuple[str, bytes]:
+        """Return the file that says which Python a project of uv's wants, and its content; both empty if none counts.
+
+        It is looked for and read but once.
+
+        :raises LockFileError: it cannot be read
+        """
+        if self._pinned is None:
+            if self.pin is None:
+                directories = [*_between(self.directory, _start(self.settings)), (self.directory, "")]
+                places = (
+                    (prefix + name, f"{below}/{name}".lstrip("/")) for prefix, below in directories for name in PINS
+                )
+                self.pin = next((below for path, below in places if _is_file(path)), "")
+            path = self.directory + self.pin if self.pin else ""
+            self._pinned = path, read(path) if path else b""
+        return self._pinned
+
+    def may_have(self, inputs: "Sequence[str]") -> bool:
+        """Tell whether, of the files that say which Python is wanted, the one that counts is among the further inputs.
+
+        If the lock file was named, nobody has looked which one that is: one that has come since the inputs were found
+        is seen by the next sync.
+        """
+        pins = [path for path in inputs if path[path.rfind("/") + 1 :] in PINS]
+        return self.pin is None or pins == ([self.pin] if self.pin else [])
+
     def replaced(self, **settings: "Value") -> "Request":
         """Return the same request with other settings."""
         asked = {**self.settings, **settings}
-        return Request(asked, self.lock, self.content, self.env_template, self.looks_at, seen=self.seen)
+        same = self.lock, self.content, self.env_template, self.looks_at
+        return Request(asked, *same, member=self.member, pin=self.pin, seen=self.seen)
 
     def text(self, key: str) -> str | None:
         """Return the value of an option that takes one word."""
@@ -149,7 +234,7 @@ class Request:
         lines = ["envsync-digest 2", f"lock {self.content}"]
         lines += [f"input {content}" for content in inputs]
         lines += [f"variable {variable}" for variable in variables]
-        lines += _chosen(self.settings, "target")
+        lines += self._target()
         lines.append("python " + python)
         if conditions:
             lines.append("conditions " + conditions)
@@ -223,6 +308,21 @@ def libc_family() -> str:
         return "other"
 
 
+def go_to(given: "Settings", environ: "Mapping[str, str]") -> None:
+    """Change to the directory that a command line, or a variable, names: what follows is as if one stood there.
+
+    :raises UsageError: there is none
+    """
+    found = [given.get("directory"), *map(environ.get, ("ENVSYNC_DIRECTORY", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"))]
+    directory = next((each for each in found if each), None)
+    if isinstance(directory, str):
+        path = _home(directory, environ) if _is_at_home(directory) else directory
+        try:
+            os.chdir(path)
+        except OSError as error:
+            raise _usage_error(f"cannot go to directory `{path}`: {error.strerror}") from error
+
+
 def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     """Find the lock file and merge the options.
 
@@ -232,24 +332,21 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     :raises LockFileError: the lock file cannot be read
     """
     seen: dict[str, str] = {}
-    settings = _at_home(options.over(given, options.from_variables(environ)), environ)
-    lock = settings.get("lock")
-    if isinstance(lock, str):
-        directory = lock[: lock.rfind("/") + 1]
-        table = _table(directory, seen)
-    else:
-        directory, name, table = _find(seen)
-        lock = _beside(directory, name)
-    _anchor(table, directory)
-    settings = _at_home(options.over(settings, table), environ)
-    template = settings.get("env")
-    if not isinstance(template, str):
-        template = lock[: lock.rfind("/") + 1] + ".venv"
-    if not template.strip("/"):
-        raise _usage_error("the environment cannot be the root directory or an empty path")
-    data = read(lock)
+    near = _near(given, environ)
+    place = _place(near, seen)
+    lock, data = near.get("lock") or place.table.get("lock"), None
+    if not isinstance(lock, str):
+        lock, data = _best(place.directory, place.names)
+    settings = _merged(near, place.table, lock, environ)
+    template = _template(settings, lock, environ)
+    data = read(lock) if data is None else data
     looks = looks_at(data) if "{digest}" in template else ()
-    return Request(settings, lock, checksum(data), template.rstrip("/"), looks, seen=seen)
+    member, pin = _standing(place, lock, _start(near)) if _name(lock) == MEMBERS else (".", "")
+    if settings.get("package") or settings.get("all_packages"):
+        member = "."
+    if settings.get("python"):
+        pin = ""
+    return Request(settings, lock, checksum(data), template, looks, member=member, pin=pin, seen=seen)
 
 
 def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
@@ -259,18 +356,72 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     """
     from envsync.errors import UsageError
 
-    settings = _at_home(options.over(given, options.from_variables(environ)), environ)
-    lock = settings.get("lock")
+    near = _near(given, environ)
+    try:
+        place = _place(near, {})
+    except UsageError:
+        if near.get("lock"):
+            raise
+        place = Place("", _table("", {}))  # no lock file: then the table is the one of this directory
+        _anchor(place.table, "")
+    lock = near.get("lock") or place.table.get("lock") or "".join(place.names[:1])
+    return _merged(near, place.table, str(lock), environ)
+
+
+def _near(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
+    """Merge the command line with our variables, and with the one of uv's that says where to look."""
+    near = options.over(given, options.from_variables(environ))
+    if environ.get("UV_PROJECT") and not near.get("project"):
+        near["project"] = environ["UV_PROJECT"]
+    return _at_home(near, environ)
+
+
+def _place(near: "Settings", seen: dict[str, str]) -> Place:
+    """Find out in which directory the lock file is, and what is said there."""
+    lock = near.get("lock")
     if isinstance(lock, str):
-        directory = lock[: lock.rfind("/") + 1]
-        table = _table(directory, {})
+        place = Place(_directory(lock), _table(_directory(lock), seen))
     else:
-        try:
-            directory, _, table = _find({})
-        except UsageError:  # no lock file, or several: then the table is the one of this directory
-            directory, table = "", _table("", {})
-    _anchor(table, directory)
-    return _at_home(options.over(settings, table), environ)
+        place = _find(_start(near), seen)
+    _anchor(place.table, place.directory)
+    return place
+
+
+def _start(settings: "Settings") -> str:
+    """Return where to look for a project, as a prefix: `--project`, or else where one stands."""
+    project = settings.get("project") or ""
+    assert isinstance(project, str)
+    return project.rstrip("/") + "/" if project else ""
+
+
+def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[str, str]") -> "Settings":
+    """Merge what the command line and our variables say with uv's variables, if it is uv's project, and the file."""
+    if _name(lock) == MEMBERS:
+        said = options.from_variables(environ, of_uv=True)
+        if isinstance(said.get("env"), str):
+            said["env"] = _beside(_directory(lock), str(said["env"]))
+        near = options.over(near, said)
+    return _at_home(options.over(near, table), environ)
+
+
+def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:
+    """Return the environment's path, with `{digest}` as it is written."""
+    template = settings.get("env")
+    if settings.get("active") and environ.get("VIRTUAL_ENV"):
+        template = environ["VIRTUAL_ENV"]
+    if not isinstance(template, str):
+        template = _directory(lock) + ".venv"
+    if not template.strip("/"):
+        raise _usage_error("the environment cannot be the root directory or an empty path")
+    return template.rstrip("/")
+
+
+def _directory(path: str) -> str:
+    return path[: path.rfind("/") + 1]
+
+
+def _name(path: str) -> str:
+    return path[path.rfind("/") + 1 :]
 
 
 def read(path: str) -> bytes:
@@ -391,7 +542,7 @@ def _no_file(mode: int) -> OSError:
 
 def _anchor(table: "Settings", directory: str) -> None:
     """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
-    for key in ("env", "cache_dir", "cache_fallback", "find_links"):
+    for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
         value = table.get(key)
         if isinstance(value, str):
             table[key] = _beside(directory, value)
@@ -408,7 +559,7 @@ def _at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
 
     :raises UsageError: there is one, and HOME is no absolute path
     """
-    for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
+    for key in ("lock", "project", "env", "cache_dir", "cache_fallback", "find_links"):
         value = settings.get(key)
         if isinstance(value, str) and _is_at_home(value):
             settings[key] = _home(value, environ)
@@ -468,43 +619,151 @@ def _absolute(source: str) -> str:
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
 
 
-def _find(seen: dict[str, str]) -> "tuple[str, str, Settings]":
-    """Find the lock file here or in the nearest parent: its directory, its name, the options in pyproject.toml.
+def _find(start: str, seen: dict[str, str]) -> Place:
+    """Find the lock files here or in the nearest parent.
 
-    One listing a level tells which candidates are there and which are not.
+    One listing a level tells which candidates are there and which are not, and what else is there that counts.
 
-    :param seen: is told the checksums of what is read, by path
+    :param start: where to begin, as a prefix
     """
-    directory = ""
-    levels = 0
-    while True:
+    project: str | None = None
+    pin = ""
+    for directory in _upwards(start):
         try:
             names = _names(directory or ".")
         except OSError as error:
             raise _usage_error(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
-        table = _table(directory, seen, is_there="pyproject.toml" in names)
-        if isinstance(table.get("lock"), str):
-            return directory, str(table["lock"]), table
-        found = [name for name in CANDIDATES if name in names]
-        if len(found) > 1:
+        if project is None and PROJECT in names:
+            project = directory
+        if not pin:
+            pin = next((directory + name for name in PINS if name in names), "")
+        place = Place(directory, _table(directory, seen, is_there=PROJECT in names))
+        place.names = [name for name in CANDIDATES if name in names]
+        if place.names or isinstance(place.table.get("lock"), str):
+            place.member = _below(directory, directory if project is None else project) or "."
+            place.pin = _below(directory, pin) if pin else ""
+            return place
+    raise _nothing_found(start)
+
+
+def _below(directory: str, path: str) -> str:
+    """Return a path relative to a directory that is above it."""
+    if path.startswith(directory) and "../" not in path[len(directory) :]:
+        return path[len(directory) :].rstrip("/")
+    return "/".join(_steps(path)[len(_steps(directory)) :])
+
+
+def _upwards(start: str) -> "Iterator[str]":
+    """Yield a directory and all above it, as prefixes."""
+    yield start
+    if start:
+        steps = _steps(start)
+        yield from ("/".join(["", *steps[:count], ""]) for count in range(len(steps) - 1, -1, -1))
+        return
+    try:
+        levels = os.getcwd().count("/")
+    except OSError as error:
+        hint = "go to a directory that is there: `cd /`"
+        raise _usage_error(f"the working directory cannot be named: {error.strerror}", hint) from error
+    yield from ("../" * count for count in range(1, levels + 1))
+
+
+def _standing(place: Place, lock: str, start: str) -> tuple[str, str | None]:
+    """Name the nearest project at or above where one stands, relative to the lock file, and the pin if it was seen.
+
+    If the way from one to the other was not gone, one look at each directory in between; none if one stands in that of
+    the lock file itself, or elsewhere.
+
+    :param start: where one stands, as a prefix
+    """
+    directory = _directory(lock)
+    if place.member is not None and place.directory == directory:
+        return place.member, place.pin
+    for prefix, below in _between(directory, start):
+        try:
+            os.stat(prefix + PROJECT)
+        except OSError:
+            continue
+        return below, None
+    return ".", None
+
+
+def _between(directory: str, start: str) -> "list[tuple[str, str]]":
+    """Return where one stands and all directories above it but for the lock file's own, and both as seen from there."""
+    if directory == start:
+        return []
+    try:
+        here, there = _steps(start), _steps(directory)
+    except OSError:  # the working directory is gone: then one stands nowhere
+        return []
+    if here[: len(there)] != there:
+        return []
+    counts = range(len(here), len(there), -1)
+    return [("/".join(["", *here[:count], ""]), "/".join(here[len(there) : count])) for count in counts]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.stat(path).st_mode & _TYPE == _REGULAR
+    except OSError:
+        return False
+
+
+def _steps(path: str) -> list[str]:
+    """Return the names that lead from the root to a path, as it is written.
+
+    :raises OSError: it is relative, and the working directory is gone
+    """
+    steps: list[str] = []
+    for step in (path if path.startswith("/") else f"{os.getcwd()}/{path}").split("/"):
+        if step == "..":
+            del steps[-1:]
+        elif step not in ("", "."):
+            steps.append(step)
+    return steps
+
+
+def _best(directory: str, names: list[str]) -> tuple[str, bytes]:
+    """Read the lock file that is meant of those in a directory.
+
+    :raises UsageError: there are several of one rank
+    """
+    for rank in RANKS if len(names) > 1 else ():
+        able = [(name, data) for name in rank if name in names and (data := _readable(directory, name)) is not None]
+        if len(able) > 1:
             place = f"`{directory}`" if directory else "this directory"
             raise _usage_error(
-                f"several lock files in {place}: {', '.join(found)}",
-                hint=f"choose one: `envsync sync --lock {directory}{found[0]}`",
+                f"several lock files in {place}: {', '.join(name for name, _ in able)}",
+                hint=f"choose one: `envsync sync --lock {directory}{able[0][0]}`",
             )
-        if found:
-            return directory, found[0], table
-        try:
-            levels = levels or os.getcwd().count("/")
-        except OSError as error:
-            hint = "go to a directory that is there: `cd /`"
-            raise _usage_error(f"the working directory cannot be named: {error.strerror}", hint) from error
-        if directory.count("/") >= levels:
-            raise _usage_error(
-                f"no lock file ({', '.join(CANDIDATES)}) in `{os.getcwd()}` or any of its parents",
-                hint="name one with --lock, or make one: `uv export --format pylock.toml --output-file pylock.toml`",
-            )
-        directory += "../"
+        if able:
+            return directory + able[0][0], able[0][1]
+    return directory + names[0], read(directory + names[0])
+
+
+def _readable(directory: str, name: str) -> bytes | None:
+    """Read a lock file, unless it surely cannot be read: it is for others, or of a version that is not read.
+
+    One that is empty, or half of one, is just being written: it is the one that is meant all the same.
+    """
+    try:
+        data = content_of_named(directory + name)
+    except (PermissionError, IsADirectoryError):
+        return None
+    except OSError:
+        return read(directory + name)
+    key, known = READ.get(name, (b"", ()))
+    _, found, version = (b"\n" + data).partition(key) if key else (b"", b"", b"")
+    return data if not found or version.startswith(known) else None
+
+
+def _nothing_found(start: str) -> "UsageError":
+    from envsync.errors import remedies
+
+    return _usage_error(
+        f"no lock file ({', '.join(CANDIDATES)}) in `{'/' + '/'.join(_steps(start))}` or any of its parents",
+        hint=remedies.first_lock(_names(start or ".")),
+    )
 
 
 def _names(directory: str) -> list[str]:
@@ -521,7 +780,7 @@ def _table(directory: str, seen: dict[str, str], *, is_there: bool = True) -> "S
 
     :param seen: is told the checksum of the file: it may be an input, too, and is not read a second time
     """
-    path = directory + "pyproject.toml"
+    path = directory + PROJECT
     try:
         data = content_if_there(path) if is_there else b""
     except OSError as error:

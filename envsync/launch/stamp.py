@@ -34,6 +34,7 @@ KEPT = 8
 """So many base interpreters and kernels are named: nodes with images of different dates do not drive each other out."""
 OF_THE_REQUEST = (
     "python",
+    "member",
     "inputs",
     "variables",
     "unhashed",
@@ -96,6 +97,7 @@ class Input:
 class Stamp:
     """What a stamp says.
 
+    :ivar member: of a workspace, which one it is for: its directory, relative to the lock file's
     :ivar inputs: the further input files, in order
     :ivar checked: checksums of the files that the lock file was compared with, and their paths; none if it was not
         compared, or does not have all that they ask for
@@ -123,6 +125,7 @@ class Stamp:
         "kernel",
         "kernels",
         "local_files",
+        "member",
         "placed",
         "python",
         "racy",
@@ -134,6 +137,7 @@ class Stamp:
     def __init__(self) -> None:
         self.digest = ""
         self.python = ""
+        self.member = "."
         self.environment = ""
         self.in_use = 0
         self.config = ""
@@ -195,6 +199,8 @@ def dump(stamp: Stamp) -> bytes:
     lines += [f"guard {guard.inode} {guard.mtime_ns} {quote(guard.path)}" for guard in stamp.guards]
     lines += [f"further {each.counts} {','.join(each.seen)} {quote(each.path)}" for each in stamp.inputs]
     lines += [f"checked {content} {quote(path)}" for content, path in stamp.checked]
+    if stamp.member != ".":
+        lines.append("member " + quote(stamp.member))
     lines += ["variable " + name for name in stamp.variables]
     lines += [
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {quote(local.path)}"
@@ -219,7 +225,7 @@ def load(data: bytes) -> Stamp | None:
         return None
 
 
-def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each key
+def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912, PLR0915  # a branch for each key
     lines = body.decode("utf-8", "surrogateescape").split("\n")
     if lines[0] != HEADER:
         return None
@@ -248,6 +254,8 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912  # a branch for each 
         elif key == "checked":
             content, path = value.split(" ", 1)
             stamp.checked.append((content, unquote(path)))
+        elif key == "member":
+            stamp.member = unquote(value)
         elif key == "variable":
             stamp.variables.append(value)
         elif key == "conditions":

@@ -12,6 +12,7 @@ cluster from importing a TOML parser and `packaging`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -292,7 +293,7 @@ class Seeker:
         )
         return parsed.select(
             python.interpreter,
-            choice_of(self.request.settings),
+            choice_of(self.request.settings, self.request.member),
             sources=sources,
             known=self.store.filename,
         )
@@ -316,7 +317,7 @@ class Seeker:
 
     def _is_memorable(self, inputs: Inputs) -> bool:
         """Tell whether digest and interpreter alone decide the selection: so it is for pylock.toml."""
-        full = looks_at_full_version(self.request.text("python"))
+        full = looks_at_full_version(python_of(self.request))
         plain = inputs == Inputs() and not self.request.flag("locked")
         return self.request.lock.endswith(".toml") and plain and not full
 
@@ -367,10 +368,12 @@ def inputs_of(request: Request, parsed: LockFile) -> Inputs:
 
     :raises LockFileError: a local wheel that it names without a hash is not there
     """
+    path, text = request.pinned()
+    pinned = (stamp.checksum(text),) if path else ()
     return Inputs(
-        tuple(parsed.inputs[1:]),
-        tuple(map(stamp.checksum, parsed.canonical[1:])),
-        tuple(map(stamp.checksum, parsed.contents[1:])),
+        (*parsed.inputs[1:], *([path] if path else [])),
+        (*map(stamp.checksum, parsed.canonical[1:]), *pinned),
+        (*map(stamp.checksum, parsed.contents[1:]), *pinned),
         tuple(parsed.variables),
         tuple(parsed.values),
         parsed.unhashed,
@@ -413,10 +416,20 @@ def conditions_of(request: Request, parsed: LockFile, facts: Interpreter) -> Con
     """Find out what the lock file, or `--python`, looks at beyond X.Y; None if at nothing."""
     from envsync.lockfile import conditions
 
-    spec = request.text("python")
+    spec = python_of(request)
     asked = [f'python_full_version in "{facts.version}"'] if looks_at_full_version(spec) else []
     found = conditions.of([*parsed.markers, *asked], facts.markers)
     return found if found.text else None
+
+
+def python_of(request: Request) -> str | None:
+    """Return which Python is asked for: by an option, or in a project of uv's by its `.python-version`, as uv does."""
+    spec = request.text("python")
+    if spec is None:
+        lines = (line.strip() for line in request.pinned()[1].decode("utf-8", "replace").splitlines())
+        spec = next((line for line in lines if line and not line.startswith("#")), None)
+        spec = re.sub(r"^([a-z]+)[-@](?=\d)", r"\1", spec) if spec else None
+    return spec
 
 
 def looks_at_full_version(spec: str | None) -> bool:
@@ -442,7 +455,7 @@ def find_python(request: Request, environment: Environment, ledger: Ledger, cach
     :raises InterpreterError: none was found
     :raises EnvironmentRefusedError: the environment was made for another kind of host
     """
-    spec = request.text("python")
+    spec = python_of(request)
     path = os.path.abspath(environment.path)
     usable = _usable(environment, ledger, path, cache, strict=spec is None)
     if usable is not None and (spec is None or _satisfies(usable.interpreter, spec, cache)):

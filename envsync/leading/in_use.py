@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
-from envsync.launch import command, signals
+from envsync.launch import command, signals, stamp
 from envsync.launch.request import Request
 from envsync.leading import lost
 from envsync.leading.held import Held, ReplacedError
@@ -38,6 +38,10 @@ from envsync.waiting import cycle, directory, pace, queue
 OPENED = b"opened\n"
 """What is in an in-use lock that is no lock, once commands may enter."""
 MAYBE_ITSELF = " (this may be waiting for itself, for it was started from within such a command)"
+OTHER_MEMBER = (
+    "; it is synced for {} of the workspace, and this is for {}: `--all-packages` for all of them, or an environment "
+    "for each with `--env '.venvs/{{digest}}'`, spares the wait"
+)
 DIGEST_HINT = "give each its own environment: `envsync sync --env '.venvs/{digest}'`"
 
 
@@ -195,7 +199,19 @@ class Occupancy:
         pids = processes.holders(self.environment.in_use)
         names = [f"pid {pid} (`{processes.command_of(pid)}`)" for pid in pids[:3]]
         more = [f"{len(pids) - 3} more"] if len(pids) > 3 else []
-        return f": {', '.join(names + more)}" if names else ""
+        return (f": {', '.join(names + more)}" if names else "") + self._others()
+
+    def _others(self) -> str:
+        """Say so if they are those of another member of the workspace, which shares the environment."""
+        try:
+            data = atomic.read_if_there(self.environment.draining) or atomic.read_if_there(self.environment.stamp)
+        except FilesystemError:
+            data = None
+        theirs = stamp.load(data) if data else None
+        if theirs is None or theirs.member == self.request.member:
+            return ""
+        named = ["the root" if member == "." else f"`{member}`" for member in (theirs.member, self.request.member)]
+        return OTHER_MEMBER.format(*named)
 
     def _rest_stamp(self) -> None:
         try:

@@ -386,6 +386,7 @@ class Leader:
         vouched = Stamp()
         vouched.digest = goal.digest
         vouched.python = goal.python.description
+        vouched.member = self.request.member
         vouched.environment = self.held.env
         vouched.inputs = further_of(self.request, goal.inputs)
         vouched.variables = list(goal.inputs.variables)

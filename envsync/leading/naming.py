@@ -29,7 +29,7 @@ from envsync.launch import Environment, names, stamp
 from envsync.launch.messages import say
 from envsync.launch.names import Name
 from envsync.launch.request import content, describe_python, exactly, looks_at, own_python, own_version
-from envsync.leading.goal import further_of, inputs_of, read_lock_file
+from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file
 from envsync.python import interpreter
 from envsync.system import atomic, groups
 
@@ -54,7 +54,7 @@ def environment_by_digest(request: Request, cache: str) -> Environment:
     Nothing is written yet: whoever goes on to have the environment may `leave` the name beside it.
     """
     began = time.time()
-    spec = request.text("python")
+    spec = python_of(request)
     base = interpreter.find(spec) if spec is not None else interpreter.own_base()
     facts = interpreter.inspect(base, cache)
     name = _name(request, facts)

@@ -1,12 +1,12 @@
-"""An environment that cannot be written to: it is what is asked for, or it is refused."""
+"""An environment that is not to be changed: it cannot be written to, or a command takes it as it is."""
 
 from __future__ import annotations
 
 import os
 
-from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError
+from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError, NoEnvironmentError
 from envsync.errors.hints import AGAIN
-from envsync.launch import Environment
+from envsync.launch import Environment, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.messages import say
 from envsync.launch.progress import quiet
@@ -16,6 +16,7 @@ from envsync.leading.planning import spare_of
 from envsync.leading.preview import look
 from envsync.leading.result import SyncResult
 from envsync.locks import flock
+from envsync.system import atomic
 from envsync.transaction import journal
 
 
@@ -67,6 +68,30 @@ def _compare(
     vouched = Stamp()
     vouched.environment, vouched.digest = python.env, goal.digest
     return Entry(fd, vouched) if launching else SyncResult("current", python.env, goal.digest)
+
+
+def as_it_is(environment: Environment) -> Entry:
+    """Enter an environment whatever is in it. Nobody changes it while the command runs, if envsync has ever synced it.
+
+    :raises NoEnvironmentError: there is none
+    :raises EnvironmentRefusedError: it is being changed, or a change of it was interrupted half way
+    """
+    if not os.path.isfile(environment.config):
+        raise NoEnvironmentError(environment.path)
+    fd = share(environment)
+    try:
+        if journal.read(environment) is not None:
+            problem = "a sync of it was interrupted half way"
+            raise EnvironmentRefusedError(environment.path, problem, hint="`envsync sync` completes it")
+        found = atomic.read_if_there(environment.stamp)
+        entered = (stamp.load(found) if found else None) or Stamp()
+        entered.environment = os.path.abspath(environment.path)
+        entered.in_use = os.fstat(fd).st_ino if fd >= 0 else 0
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return Entry(fd, entered)
 
 
 def share(environment: Environment) -> int:

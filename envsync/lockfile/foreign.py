@@ -32,6 +32,10 @@ _CONTENTS = (
 )
 """All of these expressions are found in a file of that tool."""
 _OF_CONDA = ("conda", "conda-lock", "pixi")
+_RIGHT = {"uv": "uv.lock", "poetry": "poetry.lock", "pdm": "pdm.lock", "pipenv": "Pipfile.lock"}
+"""By which names they are known."""
+_PYLOCK = re.compile(r"^lock-version\s*=\s*[\"']1\.", re.MULTILINE)
+_REQUIREMENT = re.compile(r"^\w[\w.-]*\s*(\[[\w\s,.-]*\])?\s*==\s*\w", re.MULTILINE)
 
 
 _KINDS = (
@@ -87,6 +91,19 @@ def refuse_content(path: str) -> None:
             raise _of_another_kind(path, kind)
 
 
+def refuse_pylock(path: str) -> None:
+    """Refuse what could not be read as a pylock.toml, if it is told by its content what else it is.
+
+    :raises LockFileError: it is another tool's, or requirements
+    """
+    head = _head(path)
+    if _PYLOCK.search(head) or "\ufffd" in head:
+        return
+    refuse_content(path)
+    if _REQUIREMENT.search(head):
+        raise _misnamed(path, "it holds requirements, and no TOML", "requirements.txt")
+
+
 def _of_another_kind(path: str, kind: str) -> LockFileError:
     name = os.path.basename(path)
     if kind == "a Python script":
@@ -105,12 +122,17 @@ def _foreign(path: str, tool: str) -> LockFileError:
         listed = os.path.join(directory, "requirements.in")
         hint = f"list the Python packages that are meant in `{listed}`, a line each; then {remedies.pin(listed)}"
         return LockFileError(path, problem, hint=hint)
-    if tool == "uv":
-        link = f"ln -s {shlex.quote(os.path.basename(path))} {shlex.quote(os.path.join(directory, 'uv.lock'))}"
-        problem = "it is a lock file of uv, whose name is uv.lock, or the script's as in job.py.lock"
-        return LockFileError(path, problem, hint=f"`{link}` gives it such a name")
+    if os.path.basename(path) != _RIGHT[tool]:
+        problem = f"it is a lock file of {tool}, whose name is {_RIGHT[tool]}"
+        return _misnamed(path, problem + (", or the script's as in job.py.lock" if tool == "uv" else ""), _RIGHT[tool])
     command = remedies.export(directory, tool)
     return LockFileError(path, f"it is a lock file of {tool}, which is not read yet", hint=_then(command))
+
+
+def _misnamed(path: str, problem: str, right: str) -> LockFileError:
+    directory, name = os.path.split(path)
+    link = f"ln -s {shlex.quote(name)} {shlex.quote(os.path.join(directory, right))}"
+    return LockFileError(path, problem, hint=f"`{link}` gives it such a name")
 
 
 def _then(command: str) -> str:
@@ -121,21 +143,26 @@ def _of_toml(path: str) -> LockFileError:
     """Tell a project, a lock file whose name is wrong, and anything else apart."""
     directory, name = os.path.split(path)
     if re.search(r"^lock-version\s*=", _head(path), re.MULTILINE):
-        right = f"pylock.{name.removesuffix('.toml').replace('.', '-')}.toml"
-        link = f"ln -s {shlex.quote(name)} {shlex.quote(os.path.join(directory, right))}"
         problem = "a lock file in TOML is named pylock.toml or pylock.NAME.toml, where NAME has no dots (PEP 751)"
-        return LockFileError(path, problem, hint=f"`{link}` gives it such a name")
-    problem = "it is a project, not its lock file" if name == "pyproject.toml" else "it is no lock file"
-    return LockFileError(path, problem, hint=_then(remedies.export(directory, _tool_beside(directory))))
+        return _misnamed(path, problem, f"pylock.{name.removesuffix('.toml').replace('.', '-')}.toml")
+    if name != "pyproject.toml":
+        return LockFileError(path, "it is no lock file", hint=_then(remedies.export(directory, "uv")))
+    problem = "it is a project, not its lock file"
+    beside = _lock_beside(directory)
+    if beside:
+        return LockFileError(path, problem, hint=f"name that one: `envsync sync --lock {shlex.quote(beside)}`")
+    return LockFileError(
+        path, problem, hint=remedies.relock(os.path.join(directory, "uv.lock")).replace(" again", " it")
+    )
 
 
-def _tool_beside(directory: str) -> str:
-    """Name the tool whose lock file lies in a directory; uv if none does."""
+def _lock_beside(directory: str) -> str:
+    """Return a tool's lock file in a directory; empty if there is none."""
     try:
         names = sorted(os.listdir(directory or "."))
     except OSError:
         names = []
-    return next((tool for name in names if (tool := remedies.tool_of(name))), "uv")
+    return next((os.path.join(directory, name) for name in names if name in _RIGHT.values()), "")
 
 
 def _head(path: str) -> str:

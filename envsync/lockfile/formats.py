@@ -23,9 +23,13 @@ def read(path: str) -> LockFile:
 def _read(path: str) -> LockFile:
     name = os.path.basename(path)
     if _PYLOCK.fullmatch(name):
-        from envsync.lockfile import pylock
+        from envsync.lockfile import foreign, pylock
 
-        return pylock.read(path)
+        try:
+            return pylock.read(path)
+        except LockFileError:
+            foreign.refuse_pylock(path)
+            raise
     if name == "poetry.lock":
         from envsync.lockfile import poetry
 

@@ -132,7 +132,7 @@ def test_a_command_that_cannot_be_executed_exits_126(run_envsync: Run, tmp_path:
         (["--busy", "maybe", "--", "true"], "`maybe` is not one of wait, fail, ignore"),
         (["--unheard-of", "--", "true"], "--unheard-of"),
         (["--lock"], "option `--lock` needs a value"),
-        (["--", "true"], "no lock file (pylock.toml, requirements.txt, uv.lock)"),
+        (["--", "true"], "no lock file (uv.lock, poetry.lock, pdm.lock, Pipfile.lock, pylock.toml, requirements.txt)"),
     ],
 )
 def test_what_is_wrong_with_us_exits_125(run_envsync: Run, arguments: list[str], said: str) -> None:
@@ -143,7 +143,7 @@ def test_what_is_wrong_with_us_exits_125(run_envsync: Run, arguments: list[str],
     assert done.stdout == ""
 
 
-def test_the_only_lock_file_of_the_nearest_parent_is_found(run_envsync: Run, tmp_path: Path) -> None:
+def test_the_lock_file_of_the_nearest_parent_is_found(run_envsync: Run, tmp_path: Path) -> None:
     """Without --lock, the environment is .venv beside the lock file that is found."""
     shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
     shutil.copy(LOCK, tmp_path / "pylock.toml")
@@ -153,9 +153,47 @@ def test_the_only_lock_file_of_the_nearest_parent_is_found(run_envsync: Run, tmp
     assert done.stdout == "HELLO, WORLD!\n"
     assert (tmp_path / ".venv" / "pyvenv.cfg").is_file()
     (tmp_path / "requirements.txt").write_text("")
+    assert run_envsync("run", "greet", cwd=tmp_path).stdout == "HELLO, WORLD!\n"
+    for name in ("uv.lock", "pdm.lock"):
+        (tmp_path / name).touch()
     done = run_envsync("run", "greet", cwd=tmp_path)
     assert done.returncode == 125
-    assert "several lock files in this directory: pylock.toml, requirements.txt" in done.stderr
+    assert "several lock files in this directory: uv.lock, pdm.lock" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--project", "--directory"])
+def test_a_project_elsewhere(run_envsync: Run, tmp_path: Path, option: str) -> None:
+    """`--directory` is where the command runs, too; with `--project` it runs where one stands."""
+    project = tmp_path / "project"
+    shutil.copytree(FIXTURES / "wheels", project / "wheels")
+    shutil.copy(LOCK, project / "pylock.toml")
+    for command in ("run", "run", "sync", "status", "check"):
+        words = ["greet", "&&", "pwd"] if command == "run" else []
+        done = run_envsync(command, option, "project", *(["sh", "-c", " ".join(words)] if words else []), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        where = project if option == "--directory" else tmp_path
+        assert command != "run" or done.stdout == f"HELLO, WORLD!\n{where}\n"
+    assert (project / ".venv" / "pyvenv.cfg").is_file()
+
+
+def test_an_environment_as_it_is(run_envsync: Run, tmp_path: Path) -> None:
+    """`--no-sync` takes what is there, whatever it was synced for, and makes nothing."""
+    project = tmp_path / "project"
+    shutil.copytree(FIXTURES, project)
+    words = ("run", "--no-sync", "--lock", "pylock.next.toml", "greet")
+    done = run_envsync(*words, cwd=project)
+    assert done.returncode == 125
+    assert "there is no environment `.venv`" in done.stderr
+    assert "`envsync sync" in done.stderr
+    run_envsync("sync", "--lock", "pylock.toml", cwd=project, check=True)
+    before = (project / ".venv" / ".envsync" / "stamp").read_bytes()
+    assert run_envsync(*words, cwd=project).stdout == "HELLO, WORLD!\n"
+    assert (project / ".venv" / ".envsync" / "stamp").read_bytes() == before
+    within = run_envsync("run", "--lock", "pylock.toml", "sh", "-c", "envsync status", cwd=project)
+    assert within.returncode == 0, within.stderr
+    shutil.rmtree(project / ".venv" / ".envsync")
+    assert run_envsync(*words, cwd=project).stdout == "HELLO, WORLD!\n"
+    assert not (project / ".venv" / ".envsync").exists()
 
 
 def test_options_come_from_variables_and_pyproject_as_well(run_envsync: Run, tmp_path: Path) -> None:

@@ -61,3 +61,12 @@ def test_every_table_uses_the_words_that_are_explained() -> None:
     for heading, table in tables.items():
         assert set(table.values()) <= {"digest", "digest, unhashed", "stamp", "no"}, heading
     assert sum(map(len, tables.values())) > 50
+
+
+def test_every_variable_of_uv() -> None:
+    """docs/uv.md has all that are as an option, and names the option."""
+    page = (Path(__file__).parent.parent.parent / "docs/uv.md").read_text()
+    found = dict(re.findall(r"^\| `(UV_\w+)` \| `--([\w-]+)`", page, re.MULTILINE))
+    assert found == {variable: option.name for option in options.ANYWHERE for variable in option.uv}
+    for option in (*options.CHOICE, *(option for option in options.RUN if option.uv)):
+        assert f"--{option.name}" in page or option.name == "env"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import options
-from envsync.launch.request import Request, describe_python, plain_table, resolve
+from envsync.launch.request import Request, describe_python, go_to, plain_table, resolve
 from envsync.launch.stamp import LocalFile, checksum
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -26,6 +26,145 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir(parents=True)
     monkeypatch.chdir(directory)
     return directory
+
+
+class TestMembers:
+    """Which member of a workspace one stands in."""
+
+    @pytest.fixture
+    def workspace(self, project: Path) -> Path:
+        """A workspace with a member two levels below, in which one stands, and one that is no project."""
+        (project.parent.parent / "uv.lock").write_text("version = 1\n")
+        for directory in (project.parent.parent, project):
+            (directory / "pyproject.toml").touch()
+        (project / "src").mkdir()
+        return project.parent.parent
+
+    @pytest.mark.parametrize("below", [".", "src"])
+    @pytest.mark.parametrize("named", [False, True])
+    def test_the_nearest_project(
+        self, workspace: Path, project: Path, monkeypatch: pytest.MonkeyPatch, below: str, named: bool
+    ) -> None:
+        """The working directory tells it, whether the lock file is named or found; so does `--project`."""
+        lock: options.Settings = {"lock": str(workspace / "uv.lock")} if named else {}
+        plain = resolve({"lock": str(workspace / "uv.lock"), "all_packages": True}, {})
+        assert plain.member == "."
+        assert resolve({**lock, "project": below}, {}).member == "work/project"
+        monkeypatch.chdir(project / below)
+        request = resolve(lock, {})
+        assert request.member == "work/project"
+        assert request.lock == (lock.get("lock") or ("../../uv.lock" if below == "." else "../../../uv.lock"))
+        root = Request(request.settings, request.lock, request.content, request.env_template)
+        assert request.digest("") != root.digest("")
+        assert request.key != root.key
+        assert request.replaced(durable=True).digest("") == request.digest("")
+        assert resolve({**lock, "package": ["a"]}, {}).member == "."
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_none(self, workspace: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+        """In the directory of the lock file, in one below that is no project, and elsewhere, it is the root."""
+        lock: options.Settings = {"lock": str(workspace / "uv.lock")} if named else {}
+        for directory in (workspace, workspace / "work"):
+            monkeypatch.chdir(directory)
+            assert resolve(lock, {}).member == "."
+        monkeypatch.chdir(workspace.parent)
+        assert resolve({"lock": str(workspace / "uv.lock")}, {}).member == "."
+
+    def test_other_formats_have_none(self, workspace: Path) -> None:
+        """Where one stands means nothing for them."""
+        (workspace / "uv.lock").rename(workspace / "pylock.toml")
+        assert resolve({}, {}).member == "."
+
+
+class TestProject:
+    """`--project`, `--directory`, `--active`."""
+
+    @pytest.mark.parametrize("name", ["", "deeper/"])
+    @pytest.mark.parametrize("absolute", [False, True])
+    def test_the_search_begins_there(self, project: Path, name: str, absolute: bool) -> None:
+        """And what it finds is used as it is found there; other paths are relative to where one stands."""
+        (project / "sub" / "deeper").mkdir(parents=True)
+        (project / "sub" / "pylock.toml").write_text("x")
+        (project / "requirements.txt").write_text("y")
+        start = f"{project}/sub/{name}" if absolute else f"sub/{name}"
+        request = resolve({"project": start, "cache_dir": "c"}, {})
+        assert os.path.samefile(request.lock, project / "sub" / "pylock.toml")
+        assert os.path.abspath(request.env_template) == str(project / "sub" / ".venv")
+        assert request.text("cache_dir") == "c"
+        assert resolve({}, {"ENVSYNC_PROJECT": start}).lock == resolve({}, {"UV_PROJECT": start}).lock == request.lock
+        assert resolve({}, {"ENVSYNC_PROJECT": ".", "UV_PROJECT": start}).content == checksum(b"y")
+        assert resolve({"lock": "requirements.txt", "project": start}, {}).lock == "requirements.txt"
+
+    def test_nothing_there(self, project: Path) -> None:
+        """It is said where the search began."""
+        (project / "sub").mkdir()
+        with pytest.raises(UsageError, match=f"no lock file.* in `{project}/sub` or any of its parents"):
+            resolve({"project": "sub"}, {})
+        with pytest.raises(UsageError, match="cannot look for a lock file in `other/`"):
+            resolve({"project": "other"}, {})
+
+    def test_the_active_environment(self, project: Path) -> None:
+        """It is taken if there is one, unless another is named nearer to the command."""
+        (project / "pylock.toml").touch()
+        environ = {"VIRTUAL_ENV": "/active"}
+        assert resolve({}, environ).env_template == ".venv"
+        assert resolve({"active": True}, {}).env_template == ".venv"
+        assert resolve({"active": True}, environ).env_template == "/active"
+        assert resolve({"active": True}, {**environ, "ENVSYNC_ENV": "e"}).env_template == "/active"
+        assert resolve({"env": "e"}, {**environ, "ENVSYNC_ACTIVE": "1"}).env_template == "e"
+        assert resolve({"active": False}, {**environ, "ENVSYNC_ACTIVE": "1"}).env_template == ".venv"
+        with pytest.raises(UsageError, match="contradict"):
+            resolve({"active": True, "env": "e"}, environ)
+
+    @pytest.mark.parametrize("variable", ["", "ENVSYNC_DIRECTORY", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"])
+    def test_another_directory(self, project: Path, variable: str) -> None:
+        """All is as if one stood there."""
+        (project / "sub").mkdir()
+        go_to({} if variable else {"directory": "sub"}, {variable: "sub"})
+        assert Path.cwd() == project / "sub"
+        with pytest.raises(UsageError, match="cannot go to directory `missing`: No such file"):
+            go_to({"directory": "missing"}, {"UV_WORKING_DIR": str(project)})
+
+
+class TestVariablesOfUv:
+    """uv's variables count for uv's projects alone."""
+
+    @pytest.mark.parametrize("option", [option for option in options.ANYWHERE if option.uv], ids=lambda o: o.name)
+    def test_each(self, project: Path, option: options.Option) -> None:
+        """They say what ours say, which win, as does the command line; they win over the file."""
+        texts = {options.FLAG: "true", options.LIST: "a", options.TEXT: option.choices[-1] if option.choices else "a"}
+        value: options.Value = {options.FLAG: True, options.LIST: ["a"]}.get(option.kind, texts[options.TEXT])
+        (project / "pylock.toml").touch()
+        for variable in option.uv:
+            assert option.key not in resolve({}, {variable: texts[option.kind]}).settings
+        (project / "uv.lock").touch()
+        for variable in option.uv:
+            assert resolve({}, {variable: texts[option.kind]}).settings[option.key] == value
+            if option.kind == options.FLAG:
+                assert not resolve({}, {variable: "1", option.variable: "0"}).flag(option.key)
+                assert not resolve({option.key: False}, {variable: "1"}).flag(option.key)
+                (project / "pyproject.toml").write_text(f"[tool.envsync]\n{option.name} = true\n")
+                assert not resolve({}, {variable: "f"}).flag(option.key)
+                (project / "pyproject.toml").unlink()
+
+    def test_their_shapes(self, project: Path) -> None:
+        """Paths are relative to the project, lists are separated as uv has it, and indexes may have names."""
+        (project.parent / "uv.lock").touch()
+        environ = {
+            "UV_PROJECT_ENVIRONMENT": "there",
+            "UV_NO_GROUP": "a b",
+            "UV_FIND_LINKS": "x,y",
+            "UV_DEFAULT_INDEX": "internal=https://index.invalid/simple?a=b",
+            "UV_INDEX_URL": "https://other.invalid/",
+        }
+        request = resolve({}, environ)
+        assert request.env_template == "../there"
+        assert request.texts("no_group") == ("a", "b")
+        assert request.texts("find_links") == ("x", "y")
+        assert request.texts("index_url") == ("https://index.invalid/simple?a=b",)
+        assert resolve({"active": True}, {**environ, "VIRTUAL_ENV": "/v"}).env_template == "/v"
+        with pytest.raises(UsageError, match="environment variable `UV_OFFLINE`: `maybe` is neither"):
+            resolve({}, {"UV_OFFLINE": "maybe"})
 
 
 class TestDiscovery:
@@ -47,20 +186,79 @@ class TestDiscovery:
         assert (request.lock, request.env_template) == ("../pylock.toml", "../.venv")
         assert request.content == checksum(b"nearer")
 
-    def test_several_in_one_directory(self, project: Path) -> None:
-        """Several in one directory are an error that lists them, wherever that directory is."""
-        (project.parent / "pylock.toml").touch()
-        (project.parent / "uv.lock").touch()
-        with pytest.raises(UsageError, match=r"`\.\./`: pylock\.toml, uv\.lock") as caught:
-            resolve({}, {})
-        assert caught.value.hint == "choose one: `envsync sync --lock ../pylock.toml`"
+    @pytest.mark.parametrize("own", ["uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"])
+    def test_the_projects_own_before_what_was_made_of_it(self, project: Path, own: str) -> None:
+        """Its tool's lock file before a pylock.toml, that one before requirements."""
+        names = ["requirements.txt", "pylock.toml", own]
+        for name in names:
+            (project.parent / name).write_text(name)
+            assert resolve({}, {}).lock == f"../{name}"
+            assert resolve({}, {}).content == checksum(name.encode())
 
-    def test_ambiguity_farther_up_does_not_matter(self, project: Path) -> None:
-        """What lies farther up is not looked at."""
+    def test_several_of_one_rank(self, project: Path) -> None:
+        """Several in one directory are an error that lists them, wherever that directory is."""
+        for name in ("requirements.txt", "poetry.lock", "uv.lock"):
+            (project.parent / name).touch()
+        with pytest.raises(UsageError, match=r"`\.\./`: uv\.lock, poetry\.lock") as caught:
+            resolve({}, {})
+        assert caught.value.hint == "choose one: `envsync sync --lock ../uv.lock`"
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("uv.lock", "version = 2\n"),
+            ("uv.lock", "version = 11\n"),
+            ("poetry.lock", '[metadata]\nlock-version = "1.1"\n'),
+            ("poetry.lock", '[metadata]\nlock-version = "2.0"\n'),
+            ("pdm.lock", '[metadata]\nlock_version = "3.1"\n'),
+        ],
+    )
+    def test_what_cannot_be_read_is_passed_over(self, project: Path, name: str, text: str) -> None:
+        """If there is another one. Alone, it is the one that is meant, and whoever reads it says what is wrong."""
+        (project / name).write_text(text)
+        assert resolve({}, {}).lock == name
+        (project / "requirements.txt").touch()
+        assert resolve({}, {}).lock == "requirements.txt"
+        (project / "Pipfile.lock").touch()
+        assert resolve({}, {}).lock == "Pipfile.lock"
+
+    @pytest.mark.parametrize("text", ["", 'version = 1\nrevision = 3\n[[package]]\nversion = "2"', "version = 1\r\n"])
+    def test_what_is_being_written_is_not(self, project: Path, text: str) -> None:
+        """Else the packages of another file would take the place of its own for a moment."""
+        (project / "uv.lock").write_text(text)
+        (project / "requirements.txt").touch()
+        assert resolve({}, {}).lock == "uv.lock"
+
+    def test_what_is_no_file_is_passed_over(self, project: Path) -> None:
+        """As is one that others may read."""
+        (project / "uv.lock").mkdir()
         (project / "pylock.toml").touch()
-        (project.parent / "pylock.toml").touch()
-        (project.parent / "uv.lock").touch()
         assert resolve({}, {}).lock == "pylock.toml"
+
+    def test_what_lies_farther_up_does_not_matter(self, project: Path) -> None:
+        """The nearest directory counts, whatever kind of file is in it."""
+        (project / "requirements.txt").touch()
+        (project.parent / "poetry.lock").touch()
+        (project.parent / "uv.lock").touch()
+        assert resolve({}, {}).lock == "requirements.txt"
+
+    @pytest.mark.parametrize(
+        ("name", "command"),
+        [
+            ("pyproject.toml", "`uv lock`"),
+            ("Pipfile", "`pipenv lock`"),
+            ("requirements.in", "`uv pip compile --generate-hashes --output-file requirements.txt requirements.in`"),
+            ("pixi.lock", "list the Python packages"),
+            ("environment.yml", "list the Python packages"),
+            ("README", "`uv init --bare"),
+        ],
+    )
+    def test_what_there_is_says_how_to_make_one(self, project: Path, name: str, command: str) -> None:
+        """Whoever has no lock file is told by which command to get one, as far as the other files tell."""
+        (project / name).touch()
+        with pytest.raises(UsageError, match="no lock file") as caught:
+            resolve({}, {})
+        assert command in caught.value.hint
 
     def test_none_anywhere(self, project: Path) -> None:
         """If no parent has one, that is said with the directory in which the search began."""

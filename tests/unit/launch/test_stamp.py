@@ -32,6 +32,7 @@ def full() -> Stamp:
     made.commands = ["python", "tool"]
     made.sites = [Site("/home/x/.venv/lib/python3.11/site-packages", 2156317, 1795328528790031717)]
     made.inputs = [Input("constraints.txt", "ab", ["cd", "ef"]), Input("/abs/end \\n", "12", ["34"])]
+    made.member = "packages/a\nb"
     made.variables = ["NAME", "VERSION_2"]
     made.unhashed = True
     made.placed = True
@@ -68,6 +69,7 @@ def stamps(draw: st.DrawFn) -> Stamp:
     made.commands = draw(st.lists(WORDS, max_size=4))
     made.sites = draw(st.lists(st.builds(Site, PATHS, NUMBERS, NUMBERS), max_size=2))
     made.inputs = draw(st.lists(st.builds(Input, PATHS, WORDS, st.lists(WORDS, min_size=1, max_size=8)), max_size=3))
+    made.member = draw(PATHS)
     made.variables = draw(st.lists(WORDS, max_size=2))
     made.unhashed = draw(st.booleans())
     made.placed = draw(st.booleans())

@@ -1,0 +1,156 @@
+"""Projects of uv's: which member one stands in, which Python they want, and what a launch costs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import pythons
+from tests.cli.test_fast_lane import Run, _names_project, launcher, traced
+from tests.environments import FIXTURES
+
+__all__ = ["launcher"]
+
+HEAD = 'version = 1\nrevision = 3\nrequires-python = ">=3.9"\n'
+
+
+def record(name: str, source: str, *requires: str, more: str = "") -> str:
+    """A record of a lock file, of which others are required by name."""
+    edges = ", ".join(f'{{ name = "{each}" }}' for each in requires)
+    return f'\n[[package]]\nname = "{name}"\nversion = "1.0"\nsource = {{ {source} }}\ndependencies = [{edges}]\n{more}'
+
+
+def wheel(name: str) -> str:
+    """The record of a wheel of the fixtures."""
+    path = FIXTURES / "wheels" / f"{name}-1.0-py3-none-any.whl"
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    more = f'wheels = [{{ filename = "{path.name}", hash = "sha256:{sha256}" }}]\n'
+    return record(name, f'path = "wheels/{path.name}"', more=more)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace whose root wants nothing, and each of whose two members one package."""
+    root = tmp_path / "workspace"
+    shutil.copytree(FIXTURES / "wheels", root / "wheels")
+    for name in (".", "packages/a", "packages/b"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / "pyproject.toml").write_text(f'[project]\nname = "{Path(name).name or "root"}"\nversion = "1"\n')
+    (root / "packages/a/src").mkdir()
+    members = [
+        record("root", 'virtual = "."', "tally"),
+        record("a", 'virtual = "packages/a"', "shout"),
+        record("b", 'virtual = "packages/b"', "tally"),
+    ]
+    lock = f'{HEAD}\n[manifest]\nmembers = ["a", "b", "root"]\n{"".join(members)}{wheel("shout")}{wheel("tally")}'
+    (root / "uv.lock").write_text(lock)
+    return root
+
+
+def installed(root: Path) -> set[str]:
+    """What is in the environment of a workspace."""
+    return {path.name.partition("-")[0] for path in root.glob(".venv/lib/*/site-packages/*.dist-info")} - {"pip"}
+
+
+def test_the_member_one_stands_in(workspace: Path, run_envsync: Run) -> None:
+    """Its packages are installed, wherever in it one stands, and however the lock file is named."""
+    for below, wanted in (("packages/a/src", {"shout"}), ("packages/b", {"tally"}), ("packages", {"tally"})):
+        assert run_envsync("sync", cwd=workspace / below).returncode == 0
+        assert installed(workspace) == wanted
+        for lock in ((), ("--lock", str(workspace / "uv.lock"))):
+            again = run_envsync("sync", "--json", *lock, cwd=workspace / below)
+            assert '"outcome": "current"' in again.stdout
+        status = run_envsync("status", "--project", str(workspace / below), "--exit-code", cwd=workspace.parent)
+        assert status.returncode == 0, status.stdout
+    assert run_envsync("sync", "--all-packages", cwd=workspace).returncode == 0
+    assert installed(workspace) == {"shout", "tally"}
+    assert run_envsync("sync", "--all-packages", "--json", cwd=workspace / "packages/a").stdout.count('"current"') == 1
+    assert run_envsync("sync", "--package", "a", cwd=workspace).returncode == 0
+    assert installed(workspace) == {"shout"}
+
+
+def test_who_waits_for_another_member_is_told_how_not_to(workspace: Path, run_envsync: Run, tmp_path: Path) -> None:
+    """All members share one environment: that is said, with what helps, where one waits for another."""
+    run_envsync("sync", cwd=workspace / "packages/a", check=True)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    words = ["envsync", "run", "sh", "-c", f"echo begun; read line <{fifo}"]
+    with subprocess.Popen(words, cwd=workspace / "packages/a", stdout=subprocess.PIPE) as runs:
+        assert runs.stdout is not None
+        assert runs.stdout.readline() == b"begun\n"
+        done = run_envsync("sync", "--timeout", "1", cwd=workspace / "packages/b")
+        busy = run_envsync("sync", "--busy", "fail", cwd=workspace)
+        fifo.write_text("go on\n")
+    assert done.returncode == busy.returncode == 124
+    said = "it is synced for `packages/a` of the workspace, and this is for {}: `--all-packages` for all of them"
+    assert said.format("`packages/b`") in done.stderr
+    assert said.format("the root") in busy.stderr
+    assert "--env '.venvs/{digest}'" in done.stderr
+
+
+def version(root: Path, below: str, run_envsync: Run, *options: str) -> str:
+    """What Python a command in the environment runs on."""
+    words = (*options, "--", "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
+    done = run_envsync("run", *words, cwd=root / below)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_python_that_is_pinned(workspace: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest `.python-version` says which Python is wanted, unless an option or a variable does."""
+    one, other = [each for each in ("3.11", "3.12", "3.13", "3.10") if pythons.find(each)][:2]
+    monkeypatch.setenv(
+        "PATH", f"{Path(pythons.need(one)).parent}:{Path(pythons.need(other)).parent}:{os.environ['PATH']}"
+    )
+    pin = workspace / ".python-version"
+    pin.write_text(f"# of the workspace\n{one}\n")
+    named = ("--lock", str(workspace / "uv.lock"))
+    assert version(workspace, ".", run_envsync) == one
+    assert version(workspace, ".", run_envsync, *named) == one
+    pin.write_text(f"cpython@{other}\n")
+    assert version(workspace, ".", run_envsync, *named) == other
+    assert version(workspace, ".", run_envsync) == other
+    nearer = workspace / "packages/.python-version"
+    nearer.write_text(one)
+    assert version(workspace, "packages/a/src", run_envsync) == one
+    assert version(workspace, "packages/a/src", run_envsync, "--python", other) == other
+    monkeypatch.setenv("UV_PYTHON", other)
+    assert version(workspace, "packages/a/src", run_envsync) == other
+    monkeypatch.delenv("UV_PYTHON")
+    assert version(workspace, "packages/a/src", run_envsync, *named) == one
+    nearer.unlink()
+    assert version(workspace, "packages/a/src", run_envsync) == other
+    assert version(workspace, "packages/a/src", run_envsync, "--env", ".venvs/{digest}") == other
+    pin.write_text("2.7\n")
+    done = run_envsync("run", "true", cwd=workspace)
+    assert done.returncode == 125
+    assert "2.7" in done.stderr
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_what_a_launch_costs(
+    launcher: Path,
+    workspace: Path,
+    run_envsync: Run,
+    tmp_path: Path,
+    explicit: bool,
+    pinned: bool,
+) -> None:
+    """In a current project of uv's: eight file operations, seven if the lock file is named; one more for the pin."""
+    if pinned:
+        (workspace / ".python-version").write_text(".".join(map(str, sys.version_info[:2])))
+    run_envsync("sync", cwd=workspace, check=True)
+    options = ["--lock", "uv.lock"] if explicit else []
+    calls = traced([str(launcher), "run", *options, "--", "true"], workspace, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, workspace, relative=True)]
+    operations = [call for call in ours if not any(name in call for name in ("execve", "flock", "fcntl"))]
+    assert len(operations) == 8 - explicit + pinned, "\n".join(operations)
