@@ -80,7 +80,7 @@ def first_lock(names: Iterable[str]) -> str:
                     f"`{name}` is a file of conda or pixi, whose packages are no wheels: list the Python packages that "
                     f"are meant in `requirements.in`, a line each; then {pin('requirements.in')}"
                 )
-    return "name one with --lock, or make one: `uv init --bare && uv add PACKAGE`"
+    return "name one with --lock, or begin a project that has one: `uv init --bare && uv lock`"
 
 
 def pin(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -83,10 +84,36 @@ def bad_wheel(directory: Path) -> None:
     (directory / "requirements.txt").write_text(f"./{wheel.name}\n")
 
 
-def two_lock_files(directory: Path) -> None:
+def lock_file(directory: Path) -> None:
     shutil.copytree(FIXTURES / "wheels", directory / "wheels")
     shutil.copy(FIXTURES / "pylock.toml", directory)
-    (directory / "requirements.txt").touch()
+
+
+def a_project_of_uvs(directory: Path) -> None:
+    """A project that wants one wheel, with its lock file."""
+    wheel = FIXTURES / "wheels" / "tally-1.0-py3-none-any.whl"
+    (directory / "pyproject.toml").touch()
+    (directory / "uv.lock").write_text(f"""\
+version = 1
+requires-python = ">=3.9"
+
+[[package]]
+name = "project"
+version = "1"
+source = {{ virtual = "." }}
+dependencies = [{{ name = "tally" }}]
+
+[[package]]
+name = "tally"
+version = "1.0"
+source = {{ path = "{wheel}" }}
+wheels = [{{ filename = "{wheel.name}", hash = "sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}" }}]
+""")
+
+
+def two_lock_files(directory: Path) -> None:
+    a_project_of_uvs(directory)
+    (directory / "pdm.lock").touch()
 
 
 def strangers(directory: Path) -> None:
@@ -108,11 +135,6 @@ def a_pipe(directory: Path) -> None:
 def sync(directory: Path, *options: str) -> None:
     words = (*envsync_command(), "sync", "-q", "--lock", LOCK, "--env", "env", *options)
     subprocess.run(words, cwd=directory, check=True)
-
-
-def lock_file(directory: Path) -> None:
-    two_lock_files(directory)
-    (directory / "requirements.txt").unlink()
 
 
 def spoil(path: Path) -> None:
@@ -266,7 +288,8 @@ SCENES = {
     "envsync sync --python 3": Scene(("sync", "--lock", LOCK, "--env", "env", "--python", "/no/such")),
     "envsync sync --allow-empty": Scene(("sync", "--env", "env"), empty),
     "envsync sync --help": Scene(("sync", "--env", "env"), writes("pyproject.toml", "[tool.envsync]\nnonsense = 1\n")),
-    "uv export --format pylock.toml --output-file pylock.toml": Scene(("sync",)),
+    "envsync sync --lock {}": Scene(("sync", "--lock", "pyproject.toml", "--env", "env"), a_project_of_uvs),
+    "uv init --bare && uv lock": Scene(("sync",)),
     "uv export --script {} --format pylock.toml --output-file {}": Scene(
         ("sync", "--lock", "job.py"), writes("job.py", '# /// script\n# dependencies = ["absent"]\n# ///\nprint()\n')
     ),

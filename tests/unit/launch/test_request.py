@@ -250,7 +250,7 @@ class TestDiscovery:
             ("requirements.in", "`uv pip compile --generate-hashes --output-file requirements.txt requirements.in`"),
             ("pixi.lock", "list the Python packages"),
             ("environment.yml", "list the Python packages"),
-            ("README", "`uv init --bare"),
+            ("README", "`uv init --bare && uv lock`"),
         ],
     )
     def test_what_there_is_says_how_to_make_one(self, project: Path, name: str, command: str) -> None:
