@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _ENDS_OF_AUTHORITY = "/?# \t'\""
 _INCLUDING = ("-r", "-c", "--requirement", "--constraint")
+_OF_INDEXES = ("UV_INDEX_", "POETRY_HTTP_BASIC_")
+"""Variables by which tools let in who fetches."""
 _MOST = 20
 """How many included files are looked into for a guess."""
 _KIND, _REGULAR = 0o170000, 0o100000
@@ -93,7 +95,9 @@ def used_by(lock: str, environ: Mapping[str, str], read: Callable[[str], bytes])
     :param read: returns the content of a file (`envsync.launch.request.content`)
     """
     names: set[str] = set()
-    if not lock.endswith(".toml"):
+    if lock.endswith(".lock"):
+        names = {name for name in environ if name.startswith(_OF_INDEXES) and name.endswith(("_USERNAME", "_PASSWORD"))}
+    elif not lock.endswith(".toml"):
         _gather(lock, environ, names, {lock}, read)
     return [f"{name} {_stand_in(environ.get(name), whole=True)}" for name in sorted(names)]
 

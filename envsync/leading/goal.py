@@ -180,6 +180,7 @@ class Seeker:
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
         from envsync.fetching.fetch import fetch
+        from envsync.lockfile import uv_credentials
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
             python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.memory)
@@ -189,7 +190,10 @@ class Seeker:
             self.store,
             offline=self.request.flag("offline"),
             report=self.report,
-            index_urls=self.request.texts("index_url"),
+            index_urls=(
+                *self.request.texts("index_url"),
+                *uv_credentials.index_urls(self.request.lock, os.environ),
+            ),
             lock_file=self.request.lock,
         )
 

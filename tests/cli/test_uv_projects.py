@@ -13,7 +13,10 @@ import pytest
 
 from tests import pythons
 from tests.cli.test_fast_lane import Run, _names_project, launcher, traced
+from tests.contention.test_secrets import sweep
 from tests.environments import FIXTURES
+from tests.unit.fetching.server import File, serving
+from tests.wheels import build_wheel, sha256_of
 
 __all__ = ["launcher"]
 
@@ -154,3 +157,29 @@ def test_what_a_launch_costs(
     ours = [call for call in calls[started + 1 : became] if _names_project(call, workspace, relative=True)]
     operations = [call for call in ours if not any(name in call for name in ("execve", "flock", "fcntl"))]
     assert len(operations) == 8 - explicit + pinned, "\n".join(operations)
+
+
+def test_who_fetches_from_an_index(tmp_path: Path, run_envsync: Run, nobodys_home: Path) -> None:
+    """The variables that uv reads for an index by its name let us in; what they say is nowhere."""
+    built = Path(build_wheel(tmp_path, "guarded", "1.0", {"guarded.py": ""}))
+    project = tmp_path / "project"
+    project.mkdir()
+    cache = tmp_path / "cache"
+    with serving() as server:
+        server.files[f"/files/{built.name}"] = File(built.read_bytes(), auth=("user", "hunter2"))
+        index = f'[[tool.uv.index]]\nname = "in-house"\nurl = "{server.url}/simple"\n'
+        (project / "pyproject.toml").write_text(f'[project]\nname = "p"\nversion = "1"\n{index}')
+        file = f'url = "{server.url}/files/{built.name}", hash = "sha256:{sha256_of(str(built))}"'
+        guarded = record("guarded", f'registry = "{server.url}/simple"', more=f"wheels = [{{ {file} }}]\n")
+        (project / "uv.lock").write_text(HEAD + record("p", 'virtual = "."', "guarded") + guarded)
+        words = ("sync", "--cache-dir", str(cache))
+        refused = run_envsync(*words, cwd=project)
+        assert refused.returncode != 0
+        assert "401" in refused.stderr
+        environ = {"UV_INDEX_IN_HOUSE_USERNAME": "user", "UV_INDEX_IN_HOUSE_PASSWORD": "hunter2"}
+        wrong = run_envsync(*words, cwd=project, env={**environ, "UV_INDEX_IN_HOUSE_PASSWORD": "hunter22"})
+        assert wrong.returncode != 0
+        done = run_envsync(*words, "-v", cwd=project, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert installed(project) == {"guarded"}
+    assert sweep([project, cache, nobodys_home], done.stdout, done.stderr, wrong.stderr) == []

@@ -1,0 +1,52 @@
+"""Who fetches from an index of a project of uv's: what its URL says, or else two variables named after it.
+
+`[[tool.uv.index]]` in pyproject.toml gives a URL a name; `UV_INDEX_<NAME>_USERNAME` and `UV_INDEX_<NAME>_PASSWORD` are
+for that index. A lock file has the URLs without any of it. They decide who fetches, not what.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from envsync.launch.request import MEMBERS, PROJECT, content_if_there
+
+
+def index_urls(lock_file: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the URLs of the project's indexes for which there is user information, with it.
+
+    What cannot be read says nothing here: whoever parses the lock file has said so.
+    """
+    if os.path.basename(lock_file) != MEMBERS:
+        return ()
+    try:
+        table = tomllib.loads(content_if_there(os.path.join(os.path.dirname(lock_file), PROJECT)).decode())
+    except (OSError, ValueError):
+        return ()
+    return tuple(_with_user(str(index["url"]), str(index.get("name", "")), environ) for index in _indexes(table))
+
+
+def _indexes(table: Any) -> Iterator[Mapping[str, Any]]:
+    for name in ("tool", "uv", "index"):
+        table = table.get(name) if isinstance(table, dict) else None
+    for index in table if isinstance(table, list) else ():
+        if isinstance(index, dict) and "url" in index:
+            yield index
+
+
+def _with_user(url: str, name: str, environ: Mapping[str, str]) -> str:
+    """Add the user information that variables have for an index, in place of what its URL has."""
+    prefix = "UV_INDEX_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    user, password = (environ.get(f"{prefix}_{what}") for what in ("USERNAME", "PASSWORD"))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    if not name or (user is None and password is None) or not parts.netloc:
+        return url
+    said = ":".join(quote(each, safe="") for each in (user or "", password) if each is not None)
+    return urlunsplit(parts._replace(netloc=f"{said}@{parts.netloc.rpartition('@')[2]}"))
