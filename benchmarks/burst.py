@@ -35,16 +35,29 @@ EVENTS = ("synced", "waited", "took_over", "failed")
 def burst(bench: Bench) -> list[Row]:
     """Time bursts of several sizes, and count who failed and what happened."""
     contenders = contenders_of(bench)
+    files = seen_by(bench, contenders)
+    return [row for count in ROUNDS for row in burst_of(bench, count, contenders, files)]
+
+
+def seen_by(bench: Bench, contenders: dict[str, Contender]) -> dict[str, int]:
+    """Count the files that a run sees in the environment of each contender, and fill its cache by that."""
     files = {}
     for who, contender in contenders.items():
         environment = bench.place.fresh(f"{who}-environment")
         bench.prepare(contender.sync(environment))
         files[who] = files_in(site_packages_of(environment))
-    return [row for count in ROUNDS for row in burst_of(bench, count, contenders, files)]
+    return files
 
 
-def burst_of(bench: Bench, count: int, contenders: dict[str, Contender], files: dict[str, int]) -> list[Row]:
-    name = f"burst of {count}"
+def burst_of(
+    bench: Bench, count: int, contenders: dict[str, Contender], files: dict[str, int], where: str = ""
+) -> list[Row]:
+    """Time and count bursts of one size.
+
+    :param files: how many files each contender's runs have to see
+    :param where: what the rows' names begin with
+    """
+    name = f"{where}burst of {count}"
     tallies = {who: Tally() for who in contenders}
     timed = {who: measured(bench, who, it, count, tallies[who]) for who, it in contenders.items()}
     rows = rows_of(name, alternate(name, timed, bench.rounds or ROUNDS[count]), "s")

@@ -10,6 +10,7 @@ Benchmarks:
     cold       sync a missing environment from a directory of wheels, cache empty
     bytecode   warm, with all modules compiled; and the first time, when the cache has the wheels alone
     burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
+    project    50 runs at once, and launches, in a project of uv with nothing but its uv.lock
     waiting    file operations, locks and CPU time of those who wait; and of 10,000 launches
     crowd      CPU time and calls of 500 runs of five lock files that wait for one environment (envsync only)
     wake       how late 50 waiters start once the environment is current
@@ -44,6 +45,7 @@ from killed import killed
 from launch import launch, launches
 from linking import clones, copies, symlink
 from measure import MeasuringError, Row
+from project import project
 from sync import cold, warm
 from table import as_json, as_table
 from waiting import waiting
@@ -58,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "cold": cold,
     "bytecode": bytecode,
     "burst": burst,
+    "project": project,
     "waiting": waiting,
     "crowd": crowd,
     "wake": wake,
