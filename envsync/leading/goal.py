@@ -161,8 +161,11 @@ class Seeker:
 
     @property
     def notes(self) -> Sequence[str]:
-        """That the lock file is stale, if it is known to be so."""
-        return (self.compared.note,) if self.compared is not None and self.compared.note else ()
+        """That the lock file is stale, if it is known to be so, and which variables of its tool do nothing."""
+        from envsync.lockfile import uv_variables
+
+        stale = (self.compared.note,) if self.compared is not None and self.compared.note else ()
+        return (*stale, *uv_variables.unheeded(self.request.lock, os.environ))
 
     def seek(self, ledger: Ledger) -> Goal:
         """Set the goal, and bring all its wheels into the store.
@@ -180,7 +183,7 @@ class Seeker:
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
         from envsync.fetching.fetch import fetch
-        from envsync.lockfile import uv_credentials
+        from envsync.lockfile import uv_variables
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
             python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.memory)
@@ -192,7 +195,7 @@ class Seeker:
             report=self.report,
             index_urls=(
                 *self.request.texts("index_url"),
-                *uv_credentials.index_urls(self.request.lock, os.environ),
+                *uv_variables.index_urls(self.request.lock, os.environ),
             ),
             lock_file=self.request.lock,
         )

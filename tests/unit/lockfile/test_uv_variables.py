@@ -1,4 +1,4 @@
-"""Who fetches from the indexes of a project of uv's."""
+"""Who fetches from the indexes of a project of uv's, and which of uv's variables do nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from envsync.lockfile.uv_credentials import index_urls
+from envsync.launch import options
+from envsync.lockfile.uv_variables import UNHEEDED, index_urls, unheeded
 
 PROJECT = """\
 [[tool.uv.index]]
@@ -56,3 +57,14 @@ def test_what_says_nothing(tmp_path: Path, text: str) -> None:
     assert index_urls(str(tmp_path / "uv.lock"), {}) == ()
     (tmp_path / "pyproject.toml").write_text(text)
     assert index_urls(str(tmp_path / "uv.lock"), {}) == ()
+
+
+def test_what_is_not_heeded() -> None:
+    """It is said once, of those that are set, and the documentation names all of them."""
+    assert unheeded("a/uv.lock", {"UV_NO_BUILD": "1", "UV_ENV_FILE": ".env", "UV_ISOLATED": ""}) == (
+        "not heeded, though uv would: UV_ENV_FILE, UV_NO_BUILD",
+    )
+    assert unheeded("a/uv.lock", {"UV_FROZEN": "1"}) == unheeded("pylock.toml", {"UV_NO_BUILD": "1"}) == ()
+    page = (Path(__file__).parents[3] / "docs/uv.md").read_text()
+    assert [name for name in UNHEEDED if f"`{name}`" not in page] == []
+    assert not {variable for option in options.ANYWHERE for variable in option.uv} & set(UNHEEDED)

@@ -1,7 +1,8 @@
-"""Who fetches from an index of a project of uv's: what its URL says, or else two variables named after it.
+"""What uv's variables say of a project of uv's besides options: who fetches, and what is not heeded.
 
 `[[tool.uv.index]]` in pyproject.toml gives a URL a name; `UV_INDEX_<NAME>_USERNAME` and `UV_INDEX_<NAME>_PASSWORD` are
-for that index. A lock file has the URLs without any of it. They decide who fetches, not what.
+for that index. A lock file has the URLs without any of it. They decide who fetches, not what. Those that are as options
+are in the table of options (`envsync.launch.options`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,37 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from envsync.launch.request import MEMBERS, PROJECT, content_if_there
+
+UNHEEDED = (
+    "UV_BUILD_CONSTRAINT",
+    "UV_CONFIG_FILE",
+    "UV_ENV_FILE",
+    "UV_INSECURE_HOST",
+    "UV_ISOLATED",
+    "UV_KEYRING_PROVIDER",
+    "UV_MANAGED_PYTHON",
+    "UV_NO_BINARY",
+    "UV_NO_BINARY_PACKAGE",
+    "UV_NO_BUILD",
+    "UV_NO_BUILD_ISOLATION",
+    "UV_NO_BUILD_PACKAGE",
+    "UV_NO_INSTALL_LOCAL",
+    "UV_NO_MANAGED_PYTHON",
+    "UV_NO_PROJECT",
+    "UV_ONLY_INSTALL_LOCAL",
+    "UV_ONLY_INSTALL_PROJECT",
+    "UV_ONLY_INSTALL_WORKSPACE",
+    "UV_PYTHON_PREFERENCE",
+)
+"""They would change what uv installs from a lock file, on which Python, or what a command sees."""
+
+
+def unheeded(lock_file: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Say, in a sentence at most, which variables are set and do nothing here."""
+    if os.path.basename(lock_file) != MEMBERS:
+        return ()
+    names = [name for name in UNHEEDED if environ.get(name)]
+    return (f"not heeded, though uv would: {', '.join(names)}",) if names else ()
 
 
 def index_urls(lock_file: str, environ: Mapping[str, str]) -> tuple[str, ...]:
