@@ -6,6 +6,7 @@ only another process tells the truth.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 
 from envsync.doctor.facts import LockFacts
 from envsync.doctor.names import attempt, error_name
+from envsync.errors import EnvsyncError
+from envsync.locks import flock
 
 _ASK = """\
 import fcntl, os, sys
@@ -37,39 +40,42 @@ def examine(directory: str, local: str) -> LockFacts:
     path = f"{directory}/lock"
     with open(path, "w", encoding="ascii"):
         pass
-    exclusive = attempt(_try, path, fcntl.LOCK_EX)
-    shared = attempt(_try, path, fcntl.LOCK_SH)
+    exclusive, shared = attempt(take, path, False), attempt(take, path, True)
     excludes = keeps_out = together = shared_excludes = inherited = freed = None
     if not exclusive:
-        with _held(path, fcntl.LOCK_EX):
+        with _held(path, shared=False):
             excludes = not _gets(path, "exclusive")
             keeps_out = not _gets(path, "shared") if not shared else None
         if excludes:
             inherited, freed = _over_exec(path)
     if not shared:
-        with _held(path, fcntl.LOCK_SH):
+        with _held(path, shared=True):
             together = _gets(path, "shared")
             shared_excludes = not _gets(path, "exclusive") if not exclusive else None
     return LockFacts(exclusive, excludes, shared, together, shared_excludes, keeps_out, inherited, freed, local)
 
 
-def _open(path: str, kind: int) -> int:
-    return os.open(path, (os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR) | os.O_CLOEXEC)
+def take(path: str, shared: bool) -> None:
+    """Take a lock as a sync does, and let it go.
 
-
-def _try(path: str, kind: int) -> None:
-    with _held(path, kind):
+    :raises OSError: it cannot be had
+    """
+    with _held(path, shared=shared):
         pass
 
 
 @contextmanager
-def _held(path: str, kind: int) -> Iterator[int]:
-    fd = _open(path, kind)
+def _held(path: str, *, shared: bool) -> Iterator[None]:
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        yield fd
+        lock = flock.acquire_nowait(path, shared=shared)
+    except EnvsyncError as error:
+        raise error.__cause__ or error from None
+    if lock is None:
+        raise BlockingIOError(errno.EWOULDBLOCK, "somebody has it", path)
+    try:
+        yield
     finally:
-        os.close(fd)
+        lock.release()
 
 
 def _gets(path: str, how: str) -> bool:
@@ -80,7 +86,7 @@ def _gets(path: str, how: str) -> bool:
 
 def _over_exec(path: str) -> tuple[bool | None, bool | None]:
     """Start a program with the descriptor of a lock, let go, and look whether it is held; kill it, and look again."""
-    fd = _open(path, fcntl.LOCK_EX)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         keeper = subprocess.Popen(

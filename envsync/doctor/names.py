@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable
 
 from envsync.doctor.facts import Names
+from envsync.staging import link_modes
 
-FICLONE = 0x40049409
-"""ioctl_ficlone(2), for all architectures but a few old ones."""
 RENAMES = 20
 """So many, because some filesystems refuse one now and then."""
 
@@ -41,7 +39,7 @@ def clone(source: str, destination: str) -> None:
     :raises OSError: this cannot be done here
     """
     with open(source, "rb") as reading, open(destination, "wb") as writing:
-        fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
+        link_modes.clone(reading.fileno(), writing.fileno())
 
 
 def examine(directory: str) -> Names:

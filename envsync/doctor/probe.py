@@ -19,7 +19,7 @@ from envsync.doctor.facts import CacheFacts, Facts, Space
 from envsync.doctor.names import attempt, clone, error_name, write
 from envsync.errors import EnvsyncError
 from envsync.launch import Environment
-from envsync.locks import flock, kind
+from envsync.locks import kind
 from envsync.store.store import NOWHERE
 from envsync.system import atomic, mounts
 
@@ -168,23 +168,11 @@ def _cache(path: str, room: str) -> CacheFacts:
             return cache._replace(
                 link=attempt(os.link, f"{work}/file", f"{room}/link"),
                 clone=attempt(clone, f"{work}/file", f"{room}/clone"),
-                lock=_lockable(f"{work}/file", mounted.local_flock),
+                lock=f"flock stays within this node: {mounted.local_flock}"
+                if mounted.local_flock
+                else attempt(locks.take, f"{work}/file", False),
             )
     except NotWritableError:
         return cache
     except OSError as error:
         return cache._replace(link=error_name(error))
-
-
-def _lockable(path: str, local: str) -> str:
-    if local:
-        return f"flock stays within this node: {local}"
-    try:
-        held = flock.acquire_nowait(path, shared=False)
-        if held is None:
-            return "EWOULDBLOCK"
-        held.release()
-    except EnvsyncError as error:
-        cause = error.__cause__
-        return error_name(cause) if isinstance(cause, OSError) else error.message
-    return ""
