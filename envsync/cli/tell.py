@@ -95,7 +95,7 @@ def _complete(match: re.Match[str], given: Sequence[tuple[options.Option, option
         return match[0]
     words: list[str] = []
     for option, value in given:
-        if option.key in known and not re.search(rf" --{option.name}\b", rest):
+        if option.key in known and not re.search(rf" --(no-)?{option.name}\b", rest):
             words += _words(option, value)
     return f"`envsync {command}{''.join(f' {word}' for word in words)}{rest}`"
 

@@ -34,6 +34,8 @@ def export(directory: str, tool: str, *, name: str = "pylock.toml", kind: str = 
     requirements = name if name.endswith(".txt") else "requirements.txt"
     if tool == "pdm":
         command = f"pdm export --format pylock{_each('--group', names)} --output {output}"
+        # What is not locked, PDM leaves out without a word.
+        command = f"pdm lock --group :all && {command}" if names else command
     elif tool == "poetry":
         flag = "--extras" if kind == "extra" else "--with"
         command = f"poetry export{_each(flag, names)} --output {shlex.quote(requirements)}"
@@ -47,14 +49,15 @@ def export(directory: str, tool: str, *, name: str = "pylock.toml", kind: str = 
     return f"`{_inside(directory)}{command}`"
 
 
-def lock(path: str) -> str:
+def lock(path: str, tool: str = "", options: str = "") -> str:
     """Give the command that locks a project again; empty if its lock file belongs to no tool.
 
     :param path: of the lock file
+    :param tool: that made it; default: the one that its name belongs to
     """
     directory, name = os.path.split(path)
-    tool = tool_of(name)
-    return f"`{_inside(directory)}{tool} lock`" if tool else ""
+    tool = tool or tool_of(name)
+    return f"`{_inside(directory)}{tool} lock{f' {options}' if options else ''}`" if tool else ""
 
 
 _MADE_OF = (

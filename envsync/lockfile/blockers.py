@@ -23,6 +23,12 @@ class Blocker(NamedTuple):
     kind: type[LockFileError] = NoWheelError
 
 
+def of_project(name: str) -> Blocker:
+    """Say that a project itself would have to be built."""
+    hint = "leave the project itself out with `envsync sync --no-install-project`"
+    return Blocker(f"package `{name}`: it is the project itself, and envsync installs wheels", hint)
+
+
 class BlockedError(Exception):
     """Raised where one is found, by who goes on to find the others."""
 

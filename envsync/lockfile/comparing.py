@@ -1,7 +1,7 @@
 """Is a lock file what its project asks for now? Reads what it was made from, and has them compared (`staleness`).
 
-Of a format that keeps nothing of that, nobody can tell: a pylock.toml, requirements, a Pipfile.lock. With `--locked`, a
-uv on PATH has the last word on what cannot be told without it.
+Of a format that keeps nothing of that, nobody can tell: a pylock.toml (but for the one that PDM keeps), requirements, a
+Pipfile.lock. With `--locked`, a uv on PATH has the last word on what cannot be told without it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def compare(lock: LockFile, *, strictly: bool) -> Compared:
         verdict = Verdict(unchecked=f"`{error.filename}` cannot be read ({error.strerror})")
     except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
         verdict = Verdict(unchecked=f"what it was made from is not understood ({' '.join(str(error).split())[:120]})")
-    again = remedies.lock(lock.path)
+    again = remedies.lock(lock.path, _maker(lock))
     if verdict.differences:
         problem = f"it is not what {PROJECT} asks for: {verdict.summary}"
         if strictly:
@@ -79,13 +79,22 @@ class _Files:
 
 
 def _verdict(lock: LockFile, files: _Files) -> Verdict:
-    directory, name = os.path.split(lock.path)
-    compare: Callable[[bytes, str, _Files], Verdict] | None = _KINDS.get(remedies.tool_of(name))
+    directory = os.path.dirname(lock.path)
+    compare: Callable[[bytes, str, _Files], Verdict] | None = _KINDS.get(_maker(lock))
     if compare is None:
         return Verdict(unchecked="it keeps nothing of what it was made from")
     if not os.path.isfile(os.path.join(directory, PROJECT)):
         return Verdict(unchecked=f"there is no {PROJECT} beside it")
     return compare(lock.contents[0], directory, files)
+
+
+def _maker(lock: LockFile) -> str:
+    """Name the tool that keeps the lock file for a project; empty if none does."""
+    name = os.path.basename(lock.path)
+    if name.endswith(".toml") and b"tool.pdm" in lock.contents[0]:
+        table = tomllib.loads(lock.contents[0].decode())
+        return "pdm" if "strategy" in table.get("tool", {}).get("pdm", {}) else ""
+    return remedies.tool_of(name)
 
 
 def _of_uv(lock: bytes, directory: str, files: _Files) -> Verdict:
@@ -118,7 +127,11 @@ def _of_poetry(lock: bytes, directory: str, files: _Files) -> Verdict:
 
 
 def _of_pdm(lock: bytes, directory: str, files: _Files) -> Verdict:
-    return staleness.of_pdm(tomllib.loads(lock.decode()), files.table(os.path.join(directory, PROJECT)))
+    table = tomllib.loads(lock.decode())
+    if "packages" in table:  # it is kept as a pylock.toml
+        own = table["tool"]["pdm"]
+        table = {"metadata": {**own, "content_hash": f"sha256:{own['hashes']['sha256']}"}}
+    return staleness.of_pdm(table, files.table(os.path.join(directory, PROJECT)))
 
 
 _KINDS = {"uv": _of_uv, "poetry": _of_poetry, "pdm": _of_pdm}

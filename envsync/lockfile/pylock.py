@@ -78,6 +78,12 @@ class PylockFile:
         self._lock = lock
 
     @property
+    def _is_kept_by_pdm(self) -> bool:
+        """It is the lock file that PDM keeps for a project, and not one that it exported."""
+        own = (self._lock.tool or {}).get("pdm")
+        return self._lock.created_by == "pdm" and isinstance(own, dict) and "strategy" in own
+
+    @property
     def markers(self) -> tuple[str, ...]:
         return conditions.of_pylock(self._lock)
 
@@ -123,6 +129,8 @@ class PylockFile:
     def _lock_with(self, kind: str, unknown: tuple[str, ...], asked: tuple[str, ...]) -> str:
         """Say how to get into the file what it does not define, by the tool that made it."""
         directory, name = os.path.split(self.path)
+        if self._is_kept_by_pdm:
+            return f"{remedies.lock(self.path, 'pdm', '--group :all')} makes a lock file that has all extras and groups"
         command = remedies.export(directory, self._lock.created_by, name=name, kind=kind, chosen=asked)
         leave = " ".join(f"--{kind} {each}" for each in unknown)
         return f"{command} makes a lock file that always has them; then leave out {leave}"

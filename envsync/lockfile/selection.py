@@ -7,6 +7,7 @@ Lock files of other tools that know neither more nor less are translated into th
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from packaging.utils import NormalizedName
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
 from envsync.lockfile import wheels
-from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.blockers import BlockedError, Blocker, of_project, refusal
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.places import NOWHERE, LockedFile, Placed, Places, search
 from envsync.lockfile.sources import Sources, filename_of
@@ -58,7 +59,7 @@ def selected(
     :raises FetchError: an index that has to be asked does not answer
     """
     fit = wheels.Fit(interpreter)
-    kept = [package for package in lock.packages if not choice.leaves_out(package.name)]
+    kept = [package for package in lock.packages if not _is_left_out(package, choice)]
     selection = Selection(path, replace(lock, packages=kept), interpreter, fit)
     selection.check_python()
     places = Places(path, sources, fit, project=project, narrowed=narrowed)
@@ -74,6 +75,17 @@ def selected(
         raise refusal(path, found)
     placed = search(placed, known)
     return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
+
+
+def _is_project(package: Package) -> bool:
+    """Tell whether it is the project itself: the directory that the lock file is in."""
+    return package.directory is not None and posixpath.normpath(package.directory.path) == "."
+
+
+def _is_left_out(package: Package, choice: Choice) -> bool:
+    if _is_project(package) and (choice.no_install_project or choice.no_install_workspace):
+        return True
+    return choice.leaves_out(package.name)
 
 
 def _locked(package: Package, file: PackageWheel | PackageArchive) -> LockedFile:
@@ -181,6 +193,8 @@ class Selection:
         build = f"{package.name}=={package.version}" if package.version else package.name
         if package.sdist is not None:
             return Blocker(about + wheels.only_source(package.sdist.filename), build=build)
+        if _is_project(package):
+            return of_project(package.name)
         kind = "a version control repository" if package.vcs else "a directory"
         return Blocker(f"{about}it comes from {kind}, and envsync installs wheels", build=self._place(package))
 
@@ -194,7 +208,7 @@ class Selection:
         """Say where a repository or directory is, as pip takes it."""
         directory = os.path.dirname(self._path)
         if package.directory is not None:
-            return os.path.join(directory or ".", package.directory.path)
+            return os.path.normpath(os.path.join(directory, package.directory.path))
         assert package.vcs is not None
         url = package.vcs.url or "file://" + quote(os.path.abspath(os.path.join(directory, package.vcs.path or "")))
         below = f"#subdirectory={package.vcs.subdirectory}" if package.vcs.subdirectory else ""

@@ -17,7 +17,7 @@ from packaging.utils import NormalizedName
 
 from envsync.errors import LockFileError, remedies
 from envsync.lockfile import conditions, hashes, pyproject
-from envsync.lockfile.blockers import Blocker
+from envsync.lockfile.blockers import Blocker, of_project
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, understanding
 from envsync.lockfile.places import NOWHERE
@@ -121,8 +121,7 @@ def _project(name: str, choice: Choice) -> Sequence[Blocker]:
     """Say that the project itself would have to be built, if it is to be installed."""
     if not name or choice.no_install_project or choice.no_install_workspace or choice.leaves_out(name):
         return ()
-    problem = f"project `{name}`: it comes from this directory itself, and envsync installs wheels"
-    return (Blocker(problem, "leave it out with `envsync sync --no-install-project`"),)
+    return (of_project(name),)
 
 
 def condition(record: Record, groups: Iterable[tuple[str, str]]) -> str:

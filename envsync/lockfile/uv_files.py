@@ -11,13 +11,12 @@ from packaging.version import InvalidVersion, Version
 from envsync.errors import remedies
 from envsync.errors.redact import redacted
 from envsync.lockfile import wheels
-from envsync.lockfile.blockers import BlockedError, Blocker
+from envsync.lockfile.blockers import BlockedError, Blocker, of_project
 from envsync.lockfile.places import LockedFile
 from envsync.lockfile.sources import filename_of, is_url
 from envsync.lockfile.uv_project import Project
 from envsync.lockfile.uv_records import File, Lock, Record
 
-LEAVE_OUT_PROJECT = "leave the project itself out with `envsync sync --no-install-project`"
 LEAVE_OUT_WORKSPACE = "leave the members of the workspace out with `envsync sync --no-install-workspace`"
 
 
@@ -89,7 +88,7 @@ class Files:
             return Blocker(f"{about}it comes from a directory, and envsync installs wheels", build=place)
         if self._lock.members:
             return Blocker(f"{about}it is a member of the workspace, and envsync installs wheels", LEAVE_OUT_WORKSPACE)
-        return Blocker(f"{about}it is the project itself, and envsync installs wheels", LEAVE_OUT_PROJECT)
+        return of_project(record.name)
 
     def _is_project(self, record: Record) -> bool:
         return record.name in self._lock.projects

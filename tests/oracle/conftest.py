@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,19 +56,23 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def tool(request: pytest.FixtureRequest, tmp_path: Path, python: str) -> Run:
     """Return a function that runs the tool that `TOOL` of the test module names, in a project with a `.venv`."""
-    name: str = request.module.TOOL
+    return running(request.module.TOOL, tmp_path / "project", python, request.module.VARIABLES)
+
+
+def running(name: str, project: Path, python: str, variables: Mapping[str, str]) -> Run:
+    """Return a function that runs a tool in a project, for which a `.venv` is made."""
     variable = f"ORACLE_{name.upper()}"
     program = os.environ.get(variable) or shutil.which(name)
     if program is None:
         pytest.skip(f"there is no {name} on PATH, and {variable} names none")
-    subprocess.run([python, "-m", "venv", "--without-pip", str(tmp_path / "project" / ".venv")], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", str(project / ".venv")], check=True)
 
-    def run(*arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    def run(*arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
         done = subprocess.run(
             [program, *arguments],
-            cwd=tmp_path / "project",
-            env={**environ, **request.module.VARIABLES, **variables},
+            cwd=project,
+            env={**environ, **variables, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

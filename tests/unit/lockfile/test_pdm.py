@@ -230,7 +230,7 @@ def test_the_project_is_installed_if_it_is_one(select: Select, setting: str, ins
     """Or else it is no blocker; nor if it is left out, or only groups are asked for."""
     project = PROJECT.replace("distribution = false", setting)
     if installed:
-        with pytest.raises(NoWheelError, match="project `sample`"):
+        with pytest.raises(NoWheelError, match="package `sample`: it is the project itself"):
             select(package("foo"), project=project)
     else:
         assert names(select(package("foo"), project=project)) == "foo"

@@ -427,7 +427,7 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str, str]] = {
     "directory": (
         NoWheelError,
         HEAD,
-        package("foo", version=None, directory='{ path = "." }'),
+        package("foo", version=None, directory='{ path = "foo" }'),
         "package `foo`: it comes from a directory, and envsync installs wheels",
         "pip wheel --no-deps",
     ),
@@ -612,7 +612,11 @@ def test_a_project_has_a_lock_file_beside_it(tmp_path: Path, lock: str) -> None:
             "uv export --format pylock.toml --extra a --extra b",
             "uv export --format pylock.toml --group a --group b",
         ),
-        ("pdm", "pdm export --format pylock --group a --group b", "pdm export --format pylock --group a --group b"),
+        (
+            "pdm",
+            "pdm lock --group :all && pdm export --format pylock --group a --group b",
+            "pdm lock --group :all && pdm export --format pylock --group a --group b",
+        ),
         ("poetry-plugin-export", "poetry export --extras a --extras b", "poetry export --with a --with b"),
         ("pip", "pip lock --output pylock.toml '.[a,b]'", "pip lock --group a --group b"),
         ("somebody", "uv export --format pylock.toml --extra a --extra b", "uv export"),
@@ -627,6 +631,27 @@ def test_extras_get_into_a_lock_file_by_the_tool_that_made_it(
             select(PURE_PACKAGE, head=HEAD.replace("test", tool), choice=Choice(**options))
         assert f"&& {command}" in str(caught.value.hint)
         assert "leave out --" in str(caught.value.hint)
+
+
+def test_the_lock_file_that_pdm_keeps_gets_all_extras_by_locking_again(select: Select) -> None:
+    """An export would have none to choose from."""
+    head = HEAD.replace("test", "pdm")
+    with pytest.raises(LockFileError) as caught:
+        select(PURE_PACKAGE, '[tool.pdm]\nstrategy = ["inherit_metadata"]', head=head, choice=Choice(extras=("a",)))
+    assert "&& pdm lock --group :all` makes a lock file that has all" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("left_out", [Choice(no_install_project=True), Choice(no_install_workspace=True)])
+def test_the_project_itself_can_be_left_out(select: Select, left_out: Choice) -> None:
+    """It is the directory that the lock file is in, however that is spelled; other directories are not."""
+    for path in (".", "./", "sub/.."):
+        project = package("self", version=None, directory=f'{{ path = "{path}", editable = true }}')
+        assert [each.name for each in select(project, PURE_PACKAGE, choice=left_out).artifacts] == ["foo"]
+        with pytest.raises(NoWheelError, match="package `self`: it is the project itself") as caught:
+            select(project, PURE_PACKAGE)
+        assert caught.value.hint == "leave the project itself out with `envsync sync --no-install-project`"
+    with pytest.raises(NoWheelError, match="`other`: it comes from a directory"):
+        select(package("other", version=None, directory='{ path = "other" }'), choice=left_out)
 
 
 def test_all_that_cannot_be_installed_is_named_at_once(select: Select) -> None:
