@@ -173,7 +173,7 @@ def look_at(path: str) -> str:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return NOTHING
-    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    return f"{status.st_ino}.{status.st_mode:o}.{status.st_size}.{status.st_mtime_ns}"
 
 
 def dump(names: "Sequence[Name]") -> bytes:

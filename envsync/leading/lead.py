@@ -307,6 +307,7 @@ class Leader:
         renewed = self.aim.renewed(self.former) if self.former is not None else None
         if renewed is None:
             return None
+        self.held.check_in_place()
         atomic.write(self.environment.stamp, stamp.dump(renewed), durable=self.request.flag("durable"))
         return self._enter()
 

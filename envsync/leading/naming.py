@@ -28,7 +28,7 @@ from envsync.errors import FilesystemError
 from envsync.launch import Environment, names, stamp
 from envsync.launch.messages import say
 from envsync.launch.names import Name
-from envsync.launch.request import content, describe_python, exactly, looks_at, own_python, own_version
+from envsync.launch.request import content, describe_python, looks_at, own_python, own_version
 from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file
 from envsync.python import interpreter
 from envsync.system import atomic, groups
@@ -74,15 +74,7 @@ def _name(request: Request, facts: Interpreter) -> Name:
     name.unhashed = inputs.unhashed
     name.placed = inputs.placed
     name.local_files = list(inputs.local_files)
-    name.digest = request.digest(
-        name.python,
-        inputs.checksums,
-        variables=inputs.values,
-        conditions=exactly(name.looks_at, name.version),
-        unhashed=inputs.unhashed,
-        placed=inputs.placed,
-        local_files=inputs.local_files,
-    )
+    name.digest = names.digest_of(name, request)
     return name
 
 
@@ -104,10 +96,11 @@ def _find_again(name: Name, spec: str | None, base: str, facts: Interpreter, beg
         name.path, paths = found
     else:
         return False
-    if len(paths) > MOST_SEEN:
+    try:
+        name.seen = {path: names.look_at(path) for path in paths}
+    except OSError:
         return False
-    name.seen = {path: names.look_at(path) for path in paths}
-    return all(_is_at_rest(path, began) for path in paths)
+    return len(paths) <= MOST_SEEN and all(_is_at_rest(path, began) for path in paths)
 
 
 def _is_own(spec: str | None, base: str) -> bool:

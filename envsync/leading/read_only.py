@@ -6,12 +6,13 @@ import os
 
 from envsync.errors import EnvironmentRefusedError, FilesystemError, LockingError, NoEnvironmentError
 from envsync.errors.hints import AGAIN
-from envsync.launch import Environment, stamp
+from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.messages import say
 from envsync.launch.progress import quiet
-from envsync.launch.request import Request
+from envsync.launch.request import Request, content
 from envsync.launch.stamp import Stamp
+from envsync.leading.goal import renewed
 from envsync.leading.planning import spare_of
 from envsync.leading.preview import look
 from envsync.leading.result import SyncResult
@@ -23,7 +24,7 @@ from envsync.transaction import journal
 def compare(
     request: Request, environment: Environment, cause: FilesystemError, *, launching: bool
 ) -> SyncResult | Entry:
-    """Compare the names and versions of what is installed with what is wanted.
+    """Compare the names and versions of what is installed with what is wanted, unless the stamp tells.
 
     Says what this is worth: nobody can change a read-only environment from here, but nobody vouches for its files.
 
@@ -45,6 +46,8 @@ def _compare(
 ) -> SyncResult | Entry:
     if not os.path.isfile(environment.config):
         raise cause
+    if (former := _vouched(request, environment)) is not None:
+        return Entry(fd, former) if launching else SyncResult("current", former.environment, former.digest)
     goal, found = look(request, environment, quiet)
     python, installed = goal.python, {(item.name, item.version) for item in found}
     missing = sorted(f"{w.name}=={w.version}" for w in goal.wanted if (w.name, w.version) not in installed)
@@ -92,6 +95,18 @@ def as_it_is(environment: Environment) -> Entry:
             os.close(fd)
         raise
     return Entry(fd, entered)
+
+
+def _vouched(request: Request, environment: Environment) -> Stamp | None:
+    """Return the stamp if nothing that counts has changed since, though it cannot be renewed here."""
+    try:
+        former = stamp.load(content(environment.stamp))
+        found = renewed(request, former) if former is not None else None
+        if found is None or found.racy or found.in_use != os.stat(environment.in_use).st_ino:
+            return None
+        return found if fast_lane.fits(found, request, environment.config) else None
+    except OSError:
+        return None  # nobody vouches for what cannot be looked at
 
 
 def share(environment: Environment) -> int:

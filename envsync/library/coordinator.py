@@ -221,7 +221,7 @@ class Coordinator:
         done = await steps
         assert isinstance(done, SyncResult)
         with anyio.CancelScope(shield=True):  # it has been synced: that is what its callers are told
-            await to_thread.run_sync(reach.remember, asked, limiter=self._looks)
+            await to_thread.run_sync(reach.remember, asked, done, limiter=self._looks)
         return done
 
     # Events

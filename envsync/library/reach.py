@@ -76,13 +76,11 @@ def reach(
         environment = named_by_digest(request)
         entry = None if distrust else fast_lane.enter(request, environment)
         if entry is not None:  # it was current all the while: only its name had to be found out
-            remember(request)
-            return current(entry, launching=launching)
+            return remember(request, current(entry, launching=launching))
     way = _Blocking(request, show, check, aim, launching=launching)
     demand = Demand(request, environment)
-    outcome = _at_once(wait_or_lead(way, demand, arrival, launching=launching, distrust=distrust))
-    remember(request)
-    return outcome
+    done = _at_once(wait_or_lead(way, demand, arrival, launching=launching, distrust=distrust))
+    return remember(request, done)
 
 
 async def wait_or_lead(
@@ -223,12 +221,22 @@ def named_by_digest(request: Request) -> Environment:
     return environment_by_digest(request, cache_directory(request))
 
 
-def remember(request: Request) -> None:
-    """Leave for the next what `{digest}` stands for, if that had to be found out. The environment is there."""
-    if request.name is not None:
+def remember(request: Request, done: T) -> T:
+    """Leave for the next what `{digest}` stands for, if that had to be found out. The environment is there.
+
+    :param done: what is handed on; a hold on the environment is given back if this is interrupted
+    """
+    if request.name is None:
+        return done
+    try:
         from envsync.leading.naming import leave
 
         leave(request)
+    except BaseException:
+        if isinstance(done, fast_lane.Entry):
+            command.close_lock(done.fd)
+        raise
+    return done
 
 
 def unchangeable(

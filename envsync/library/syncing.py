@@ -54,8 +54,8 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
     command.close_lock(entry.fd)
     runs = os.access(environment.python, os.X_OK)
     if runs and not _has_leftovers(environment, entry):
-        remember(asked)
-        return SyncResult("current", entry.stamp.environment, entry.stamp.digest), environment, False
+        result = SyncResult("current", entry.stamp.environment, entry.stamp.digest)
+        return remember(asked, result), environment, False
     return None, environment, not runs
 
 

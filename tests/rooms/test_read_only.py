@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def test_a_read_only_environment_that_is_stale_is_refused(synced: Path) -> None:
         assert "lacks greet==2.0" in done.stderr
         assert "Read-only file system" in done.stderr
     assert files(synced / "env") == before
+
+
+def test_a_read_only_environment_whose_inputs_have_a_comment_more_is_current(synced: Path) -> None:
+    """The stamp cannot be renewed, and vouches all the same for what counts; nothing has to be said."""
+    wheel = FIXTURES / "wheels/tally-1.0-py3-none-any.whl"
+    pin = f"tally==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    lock, more = synced / "requirements.txt", synced / "more.txt"
+    lock.write_text(f"--no-index\n--find-links {wheel.parent}\n-r more.txt\n")
+    more.write_text(pin)
+    options = ["--lock", lock, "--env", synced / "env", "--cache-dir", synced / "cache"]
+    output(words("sync", *options))
+    for text, expected in ((f"# why\n{pin}", ""), (f"{pin}# why\n", ""), ("", "has, though nobody asks for it")):
+        more.write_text(text)
+        done = read_only(synced / "env", words("run", *options, "--allow-empty", "--", "true"))
+        assert done.returncode == (125 if expected else 0)
+        assert expected in done.stderr if expected else done.stderr == ""
 
 
 def test_a_read_only_environment_without_a_stamp_says_what_that_is_worth(synced: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import pytest
 
 import envsync
 from envsync import errors, events
-from envsync.launch import Environment
+from envsync.launch import Environment, names
+from envsync.launch.request import resolve
 from envsync.leading.goal import Seeker
 from envsync.library import blocking
 from envsync.library import coordinator as module
@@ -462,6 +464,28 @@ async def test_an_environment_named_by_digest_is_named_in_full(tmp_path: Path) -
     failed = ear.of(events.Failed)[0].env
     assert "{" not in failed
     assert {event.env for event in ear.heard} == {result.env, failed}
+
+
+@pytest.mark.parametrize("by", ["coordinator", "thread"])
+async def test_what_digest_stands_for_is_left_for_the_next(tmp_path: Path, by: str) -> None:
+    """By whoever has found it out, once the environment is there; what fails leaves nothing."""
+    wheel = build_wheel(tmp_path, "demo", "1.0")
+    good = write_lock(tmp_path / "pylock.toml", [wheel])
+    bad = write_lock(tmp_path / "pylock.bad.toml", [wheel], sha256="0" * 64)
+    options = {"env": tmp_path / "envs/{digest}", "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+    async with envsync.Coordinator() as coordinator:
+
+        async def sync(lock: Path, **options: Any) -> envsync.SyncResult:
+            if by == "coordinator":
+                return await coordinator.sync(lock, **options)
+            return await anyio.to_thread.run_sync(lambda: envsync.sync(lock, **options))
+
+        with pytest.raises(errors.HashMismatchError):
+            await sync(bad, **options)
+        assert not (tmp_path / "envs/.envsync-names").exists()
+        result = await sync(good, **options)
+    asked = resolve({"lock": str(good), "env": str(options["env"]), "python": str(options["python"])}, {})
+    assert f"{tmp_path}/envs/{names.recall(asked)}" == result.env
 
 
 async def test_waiting_is_not_told_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
