@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from envsync.lockfile.choice import DEFAULT_GROUP, Choice
+from envsync.lockfile.choice import Choice
 from envsync.lockfile.uv_project import Project
 from envsync.lockfile.uv_records import DEFAULTS_SINCE, Defaults, Lock, Record, Wish
 from envsync.lockfile.uv_walk import Roots
@@ -68,7 +68,8 @@ def roots_of(
     root = lock.root
     if target.alone is not None and root is not None:
         owners.setdefault(root, lock.records[root].known_groups)
-    groups = _groups(choice, {*lock.groups, *(name for known in owners.values() for name in known)}, defaults)
+    defined = {*lock.groups, *(name for known in owners.values() for name in known)}
+    groups = choice.groups_of(defined, defined if defaults is None else defaults)
     asked = groups if choice.all_groups else groups & set(map(canonicalize_name, (*choice.groups, *choice.only_groups)))
     own = lock.records[target.alone].known_groups if target.alone is not None else frozenset[str]()
     borrowed = groups if target.alone is None else frozenset(asked - own)
@@ -104,12 +105,6 @@ def defaults_of(lock: Lock, target: Target, projects: Mapping[str, Project]) -> 
 def needs_project(lock: Lock, record: Record) -> bool:
     """Tell whether only the pyproject.toml of a member says which of its groups are chosen."""
     return lock.revision < DEFAULTS_SINCE and bool(record.known_groups)
-
-
-def _groups(choice: Choice, defined: set[str], defaults: Defaults) -> frozenset[str]:
-    # `--no-dev` and `--only-dev` are habits: no reason to fail where there is no such group.
-    known = defined | ({DEFAULT_GROUP} & {*choice.no_groups, *choice.only_groups})
-    return choice.groups_of(known, known if defaults is None else defaults)
 
 
 def _extras(lock: Lock, target: Target, choice: Choice) -> Iterable[tuple[int, str]]:
