@@ -30,6 +30,7 @@ from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python
 from envsync.launch.stamp import LocalFile, Stamp
+from envsync.leading import kept_hashes
 from envsync.python import interpreter
 from envsync.python.facts import Interpreter, Layout
 from envsync.store.store import Store
@@ -199,6 +200,8 @@ class Seeker:
             ),
             lock_file=self.request.lock,
         )
+        if self.target.unverified:
+            kept_hashes.keep(self.target, self.manifests, self.store)
 
     def mended(self) -> None:
         """Nothing was known to be damaged."""
@@ -298,12 +301,13 @@ class Seeker:
             no_index=self.request.flag("no_index"),
             offline=self.request.flag("offline"),
         )
-        return parsed.select(
+        target = parsed.select(
             python.interpreter,
             choice_of(self.request.settings, self.request.member),
             sources=sources,
             known=self.store.filename,
         )
+        return kept_hashes.recalled(target, self.store) if target.unverified else target
 
     def _wanted(self, target: Target) -> list[Wanted]:
         wanted = []

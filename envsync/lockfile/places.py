@@ -27,6 +27,7 @@ from envsync.lockfile.sources import (
     path_of_url,
     well_formed,
     with_credentials,
+    without_credentials,
 )
 from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse
@@ -112,6 +113,8 @@ class Places:
             size=file.size,
             locked=tuple(hashes.strong(checked).items()),
         )
+        if url is not None and not checked and not is_file_url(url):
+            artifact = artifact._replace(place=without_credentials(url))
         if file.direct:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
         asked = self._asked(file)

@@ -163,6 +163,12 @@ def with_credentials(url: str, indexes: tuple[str, ...]) -> str:
     return url
 
 
+def without_credentials(url: str) -> str:
+    """Take the credentials out of a URL."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def direct_url_text(place: str, hashes: Mapping[str, str]) -> str:
     """Write direct_url.json (PEP 610) for a wheel that was asked for by URL or absolute path, without secrets."""
     import json

@@ -32,6 +32,8 @@ class Artifact(NamedTuple):
     locked: tuple[tuple[str, str], ...] = ()
     """(algorithm, hex digest) pairs of the lock file itself; what an index says, or is broken, does not count."""
     missing: str | None = None
+    place: str | None = None
+    """Its URL in the lock file, without credentials, if there is no hash: what came from there first is taken again."""
     direct_url: str | None = None
     """The text of direct_url.json (PEP 610), for what was asked for by URL or path."""
 

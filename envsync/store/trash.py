@@ -44,7 +44,9 @@ def sweep(root: str) -> int:
 
 def _unfinished(root: str) -> Iterator[str]:
     """Name what is in tmp, and the temporary files of what is written beside its place."""
-    beside = [(f"{root}/v1/{kind}", atomic.SUFFIX) for kind in ("interpreters", "skeletons", "targets", "users")]
+    beside = [
+        (f"{root}/v1/{kind}", atomic.SUFFIX) for kind in ("hashes", "interpreters", "skeletons", "targets", "users")
+    ]
     for directory, suffix in ((f"{root}/v1/tmp", ""), *beside):
         try:
             names = os.listdir(directory)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.environments import FIXTURES, unverified
+from tests.unit.fetching.server import File, serving
 from tests.uv_oracle import UV
-from tests.wheels import sha256_of
+from tests.wheels import build_wheel, sha256_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WHEELS = FIXTURES / "wheels"
@@ -123,3 +124,32 @@ def test_uv_finds_nothing_to_do_after_us(run_envsync: Run, project: Path) -> Non
     done = subprocess.run(words, cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if line.startswith((" +", " -", " ~"))], done.stderr
+
+
+def test_what_has_no_hash_is_downloaded_once_for_a_cache(run_envsync: Run, tmp_path: Path) -> None:
+    """The hash that was kept is that of the URL: another environment gets the same bytes, also offline."""
+    wheel = build_wheel(tmp_path, "torchlike", "1.0", {"torchlike.py": "x = 1\n"})
+    name = Path(wheel).name
+    with serving() as server:
+        server.files[f"/{name}"] = File(Path(wheel).read_bytes())
+        (tmp_path / "uv.lock").write_text(
+            f"""\
+version = 1
+requires-python = ">=3.9"
+package = [
+    {{ name = "p", source = {{ virtual = "." }}, dependencies = [{{ name = "torchlike" }}] }},
+    {{ name = "torchlike", version = "1.0", source = {{ registry = "{server.url}/simple" }}, wheels = [
+        {{ url = "{server.url}/{name}" }},
+    ] }},
+]
+"""
+        )
+        assert run_envsync("sync", "--env", "one").returncode == 0
+        server.files[f"/{name}"] = File(b"something else")
+        done = run_envsync("sync", "--env", "two", "--json")
+    assert json.loads(done.stdout)["unverified"] == ["torchlike"]
+    done = run_envsync("sync", "--env", "three", "--offline", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["installed"] == ["torchlike==1.0"]
+    run_envsync("cache", "clean")
+    assert "torchlike" in run_envsync("sync", "--env", "four", "--offline").stderr

@@ -254,7 +254,7 @@ def _judge_cache(stage: Stage, *, may_lack: bool) -> list[str]:
 
 def _is_knowledge(name: str) -> bool:
     """Tell whether a file of the cache is a whole one of a kind that may come at any time."""
-    kinds = ("bytecode", "interpreters", "locks", "skeletons", "targets", "wheels")
+    kinds = ("bytecode", "hashes", "interpreters", "locks", "skeletons", "targets", "wheels")
     return name.startswith(tuple(f"/cache/v1/{kind}/" for kind in kinds)) and not name.endswith(".new")
 
 

@@ -427,15 +427,15 @@ def test_sweeping_removes_what_was_left_over(store: Store) -> None:
 
 def test_sweeping_removes_what_was_half_written_beside_its_place(store: Store) -> None:
     """A writer that was killed leaves a temporary file beside what is kept, which goes, too; what is kept stays."""
-    for kind in ("interpreters", "skeletons", "targets"):
+    for kind in ("hashes", "interpreters", "skeletons", "targets"):
         directory = Path(f"{store.root}/v1/{kind}")
         directory.mkdir()
         for name in ("old.json", "old.json.1.abcdef01.new", "new.json.2.abcdef01.new"):
             (directory / name).write_text("")
         for name in ("old.json", "old.json.1.abcdef01.new"):
             os.utime(directory / name, (1, 1))
-    assert store.sweep() == 3
-    for kind in ("interpreters", "skeletons", "targets"):
+    assert store.sweep() == 4
+    for kind in ("hashes", "interpreters", "skeletons", "targets"):
         assert sorted(os.listdir(f"{store.root}/v1/{kind}")) == ["new.json.2.abcdef01.new", "old.json"]
 
 
