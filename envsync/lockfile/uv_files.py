@@ -15,7 +15,7 @@ from envsync.lockfile.blockers import BlockedError, Blocker, of_project
 from envsync.lockfile.places import LockedFile
 from envsync.lockfile.sources import filename_of, is_url
 from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import File, Lock, Record
+from envsync.lockfile.uv_records import FileRecord, Lock, PackageRecord
 
 LEAVE_OUT_WORKSPACE = "leave the members of the workspace out with `envsync sync --no-install-workspace`"
 
@@ -33,7 +33,7 @@ class Files:
         self._project = project
         self._fit = fit
 
-    def of(self, record: Record) -> LockedFile:
+    def of(self, record: PackageRecord) -> LockedFile:
         """Return the file to install.
 
         :raises BlockedError: there is none
@@ -53,7 +53,7 @@ class Files:
         offers = [offer for name in by_name if (offer := wheels.offer_of(name)) is not None]
         return next((by_name[offer.filename] for offer in self._fit.best_first(offers)), None)
 
-    def _locked(self, record: Record, file: File) -> LockedFile | None:
+    def _locked(self, record: PackageRecord, file: FileRecord) -> LockedFile | None:
         """Describe a wheel; None if nothing says where it is."""
         kind, place, _ = record.source
         url, path = file.url, file.path
@@ -76,7 +76,7 @@ class Files:
             index=place if kind == "registry" and is_url(place) else None,
         )
 
-    def _tree(self, record: Record, about: str) -> Blocker:
+    def _tree(self, record: PackageRecord, about: str) -> Blocker:
         """Say that a directory or repository has to be built."""
         if self._project.no_build.forbids(record.name) and not self._is_project(record):
             return Blocker(f"{about}it would have to be built, which `no-build` in pyproject.toml forbids", _LOOK)
@@ -90,10 +90,10 @@ class Files:
             return Blocker(f"{about}it is a member of the workspace, and envsync installs wheels", LEAVE_OUT_WORKSPACE)
         return of_project(record.name)
 
-    def _is_project(self, record: Record) -> bool:
+    def _is_project(self, record: PackageRecord) -> bool:
         return record.name in self._lock.projects
 
-    def _none(self, record: Record, about: str, filenames: list[str]) -> Blocker:
+    def _none(self, record: PackageRecord, about: str, filenames: list[str]) -> Blocker:
         """Say why a record of files has none that can be taken."""
         no_binary = self._project.no_binary.forbids(record.name)
         no_build = self._project.no_build.forbids(record.name)
@@ -116,7 +116,7 @@ class Files:
             return Blocker(about + problem + what, _LOOK)
         return Blocker(about + problem + wheels.only_source(source), build=self._place(record))
 
-    def _source(self, record: Record) -> str | None:
+    def _source(self, record: PackageRecord) -> str | None:
         """Return the name of what it could be built from."""
         if record.sdist is not None and (record.sdist.url or record.sdist.path):
             return filename_of(record.sdist.url or record.sdist.path or "")
@@ -124,7 +124,7 @@ class Files:
             return filename_of(record.source.place)
         return None
 
-    def _place(self, record: Record) -> str:
+    def _place(self, record: PackageRecord) -> str:
         """Say what would be built, as pip takes it."""
         if record.source.kind == "path":
             return os.path.join(os.path.dirname(self._path) or ".", record.source.place)
@@ -143,7 +143,7 @@ def _version(text: str | None) -> Version | None:
         return None
 
 
-def _repository(record: Record) -> str:
+def _repository(record: PackageRecord) -> str:
     """Say which commit of a repository it is, as pip takes it."""
     parts = urlsplit(record.source.place)
     queries = dict(each.partition("=")[::2] for each in parts.query.split("&"))

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from envsync.errors import LockFileError
 from envsync.lockfile.choice import DEFAULT_GROUP
-from envsync.lockfile.uv_records import Defaults, MalformedError, Table
+from envsync.lockfile.uv_records import Defaults, MalformedError, TomlTable
 
 FILENAME = "pyproject.toml"
 
@@ -48,7 +48,7 @@ def parse(path: str, content: bytes, lock_file: str) -> Project:
     :raises LockFileError: it is no TOML, or what it says makes no sense
     """
     try:
-        settings = Table(tomllib.loads(content.decode())).table("tool").table("uv")
+        settings = TomlTable(tomllib.loads(content.decode())).table("tool").table("uv")
         return Project(
             settings.default_groups(),
             _forbidden(settings, "no-binary"),
@@ -59,11 +59,11 @@ def parse(path: str, content: bytes, lock_file: str) -> Project:
         raise LockFileError(lock_file, f"`{path}`: {error}", hint=_show(path, str(error))) from None
 
 
-def _forbidden(settings: Table, key: str) -> Forbidden:
+def _forbidden(settings: TomlTable, key: str) -> Forbidden:
     return Forbidden(settings.values.get(key) is True, settings.names(f"{key}-package"))
 
 
-def _groups_python(groups: Table) -> Iterator[tuple[str, str]]:
+def _groups_python(groups: TomlTable) -> Iterator[tuple[str, str]]:
     for key in groups.values:
         needed = groups.table(key).text("requires-python")
         if needed is not None:

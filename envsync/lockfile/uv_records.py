@@ -43,7 +43,7 @@ class Source(NamedTuple):
     subdirectory: str = ""
 
 
-class File(NamedTuple):
+class FileRecord(NamedTuple):
     """A wheel or source distribution; where it is, is relative to its record's source."""
 
     url: str | None
@@ -65,7 +65,7 @@ class Edge(NamedTuple):
     """Empty: always."""
 
 
-class Wish(NamedTuple):
+class ManifestRequirement(NamedTuple):
     """What a script or a workspace without a project requires: its record is found once the environment is known."""
 
     name: str
@@ -73,7 +73,7 @@ class Wish(NamedTuple):
     marker: str
 
 
-class Item(NamedTuple):
+class Exclusive(NamedTuple):
     """One member of a set that excludes one another."""
 
     kind: str
@@ -92,7 +92,7 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PackageRecord:
     """One package, in one version."""
 
     name: str
@@ -108,8 +108,8 @@ class Record:
     """Those that require nothing among them."""
     known_groups: frozenset[str] = frozenset()
     default_groups: Defaults = (DEFAULT_GROUP,)
-    wheels: tuple[File, ...] = ()
-    sdist: File | None = None
+    wheels: tuple[FileRecord, ...] = ()
+    sdist: FileRecord | None = None
 
     @property
     def directory(self) -> str | None:
@@ -125,15 +125,15 @@ class Lock:
     revision: int
     supported: tuple[str, ...]
     """Markers of which one has to hold; empty: it is for every environment."""
-    conflicts: tuple[tuple[Item, ...], ...]
+    conflicts: tuple[tuple[Exclusive, ...], ...]
     members: tuple[str, ...]
     """Of a workspace; empty: it has one project, or none."""
-    requirements: tuple[Wish, ...]
-    groups: Mapping[str, tuple[Wish, ...]]
+    requirements: tuple[ManifestRequirement, ...]
+    groups: Mapping[str, tuple[ManifestRequirement, ...]]
     """Of a workspace whose root is no project."""
     default_groups: Defaults
     """Of the same."""
-    records: tuple[Record, ...]
+    records: tuple[PackageRecord, ...]
     by_name: Mapping[str, tuple[int, ...]]
 
     @property
@@ -162,7 +162,7 @@ def parse(document: Mapping[str, Any]) -> Lock:
 
     :raises MalformedError: it is of another schema, or not what uv writes
     """
-    table = Table(document)
+    table = TomlTable(document)
     if (schema := document.get("version")) != SCHEMA:
         raise MalformedError(f"its version {schema!r} is not supported, envsync reads {SCHEMA}")
     requires_python = table.text("requires-python")
@@ -185,7 +185,7 @@ def parse(document: Mapping[str, Any]) -> Lock:
     )
 
 
-class Table:
+class TomlTable:
     """A table of TOML whose values are what they have to be, or it is said what they are not.
 
     :param where: what it is, for messages, as in "package `a`: "
@@ -195,9 +195,9 @@ class Table:
         self.values = values
         self.where = where
 
-    def named(self, kind: str) -> Table:
+    def named(self, kind: str) -> TomlTable:
         """Return the same, called by its name from here on."""
-        return Table(self.values, f"{kind} `{self.name()}`: ")
+        return TomlTable(self.values, f"{kind} `{self.name()}`: ")
 
     def name(self) -> str:
         """Return its name, normalized."""
@@ -212,10 +212,10 @@ class Table:
     def number(self, key: str) -> int | None:
         return self._checked(key, self.values.get(key), int, "a number")
 
-    def table(self, key: str, other: str = "") -> Table:
+    def table(self, key: str, other: str = "") -> TomlTable:
         """Return a table below; an empty one if there is none."""
         value = self._checked(key, self.values.get(key, self.values.get(other)), dict, "a table")
-        return Table(value or {}, self.where)
+        return TomlTable(value or {}, self.where)
 
     def texts(self, key: str) -> tuple[str, ...]:
         values = self._checked(key, self.values.get(key), list, "a list") or []
@@ -231,21 +231,21 @@ class Table:
             return (DEFAULT_GROUP,)
         return None if self.values["default-groups"] == "all" else self.names("default-groups")
 
-    def tables(self, key: str, other: str = "") -> list[Table]:
+    def tables(self, key: str, other: str = "") -> list[TomlTable]:
         return self._tables(key, self.values.get(key, self.values.get(other)))
 
-    def lists(self, key: str) -> list[list[Table]]:
+    def lists(self, key: str) -> list[list[TomlTable]]:
         """Return lists of tables in a list."""
         values = self._checked(key, self.values.get(key), list, "a list") or []
         return [self._tables(key, value) for value in values]
 
-    def groups(self) -> list[tuple[str, list[Table]]]:
+    def groups(self) -> list[tuple[str, list[TomlTable]]]:
         """Return its lists of tables, by their keys, normalized."""
         return [(canonicalize_name(key), self._tables(key, value)) for key, value in self.values.items()]
 
-    def _tables(self, key: str, value: Any) -> list[Table]:
+    def _tables(self, key: str, value: Any) -> list[TomlTable]:
         values = self._checked(key, value, list, "a list") or []
-        return [Table(self._checked(key, each, dict, "a list of tables") or {}, self.where) for each in values]
+        return [TomlTable(self._checked(key, each, dict, "a list of tables") or {}, self.where) for each in values]
 
     def _checked(self, key: str, value: Any, kind: type[T], called: str) -> T | None:
         if value is not None and not isinstance(value, kind):
@@ -253,7 +253,7 @@ class Table:
         return value
 
 
-def _records(packages: Sequence[Table]) -> Iterator[Record]:
+def _records(packages: Sequence[TomlTable]) -> Iterator[PackageRecord]:
     """Yield a record for each package, its edges resolved."""
     named = [_Named(each.name(), each.text("version"), each.values.get("source")) for each in packages]
     targets = _Targets(named)
@@ -263,7 +263,7 @@ def _records(packages: Sequence[Table]) -> Iterator[Record]:
         extras = package.table("optional-dependencies").groups()
         known = metadata.table("requires-dev", "dependency-groups").values
         sdist = package.table("sdist")
-        yield Record(
+        yield PackageRecord(
             name,
             version,
             _source(package),
@@ -294,13 +294,13 @@ class _Targets:
         self._named = named
         self._by_name = _by_name(each.name for each in named)
 
-    def edges(self, tables: Sequence[Table]) -> tuple[Edge, ...]:
+    def edges(self, tables: Sequence[TomlTable]) -> tuple[Edge, ...]:
         return tuple(self._edge(table) for table in tables)
 
-    def _edge(self, table: Table) -> Edge:
+    def _edge(self, table: TomlTable) -> Edge:
         return Edge(self._find(table), table.names("extra"), table.text("marker") or "")
 
-    def _find(self, table: Table) -> int:
+    def _find(self, table: TomlTable) -> int:
         name, version, source = table.name(), table.text("version"), table.values.get("source")
         found = [
             number
@@ -321,24 +321,24 @@ def _by_name(names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _source(package: Table) -> Source:
+def _source(package: TomlTable) -> Source:
     table = package.table("source")
     kind = next((kind for kind in SOURCES if kind in table.values), None)
     if kind is None:
         given = ", ".join(f"`{key}`" for key in table.values) or "none"
         raise MalformedError(f"{package.where}its source is none of {', '.join(SOURCES)}, but {given}")
-    place = Table(table.values, package.where).text(kind)
+    place = TomlTable(table.values, package.where).text(kind)
     if not place:
         raise MalformedError(f"{package.where}its source is empty")
     return Source(kind, place, table.text("subdirectory") or "")
 
 
-def _file(table: Table) -> File:
+def _file(table: TomlTable) -> FileRecord:
     given = table.text("hash")
     algorithm, colon, digest = (given or "").partition(":")
     if given is not None and not colon:
         raise MalformedError(f"{table.where}`hash` is not like sha256:...")
-    return File(
+    return FileRecord(
         table.text("url"),
         table.text("path"),
         table.text("filename"),
@@ -347,17 +347,17 @@ def _file(table: Table) -> File:
     )
 
 
-def _wishes(tables: Sequence[Table]) -> tuple[Wish, ...]:
-    return tuple(Wish(each.name(), each.names("extras"), each.text("marker") or "") for each in tables)
+def _wishes(tables: Sequence[TomlTable]) -> tuple[ManifestRequirement, ...]:
+    return tuple(ManifestRequirement(each.name(), each.names("extras"), each.text("marker") or "") for each in tables)
 
 
-def _excluding(tables: Sequence[Table]) -> tuple[Item, ...]:
+def _excluding(tables: Sequence[TomlTable]) -> tuple[Exclusive, ...]:
     return tuple(_item(table) for table in tables)
 
 
-def _item(table: Table) -> Item:
+def _item(table: TomlTable) -> Exclusive:
     package = canonicalize_name(table.text("package") or "")
     for kind in ("extra", "group"):
         if name := table.text(kind):
-            return Item(kind, package, canonicalize_name(name))
-    return Item("project", package)
+            return Exclusive(kind, package, canonicalize_name(name))
+    return Exclusive("project", package)

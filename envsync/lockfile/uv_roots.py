@@ -15,8 +15,11 @@ from packaging.utils import canonicalize_name
 
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import DEFAULTS_SINCE, Defaults, Lock, Record, Wish
+from envsync.lockfile.uv_records import DEFAULTS_SINCE, Defaults, Lock, ManifestRequirement, PackageRecord
 from envsync.lockfile.uv_walk import Roots
+
+Find = Callable[[ManifestRequirement], int | None]
+"""Gives the record of what the manifest names, None if it is not wanted here."""
 
 
 class ChoiceError(Exception):
@@ -27,7 +30,7 @@ class ChoiceError(Exception):
         self.hint = hint
 
 
-class Target(NamedTuple):
+class Projects(NamedTuple):
     """The projects that are chosen."""
 
     roots: tuple[int, ...]
@@ -40,7 +43,7 @@ class Target(NamedTuple):
     """By `--package`."""
 
 
-def target_of(lock: Lock, choice: Choice) -> Target:
+def target_of(lock: Lock, choice: Choice) -> Projects:
     """Tell which projects are chosen.
 
     :raises ChoiceError: one that is named is none of them
@@ -48,20 +51,17 @@ def target_of(lock: Lock, choice: Choice) -> Target:
     standing = _standing(lock, choice.member)
     if choice.packages:
         roots = tuple(dict.fromkeys(_named(lock, name) for name in choice.packages))
-        return Target(roots, roots[0] if len(choice.packages) == 1 else None, standing, named=True)
+        return Projects(roots, roots[0] if len(choice.packages) == 1 else None, standing, named=True)
     if choice.all_packages or standing is None:
         alone = lock.root if not lock.members else None
-        return Target(tuple(_number(lock, name) for name in lock.projects), alone, standing)
-    return Target((standing,), standing, standing)
+        return Projects(tuple(_number(lock, name) for name in lock.projects), alone, standing)
+    return Projects((standing,), standing, standing)
 
 
-def roots_of(
-    lock: Lock, target: Target, choice: Choice, defaults: Defaults, find: Callable[[Wish], int | None]
-) -> Roots:
+def roots_of(lock: Lock, target: Projects, choice: Choice, defaults: Defaults, find: Find) -> Roots:
     """Tell where the walk begins.
 
     :param defaults: the groups that are chosen if nothing is said
-    :param find: gives the record of what the manifest names, None if it is not wanted here
     :raises UndefinedError: an extra or a group was asked for that is not defined
     """
     owners = {number: lock.records[number].known_groups for number in target.roots}
@@ -88,7 +88,7 @@ def roots_of(
     )
 
 
-def defaults_of(lock: Lock, target: Target, projects: Mapping[str, Project]) -> Defaults:
+def defaults_of(lock: Lock, target: Projects, projects: Mapping[str, Project]) -> Defaults:
     """Tell which groups are chosen if nothing is said, from where uv reads it.
 
     :param projects: what pyproject.toml files say, by directory
@@ -102,19 +102,19 @@ def defaults_of(lock: Lock, target: Target, projects: Mapping[str, Project]) -> 
     return lock.default_groups if record is None else record.default_groups
 
 
-def needs_project(lock: Lock, record: Record) -> bool:
+def needs_project(lock: Lock, record: PackageRecord) -> bool:
     """Tell whether only the pyproject.toml of a member says which of its groups are chosen."""
     return lock.revision < DEFAULTS_SINCE and bool(record.known_groups)
 
 
-def _extras(lock: Lock, target: Target, choice: Choice) -> Iterable[tuple[int, str]]:
+def _extras(lock: Lock, target: Projects, choice: Choice) -> Iterable[tuple[int, str]]:
     defined = {extra for number in target.roots for extra in lock.records[number].known_extras}
     chosen = choice.extras_of(defined)
     for number in target.roots:
         yield from ((number, extra) for extra in sorted(chosen & lock.records[number].known_extras))
 
 
-def _found(wishes: Iterable[Wish], find: Callable[[Wish], int | None]) -> Iterable[tuple[int, tuple[str, ...]]]:
+def _found(wishes: Iterable[ManifestRequirement], find: Find) -> Iterable[tuple[int, tuple[str, ...]]]:
     for wish in wishes:
         number = find(wish)
         if number is not None:

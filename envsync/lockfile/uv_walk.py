@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from packaging.markers import Marker
 
-from envsync.lockfile.uv_records import Edge, Item, Lock
+from envsync.lockfile.uv_records import Edge, Exclusive, Lock
 
-Place = tuple[int, str]
+Spot = tuple[int, str]
 """A record, and one of its extras; the empty string is the record without any."""
 Way = frozenset[str]
 """The markers about what is active that stand on a way; all of them have to hold."""
@@ -41,7 +41,7 @@ class Roots(NamedTuple):
 class ExclusionError(Exception):
     """Two that exclude each other were chosen."""
 
-    def __init__(self, first: Item, second: Item) -> None:
+    def __init__(self, first: Exclusive, second: Exclusive) -> None:
         super().__init__(f"{first} and {second} exclude each other")
         self.items = (first, second)
 
@@ -94,7 +94,7 @@ class _Walk:
 
     def learn(self) -> None:
         """Walk to learn which extras are active."""
-        ways: dict[Place, list[Way]] = {}
+        ways: dict[Spot, list[Way]] = {}
         queue = deque(place for place, way in self._starts if _add(ways, place, way))
         while queue:
             place = queue.popleft()
@@ -121,7 +121,7 @@ class _Walk:
                     queue.extend(new)
         return list(dict.fromkeys(number for number, _ in seen))
 
-    def _start(self) -> Iterator[tuple[Place, Way]]:
+    def _start(self) -> Iterator[tuple[Spot, Way]]:
         always: Way = frozenset()
         for number in self._roots.installed:
             yield (number, ""), always
@@ -137,7 +137,7 @@ class _Walk:
             self.active = self._with(edge)
             yield from ((place, always) for place in _places(edge))
 
-    def _edges(self, place: Place) -> tuple[Edge, ...]:
+    def _edges(self, place: Spot) -> tuple[Edge, ...]:
         record = self._lock.records[place[0]]
         return record.extras.get(place[1], ()) if place[1] else record.edges
 
@@ -146,7 +146,7 @@ class _Walk:
         if not self._lock.conflicts or not edge.extras:
             return self.active
         name = self._lock.records[edge.to].name
-        return self.active | {Item("extra", name, extra).variable for extra in edge.extras}
+        return self.active | {Exclusive("extra", name, extra).variable for extra in edge.extras}
 
     def _passable(self, way: Way, edge: Edge) -> bool:
         return all(self._markers.hold(marker, self._with(edge)) for marker in way)
@@ -154,9 +154,9 @@ class _Walk:
 
 def _chosen(lock: Lock, roots: Roots) -> frozenset[str]:
     """Return what stands for all that was chosen."""
-    items = [Item("project", lock.records[number].name) for number in roots.installed]
-    items += [Item("extra", lock.records[number].name, extra) for number, extra in roots.extras]
-    items += [Item("group", lock.records[number].name, group) for number, group in roots.groups]
+    items = [Exclusive("project", lock.records[number].name) for number in roots.installed]
+    items += [Exclusive("extra", lock.records[number].name, extra) for number, extra in roots.extras]
+    items += [Exclusive("group", lock.records[number].name, group) for number, group in roots.groups]
     return frozenset(item.variable for item in items)
 
 
@@ -167,7 +167,7 @@ def _check(lock: Lock, active: frozenset[str]) -> None:
             raise ExclusionError(chosen[0], chosen[1])
 
 
-def _places(edge: Edge) -> list[Place]:
+def _places(edge: Edge) -> list[Spot]:
     return [(edge.to, ""), *((edge.to, extra) for extra in edge.extras)]
 
 
@@ -175,7 +175,7 @@ def _way(edge: Edge) -> Way:
     return frozenset([edge.marker] if depends(edge.marker) else [])
 
 
-def _add(ways: dict[Place, list[Way]], place: Place, way: Way) -> bool:
+def _add(ways: dict[Spot, list[Way]], place: Spot, way: Way) -> bool:
     """Note a way to a place. False: it was known, or one on which no more has to hold."""
     known = ways.setdefault(place, [])
     if any(other <= way for other in known):

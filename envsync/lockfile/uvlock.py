@@ -26,7 +26,7 @@ from envsync.lockfile.sources import Sources, is_url
 from envsync.lockfile.target import Target
 from envsync.lockfile.uv_files import Files
 from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import Lock, MalformedError, Record, Wish
+from envsync.lockfile.uv_records import Lock, MalformedError, ManifestRequirement, PackageRecord
 from envsync.lockfile.uv_walk import ExclusionError, Markers, Roots, walk
 from envsync.python.facts import Interpreter
 
@@ -108,7 +108,7 @@ class UvLockFile:
         artifacts = sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)
         return Target(tuple(artifacts), tuple(a.path for a in artifacts if a.path is not None and not a.hashes))
 
-    def selected(self, interpreter: Interpreter, choice: Choice) -> list[Record]:
+    def selected(self, interpreter: Interpreter, choice: Choice) -> list[PackageRecord]:
         """Return the records to install for one interpreter, whatever has to be done for that.
 
         :raises LockFileError: as for `select`
@@ -155,7 +155,9 @@ class UvLockFile:
                 problem = f"the group `{group}` needs Python {needed}, and the target is {fit.python}"
                 raise LockFileError(self.path, problem, hint=remedies.other_python(needed))
 
-    def _reached(self, roots: Roots, left_out: Collection[str], choice: Choice, markers: Markers) -> list[Record]:
+    def _reached(
+        self, roots: Roots, left_out: Collection[str], choice: Choice, markers: Markers
+    ) -> list[PackageRecord]:
         """Walk, and return what is to be installed of it."""
         records = [self.lock.records[number] for number in walk(self.lock, roots, markers)]
         _refuse_twice(records)
@@ -165,7 +167,7 @@ class UvLockFile:
             if record.source.kind != "virtual" and record.name not in left_out and not choice.leaves_out(record.name)
         ]
 
-    def _find(self, wish: Wish, markers: Markers) -> int | None:
+    def _find(self, wish: ManifestRequirement, markers: Markers) -> int | None:
         """Return the record of what the manifest names; None if it is not wanted here."""
         if not markers.hold(wish.marker):
             return None
@@ -206,7 +208,7 @@ def _directories(lock: Lock) -> list[str]:
     return [".", *sorted(directory for directory in needed if directory not in (None, "."))]
 
 
-def _left_out(lock: Lock, target: uv_roots.Target, choice: Choice) -> frozenset[str]:
+def _left_out(lock: Lock, target: uv_roots.Projects, choice: Choice) -> frozenset[str]:
     """Return the names of projects that are left out themselves."""
     if choice.no_install_workspace:
         return frozenset(lock.projects)
@@ -214,9 +216,9 @@ def _left_out(lock: Lock, target: uv_roots.Target, choice: Choice) -> frozenset[
     return frozenset() if alone is None else frozenset([lock.records[alone].name])
 
 
-def _refuse_twice(records: list[Record]) -> None:
+def _refuse_twice(records: list[PackageRecord]) -> None:
     """One environment has one version of a name."""
-    seen: dict[str, Record] = {}
+    seen: dict[str, PackageRecord] = {}
     for record in records:
         other = seen.setdefault(record.name, record)
         if other is not record:
@@ -226,8 +228,6 @@ def _refuse_twice(records: list[Record]) -> None:
 
 def _of_exclusion(error: ExclusionError) -> str:
     options = [f"`--no-{item.kind} {item.name}`" for item in error.items if item.kind != "project"]
-    return (
-        f"leave one of them out; with all of them chosen, {' or '.join(options)} does"
-        if options
-        else ("choose one with `envsync sync --package " + error.items[0].package + "`")
-    )
+    if options:
+        return f"leave one of them out; with all of them chosen, {' or '.join(options)} does"
+    return f"choose one of them: `envsync sync --package {error.items[0].package}`"
