@@ -71,6 +71,32 @@ def test_fifty_at_once_in_a_clean_clone(project: Path) -> None:
 
 
 @with_uv
+@pytest.mark.parametrize("kind", ["--package", "--no-package"])
+def test_fifty_at_once_in_a_project_made_just_now(tmp_path: Path, kind: str) -> None:
+    """`uv init`, `uv add`, and all tasks at once in a clone with uv.lock alone, as in astral-sh/uv#12751."""
+    shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    made = tmp_path / "made"
+    common = ["--offline", "--no-cache", "-q", "--python", sys.executable]
+    subprocess.run([str(UV), "init", *common, "--no-config", "--vcs", "none", kind, made], check=True)
+    with open(made / "pyproject.toml", "a", encoding="utf-8") as file:
+        file.write('\n[tool.uv]\nno-index = true\nfind-links = ["../wheels"]\n')
+    subprocess.run([str(UV), "add", *common, "--no-sync", "greet<2"], cwd=made, check=True)
+    project = tmp_path / "clone"
+    project.mkdir()
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(made / name, project)
+    options = ["--no-install-project"] if kind == "--package" else []
+    barrier = Barrier()
+    log = project / "events.jsonl"
+    words = ["run", *options, "--", "greet"]
+    processes = [barrier.start(*words, cwd=project, env={"ENVSYNC_EVENTS": str(log)}) for _ in range(50)]
+    barrier.lift()
+    assert {finish(process)[:2] for process in processes} == {(0, "HELLO, WORLD!\n")}
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events.count("synced") == 1
+
+
+@with_uv
 def test_the_fixture_is_as_uv_locks_it(uv: Run) -> None:
     """So what is tested here is what uv writes."""
     uv("lock", "--check")
