@@ -77,9 +77,9 @@ def plan(
 ) -> Plan:
     """Plan the way from what is installed to what is wanted.
 
-    A distribution that pip or uv installed is replaced by the verified wheel of the same version: nothing says
-    what is in it. Two dist-infos of one name are what an interrupted installer leaves: both go. What lacks the
-    bytecode that it is to have is installed anew with it.
+    A distribution that pip or uv installed is replaced by the verified wheel of the same version, unless it was taken
+    over before (`envsync.leading.adopt`): nothing says what is in it. Two dist-infos of one name are what an
+    interrupted installer leaves: both go. What lacks the bytecode that it is to have is installed anew with it.
 
     :param exact: remove what is not wanted
     :param spare: names that an exact sync keeps all the same (pip in a fresh environment)
