@@ -32,11 +32,25 @@ class Option:
     :param shapes: "target" if the option decides what is installed and so belongs to the digest, "source" if it
         does so only for references without a hash, "" if it decides neither
     :param argument: what the library calls it, if not `key`; a flag of another name is the opposite there
+    :param is_table: of a LIST: it may also be a table of texts, each of which counts as `key=value`
     :param negation: the flag that takes it back on the command line, if not `--no-` and its name
     :param uv: uv's variables that say the same of a project of uv's; the first that is set counts
     """
 
-    __slots__ = ("argument", "choices", "help", "key", "kind", "metavar", "name", "negation", "shapes", "short", "uv")
+    __slots__ = (
+        "argument",
+        "choices",
+        "help",
+        "is_table",
+        "key",
+        "kind",
+        "metavar",
+        "name",
+        "negation",
+        "shapes",
+        "short",
+        "uv",
+    )
 
     def __init__(
         self,
@@ -51,6 +65,7 @@ class Option:
         argument: str = "",
         negation: str = "",
         uv: tuple[str, ...] = (),
+        is_table: bool = False,
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -60,6 +75,7 @@ class Option:
         self.choices = choices
         self.shapes = shapes
         self.short = short
+        self.is_table = is_table
         self.argument = argument or self.key
         self.uv = uv
         self.negation = ""
@@ -209,6 +225,14 @@ REQUEST = (
         metavar="DIR",
         shapes="source",
         uv=("UV_FIND_LINKS",),
+    ),
+    Option(
+        "mirrors",
+        LIST,
+        "Where to take from what is locked to be elsewhere.",
+        metavar="URL=URL",
+        shapes="source",
+        is_table=True,
     ),
     Option("no-index", FLAG, "Use no index, only --find-links and what is cached.", shapes="source"),
     Option("offline", FLAG, "Use no network at all.", uv=("UV_OFFLINE",)),
@@ -456,6 +480,8 @@ def _from_toml(option: Option, value: object, origin: str) -> "Value":
     if option.kind == LIST:
         if isinstance(value, str):
             return [value]
+        if option.is_table and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+            return [f"{name}={item}" for name, item in value.items()]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return list(value)
         raise _usage_error(f"{origin} has to be a list of strings")

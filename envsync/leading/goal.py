@@ -293,6 +293,7 @@ class Seeker:
 
     def _target(self, parsed: LockFile, python: Python) -> Target:
         from envsync.lockfile import Sources, choice_of
+        from envsync.lockfile.sources import mirrors_of
 
         self.report("resolving", 0, 0)
         sources = Sources(
@@ -300,6 +301,7 @@ class Seeker:
             find_links=self.request.texts("find_links"),
             no_index=self.request.flag("no_index"),
             offline=self.request.flag("offline"),
+            mirrors=mirrors_of(self.request.texts("mirrors")),
         )
         target = parsed.select(
             python.interpreter,

@@ -41,6 +41,7 @@ class SyncOptions(TypedDict, total=False):
     exact: bool
     index_urls: Sequence[str]
     find_links: Sequence[str | os.PathLike[str]]
+    mirrors: Mapping[str, str]
     no_index: bool
     offline: bool
     cache_dir: str | os.PathLike[str] | None
@@ -173,6 +174,8 @@ def _value(option: settings.Option, value: Any) -> object:
     :raises TypeError: it cannot be read so
     """
     name = option.argument
+    if option.is_table and isinstance(value, Mapping):
+        return dict(value)
     if option.kind == settings.LIST:
         return _texts(name, value)
     if option.kind == settings.FLAG:

@@ -116,10 +116,11 @@ class Index:
     def __init__(self, sources: Sources) -> None:
         """:raises FetchError: the settings of proxies or certificates cannot be used"""
         default = [source["url"] for source in PackageFinder().sources] if sources.default_index else []
+        self._mirrored = sources.mirrored
         self.doubts: list[str] = []
         """What seems to be wrong with the addresses, if nothing at all was found."""
         hearing.attach()
-        self._indexes = (*default, *sources.indexes)
+        self._indexes = (*map(sources.mirrored, default), *sources.indexes)
         self._pages = sources.pages
         keep_out_of_logs()
         try:
@@ -251,8 +252,7 @@ class Index:
 
     def _offer(self, link: Link) -> Offer | None:
         hashes = strong({algorithm: digests[0] for algorithm, digests in (link.hash_option or {}).items()})
-        path = str(link.file_path) if is_file_url(link.normalized) else None
-        url = None
-        if path is None:
-            url = with_credentials(link.normalized.partition("#")[0], (*self._indexes, *self._pages))
+        place = self._mirrored(link.normalized.partition("#")[0])
+        path = path_of_url(place) if is_file_url(place) else None
+        url = with_credentials(place, (*self._indexes, *self._pages)) if path is None else None
         return offer_of(link.filename, hashes=hashes, path=path, url=url, requires_python=link.requires_python)

@@ -20,7 +20,7 @@ from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
 from envsync.launch import variables
 from envsync.lockfile import hashes, hearing, records
-from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.records import Record
@@ -105,9 +105,11 @@ class PipfileFile:
                 references = [
                     each.reference for each in entries if each.source == source and each.reference is not None
                 ]
-                found, lacking = _found(references, fit, asked, known, self.path)
-                artifacts += found
-                blockers += lacking
+                pinned = resolve([each for each in references if not each.direct], fit, asked, known)
+                referred = [each for each in references if each.direct]
+                for found, lacking in (pinned, direct(referred, fit, asked, known, given=sources, lock=self.path)):
+                    artifacts += found
+                    blockers += lacking
             if blockers:
                 raise refusal(self.path, blockers)
         local = tuple(each.path for each in artifacts if each.path and not each.hashes and not each.alternatives)
@@ -175,19 +177,6 @@ class PipfileFile:
 def _is_left_out(entry: _Entry, choice: Choice) -> bool:
     without_project = choice.no_install_project or choice.no_install_workspace
     return choice.leaves_out(entry.name) or (without_project and entry.is_project)
-
-
-def _found(
-    references: list[Reference], fit: Fit, sources: Sources, known: Callable[[str], str | None], lock: str
-) -> tuple[list[Artifact], list[Blocker]]:
-    """Find the wheels of one source; and say why there is none for others."""
-    artifacts, blockers = resolve([each for each in references if not each.direct], fit, sources, known)
-    for each in references:
-        try:
-            artifacts += [direct(each, fit, sources, known, lock)] if each.direct else []
-        except BlockedError as error:
-            blockers.append(error.blocker)
-    return artifacts, blockers
 
 
 class _Entry(NamedTuple):

@@ -39,10 +39,11 @@ NOWHERE = "nowhere:"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An artifact, and where it is looked for if it has no place."""
+    """An artifact, and where it is looked for if it has no place, or one that may be out of reach."""
 
     artifact: Artifact
     sources: Sources
+    is_near: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,14 @@ class Places:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
         asked = self._asked(file)
         path = self._wheelhouse.path_of(name.filename) or path
+        if url is not None:
+            url = asked.mirrored(url)
+            path = path or (path_of_url(url) if is_file_url(url) else None)
         if path is not None:
             return Placed(artifact._replace(path=path), asked)
         if url is not None and not self._sources.offline and (file.direct or not self._sources.no_index):
-            return Placed(
-                artifact._replace(url=with_credentials(url, asked.index_urls + asked.extra_index_urls)), asked
-            )
+            url = with_credentials(url, asked.index_urls + asked.extra_index_urls)
+            return Placed(artifact._replace(url=url), asked, not checked or self._given.is_near(url))
         return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), asked)
 
     def _asked(self, file: LockedFile) -> Sources:
@@ -198,11 +201,13 @@ def _missing(artifact: Artifact, url: str | None, sources: Sources) -> str:
 def search(placed: list[Placed], known: Callable[[str], str | None]) -> list[Placed]:
     """Look on pages and indexes for the wheels that have no place yet and are not in the store either.
 
-    Blocks on the network if there are such wheels.
+    If indexes or pages are given, those that have a place elsewhere are looked for there first. Blocks on the network
+    if there are such wheels.
 
     :raises FetchError: an index or page does not answer
     """
-    absent = [each for each in placed if each.artifact.missing and not _stored(each.artifact, known)]
+    far = (each for each in placed if each.artifact.missing or not each.is_near)
+    absent = [each for each in far if not _stored(each.artifact, known)]
     found: dict[str, Placed] = {}
     for sources in {each.sources: None for each in absent}:
         if sources.searchable:
@@ -231,6 +236,8 @@ def _offer(artifact: Artifact, offers: list[Offer]) -> Offer | None:
     """Return the first file of the name that an artifact has, unless the index says that it has another hash."""
     for offer in offers:
         agree = all(offer.hashes.get(algorithm, digest) == digest for algorithm, digest in artifact.hashes.items())
+        if artifact.alternatives:
+            agree = any(offer.hashes.get(algorithm, digest) == digest for algorithm, digest in artifact.alternatives)
         if offer.filename == artifact.filename and agree:
             return offer
     return None

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from envsync.errors import LockFileError, remedies
 from envsync.launch import variables
 from envsync.lockfile import wheels
-from envsync.lockfile.blockers import BlockedError, Blocker, refusal
+from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
@@ -31,7 +31,7 @@ from envsync.lockfile.sources import (
     is_url,
     well_formed,
 )
-from envsync.lockfile.target import Artifact, Target
+from envsync.lockfile.target import Target
 from envsync.lockfile.wishes import OPPOSITE, Wishes
 from envsync.python.facts import Interpreter
 
@@ -248,15 +248,9 @@ class RequirementsFile:
             fit = wheels.Fit(interpreter)
             combined = sources.over(self._sources)
             references = [each for each in self._applicable(interpreter) if not choice.leaves_out(each.name)]
-            artifacts: list[Artifact] = []
-            blockers: list[Blocker] = []
-            for each in references:
-                try:
-                    artifacts += [direct(each, fit, combined, known, self.path)] if each.direct else []
-                except BlockedError as error:
-                    blockers.append(error.blocker)
-            pinned = [each for each in references if not each.direct]
-            found, lacking = resolve(pinned, fit, combined, known)
+            referred = [each for each in references if each.direct]
+            artifacts, blockers = direct(referred, fit, combined, known, given=sources, lock=self.path)
+            found, lacking = resolve([each for each in references if not each.direct], fit, combined, known)
             artifacts += found
             blockers += lacking
             if blockers:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from envsync.errors import remedies
 from envsync.lockfile.blockers import BlockedError, Blocker
+from envsync.lockfile.places import Placed, search
 from envsync.lockfile.reference import Reference
-from envsync.lockfile.sources import Sources, direct_url_text, host_of, with_credentials
+from envsync.lockfile.sources import Sources, direct_url_text, host_of, is_file_url, path_of_url, with_credentials
 from envsync.lockfile.target import Artifact
 from envsync.lockfile.wheelhouse import Wheelhouse, hashed
 from envsync.lockfile.wheels import (
@@ -100,10 +101,39 @@ def in_store(pin: Pin, known: Known) -> dict[str, str]:
     )
 
 
-def direct(reference: Reference, fit: Fit, sources: Sources, known: Known, lock: str) -> Artifact:
-    """Make the artifact of a reference to a wheel at a URL or path.
+def direct(
+    references: Sequence[Reference], fit: Fit, sources: Sources, known: Known, *, given: Sources, lock: str
+) -> tuple[list[Artifact], list[Blocker]]:
+    """Find the wheels that are referred to by URL or path.
 
+    :param given: the sources without those of the lock file: what has a hash is looked for there first
     :param lock: the lock file, for messages
+    :returns: the wheels; and why others do not fit, or are not there
+    :raises FetchError: an index does not answer
+    :raises FilesystemError: a find-links directory cannot be read
+    """
+    wheelhouse = Wheelhouse(given.directories)
+    settled: list[Artifact] = []
+    placed: list[Placed] = []
+    blockers: list[Blocker] = []
+    for reference in references:
+        try:
+            artifact = _referred(reference, fit, sources, known, lock)
+        except BlockedError as error:
+            blockers.append(error.blocker)
+            continue
+        if not reference.hashes:
+            settled.append(artifact)  # a file elsewhere may be another one
+        elif (path := wheelhouse.path_of(artifact.filename)) is not None:
+            settled.append(artifact._replace(path=path, url=None, missing=None))
+        else:
+            near = artifact.url is None or given.is_near(artifact.url)
+            placed.append(Placed(artifact, sources, is_near=near))
+    return [*settled, *(each.artifact for each in search(placed, known))], blockers
+
+
+def _referred(reference: Reference, fit: Fit, sources: Sources, known: Known, lock: str) -> Artifact:
+    """Make the artifact of a reference to a wheel at a URL or path.
 
     :raises BlockedError: the wheel does not fit, or is a path that does not exist
     """
@@ -128,10 +158,13 @@ def direct(reference: Reference, fit: Fit, sources: Sources, known: Known, lock:
             raise BlockedError(Blocker(problem, hint))
         return artifact
     assert reference.url is not None
+    url = sources.mirrored(reference.url)
+    if is_file_url(url):
+        return artifact._replace(url=None, path=path_of_url(url))
     if sources.offline:
         missing = (
             f"package `{name.name}`: `{name.filename}` is not in the cache, and --offline rules out "
             f"fetching it from `{host_of(reference.url)}`; run once without --offline"
         )
         return artifact._replace(url=None, missing=missing)
-    return artifact._replace(url=with_credentials(reference.url, sources.index_urls + sources.extra_index_urls))
+    return artifact._replace(url=with_credentials(url, sources.index_urls + sources.extra_index_urls))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -12,6 +13,7 @@ from envsync.errors.redact import redacted
 from envsync.launch import variables
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
+_PAIR = re.compile(r"([a-z][a-z0-9+.-]*://.+?)=([a-z][a-z0-9+.-]*://.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Sources:
     """Asked besides `index_urls` or the default index."""
     trusted_hosts: tuple[str, ...] = ()
     """Hosts that may be talked to without TLS, or without verifying it."""
+    mirrors: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What begins as the first is taken from where the second begins, be it an index or a file."""
 
     def __post_init__(self) -> None:
         """:raises UsageError: a URL is malformed"""
@@ -48,7 +52,25 @@ class Sources:
             if self.index_urls
             else self.extra_index_urls + lower.extra_index_urls,
             trusted_hosts=self.trusted_hosts + lower.trusted_hosts,
+            mirrors=self.mirrors,
         )
+
+    def mirrored(self, url: str) -> str:
+        """Return where something is taken from: the longest beginning that has a mirror is replaced."""
+        bare = variables.without_user(url)
+        for place, mirror in sorted(self.mirrors, key=lambda pair: len(pair[0]), reverse=True):
+            begin = variables.without_user(place).rstrip("/")
+            if bare == begin or bare.startswith(begin + "/"):
+                return mirror.rstrip("/") + bare[len(begin) :]
+        return url
+
+    def is_near(self, url: str) -> bool:
+        """Tell whether a file at a URL is to be taken from there, rather than from indexes or pages that are given.
+
+        Who gives some may reach no other host.
+        """
+        given = (*self.index_urls, *self.pages)
+        return not given or any(host_of(place) == host_of(url) for place in map(as_url, given))
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -59,7 +81,7 @@ class Sources:
     @property
     def pages(self) -> tuple[str, ...]:
         """The URLs of find-links pages; offline only those in files."""
-        urls = tuple(as_url(place) for place in self.find_links if _is_page(place))
+        urls = tuple(self.mirrored(as_url(place)) for place in self.find_links if _is_page(place))
         return tuple(url for url in urls if is_file_url(url)) if self.offline else urls
 
     @property
@@ -67,7 +89,8 @@ class Sources:
         """The URLs of the indexes that may be asked; offline only those in directories."""
         if self.no_index:
             return ()
-        urls = tuple(dict.fromkeys(map(as_url, self.index_urls + self.extra_index_urls)))
+        given = map(as_url, self.index_urls + self.extra_index_urls)
+        urls = tuple(dict.fromkeys(map(self.mirrored, given)))
         return tuple(url for url in urls if is_file_url(url)) if self.offline else urls
 
     @property
@@ -84,6 +107,23 @@ class Sources:
     def prohibition(self) -> str:
         """The option that rules out an index, if one does."""
         return "--offline" if self.offline else "--no-index" if self.no_index else ""
+
+
+def mirrors_of(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Take pairs of URLs apart, as in `https://a.example=https://b.example/a`.
+
+    :raises UsageError: one is none
+    """
+    pairs = []
+    for text in texts:
+        match = _PAIR.fullmatch(text)
+        if match is None or not well_formed(match[1]) or not well_formed(match[2]):
+            hint = (
+                "each is a URL, an equals sign and a URL: `envsync sync --mirrors https://a.example=https://b.example`"
+            )
+            raise UsageError("what is given to --mirrors is no pair of URLs", hint=hint)
+        pairs.append((match[1], match[2]))
+    return tuple(pairs)
 
 
 def _is_page(place: str) -> bool:

@@ -32,6 +32,7 @@ options: envsync.SyncOptions = {
     "exact": False,
     "index_urls": ["https://example.invalid/simple"],
     "find_links": [Path("wheels"), "more"],
+    "mirrors": {"https://a.invalid": "https://b.invalid"},
     "no_index": True,
     "offline": True,
     "cache_dir": os.fspath("cache"),

@@ -237,6 +237,7 @@ def test_a_url_gets_the_credentials_of_its_index(select: Select) -> None:
         package("foo", at_url("foo-1.0-py3-none-any.whl")),
         package("bar", wheel("bar-1.0-py3-none-any.whl", url="https://other.invalid/bar-1.0-py3-none-any.whl")),
         sources=sources,
+        known=lambda sha256: "in-the-store.whl",  # else it would be looked for on that index first
     )
     assert [artifact.url for artifact in target.artifacts] == [
         "https://other.invalid/bar-1.0-py3-none-any.whl",
