@@ -10,8 +10,8 @@ Fifty waiters on two cores that each import `json` to say one line would cost th
 `dump` wrote of texts and numbers is read here; `json` is asked about anything else.
 
 So is all written that says something of an environment or is remembered in the cache, but for what has to be read by
-versions of before, or by less than this: the stamp, the journal, how an environment is locked, manifests, and who links
-into the cache. Each says why.
+less than this, as the stamp and the names that `{digest}` stands for, and what versions of before go by: the journal,
+how an environment is locked, manifests, and who links into the cache. Each says why.
 
 One of format 1, which had no seal, is read as well. What a newer envsync has written counts as absent where it only
 tells (who leads, who waits, what failed); where others go by it, it is refused (`envsync.installed.ledger`).

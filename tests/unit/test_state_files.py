@@ -7,6 +7,7 @@ changed by what it says, and else counts as absent, too. What the version before
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import pytest
 
 from envsync.errors import EnvironmentRefusedError, EnvsyncError
 from envsync.installed.ledger import load_ledger
-from envsync.launch import Environment, stamp
+from envsync.launch import Environment, names, stamp
 from envsync.launch.stamp import checksum, seal, unseal
 from envsync.library import blocking
 from envsync.locks import kind
@@ -83,12 +84,16 @@ def files(synced: tuple[Path, Path]) -> dict[str, Kept]:
     steps = Journal("lib/.envsync/1", (Place("lib/.envsync/1/new/0", "lib/a"),))
     flat = {name: written(state / path, records.dump(said)) for name, path in FLAT.items()}
     remembered = {name: first(cache, f"{name}/*") for name in ("interpreters", "skeletons", "targets")}
+    name = names.Name("0123")
+    name.seen = {"/python": "1.2.3"}
+    named = written(env / names.DIRECTORY / "k", names.dump([name]))
     decided = written(state / "journal", journal.dump(steps))
     wheel, compiled = (first(cache, f"{path}/manifest.json") for path in ("wheels/*", "bytecode/*/*"))
     return {
         "stamp": Kept(state / "stamp", lambda: stamp_of(state / "stamp")),
         "journal": Kept(decided, lambda: journal.load(decided.read_bytes(), "e")),
         "installed.json": Kept(state / "installed.json", lambda: load_ledger(environment).entries),
+        "names": Kept(named, lambda: names.load(named.read_bytes())),
         "locking": Kept(state / "locking", lambda: kind.read(environment)),
         "failure": Kept(state / "failure.json", lambda: failures.load(environment)),
         "users": Kept(first(cache, "users/*"), lambda: users.used(str(cache))),
@@ -104,13 +109,13 @@ RECORDS = ("installed.json", "failure", *FLAT, "interpreters", "skeletons", "tar
 MANIFESTS = ("wheel", "bytecode")
 REFUSED = ("stamp", "journal", "installed.json", "locking", "users")
 """What decides what is changed or removed."""
-ALL = ("stamp", "journal", "locking", "users", *RECORDS, *MANIFESTS)
+ALL = ("stamp", "names", "journal", "locking", "users", *RECORDS, *MANIFESTS)
 
 
 def of_format(name: str, data: bytes, number: int) -> bytes:
     """Write a file anew in the same words, with another number and a seal that fits."""
-    if name == "stamp":
-        return seal(unseal(data).replace(stamp.HEADER.encode(), f"envsync-stamp {number}".encode(), 1))
+    if name in ("stamp", "names"):
+        return seal(re.sub(rb"^(envsync-\w+) \d+", rb"\1 %d" % number, unseal(data)))
     if name in MANIFESTS:
         head, _, rows = data.split(b"\n", 2)
         head = json.dumps({**json.loads(head), "format": number}).encode()
