@@ -82,7 +82,7 @@ def _run(arguments: "Sequence[str]") -> int | None:
         return None
     settings, words = parsed
     environ = command.variables()
-    asked, environment, distrust = fast_lane.launch(settings, words, environ)
+    asked, environment, distrust, words = fast_lane.launch(settings, words, environ)
     from envsync.cli.run import run
     from envsync.launch.signals import listen
 

@@ -102,8 +102,8 @@ def _run(command: tuple[str, ...], **given: Any) -> NoReturn:
     COMMAND is looked up in the environment's bin first. It keeps this process's id; its exit status is its own.
     124: a wait timed out or was refused. 125: envsync failed. 126, 127: COMMAND cannot be run, was not found.
     """
-    asked, environment, distrust = fast_lane.launch(_settings(options.RUN, given), command, os.environ)
-    run(asked, environment, command, os.environ, distrust=distrust)
+    asked, environment, distrust, words = fast_lane.launch(_settings(options.RUN, given), list(command), os.environ)
+    run(asked, environment, words, os.environ, distrust=distrust)
 
 
 def _sync(**given: Any) -> int:

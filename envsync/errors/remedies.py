@@ -57,6 +57,8 @@ def lock(path: str, tool: str = "", options: str = "") -> str:
     """
     directory, name = os.path.split(path)
     tool = tool or tool_of(name)
+    if name.endswith(".py.lock"):
+        options = f"--script {shlex.quote(name.removesuffix('.lock'))}"
     return f"`{_inside(directory)}{tool} lock{f' {options}' if options else ''}`" if tool else ""
 
 

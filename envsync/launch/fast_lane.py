@@ -25,7 +25,17 @@ else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
 from envsync.launch import Environment, command, stamp
-from envsync.launch.request import Request, content, describe_python, exactly, go_to, own_python, own_version, resolve
+from envsync.launch.request import (
+    Request,
+    content,
+    describe_python,
+    exactly,
+    go_to,
+    own_python,
+    own_version,
+    resolve,
+    with_script,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,23 +57,24 @@ class Entry:
 
 
 def launch(
-    settings: "Settings", words: "Sequence[str]", environ: "Mapping[str, str]"
-) -> tuple[Request, Environment | None, bool]:
+    settings: "Settings", words: "list[str]", environ: "Mapping[str, str]"
+) -> tuple[Request, Environment | None, bool, list[str]]:
     """Become the command if its environment is known to be current. Returns what the slow path has to know if not.
 
     :param settings: what the command line of `run` says
     :param words: the command
     :returns: what is asked for; its environment, None if its name takes more than a glance; and whether the stamp fits
-        and yet the command does not run
+        and yet the command does not run; and the command, which of a script with a lock file is a Python with that
     :raises EnvsyncError: what is asked for makes no sense, or the command was not found or cannot be executed
     """
     go_to(settings, environ)
+    settings, words = with_script(settings, words, environ)
     request = resolve(settings, environ)
     environment = environment_of(request)
     entry = enter(request, environment) if environment is not None else None
     if entry is not None:
         become(entry, words, environ, isolated=request.flag("isolated"))
-    return request, environment, entry is not None
+    return request, environment, entry is not None, words
 
 
 def environment_of(request: Request) -> Environment | None:

@@ -41,6 +41,8 @@ READ = {
 """What tells the version of a lock file, and those that are read. Any other is passed over if there is another file."""
 MEMBERS = "uv.lock"
 """The lock file of a workspace: which of its members is meant is told by the directory that one stands in."""
+SCRIPT = ".py.lock"
+"""How the name of a script's lock file ends (PEP 723, as uv locks it). Its environment is none of the project's."""
 PROJECT = "pyproject.toml"
 PINS = (".python-version", ".python-versions")
 """What says which Python a project of uv's wants: in the nearest directory that has one, up to the lock file's."""
@@ -401,6 +403,8 @@ def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[st
         if isinstance(said.get("env"), str):
             said["env"] = _beside(_directory(lock), str(said["env"]))
         near = options.over(near, said)
+    if lock.endswith(SCRIPT):
+        table = {key: value for key, value in table.items() if key != "env"}
     return _at_home(options.over(near, table), environ)
 
 
@@ -410,10 +414,36 @@ def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> 
     if settings.get("active") and environ.get("VIRTUAL_ENV"):
         template = environ["VIRTUAL_ENV"]
     if not isinstance(template, str):
-        template = _directory(lock) + ".venv"
+        template = _of_script(settings, lock, environ) if lock.endswith(SCRIPT) else _directory(lock) + ".venv"
     if not template.strip("/"):
         raise _usage_error("the environment cannot be the root directory or an empty path")
     return template.rstrip("/")
+
+
+def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:
+    """Return where the environment of a script is if nothing is said: in the cache, under its name."""
+    cache = settings.get("cache_dir") or environ.get("XDG_CACHE_HOME", "") + "/envsync"
+    home = environ.get("HOME", "")
+    if cache == "/envsync" and home.startswith("/"):
+        cache = home.rstrip("/") + ("/Library/Caches/envsync" if str(sys.platform) == "darwin" else "/.cache/envsync")
+    if cache == "/envsync":
+        hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"
+        raise _usage_error(
+            "there is no place for the environment of a script: HOME is not set, or no absolute path", hint
+        )
+    return f"{cache}/environments/{_name(lock).removesuffix(SCRIPT)}-{{digest}}"
+
+
+def with_script(settings: "Settings", words: "list[str]", environ: "Mapping[str, str]") -> "tuple[Settings, list[str]]":
+    """Have a script that has a lock file beside it run in its own environment. That is one look, for scripts only.
+
+    :param words: the command
+    """
+    lock = words[0] + ".lock" if words and words[0].endswith(".py") else ""
+    named = settings.get("lock") or environ.get("ENVSYNC_LOCK")
+    if not lock or named not in (None, "", lock) or not _is_file(lock):
+        return settings, words
+    return {**settings, "lock": lock}, ["python", *words]
 
 
 def _directory(path: str) -> str:

@@ -46,6 +46,7 @@ OF_THE_REQUEST = (
     "kernels",
     "local_files",
     "checked",
+    "lock",
 )
 """What a stamp says of what was asked for, and not of the environment as it is."""
 HEADER = "envsync-stamp 2"
@@ -98,6 +99,7 @@ class Stamp:
     """What a stamp says.
 
     :ivar member: of a workspace, which one it is for: its directory, relative to the lock file's
+    :ivar lock: the name of the lock file, without its directory; nothing is compared with it
     :ivar inputs: the further input files, in order
     :ivar checked: checksums of the files that the lock file was compared with, and their paths; none if it was not
         compared, or does not have all that they ask for
@@ -125,6 +127,7 @@ class Stamp:
         "kernel",
         "kernels",
         "local_files",
+        "lock",
         "member",
         "placed",
         "python",
@@ -136,6 +139,7 @@ class Stamp:
 
     def __init__(self) -> None:
         self.digest = ""
+        self.lock = ""
         self.python = ""
         self.member = "."
         self.environment = ""
@@ -206,6 +210,8 @@ def dump(stamp: Stamp) -> bytes:
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {quote(local.path)}"
         for local in stamp.local_files
     ]
+    if stamp.lock:
+        lines.append("lock " + quote(stamp.lock))
     if stamp.conditions:
         lines.append("conditions " + stamp.conditions)
     if stamp.base:
@@ -234,6 +240,8 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912, PLR0915  # a branch 
         key, _, value = line.partition(" ")
         if key == "digest":
             stamp.digest = value
+        elif key == "lock":
+            stamp.lock = unquote(value)
         elif key == "python":
             stamp.python = value
         elif key == "environment":

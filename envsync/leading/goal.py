@@ -213,6 +213,7 @@ class Seeker:
     def vouch(self, vouched: Stamp, _goal: Goal, _layout: Layout) -> bool:
         """The stamp is for the request, as it says already. What is said here is whether the lock file is stale."""
         vouched.checked = self._checked()
+        vouched.lock = os.path.basename(self.request.lock)
         return True
 
     def _compare(self, parsed: LockFile) -> None:

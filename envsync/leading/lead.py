@@ -29,7 +29,7 @@ from envsync.errors import (
     SyncCancelledError,
     WaitTimeoutError,
 )
-from envsync.errors.hints import UPGRADE
+from envsync.errors.hints import OWN_ENVIRONMENTS, UPGRADE
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, named, told_unverified
@@ -214,6 +214,9 @@ class Leader:
             unverified = [item.name for item in planned.install if item.unverified]
             if unverified and not all(item.unverified for item in goal.wanted):  # else it is no surprise
                 yield told_unverified(unverified)
+            if planned.remove and (other := self._other_lock_file()):
+                lock = self.request.lock
+                yield f"it was synced with `{other}`, and is what `{lock}` asks for now; {OWN_ENVIRONMENTS}"
             if reason:
                 yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
         if done.resumed:
@@ -222,6 +225,11 @@ class Leader:
             yield f"went on with what {who} had staged"
         if self.cache.note:
             yield self.cache.note
+
+    def _other_lock_file(self) -> str:
+        """Name the lock file that the environment was synced with before, if it was another; empty if not."""
+        before = self.former.lock if self.former is not None else ""
+        return "" if before == os.path.basename(self.request.lock) else before
 
     def _startup_files(self, planned: Plan) -> Iterator[str]:
         """Name the .pth files that come: Python reads them at every start, and runs their lines that import."""

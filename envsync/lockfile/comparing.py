@@ -7,6 +7,7 @@ Pipfile.lock. With `--locked`, a uv on PATH has the last word on what cannot be 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -21,6 +22,9 @@ from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.staleness import Verdict
 
 PROJECT = "pyproject.toml"
+SCRIPT = ".py.lock"
+_BLOCK = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+"""As PEP 723 gives it."""
 AS_IT_IS = "`envsync sync --no-locked` takes it as it is"
 
 
@@ -47,14 +51,15 @@ def compare(lock: LockFile, *, strictly: bool) -> Compared:
     except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
         verdict = Verdict(unchecked=f"what it was made from is not understood ({' '.join(str(error).split())[:120]})")
     again = remedies.lock(lock.path, _maker(lock))
+    source = "its script" if lock.path.endswith(SCRIPT) else PROJECT
     if verdict.differences:
-        problem = f"it is not what {PROJECT} asks for: {verdict.summary}"
+        problem = f"it is not what {source} asks for: {verdict.summary}"
         if strictly:
             raise LockFileError(lock.path, problem, hint=f"{again} locks that; {AS_IT_IS}")
         return Compared(f"`{lock.path}`: {problem}; {again} locks that")
     if verdict.unchecked and not (strictly and _uv_accepts(lock.path)):
         if strictly:
-            problem = f"whether it is what {PROJECT} asks for cannot be told: {verdict.unchecked}"
+            problem = f"whether it is what {source} asks for cannot be told: {verdict.unchecked}"
             raise LockFileError(lock.path, problem, hint=f"{again} locks again; {AS_IT_IS}" if again else AS_IT_IS)
         return Compared()
     return Compared(fitting=tuple(files.read.items()))
@@ -66,6 +71,17 @@ class _Files:
     def __init__(self, lock: LockFile) -> None:
         self._known = dict(zip(lock.inputs, lock.contents, strict=True))
         self.read: dict[str, bytes] = {}
+
+    def script(self, path: str) -> Mapping[str, Any]:
+        """Read what a script says of itself (PEP 723); nothing if it says nothing.
+
+        :raises OSError: it cannot be read
+        :raises ValueError: it says what is not TOML
+        """
+        self.read[path] = content_of_named(path)
+        block = _BLOCK.search(self.read[path].decode().replace("\r\n", "\n"))
+        lines = block["content"].splitlines() if block is not None else ()
+        return tomllib.loads("\n".join(line[2:] for line in lines))
 
     def table(self, path: str) -> Mapping[str, Any]:
         """Read a file in TOML.
@@ -83,6 +99,9 @@ def _verdict(lock: LockFile, files: _Files) -> Verdict:
     compare: Callable[[bytes, str, _Files], Verdict] | None = _KINDS.get(_maker(lock))
     if compare is None:
         return Verdict(unchecked="it keeps nothing of what it was made from")
+    if lock.path.endswith(SCRIPT):
+        script = files.script(lock.path.removesuffix(".lock"))
+        return staleness_uv.of_script(tomllib.loads(lock.contents[0].decode()), script)
     if not os.path.isfile(os.path.join(directory, PROJECT)):
         return Verdict(unchecked=f"there is no {PROJECT} beside it")
     return compare(lock.contents[0], directory, files)
@@ -144,4 +163,5 @@ def _uv_accepts(path: str) -> bool:
     if program is None:
         return False
     words = [program, "lock", "--check", "--offline", "--quiet", "--directory", directory or "."]
+    words += ["--script", name.removesuffix(".lock")] if name.endswith(SCRIPT) else []
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0

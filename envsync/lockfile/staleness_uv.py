@@ -50,6 +50,20 @@ def of_uv(lock: Table, projects: Mapping[str, Table]) -> Verdict:
     return Verdict(differences, "; ".join(dict.fromkeys(comparison.unchecked)))
 
 
+def of_script(lock: Table, metadata: Table) -> Verdict:
+    """Compare the lock file of a script with what that says of itself.
+
+    :param metadata: the table that is written in the script (PEP 723)
+    """
+    try:
+        comparison = _Comparison(lock, {ROOT: metadata})
+        differences = tuple(dict.fromkeys(redacted(each) for each in comparison.of_script(metadata)))
+    except (InvalidRequirement, InvalidSpecifier, InvalidVersion, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:120]
+        return Verdict(unchecked=redacted(f"what the script says is not understood ({said})"))
+    return Verdict(differences)
+
+
 class _Comparison:
     """One comparison, and what it could not look at."""
 
@@ -72,6 +86,15 @@ class _Comparison:
                 yield from self._of_defaults(_WORKSPACE, project, manifest)
             elif (record := self._records.get(place)) is not None:
                 yield from self._of_project(project, record)
+
+    def of_script(self, metadata: Table) -> Iterator[str]:
+        """Yield what is found of a script."""
+        stated = metadata.get("requires-python")
+        if stated is not None and not equivalence.are_same(SpecifierSet(stated), self._pythons):
+            yield f"`requires-python` is `{stated}`, and in the lock file `{self._lock.get('requires-python')}`"
+        declared = self._declared(metadata, metadata.get("dependencies", ()), "")
+        locked = self._lock.get("manifest", {}).get("requirements", ())
+        yield from self._compared("the script", declared, locked, metadata)
 
     def _of_members(self) -> Iterator[str]:
         names = {_name(project): place for place, project in self._projects.items() if "project" in project}

@@ -140,3 +140,14 @@ def test_those_who_want_it_locked_share_no_failure_with_others(project: Path, ru
     edit(project)
     assert sync(run_envsync, "--locked").returncode == 125
     assert sync(run_envsync).returncode == 0
+
+
+def test_who_changes_an_environment_for_another_lock_file_is_told(project: Path, run_envsync: Run) -> None:
+    """By name, and how to have two; nothing is said of a change for the same one, or if nothing has to go."""
+    for name, line in (("one.txt", "greet"), ("two.txt", "shout")):
+        (project / name).write_text(f"--no-index\n--find-links wheels\n{line}==1.0\n")
+    assert "it was synced with" not in run_envsync("sync", "--lock", "one.txt").stderr
+    done = run_envsync("sync", "--lock", "two.txt")
+    assert "note: it was synced with `one.txt`, and is what `two.txt` asks for now; give each lock file" in done.stderr
+    (project / "two.txt").write_text("--no-index\n--find-links wheels\ngreet==2.0\n")
+    assert "it was synced with" not in run_envsync("sync", "--lock", "two.txt").stderr
