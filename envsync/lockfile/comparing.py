@@ -20,6 +20,7 @@ from envsync.launch.request import content_of_named
 from envsync.lockfile import staleness, staleness_uv
 from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.staleness import Verdict
+from envsync.lockfile.uvlock import UvLockFile
 
 PROJECT = "pyproject.toml"
 SCRIPT = ".py.lock"
@@ -89,41 +90,44 @@ class _Files:
         :raises OSError: it cannot be read
         :raises ValueError: it is not TOML
         """
-        data = self._known.get(path)
-        self.read[path] = content_of_named(path) if data is None else data
+        self.read[path] = self._known.get(path) or content_of_named(path)
         return tomllib.loads(self.read[path].decode())
 
 
 def _verdict(lock: LockFile, files: _Files) -> Verdict:
     directory = os.path.dirname(lock.path)
-    compare: Callable[[bytes, str, _Files], Verdict] | None = _KINDS.get(_maker(lock))
+    compare: Callable[[LockFile, str, _Files], Verdict] | None = _KINDS.get(_maker(lock))
     if compare is None:
         return Verdict(unchecked="it keeps nothing of what it was made from")
     if lock.path.endswith(SCRIPT):
         script = files.script(lock.path.removesuffix(".lock"))
-        return staleness_uv.of_script(tomllib.loads(lock.contents[0].decode()), script)
+        return staleness_uv.of_script(_table_of(lock), script)
     if not os.path.isfile(os.path.join(directory, PROJECT)):
         return Verdict(unchecked=f"there is no {PROJECT} beside it")
-    return compare(lock.contents[0], directory, files)
+    return compare(lock, directory, files)
+
+
+def _table_of(lock: LockFile) -> Mapping[str, Any]:
+    """Return what a lock file in TOML says; it is not parsed again if that takes long."""
+    return lock.table if isinstance(lock, UvLockFile) else tomllib.loads(lock.contents[0].decode())
 
 
 def _maker(lock: LockFile) -> str:
     """Name the tool that keeps the lock file for a project; empty if none does."""
     name = os.path.basename(lock.path)
     if name.endswith(".toml") and b"tool.pdm" in lock.contents[0]:
-        table = tomllib.loads(lock.contents[0].decode())
-        return "pdm" if "strategy" in table.get("tool", {}).get("pdm", {}) else ""
+        return "pdm" if "strategy" in _table_of(lock).get("tool", {}).get("pdm", {}) else ""
     return remedies.tool_of(name)
 
 
-def _of_uv(lock: bytes, directory: str, files: _Files) -> Verdict:
+def _of_uv(lock: LockFile, directory: str, files: _Files) -> Verdict:
     root = files.table(os.path.join(directory, PROJECT))
     projects = {staleness_uv.ROOT: root}
     for place in _members(directory, root.get("tool", {}).get("uv", {}).get("workspace", {})):
         project = files.table(os.path.join(directory, place, PROJECT))
         if project.get("tool", {}).get("uv", {}).get("managed") is not False:
             projects[place] = project
-    return staleness_uv.of_uv(tomllib.loads(lock.decode()), projects)
+    return staleness_uv.of_uv(_table_of(lock), projects)
 
 
 def _members(directory: str, workspace: Mapping[str, Any]) -> Iterator[str]:
@@ -140,13 +144,13 @@ def _matching(directory: str, patterns: list[str]) -> Iterator[str]:
             yield os.path.normpath(found).replace(os.sep, "/")
 
 
-def _of_poetry(lock: bytes, directory: str, files: _Files) -> Verdict:
-    head = lock.partition(b"\n")[0].decode("utf-8", "replace")
-    return staleness.of_poetry(tomllib.loads(lock.decode()), head, files.table(os.path.join(directory, PROJECT)))
+def _of_poetry(lock: LockFile, directory: str, files: _Files) -> Verdict:
+    head = lock.contents[0].partition(b"\n")[0].decode("utf-8", "replace")
+    return staleness.of_poetry(_table_of(lock), head, files.table(os.path.join(directory, PROJECT)))
 
 
-def _of_pdm(lock: bytes, directory: str, files: _Files) -> Verdict:
-    table = tomllib.loads(lock.decode())
+def _of_pdm(lock: LockFile, directory: str, files: _Files) -> Verdict:
+    table = _table_of(lock)
     if "packages" in table:  # it is kept as a pylock.toml
         own = table["tool"]["pdm"]
         table = {"metadata": {**own, "content_hash": f"sha256:{own['hashes']['sha256']}"}}
