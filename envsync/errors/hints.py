@@ -42,7 +42,7 @@ def of_filesystem(path: str, number: int | None, *, is_refusal: bool) -> str:
     """
     directory = _nearest(path)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"`df -h {directory}` says how much is left; `envsync cache prune` removes what was not used for long"
+        return f"`df -h {_mount(path)}` says how much is left; `envsync cache prune` removes what was not used for long"
     if is_refusal:
         return f"`ls -la {directory}` says whose it is; `envsync doctor` says what can be done there"
     if number in (errno.EMFILE, errno.ENFILE):
@@ -69,6 +69,14 @@ def of_lock_file(path: str) -> str:
         return f"`ls -a {_nearest(path)}` shows what is there"
     made = path.endswith(".toml") or remedies.tool_of(os.path.basename(path))
     return remedies.relock(path) if made else remedies.pin(path)
+
+
+def _mount(path: str) -> str:
+    """Return where the filesystem is mounted: what is below may be gone by the time that somebody looks."""
+    directory = os.path.realpath(path)
+    while not os.path.ismount(directory):
+        directory = os.path.dirname(directory)
+    return shlex.quote(directory)
 
 
 def _nearest(path: str) -> str:

@@ -79,7 +79,7 @@ def _check(path: str, metadata: Record) -> None:
         raise LockFileError(path, "it does not say which version it is of: `lock_version` is malformed") from None
     if version.major != NEWEST.major or version.release[:2] > NEWEST.release:
         problem = f"its lock version {text} is not supported, envsync reads 4 up to {NEWEST}"
-        raise LockFileError(path, problem, hint=f"with PDM 2, {remedies.relock(path)}")
+        raise LockFileError(path, problem, hint=f"{remedies.relock(path)}, with PDM 2")
     if "inherit_metadata" not in metadata.texts("strategy"):
         problem = "it was locked without `inherit_metadata` and does not say which packages belong to which group"
         raise LockFileError(path, problem, hint=f"{remedies.relock(path)[:-1]} -S inherit_metadata`")
