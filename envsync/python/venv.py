@@ -20,6 +20,8 @@ from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
 from envsync.system import atomic, groups, records
 
+KEPT = ".gitignore"
+"""What the `venv` of Python 3.13 makes, and an environment that is made anew has already."""
 _ENV = "@envsync-environment@"
 _PROMPT = "@envsync-prompt@"
 _NAME = "envsync-pattern"
@@ -53,6 +55,8 @@ class Pattern(NamedTuple):
             for name, target in self.links.items():
                 os.symlink(target, f"{path}/{name}")
             for name, (kept, text) in self.files.items():
+                if name == KEPT and os.path.lexists(f"{path}/{name}"):
+                    continue
                 mode = 0o777 if kept & stat.S_IXUSR else 0o666  # the pattern was made under another umask
                 content = text.replace(_ENV, path).replace(_PROMPT, os.path.basename(path))
                 fd = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

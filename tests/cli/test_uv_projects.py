@@ -106,8 +106,11 @@ def version(root: Path, below: str, run_envsync: Run, *options: str) -> str:
 
 
 def test_the_python_that_is_pinned(workspace: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nearest `.python-version` says which Python is wanted, unless an option or a variable does."""
-    one, other = [each for each in ("3.11", "3.12", "3.13", "3.10") if pythons.find(each)][:2]
+    """The nearest `.python-version` says which Python is wanted, unless an option or a variable does.
+
+    The environment is made anew for it, whichever Python it was made for: of some, `venv` makes more than of others.
+    """
+    one, other = [each for each in ("3.13", "3.12", "3.11", "3.10") if pythons.find(each)][:2]
     monkeypatch.setenv(
         "PATH", f"{Path(pythons.need(one)).parent}:{Path(pythons.need(other)).parent}:{os.environ['PATH']}"
     )
