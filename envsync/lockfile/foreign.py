@@ -122,11 +122,8 @@ def _foreign(path: str, tool: str) -> LockFileError:
         listed = os.path.join(directory, "requirements.in")
         hint = f"list the Python packages that are meant in `{listed}`, a line each; then {remedies.pin(listed)}"
         return LockFileError(path, problem, hint=hint)
-    if os.path.basename(path) != _RIGHT[tool]:
-        problem = f"it is a lock file of {tool}, whose name is {_RIGHT[tool]}"
-        return _misnamed(path, problem + (", or the script's as in job.py.lock" if tool == "uv" else ""), _RIGHT[tool])
-    command = remedies.export(directory, tool)
-    return LockFileError(path, f"it is a lock file of {tool}, which is not read yet", hint=_then(command))
+    problem = f"it is a lock file of {tool}, whose name is {_RIGHT[tool]}"
+    return _misnamed(path, problem + (", or the script's as in job.py.lock" if tool == "uv" else ""), _RIGHT[tool])
 
 
 def _misnamed(path: str, problem: str, right: str) -> LockFileError:

@@ -30,22 +30,22 @@ def _read(path: str) -> LockFile:
         except LockFileError:
             foreign.refuse_pylock(path)
             raise
-    if name == "poetry.lock":
-        from envsync.lockfile import poetry
-
-        return poetry.read(path)
-    if name == "Pipfile.lock":
-        from envsync.lockfile import pipfile
-
-        return pipfile.read(path)
     if remedies.tool_of(name) == "uv":
         from envsync.lockfile import uvlock
 
         return uvlock.read(path)
+    if name == "poetry.lock":
+        from envsync.lockfile import poetry
+
+        return poetry.read(path)
     if name == "pdm.lock":
         from envsync.lockfile import pdm
 
         return pdm.read(path)
+    if name == "Pipfile.lock":
+        from envsync.lockfile import pipfile
+
+        return pipfile.read(path)
     from envsync.lockfile import foreign
 
     foreign.refuse_name(path)

@@ -63,7 +63,7 @@ class Record:
         items = self._get(key, list, "a list", [])
         if not all(isinstance(item, dict) for item in items):
             raise self.refusal(f"`{key}` has to be a list of tables")
-        return [Record(self.path, item, self.about or f"package `{item.get('name')}`: ") for item in items]
+        return [Record(self.path, item, self.about or f"package `{str(item.get('name'))[:80]}`: ") for item in items]
 
     def name(self, key: str = "name") -> NormalizedName:
         """Return the name of a package, normalized."""
