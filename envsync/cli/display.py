@@ -6,14 +6,15 @@ import os
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.launch.messages import say
 from envsync.lockfile import hearing
 from envsync.waiting.shortening import briefly, fitted, volume, width
 
 if TYPE_CHECKING:
-    from rich.progress import BarColumn, Progress, TaskID
+    from rich.progress import BarColumn, TaskID
+    from rich.progress import Progress as RichProgress
 
     from envsync.launch.request import Request
     from envsync.leading.result import SyncResult
@@ -42,13 +43,8 @@ class Display:
         hearing.listen()
         self.quiet = request.flag("quiet")
         self.verbose = request.flag("verbose")
-        self.terminal = os.isatty(2)
         self.lock = threading.Lock()
-        self.began = time.monotonic()
-        self.phase = ""
-        self.next_line = self.began + LINE_SECONDS
-        self.bars: Progress | None = None
-        self.task: TaskID | None = None
+        self.shown = Bars() if os.isatty(2) else Lines()
         self.slowest = ""
 
     def __enter__(self) -> Display:
@@ -57,17 +53,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.bars is not None:
-            self.bars.stop()
+        self.shown.stop()
 
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
-        if self.quiet:
-            return
-        with self.lock:
-            if self.terminal:
-                self._bar(phase, done, total, bytes_done, bytes_total)
-            else:
-                self._line(phase, done, total, bytes_done, bytes_total)
+        if not self.quiet:
+            with self.lock:
+                self.shown.show(Progress(phase, done, total, bytes_done, bytes_total, self.slowest))
 
     def detail(self, text: str) -> None:
         """Note which download is the slowest and how far it is."""
@@ -75,9 +66,7 @@ class Display:
 
     def conclude(self, result: SyncResult) -> None:
         """Say what was done, and what is worth knowing."""
-        if self.bars is not None:
-            self.bars.stop()
-            self.bars = None
+        self.shown.stop()
         if self.quiet:
             return
         for note in result.notes:
@@ -99,44 +88,82 @@ class Display:
             for detail in result.details:
                 say(detail)
 
-    def _line(self, phase: str, done: int, total: int, bytes_done: int, bytes_total: int) -> None:
-        now = time.monotonic()
-        waiting = phase.startswith("waiting")
-        if waiting and not self.phase.startswith("waiting"):
-            self.next_line = now + WAITING_SECONDS  # no silent wait: that may take days
-        self.phase = phase
-        if now < self.next_line:
-            return
-        self.next_line = now + (WAITING_LINE_SECONDS if waiting else LINE_SECONDS)
-        counted = f" {done} of {total}" if total else ""
-        come = f", {volume(bytes_done, bytes_total)}" if bytes_done else ""
-        slowest = f", {self.slowest}" if bytes_done and self.slowest else ""
-        say(f"{phase}{counted}{come}{slowest}, {now - self.began:.0f} s so far")
 
-    def _bar(self, phase: str, done: int, total: int, bytes_done: int, bytes_total: int) -> None:
-        if self.bars is None:
+class Progress(NamedTuple):
+    """How far a sync is, as a `Report` is told it."""
+
+    phase: str
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+    slowest: str
+    """The slowest download, and how far it is."""
+
+
+class Lines:
+    """Plain lines, now and then."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.next = self.began + LINE_SECONDS
+        self.phase = ""
+
+    def show(self, at: Progress) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        waiting = at.phase.startswith("waiting")
+        if waiting and not self.phase.startswith("waiting"):
+            self.next = now + WAITING_SECONDS  # no silent wait: that may take days
+        self.phase = at.phase
+        if now < self.next:
+            return
+        self.next = now + (WAITING_LINE_SECONDS if waiting else LINE_SECONDS)
+        counted = f" {at.done} of {at.total}" if at.total else ""
+        come = f", {volume(at.bytes_done, at.bytes_total)}" if at.bytes_done else ""
+        slowest = f", {at.slowest}" if at.bytes_done and at.slowest else ""
+        say(f"{at.phase}{counted}{come}{slowest}, {now - self.began:.0f} s so far")
+
+    def stop(self) -> None:
+        """Lines stay."""
+
+
+class Bars:
+    """One line that lives, on a terminal."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.phase = ""
+        self._bars: tuple[RichProgress, BarColumn] | None = None
+        self._task: TaskID | None = None
+
+    def show(self, at: Progress) -> None:
+        """Show it, once the sync has taken a while."""
+        if self._bars is None:
             if time.monotonic() - self.began < BAR_SECONDS:
                 return
-            self.bars, self.bar_column = _bars()
-            self.bars.start()
-        if phase != self.phase or self.task is None:
-            if self.task is not None:
-                self.bars.remove_task(self.task)
-            self.phase = phase
-            self.task = self.bars.add_task(phase, total=None, count="", volume="")
-        seconds = max(1e-3, self.bars.tasks[0].elapsed or 0.0)
+            self._bars = _bars()
+            self._bars[0].start()
+        bars, column = self._bars
+        if at.phase != self.phase or self._task is None:
+            if self._task is not None:
+                bars.remove_task(self._task)
+            self.phase = at.phase
+            self._task = bars.add_task(self.phase, total=None, count="", volume="")
+        seconds = max(1e-3, bars.tasks[0].elapsed or 0.0)
+        done, total, bytes_done, bytes_total = at[1:5]
         count = f"{done}/{total}" if total else ""
         come = volume(bytes_done, bytes_total)
         speed = f"{come}, {bytes_done / 1e6 / seconds:.1f} MB/s"
-        forms = (f"{speed}, {self.slowest}" if self.slowest else speed, speed, come, "") if come else ("",)
-        columns = self.bars.console.width  # each time: the window may have another size by now
-        bar = next(bar for least, bar in BAR_COLUMNS if columns >= least and (total or bar < WIDE))
-        self.bar_column.bar_width = bar
-        room = columns - bar - len(count) - OTHER_COLUMNS
-        said = fitted((phase, *briefly(phase)), room)
+        forms = (f"{speed}, {at.slowest}" if at.slowest else speed, speed, come, "") if come else ("",)
+        columns = bars.console.width  # each time: the window may have another size by now
+        width_of_bar = next(bar for least, bar in BAR_COLUMNS if columns >= least and (total or bar < WIDE))
+        column.bar_width = width_of_bar
+        room = columns - width_of_bar - len(count) - OTHER_COLUMNS
+        said = fitted((self.phase, *briefly(self.phase)), room)
         complete, whole = (bytes_done, bytes_total) if bytes_total else (done, total)
-        self.bars.update(
-            self.task,
+        bars.update(
+            self._task,
             completed=complete,
             total=whole or None,
             description=said,
@@ -144,8 +171,14 @@ class Display:
             volume=fitted(forms, max(0, room - width(said))),
         )
 
+    def stop(self) -> None:
+        """Take the line away."""
+        if self._bars is not None:
+            self._bars[0].stop()
+            self._bars = self._task = None
 
-def _bars() -> tuple[Progress, BarColumn]:
+
+def _bars() -> tuple[RichProgress, BarColumn]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

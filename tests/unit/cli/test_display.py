@@ -25,7 +25,7 @@ def test_a_download(capfd: pytest.CaptureFixture[str]) -> None:
         ("downloading", (45_000_000, 0)),
         ("staging", ()),
     ):
-        display.next_line = 0.0
+        display.shown.next = 0.0
         display.detail("numpy 1.0 of 2.0 MB")
         display(phase, 3, 9, *volume)
     lines = [line.partition(", 0 s")[0] for line in capfd.readouterr().err.splitlines()]
@@ -41,7 +41,7 @@ import sys, time
 from envsync.cli.display import Display
 from envsync.launch.request import Request
 with Display(Request({}, "x", "x", "x")) as display:
-    display.began -= 1
+    display.shown.began -= 1
     display.detail("numpy 12.0 of 80.1 MB")
     for _ in range(2):
         display(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 45_000_000 * bool(int(sys.argv[3])), 310_000_000)
