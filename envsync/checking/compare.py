@@ -215,21 +215,25 @@ class _Pool:
     def _tell(self, files: int, reader: _Reader) -> None:
         with self.lock:
             self.files += files
-            self.bytes += reader.bytes
-            reader.bytes = 0
+            self.bytes += reader.count()
             self.report("verifying", self.files, self.total, self.bytes, self.bytes_total)
 
 
 class _Reader:
     """What one thread reads with.
 
-    :ivar bytes: hashed since somebody set it to 0
+    :ivar bytes: hashed since they were counted
     """
 
     def __init__(self) -> None:
         self.bytes = 0
         self._buffer = bytearray(CHUNK_BYTES)
         self._view = memoryview(self._buffer)
+
+    def count(self) -> int:
+        """Return how many bytes were hashed since the last time."""
+        count, self.bytes = self.bytes, 0
+        return count
 
     def examine(self, path: str, job: Job) -> Answer | None:
         try:

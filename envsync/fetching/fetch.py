@@ -97,7 +97,8 @@ def fetch(
         session = _Run(missing, store, report, workers or 1)
         session.run(tuple(index_urls))
         manifests.update(session.manifests)
-    store.written = store.written or len(manifests) > found
+    if len(manifests) > found:
+        store.note_written()
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
 
 

@@ -78,6 +78,10 @@ class Held:
         self._sure_until = 0.0
         """Until then, by time.monotonic(), the lock need not be looked at again."""
 
+    def bring_to(self, env: str, digest: str) -> None:
+        """Say what it is brought to, now that this is known."""
+        self.env, self.digest = env, digest
+
     @property
     def fd(self) -> int:
         """The descriptor of the lock, for a child to hold as well; -1 if it has none."""

@@ -250,8 +250,7 @@ class Occupancy:
     def hand_over(self) -> int:
         """Give the shared lock, and its descriptor, to the command that follows."""
         lock, self.lock = self.share(), None
-        fd, lock.fd = lock.fd, -1
-        return fd
+        return lock.give_away()
 
     def inodes(self) -> tuple[int, ...]:
         """Return the inodes of the in-use locks that commands may hold, as `installed.json` keeps them."""

@@ -351,7 +351,7 @@ class Leader:
 
     def _set_goal(self) -> Goal:
         goal = self.aim.seek(self.held.ledger())
-        self.held.env, self.held.digest = goal.python.env, goal.digest
+        self.held.bring_to(goal.python.env, goal.digest)
         return goal
 
     def _ask_about_names(self) -> None:

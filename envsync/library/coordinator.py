@@ -176,37 +176,31 @@ class Coordinator:
         if flight is None:
             flight = self._flights[key] = _Flight(env)
             group.start_soon(self._fly, key, flight, asked)
-        flight.callers += 1
         try:
-            await flight.landed.wait()
+            return await flight.join()
         finally:
-            flight.callers -= 1
-            if flight.callers == 0 and not flight.landed.is_set():
-                flight.stop()
-                if self._flights.get(key) is flight:
-                    del self._flights[key]  # who asks now starts anew
-        if flight.error is not None:
-            raise flight.error
-        assert flight.result is not None
-        return flight.result
+            if flight.stopped and self._flights.get(key) is flight:
+                del self._flights[key]  # who asks now starts anew
 
     async def _fly(self, key: tuple[object, ...], flight: _Flight, asked: request.Request) -> None:
+        result: SyncResult | None = None
+        error: EnvsyncError | None = None
         try:
             with flight.scope:
-                flight.result = await self._reach(flight, asked)
-        except EnvsyncError as error:
-            flight.error = error
+                result = await self._reach(flight, asked)
+        except EnvsyncError as caught:
+            error = caught
         finally:
             if self._flights.get(key) is flight:
                 del self._flights[key]
-            if flight.result is not None:
-                self._tell(events.Finished(flight.result.env, flight.result))
-            elif flight.error is None or isinstance(flight.error, SyncCancelledError):
-                flight.error = _cancelled(flight.env)
+            if result is not None:
+                self._tell(events.Finished(result.env, result))
+            elif error is None or isinstance(error, SyncCancelledError):
+                error = _cancelled(flight.env)
                 self._tell(events.Cancelled(flight.env))
             else:
-                self._tell(events.Failed(flight.env, flight.error))
-            flight.landed.set()  # first, for what the user's function raises must not keep anybody waiting
+                self._tell(events.Failed(flight.env, error))
+            flight.land(result, error)  # first, for what the user's function raises must not keep anybody waiting
             self._hand_on()
 
     async def _reach(self, flight: _Flight, asked: request.Request) -> SyncResult:
@@ -214,7 +208,7 @@ class Coordinator:
         result, environment, distrust = await to_thread.run_sync(syncing.glance, asked, limiter=self._looks)
         if result is not None:
             return result
-        flight.env = os.path.abspath(environment.path)
+        flight.bind_for(os.path.abspath(environment.path))
         way = _Way(self, flight, asked)
         demand = Demand(asked, environment)
         steps = reach.wait_or_lead(way, demand, arrival, distrust=distrust, slots=self._slots)
@@ -264,6 +258,29 @@ class _Flight:
         self.stopped = False
         self.result: SyncResult | None = None
         self.error: EnvsyncError | None = None
+
+    def bind_for(self, env: str) -> None:
+        """Say which environment it is for, now that its name is known."""
+        self.env = env
+
+    async def join(self) -> SyncResult:
+        """Wait for the result, as one of those who share it. The last who leaves before that stops it."""
+        self.callers += 1
+        try:
+            await self.landed.wait()
+        finally:
+            self.callers -= 1
+            if self.callers == 0 and not self.landed.is_set():
+                self.stop()
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+    def land(self, result: SyncResult | None, error: EnvsyncError | None) -> None:
+        """Hand all who wait the result, or the error."""
+        self.result, self.error = result, error
+        self.landed.set()
 
     def stop(self) -> None:
         """Stop waiting at once, and leading at the next report."""

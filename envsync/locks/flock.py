@@ -81,6 +81,11 @@ class Flock:
         fcntl.flock(self.fd, fcntl.LOCK_SH)
         self.shared = True
 
+    def give_away(self) -> int:
+        """Return the descriptor, which is the lock, for somebody else to close."""
+        fd, self.fd = self.fd, -1
+        return fd
+
     def release(self) -> None:
         """Unlock, whoever has inherited the lock meanwhile, and close the descriptor. Releasing twice is harmless."""
         if self.fd >= 0:

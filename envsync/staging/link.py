@@ -106,7 +106,7 @@ class Linker:
                 report("staging", min(done, total), total)
 
             with _Heard(self.told) as heard:
-                self.ways.tell = heard.tell
+                self.ways.tell_to(heard.tell)
                 forking.share(len(groups), work, tell=tell)
         else:
             self._run_in_two_threads(groups, report)

@@ -86,6 +86,10 @@ class Ways:
                 order = self._without(kind, HARDLINK, reason)
         return order
 
+    def tell_to(self, tell: Callable[[str], None]) -> None:
+        """Tell somebody else from now on."""
+        self.tell = tell
+
     def refused(self, status: os.stat_result, way: str, error: OSError, path: str) -> bool:
         """Take note of what a way was refused with. Returns False if that is no reason to try another."""
         if error.errno in NEVER[way]:

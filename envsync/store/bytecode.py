@@ -167,7 +167,7 @@ class Shelf:
         atomic.write(f"{directory}/{NAME}", data, mode=0o444)
         with suppress(OSError):  # CIFS: the mount says the modes of all files
             os.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
-        self.store.written = True
+        self.store.note_written()
         sha256 = compiled.sha256
         found = publish(self.store, directory, self._place(sha256), lambda: self._as_good(compiled))
         return found or load(data)  # just as whoever finds it later will read it

@@ -95,6 +95,10 @@ class Store(Directories):
         self.below = None
         self.be_at(root)
 
+    def note_written(self) -> None:
+        """Note that something was added that was missing."""
+        self.written = True
+
     def _is_refused(self) -> bool:
         if self.root == NOWHERE:
             return True

@@ -73,6 +73,11 @@ class Arrival:
         if self.seen != (0, 0):
             self.known = frozenset(_id(failure) for failure in load(environment))
 
+    def sees_anew(self, latest: tuple[int, int]) -> bool:
+        """Take note of the file's identity. False: it is what was seen last."""
+        before, self.seen = self.seen, latest
+        return latest != before
+
     def concerns(self, failure: Failure, boot: str) -> bool:
         """Tell whether an attempt ended after we began to want what it was for."""
         if _id(failure) not in self.known:
@@ -111,9 +116,9 @@ def check(environment: Environment, key: str, arrival: Arrival, *, leading: bool
     :raises DeadLeadersError: we are about to lead, and the leaders before us died one after the other
     """
     latest = identity(environment.failure)
-    if latest == (0, 0) or (latest == arrival.seen and not leading):
+    is_new = arrival.sees_anew(latest)
+    if latest == (0, 0) or not (is_new or leading):
         return
-    arrival.seen = latest
     boot = processes.boot()
     ours = [each for each in load(environment) if each.get("key") == key and arrival.concerns(each, boot)]
     for failure in ours:
