@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from envsync.errors import (
@@ -154,6 +155,7 @@ class Seeker:
         self.environment = environment
         self.store = store
         self.report = report
+        self.python: Python | None = None
         self.target: Target | None = None
         self.manifests: dict[str, Manifest] = {}
         """Of all that is wanted, by name, once `seek` or `fetch` has returned."""
@@ -168,18 +170,26 @@ class Seeker:
         stale = (self.compared.note,) if self.compared is not None and self.compared.note else ()
         return (*stale, *uv_variables.unheeded(self.request.lock, os.environ))
 
+    @cached_property
+    def lock_file(self) -> LockFile:
+        """The lock file, parsed once, and only if that is needed."""
+        return read_lock_file(self.request)
+
     def seek(self, ledger: Ledger) -> Goal:
         """Set the goal, and bring all its wheels into the store.
 
         :raises EnvsyncError: the lock file does not fit the Python, a wheel cannot be had, ...; nothing was touched
         """
-        python = find_python(self.request, self.environment, ledger, self.store.memory)
+        python = self._find_python(ledger)
         return self._with_bytecode(self._recall(python) or self._select(python, fetching=True))
 
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
-        python = find_python(self.request, self.environment, ledger, self.store.memory)
-        return self._with_bytecode(self._select(python, fetching=False))
+        return self._with_bytecode(self._select(self._find_python(ledger), fetching=False))
+
+    def _find_python(self, ledger: Ledger) -> Python:
+        self.python = find_python(self.request, self.environment, ledger, self.store.memory)
+        return self.python
 
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
@@ -187,8 +197,8 @@ class Seeker:
         from envsync.lockfile import uv_variables
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
-            python = find_python(self.request, self.environment, Ledger("", "", {}), self.store.memory)
-            self.target = self._target(read_lock_file(self.request), python)
+            assert self.python is not None
+            self.target = self._target(self.python)
         self.manifests = fetch(
             self.target.artifacts,
             self.store,
@@ -246,7 +256,7 @@ class Seeker:
                 return found
         except OSError:
             return found  # one that it was compared with is gone, which is a change
-        self._compare(read_lock_file(self.request))
+        self._compare(self.lock_file)
         former.checked = self._checked()
         return former
 
@@ -268,12 +278,11 @@ class Seeker:
         return f"`{lock}` lacks what its packages require: {required.described(found)}; {remedies.pin(lock)}"
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:
-        parsed = read_lock_file(self.request)
-        self._compare(parsed)
-        inputs = inputs_of(self.request, parsed)
-        conditions = conditions_of(self.request, parsed, python.interpreter)
+        self._compare(self.lock_file)
+        inputs = inputs_of(self.request, self.lock_file)
+        conditions = conditions_of(self.request, self.lock_file, python.interpreter)
         digest = digest_of(self.request, inputs, python.description, conditions)
-        self.target = self._target(parsed, python)
+        self.target = self._target(python)
         if fetching:
             self.fetch()
         direct = {local.path for local in inputs.local_files}
@@ -292,7 +301,7 @@ class Seeker:
             self._remember(goal)
         return goal
 
-    def _target(self, parsed: LockFile, python: Python) -> Target:
+    def _target(self, python: Python) -> Target:
         from envsync.lockfile import Sources, choice_of
         from envsync.lockfile.sources import mirrors_of
 
@@ -304,7 +313,7 @@ class Seeker:
             offline=self.request.flag("offline"),
             mirrors=mirrors_of(self.request.texts("mirrors")),
         )
-        target = parsed.select(
+        target = self.lock_file.select(
             python.interpreter,
             choice_of(self.request.settings, self.request.member),
             sources=sources,

@@ -53,7 +53,7 @@ class Locks:
     :ivar locking: what is known; None before anybody knows
     """
 
-    __slots__ = ("_contender", "_local", "environment", "locking", "unseen")
+    __slots__ = ("_contender", "_local", "_looked", "environment", "locking", "unseen")
 
     def __init__(self, environment: Environment, *, unseen: bool) -> None:
         self.environment = environment
@@ -61,6 +61,8 @@ class Locks:
         self.locking: Locking | None = None
         self._contender: Contender | None = None
         self._local: str | None = None
+        self._looked: Locking | None = None
+        """What a look has found that no try has made use of yet."""
 
     @property
     def in_use(self) -> bool:
@@ -75,6 +77,7 @@ class Locks:
         recorded = read(self.environment)
         if recorded is not None:
             self._accept(recorded)
+        self._looked = recorded
         return recorded
 
     def acquire_nowait(self) -> EnvironmentLock | None:
@@ -83,7 +86,7 @@ class Locks:
         :raises LockingError: there is no lock that works, or none that this request can do with
         :raises FilesystemError: a file of the lock cannot be opened or made
         """
-        recorded = self.look()
+        recorded, self._looked = self._looked or self.look(), None
         if recorded is None:
             return self._decide()
         if recorded.kind == LEASE:
