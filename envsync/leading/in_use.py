@@ -20,15 +20,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
 from envsync.launch import command, signals, stamp
-from envsync.launch.request import Request
 from envsync.leading import lost
 from envsync.leading.held import Held, ReplacedError
+from envsync.leading.session import Session
 from envsync.locks import flock
 from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
@@ -46,18 +44,12 @@ DIGEST_HINT = "give each its own environment: `envsync sync --env '.venvs/{diges
 
 
 class Occupancy:
-    """The leader's hold on the in-use lock. The environment lock is held throughout.
+    """The leader's hold on the in-use lock. The environment lock is held throughout."""
 
-    :param idle: entered while it waits for others and does no work
-    """
-
-    def __init__(
-        self, held: Held, request: Request, idle: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
+    def __init__(self, held: Held, session: Session) -> None:
         self.held = held
         self.environment = held.environment
-        self.request = request
-        self.idle = idle
+        self.session = session
         self.lock: Flock | None = None
         self.ignored = False
         """Commands were running, and `--busy ignore` said to go on."""
@@ -95,18 +87,18 @@ class Occupancy:
                 self._refuse(fd)
             if self.lock is None and not self.ignored:
                 self.waits = True
-                with self.idle():
+                with self.session.idle():
                     self._wait(fd)
                 self.waits = False
         finally:
             if self.lock is None:
                 command.close_lock(fd)
         self._refuse_lost(recorded)  # it may have been lost since then; now nobody new enters
-        if self.request.text("busy") == "ignore":
+        if self.session.busy == "ignore":
             self.seen = (*lost.held(self.environment, recorded, self._ours()), *self.seen)
 
     def _refuse_lost(self, recorded: tuple[int, ...]) -> None:
-        if self.request.text("busy") != "ignore":
+        if self.session.busy != "ignore":
             lost.check(self.environment, recorded, self._ours())
 
     def _ours(self) -> int:
@@ -118,7 +110,7 @@ class Occupancy:
             return
         if not self._was_open():
             self.alone = True
-        elif self.request.text("busy") == "ignore":
+        elif self.session.busy == "ignore":
             self.ignored = True
             atomic.rename_if_there(self.environment.stamp, self.environment.draining)
         else:
@@ -152,8 +144,7 @@ class Occupancy:
                 raise ReplacedError
 
     def _refuse(self, fd: int) -> None:
-        busy = self.request.text("busy") or "wait"
-        if busy == "ignore":
+        if self.session.busy == "ignore":
             self.ignored = True
             self.seen = (os.fstat(fd).st_ino,)
         elif directory.is_inside(self.environment, besides=fd):
@@ -162,7 +153,7 @@ class Occupancy:
                 "waiting would be for itself",
                 hint=DIGEST_HINT,
             )
-        elif busy == "fail":
+        elif self.session.busy == "fail":
             raise RefusedError(
                 f"commands are running in environment `{self.environment.path}` (--busy fail){self._who()}"
             )
@@ -172,7 +163,7 @@ class Occupancy:
         held = cycle.holds(besides=fd)
         known: dict[str, queue.Lookout] = {}
         itself = MAYBE_ITSELF if directory.is_marked(self.environment) else ""
-        phase, look_at, limit = "", 0.0, self.held.progress.limit
+        phase, look_at, limit = "", 0.0, self.session.limit
         while self.lock is None:
             now = time.monotonic()
             if limit.is_over:
@@ -208,9 +199,11 @@ class Occupancy:
         except FilesystemError:
             data = None
         theirs = stamp.load(data) if data else None
-        if theirs is None or theirs.member == self.request.member:
+        if theirs is None or theirs.member == self.session.request.member:
             return ""
-        named = ["the root" if member == "." else f"`{member}`" for member in (theirs.member, self.request.member)]
+        named = [
+            "the root" if member == "." else f"`{member}`" for member in (theirs.member, self.session.request.member)
+        ]
         return OTHER_MEMBER.format(*named)
 
     def _rest_stamp(self) -> None:
@@ -227,7 +220,7 @@ class Occupancy:
         """Wait for those who look seldom: as long as there are any, or they must have looked."""
         until = time.monotonic() + pace.Pace(network=True).rest
         lookout = queue.Lookout(self.environment)
-        while time.monotonic() < until and lookout.find(lambda name: queue.key_of(name) != self.request.key):
+        while time.monotonic() < until and lookout.find(lambda name: queue.key_of(name) != self.session.request.key):
             time.sleep(pace.NETWORK_LEAST_SECONDS)
 
     def share(self) -> Flock:

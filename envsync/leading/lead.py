@@ -131,8 +131,8 @@ class Leader:
         token = "" if isinstance(lock, Flock) else lock.token
         progress = ProgressFile(environment, request.key, session.report, token=token, limit=session.limit)
         self.held = Held(environment, lock, progress, locking, session.listener)
-        self.occupancy = Occupancy(self.held, request, session.idle)
-        self.cache = SyncCache(request, environment, progress, session.limit.deadline)
+        self.occupancy = Occupancy(self.held, session)
+        self.cache = SyncCache(session, progress)
         self.aim: Aim = aim(request, environment, self.cache.store, progress)
         self.former: Stamp | None = None
         """The stamp that was there, if it could be read."""
@@ -149,7 +149,7 @@ class Leader:
             return current
         doubtful = self._is_doubtful()
         doubtful |= self._recover()
-        reconciler = Reconciler(self.held, self.request, self.aim, self.cache, self.occupancy, doubtful=doubtful)
+        reconciler = Reconciler(self.held, self.session, self.aim, self.cache, self.occupancy, doubtful=doubtful)
         for attempt in range(CACHES):
             try:
                 return self._reach(reconciler)
@@ -316,7 +316,7 @@ class Leader:
         if renewed is None:
             return None
         self.held.check_in_place()
-        atomic.write(self.environment.stamp, stamp.dump(renewed), durable=self.request.flag("durable"))
+        atomic.write(self.environment.stamp, stamp.dump(renewed), durable=self.session.durable)
         return self._enter()
 
     def _is_doubtful(self) -> bool:
@@ -342,7 +342,7 @@ class Leader:
         self.held.progress("recovering", 0, len(decided.steps))
         atomic.discard(self.environment.draining)  # it vouches for what is no more
         self.occupancy.drain()
-        durable = self.request.flag("durable")
+        durable = self.session.durable
         journal.finish(self.environment, decided, durable=durable, checkpoint=self.held.check_held)
         self.held.tell("recovered", steps=len(decided.steps))
         return True
@@ -374,7 +374,7 @@ class Leader:
         self.held.refuse_own()
         self.held.progress("making the environment", 0, 0)
         self.held.check_in_place()
-        durable = self.request.flag("durable")
+        durable = self.session.durable
         if skeleton.exists(self.environment):
             self.occupancy.drain()
             self.held.check_in_place()
@@ -427,7 +427,7 @@ class Leader:
             atomic.discard(self.environment.draining)
             return
         bare.serve(self.environment)
-        stamping.write(vouched, self.environment, durable=self.request.flag("durable"))
+        stamping.write(vouched, self.environment, durable=self.session.durable)
 
 
 def _unique() -> str:

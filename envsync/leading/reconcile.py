@@ -24,13 +24,13 @@ from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Installed, Plan, Wanted
 from envsync.installed.scan import installers, scan
 from envsync.launch import Environment
-from envsync.launch.request import Request
 from envsync.launch.stamp import checksum
 from envsync.leading.goal import Aim, Goal
 from envsync.leading.held import Held
 from envsync.leading.in_use import Occupancy
 from envsync.leading.notes import Notes
 from envsync.leading.planning import make_plan, without
+from envsync.leading.session import Session
 from envsync.leading.supply import Supply
 from envsync.leading.sync_cache import SyncCache
 from envsync.python.facts import Layout
@@ -71,7 +71,7 @@ class Reconciler:
     def __init__(
         self,
         held: Held,
-        request: Request,
+        session: Session,
         aim: Aim,
         cache: SyncCache,
         occupancy: Occupancy,
@@ -79,7 +79,7 @@ class Reconciler:
         doubtful: bool,
     ) -> None:
         self.held = held
-        self.request = request
+        self.session = session
         self.aim = aim
         self.cache = cache
         self.occupancy = occupancy
@@ -117,7 +117,7 @@ class Reconciler:
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
         """Look whether somebody has added or removed a distribution in the meantime."""
         installed = scan(self.environment, layout, self.held.ledger())
-        return make_plan(self.request, goal, installed, uncompiled=self.supply.uncompiled).is_empty
+        return make_plan(self.session.request, goal, installed, uncompiled=self.supply.uncompiled).is_empty
 
     def restless(self, damage: DamagedError | None = None) -> FilesystemError:
         """Build the error of what cannot be done since somebody is in the way again and again.
@@ -196,8 +196,8 @@ class Reconciler:
 
     def _stage_name(self, goal: Goal, planned: Plan, owned: Ownership) -> str:
         """Name a stage after what will be in it, on this boot of this host, for this user."""
-        mode = self.request.text("link_mode") or "auto"
-        parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {os.getuid()} {read_umask()}", mode]
+        parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {os.getuid()} {read_umask()}"]
+        parts.append(self.session.link_mode)
         parts += [self.cache.store.below or self.cache.store.root, goal.python.env]
         parts += [repr(item) for group in planned for item in group]
         parts += [f"{path} {kept}" for path, kept in sorted(owned.kept.items())]
@@ -218,7 +218,12 @@ class Reconciler:
         unasked: list[Wanted] = []
         while True:
             planned = make_plan(
-                self.request, goal, installed, unasked=unasked, reinstall=reinstall, uncompiled=self.supply.uncompiled
+                self.session.request,
+                goal,
+                installed,
+                unasked=unasked,
+                reinstall=reinstall,
+                uncompiled=self.supply.uncompiled,
             )
             owned = change.ownership(
                 self.environment,
@@ -282,7 +287,7 @@ class Reconciler:
 
         If it has to be made again, there is no change: what was damaged comes instead, or None.
         """
-        mode, store = self.request.text("link_mode") or "auto", self.cache.store
+        mode, store = self.session.link_mode, self.cache.store
         for item in planned.install:
             store.touch(item.origin.sha256)
         changer = Changer(self.environment, layout, store, goal.python.env, workspace, mode, goal.python.host)
@@ -314,7 +319,7 @@ class Reconciler:
             self.said.detail(*(f"{item.name}=={item.version}: {line}" for line in (*vouched, *manifest.remarks)))
 
     def _commit(self, prepared: Change) -> None:
-        durable = self.request.flag("durable")
+        durable = self.session.durable
         self.held.progress("committing", 0, len(prepared.journal.steps))
         ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
         atomic.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))

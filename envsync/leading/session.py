@@ -53,6 +53,21 @@ class Session(NamedTuple):
     listener: Listener | None = None
     """Is told each event, besides the events file."""
 
+    @property
+    def durable(self) -> bool:
+        """Force what is written to the disk: a lost node leaves no more than a killed process does."""
+        return self.request.flag("durable")
+
+    @property
+    def busy(self) -> str:
+        """What to do while commands run in the environment: wait, fail or ignore."""
+        return self.request.text("busy") or "wait"
+
+    @property
+    def link_mode(self) -> str:
+        """How files come from the store: one of `envsync.staging.link_modes.MODES`."""
+        return self.request.text("link_mode") or "auto"
+
     @classmethod
     def after(cls, wait: Wait, request: Request, report: Report) -> Session:
         """Return the session of who has waited and leads now."""

@@ -23,9 +23,9 @@ from envsync.store.store import NOWHERE, Store
 from envsync.system import atomic
 
 if TYPE_CHECKING:
-    from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.leading.session import Session
     from envsync.locks.flock import Flock
 
 
@@ -36,17 +36,17 @@ class SyncCache:
     """What a leader does about its cache.
 
     :param report: is told whom it waits for, while the cache is cleaned
-    :param deadline: when to give up waiting for that, by time.monotonic()
     :ivar store: what is in the cache, and in its fallback
     """
 
-    def __init__(self, request: Request, environment: Environment, report: Report, deadline: float | None) -> None:
-        self.store = Store(cache_directory(request), durable=request.flag("durable"))
-        fallback = request.text("cache_fallback")
+    def __init__(self, session: Session, report: Report) -> None:
+        self.store = Store(cache_directory(session.request), durable=session.durable)
+        fallback = session.request.text("cache_fallback")
+        environment = session.environment
         self._fallback = os.path.abspath(fallback) if fallback else ""
         self._private = f"{environment.state}/work/cache-{os.urandom(8).hex()}"
         self._report = report
-        self._deadline = deadline
+        self._deadline = session.limit.deadline
         self._locks: list[Flock] = []
         self._environment = environment
         self._removed = ""

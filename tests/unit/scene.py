@@ -18,7 +18,7 @@ from envsync.launch.stamp import Stamp, checksum
 from envsync.leading.held import Held
 from envsync.leading.in_use import Occupancy
 from envsync.leading.progress_file import ProgressFile
-from envsync.leading.session import Limit
+from envsync.leading.session import Limit, Session
 from envsync.locks import kind
 from envsync.locks.flock import Flock
 from envsync.python.facts import Layout
@@ -168,4 +168,5 @@ def occupancy(environment: Environment, request: Request, began: float = 0.0, re
     """Make the hold of who leads in an environment, whose lock nobody else takes meanwhile."""
     limit = Limit(request.timeout, None if request.timeout is None else began + request.timeout)
     progress = ProgressFile(environment, request.key, report, limit=limit)
-    return Occupancy(Held(environment, Flock(environment.lock, -1, shared=False), progress, kind.WORKS), request)
+    held = Held(environment, Flock(environment.lock, -1, shared=False), progress, kind.WORKS)
+    return Occupancy(held, Session(request, environment, report, limit=limit))

@@ -201,7 +201,7 @@ class TestNetwork:
     ) -> None:
         """Those who wait for the same as we bring do not want the old stamp."""
         hold = occupy()
-        place = queue.enlist(Demand(hold.request, environment))
+        place = queue.enlist(Demand(hold.session.request, environment))
         assert place is not None
         hold.drain()
         assert clock.passed <= 0.01
