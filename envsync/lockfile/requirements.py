@@ -103,6 +103,32 @@ class _Inclusion(NamedTuple):
     """The files that it is included by, absolute."""
 
 
+class _Variables:
+    """The environment variables that lines name.
+
+    :ivar environ: as it was then, so that what is read is what the digest stands for
+    """
+
+    def __init__(self) -> None:
+        self.environ = dict(os.environ)
+        self._deciding: set[str] = set()
+        self._placing: set[str] = set()
+
+    def note(self, line: str, *, places: bool = False) -> None:
+        """Note those that a line names.
+
+        :param places: it says only where wheels without a hash come from
+        """
+        (self._placing if places else self._deciding).update(variables.deciding(line))
+
+    def names(self, *, placing: bool) -> tuple[str, ...]:
+        """Name those that decide what is installed.
+
+        :param placing: with those that say where wheels come from
+        """
+        return tuple(sorted(self._deciding | self._placing if placing else self._deciding))
+
+
 class _Inputs:
     """What the files said, in the order of reading."""
 
@@ -117,13 +143,18 @@ class _Inputs:
         self.wishes = Wishes()
         self.blockers: list[Blocker] = []
         """Lines that cannot be used."""
-        self.environ = dict(os.environ)
-        """As it is now, so that what is read is what the digest stands for."""
-        self.deciding: set[str] = set()
-        """The variables that decide what is installed."""
-        self.placing: set[str] = set()
-        """Those that do so for references without a hash only."""
+        self.variables = _Variables()
         self.has_relative_places = False
+
+    @property
+    def references(self) -> list[Reference]:
+        return [*self.requirements, *self.constraints]
+
+    @property
+    def needs_hashes(self) -> bool:
+        """Whether all must have a hash: since an option says so, or one has."""
+        has_one = any(each.hashes for each in self.references)
+        return has_one if self.require_hashes is None else self.require_hashes
 
     def read(self, inclusion: _Inclusion) -> Iterator[_Inclusion]:
         """Read a file. Yields what it includes, which has to be read before it is gone on with."""
@@ -146,17 +177,17 @@ class _Inputs:
             try:
                 yield from self._line(line, where, inclusion._replace(including=(*including, absolute)))
             except GrammarError as error:
-                self.deciding |= variables.deciding(line)
+                self.variables.note(line)
                 self.blockers.append(_blocker(self.lock_file, where, error))
 
     def _remove(self, origin: str) -> str:
         return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
 
     def _line(self, line: str, where: str, file: _Inclusion) -> Iterator[_Inclusion]:
-        expanded = expand(line, self.environ)
+        expanded = expand(line, self.variables.environ)
         parsed = parse(expanded)
         places = bool(parsed.options) and all(name in _PLACES for name, _ in parsed.options)
-        (self.placing if places else self.deciding).update(variables.deciding(line))
+        self.variables.note(line, places=places)
         directory = os.path.dirname(file.path)
         for name, value in parsed.options:
             if name in ("requirement", "constraint"):
@@ -219,21 +250,18 @@ class RequirementsFile:
         self.inputs = tuple(inputs.contents)
         self.contents = tuple(inputs.contents.values())
         self.canonical = tuple(map(_canonical, self.contents))
-        self._requirements = tuple(inputs.requirements)
-        self._constraints = tuple(inputs.constraints)
-        self._sources = inputs.sources
-        self._wishes = inputs.wishes
-        hashes = any(each.hashes for each in (*self._requirements, *self._constraints))
-        self._require_hashes = hashes if inputs.require_hashes is None else inputs.require_hashes
-        hashed = {each.name for each in self._constraints if each.hashes and each.marker is None}
-        bare = [each for each in self._requirements if not each.hashes and each.name not in hashed]
+        self._read = inputs
+        hashed = {each.name for each in inputs.constraints if each.hashes and each.marker is None}
+        bare = [each for each in inputs.requirements if not each.hashes and each.name not in hashed]
         self.unhashed = bool(bare)
-        self.variables = tuple(sorted(inputs.deciding | inputs.placing if self.unhashed else inputs.deciding))
-        self.values = tuple(variables.describe(self.variables, inputs.environ))
+        self.variables = inputs.variables.names(placing=self.unhashed)
+        self.values = tuple(variables.describe(self.variables, inputs.variables.environ))
         self.placed = self.unhashed and inputs.has_relative_places
-        referring = (*self._requirements, *self._constraints)
-        self.markers = tuple(str(each.marker) for each in referring if each.marker is not None)
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return tuple(str(each.marker) for each in self._read.references if each.marker is not None)
 
     def select(
         self,
@@ -246,7 +274,7 @@ class RequirementsFile:
         self._check(choice)
         with understanding(self.path):
             fit = wheels.Fit(interpreter)
-            combined = sources.over(self._sources)
+            combined = sources.over(self._read.sources)
             references = [each for each in self._applicable(interpreter) if not choice.leaves_out(each.name)]
             referred = [each for each in references if each.direct]
             artifacts, blockers = direct(referred, fit, combined, known, given=sources, lock=self.path)
@@ -284,8 +312,8 @@ class RequirementsFile:
 
         :raises LockFileError: something is not pinned, lacks a hash, or is pinned twice
         """
-        requirements = [each for each in self._requirements if self._applies(each, interpreter)]
-        constraints = [each for each in self._constraints if self._applies(each, interpreter)]
+        requirements = [each for each in self._read.requirements if self._applies(each, interpreter)]
+        constraints = [each for each in self._read.constraints if self._applies(each, interpreter)]
         chosen: dict[str, Reference] = {}
         blockers: list[Blocker] = []
         for requirement in requirements:
@@ -321,7 +349,7 @@ class RequirementsFile:
         return Blocker(problem, hint, kind=LockFileError)
 
     def _without_hash(self, references: Iterable[Reference]) -> Iterator[Blocker]:
-        for reference in references if self._require_hashes else ():
+        for reference in references if self._read.needs_hashes else ():
             if not reference.hashes:
                 problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
                 yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
@@ -329,13 +357,13 @@ class RequirementsFile:
     def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
         """Refuse what an option keeps from being installed as a wheel of the version it is pinned to."""
         for each in references:
-            where = self._wishes.where("no-binary", each.name)
+            where = self._read.wishes.where("no-binary", each.name)
             if where is not None:
                 problem = f"{where}: --no-binary asks for `{each.name}` from source, and envsync installs wheels"
                 built = f"pip wheel --no-deps --no-binary {each.name} --wheel-dir wheels {each.name}=={each.pinned}"
                 hint = f"remove it, or lock the wheel that `{built}` builds; {remedies.show_line(where, self.path)}"
                 yield Blocker(problem, hint, kind=LockFileError)
-            where = self._wishes.where("only-final", each.name)
+            where = self._read.wishes.where("only-final", each.name)
             if where is not None and _is_prerelease(each.pinned or ""):
                 problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
                 hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
