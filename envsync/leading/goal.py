@@ -226,14 +226,14 @@ class Seeker:
         vouched.lock = os.path.basename(self.request.lock)
         return True
 
-    def _compare(self, parsed: LockFile) -> None:
+    def _compare(self) -> None:
         """Compare the lock file with what it was made from.
 
         :raises LockFileError: it is stale, or nobody can tell, and `--locked` wants it to be known
         """
         from envsync.lockfile import comparing
 
-        self.compared = comparing.compare(parsed, strictly=self.request.flag("locked"))
+        self.compared = comparing.compare(self.lock_file, strictly=self.request.flag("locked"))
 
     def _checked(self) -> list[tuple[str, str]]:
         """Return what a stamp says of that."""
@@ -256,7 +256,7 @@ class Seeker:
                 return found
         except OSError:
             return found  # one that it was compared with is gone, which is a change
-        self._compare(self.lock_file)
+        self._compare()
         former.checked = self._checked()
         return former
 
@@ -278,7 +278,7 @@ class Seeker:
         return f"`{lock}` lacks what its packages require: {required.described(found)}; {remedies.pin(lock)}"
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:
-        self._compare(self.lock_file)
+        self._compare()
         inputs = inputs_of(self.request, self.lock_file)
         conditions = conditions_of(self.request, self.lock_file, python.interpreter)
         digest = digest_of(self.request, inputs, python.description, conditions)
