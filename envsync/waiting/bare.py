@@ -112,7 +112,14 @@ def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> N
         os.mkdir(environment.bare)
     except OSError:
         pass  # others have made it, or `_say` fails, too
-    _say(environment, *spared, f"missing-{missing}")  # last: from then on it counts
+    try:
+        _say(environment, *spared, f"missing-{missing}")  # last: from then on it counts
+    except BaseException:  # an interrupt
+        try:
+            os.rmdir(environment.bare)
+        except OSError:
+            pass  # others have said something
+        raise
 
 
 def mark_again(environment: Environment) -> None:
@@ -135,12 +142,11 @@ def announce_skeleton(environment: Environment) -> None:
 
 def serve(environment: Environment) -> None:
     """Keep an environment for good: it has been synced, and is about to get its stamp. The lock is held."""
-    if not is_marked(environment):
-        return  # it has been there for long
-    from envsync.system import atomic
+    _discard(environment.wanted)  # it is made, too, where an environment without a mark is made anew
+    if is_marked(environment):
+        from envsync.system import atomic
 
-    atomic.discard_tree(environment.bare)
-    _discard(environment.wanted)
+        atomic.discard_tree(environment.bare)
 
 
 def is_marked(environment: Environment) -> bool:

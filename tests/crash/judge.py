@@ -58,8 +58,9 @@ def judge(stage: Stage, blow: Blow, kind: Kind) -> list[str]:
         return [*wrong, *_judge_cleaning(stage)]
     wrong += _judge_environment(stage, blow, kind)
     # What could not be removed is left for the next that has anything to do; it is in nobody's way.
-    resisted = {path for change in blow.struck if kind.errno and change.event in REMOVALS for path in change.paths}
-    return [*wrong, *_judge_repair(stage, blow, kind, {os.path.basename(path) for path in resisted})]
+    struck = {path for change in blow.struck if kind.errno and change.event in REMOVALS for path in change.paths}
+    mark = {"bare" for path in struck if os.path.dirname(path).endswith("/.envsync/bare")}  # goes whole, or stays
+    return [*wrong, *_judge_repair(stage, blow, kind, {os.path.basename(path) for path in struck} | mark)]
 
 
 # How it ended, and what it said
