@@ -1,10 +1,11 @@
-"""The rooms of envsync: what two of them may load, and that documents and docstrings name what there is.
+"""The rooms of envsync: what they load, see and hold, and that documents and docstrings name what there is.
 
 Which room imports from which is kept by import-linter (`lint-imports`, pyproject.toml).
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import io
 import os
@@ -141,6 +142,38 @@ def test_what_a_waiter_loads(project: Path) -> None:
     strangers = {name for name in ours(modules) - WAITERS_WAY if name.split(".")[1] not in WAITERS_ROOMS}
     assert strangers == set()
     assert modules - ours(modules) <= WAITERS_BUILT_IN
+
+
+# What is seen and held
+
+SEE_REQUESTS = {"launch", "leading", "library", "checking", "cli"}
+"""The rooms that know what a request is: below `leading`, what it decides is handed down."""
+RECORDS = {"Name", "Option", "PipfileFile", "Request", "Stamp"}
+"""Plain records that are no named tuples, since a launch does not load what those take."""
+MOST_ATTRIBUTES = 10
+
+
+def test_who_sees_a_request() -> None:
+    """No room below the one that leads, but for the one that makes requests."""
+    below = [
+        path for path in SOURCES if path.parent.parent == ROOT / "envsync" and path.parent.name not in SEE_REQUESTS
+    ]
+    assert len(below) > 50
+    assert [path for path in below if re.search(r"import .*\bRequest\b", path.read_text())] == []
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Return what methods of a class assign to `self`."""
+    stored = (each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store))
+    return {each.attr for each in stored if isinstance(each.value, ast.Name) and each.value.id == "self"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_class_holds_too_much(path: Path) -> None:
+    """One that has more than ten attributes does several things, unless it is a plain record."""
+    classes = [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.ClassDef)]
+    large = {each.name for each in classes if len(attributes(each)) > MOST_ATTRIBUTES}
+    assert large - RECORDS == set()
 
 
 # What is named
