@@ -397,13 +397,17 @@ def _start(settings: "Settings") -> str:
 
 
 def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[str, str]") -> "Settings":
-    """Merge what the command line and our variables say with uv's variables, if it is uv's project, and the file."""
-    if _name(lock) == MEMBERS:
+    """Merge what the command line and our variables say with uv's variables, if uv has locked it, and the file."""
+    script = lock.endswith(SCRIPT)
+    if script or _name(lock) == MEMBERS:
         said = options.from_variables(environ, of_uv=True)
         if isinstance(said.get("env"), str):
             said["env"] = _beside(_directory(lock), str(said["env"]))
+        if script:  # neither the project's environment nor what of a project is to be installed is meant for it
+            for key in ("env", *(option.key for option in options.CHOICE)):
+                said.pop(key, None)
         near = options.over(near, said)
-    if lock.endswith(SCRIPT):
+    if script:
         table = {key: value for key, value in table.items() if key != "env"}
     return _at_home(options.over(near, table), environ)
 

@@ -147,6 +147,19 @@ class TestVariablesOfUv:
                 assert not resolve({}, {variable: "f"}).flag(option.key)
                 (project / "pyproject.toml").unlink()
 
+    def test_a_script_is_no_project(self, project: Path) -> None:
+        """Of its lock file, those count that are not about a project."""
+        (project / "job.py.lock").touch()
+        environ = {
+            "UV_PROJECT_ENVIRONMENT": "there",
+            "UV_NO_DEV": "1",
+            "UV_OFFLINE": "1",
+            "UV_PYTHON": "3.12",
+            "HOME": "/h",
+        }
+        request = resolve({"lock": "job.py.lock"}, environ)
+        assert request.settings == {"lock": "job.py.lock", "offline": True, "python": "3.12"}
+
     def test_their_shapes(self, project: Path) -> None:
         """Paths are relative to the project, lists are separated as uv has it, and indexes may have names."""
         (project.parent / "uv.lock").touch()
