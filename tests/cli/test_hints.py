@@ -289,6 +289,7 @@ SCENES = {
     "envsync sync --allow-empty": Scene(("sync", "--env", "env"), empty),
     "envsync sync --help": Scene(("sync", "--env", "env"), writes("pyproject.toml", "[tool.envsync]\nnonsense = 1\n")),
     "envsync sync --lock {}": Scene(("sync", "--lock", "pyproject.toml", "--env", "env"), a_project_of_uvs),
+    "envsync sync --no-locked": Scene(("sync", "--lock", LOCK, "--env", "env", "--locked")),
     "uv init --bare && uv lock": Scene(("sync",)),
     "uv export --script {} --format pylock.toml --output-file {}": Scene(
         ("sync", "--lock", "job.py"), writes("job.py", '# /// script\n# dependencies = ["absent"]\n# ///\nprint()\n')
