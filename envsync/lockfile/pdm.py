@@ -194,13 +194,14 @@ def _chosen(choice: Choice, locked: frozenset[str], project: _Project) -> Chosen
 
     :raises UndefinedError: an extra or a group is asked for that the project does not define or was not locked
     """
+    developing = project.groups & locked
     asking = (choice.extras, choice.all_extras, choice.groups, choice.all_groups, choice.only_groups)
     if not any(asking) and not choice.no_default_groups:
         choice = replace(choice, all_extras=True)
-    if choice.groups:
+    if not developing.isdisjoint(map(canonicalize_name, choice.groups)):
         choice = replace(choice, no_default_groups=True)
     extras = choice.extras_of(project.extras & locked)
-    groups = choice.groups_of({DEFAULT, *(project.groups & locked)}, project.groups & locked)
+    groups = choice.groups_of({DEFAULT, *developing}, developing)
     whole = not choice.only_groups
     if whole and DEFAULT not in choice.no_groups:
         groups |= {DEFAULT}

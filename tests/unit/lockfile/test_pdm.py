@@ -96,6 +96,13 @@ def test_groups_are_chosen_as_pdm_chooses_them(select: Select, choice: Choice, s
     assert names(select(*packages, choice=choice)) == selected
 
 
+def test_dev_is_all_groups_for_development_if_none_is_called_so(select: Select) -> None:
+    """`--dev` asks for a group that need not be there."""
+    packages = [package(f"in-{group}", groups=f'"{group}"') for group in ("default", "docs", "x")]
+    choice = Choice(groups=("dev",), dev_if_any=True)
+    assert names(select(*packages, project=PROJECT.replace("\ndev = []", ""), choice=choice)) == "in-default in-docs"
+
+
 def test_a_package_with_extras_is_the_package(select: Select) -> None:
     """It has a record of its own: whichever of them is wanted, it is wanted once."""
     packages = [
