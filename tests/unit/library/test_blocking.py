@@ -6,7 +6,7 @@ import copy
 import os
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -52,7 +52,8 @@ class TestArguments:
         typed = get_type_hints(envsync.SyncOptions)
         assert typed.keys() == {option.argument for option in TABLE}
         for option in TABLE:
-            assert typed[option.argument] in ({str | None} if option.choices else types[option.kind]), option.name
+            expected = {Mapping[str, str]} if option.is_table else types[option.kind]
+            assert typed[option.argument] in ({str | None} if option.choices else expected), option.name
 
     @pytest.mark.parametrize("option", TABLE, ids=lambda option: option.name)
     def test_each_is_as_on_the_command_line(self, option: options.Option) -> None:
