@@ -44,6 +44,10 @@ MEMBERS = "uv.lock"
 SCRIPT = ".py.lock"
 """How the name of a script's lock file ends (PEP 723, as uv locks it). Its environment is none of the project's."""
 PROJECT = "pyproject.toml"
+DEFAULTS = b"default-groups"
+"""The key in `[tool.uv]` that says which groups are installed if nothing is said of groups."""
+DEFAULTS_SINCE = 5
+"""The revision of uv.lock from which on that is in there, too."""
 PINS = (".python-version", ".python-versions")
 """What says which Python a project of uv's wants: in the nearest directory that has one, up to the lock file's."""
 
@@ -53,16 +57,18 @@ class Place:
 
     :ivar directory: as a prefix
     :ivar names: of the lock files there; none if one was named
-    :ivar table: the options in its pyproject.toml
+    :ivar project: its pyproject.toml, as it was read; empty if there is none
+    :ivar table: the options in that
     :ivar member: the directory of the nearest project, relative to this one; None if nobody has looked
     :ivar pin: the nearest of `PINS`, relative to this one, or empty; None if nobody has looked
     """
 
-    __slots__ = ("directory", "member", "names", "pin", "table")
+    __slots__ = ("directory", "member", "names", "pin", "project", "table")
 
-    def __init__(self, directory: str, table: "Settings") -> None:
+    def __init__(self, directory: str, project: bytes) -> None:
         self.directory = directory
-        self.table = table
+        self.project = project
+        self.table = _table(project, directory + PROJECT)
         self.names: list[str] = []
         self.member: str | None = None
         self.pin: str | None = None
@@ -344,7 +350,7 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     data = read(lock) if data is None else data
     looks = looks_at(data) if "{digest}" in template else ()
     member, pin = _standing(place, lock, _start(near)) if _name(lock) == MEMBERS else (".", "")
-    if settings.get("package") or settings.get("all_packages"):
+    if member != "." and not _decides(member, place, lock, data, settings, seen):
         member = "."
     if settings.get("python"):
         pin = ""
@@ -364,7 +370,7 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     except UsageError:
         if near.get("lock"):
             raise
-        place = Place("", _table("", {}))  # no lock file: then the table is the one of this directory
+        place = Place("", _project("", {}))  # no lock file: then the table is the one of this directory
         _anchor(place.table, "")
     lock = near.get("lock") or place.table.get("lock") or "".join(place.names[:1])
     return _merged(near, place.table, str(lock), environ)
@@ -382,7 +388,7 @@ def _place(near: "Settings", seen: dict[str, str]) -> Place:
     """Find out in which directory the lock file is, and what is said there."""
     lock = near.get("lock")
     if isinstance(lock, str):
-        place = Place(_directory(lock), _table(_directory(lock), seen))
+        place = Place(_directory(lock), _project(_directory(lock), seen))
     else:
         place = _find(_start(near), seen)
     _anchor(place.table, place.directory)
@@ -671,7 +677,7 @@ def _find(start: str, seen: dict[str, str]) -> Place:
             project = directory
         if not pin:
             pin = next((directory + name for name in PINS if name in names), "")
-        place = Place(directory, _table(directory, seen, is_there=PROJECT in names))
+        place = Place(directory, _project(directory, seen, is_there=PROJECT in names))
         place.names = [name for name in CANDIDATES if name in names]
         if place.names or isinstance(place.table.get("lock"), str):
             place.member = _below(directory, directory if project is None else project) or "."
@@ -720,6 +726,35 @@ def _standing(place: Place, lock: str, start: str) -> tuple[str, str | None]:
             continue
         return below, None
     return ".", None
+
+
+def _decides(  # noqa: PLR0917
+    member: str, place: Place, lock: str, data: bytes, settings: "Settings", seen: dict[str, str]
+) -> bool:
+    """Tell whether the member that one stands in decides what is installed.
+
+    If members are named, or all are meant, it still says which groups are installed if nothing is said of groups. One
+    that is named alone says that itself, in a newer lock file. Where nobody says it, the groups are the same for all.
+
+    :param data: the lock file
+    :param seen: is told the checksum of what is read
+    """
+    packages = settings.get("package")
+    if not (packages or settings.get("all_packages")):
+        return True
+    is_newer = _revision(data) >= DEFAULTS_SINCE
+    if is_newer and isinstance(packages, list) and len(set(map(options.normalized, packages))) == 1:
+        return False
+    directory = _directory(lock)
+    texts = [data, place.project if place.directory == directory else _project(directory, seen)]
+    texts += [] if is_newer else [_project(f"{directory}{member}/", seen)]
+    return any(DEFAULTS in text for text in texts)
+
+
+def _revision(data: bytes) -> int:
+    """Return the revision of a uv.lock; 0 if it does not say."""
+    number = data.partition(b"\nrevision = ")[2].partition(b"\n")[0].strip()
+    return int(number) if number.isdigit() else 0
 
 
 def _between(directory: str, start: str) -> "list[tuple[str, str]]":
@@ -809,8 +844,8 @@ def _names(directory: str) -> list[str]:
         return reading(os.listdir, directory)
 
 
-def _table(directory: str, seen: dict[str, str], *, is_there: bool = True) -> "Settings":
-    """Read `[tool.envsync]` of the pyproject.toml in a directory; empty if there is none.
+def _project(directory: str, seen: dict[str, str], *, is_there: bool = True) -> bytes:
+    """Read the pyproject.toml in a directory; empty if there is none.
 
     :param seen: is told the checksum of the file: it may be an input, too, and is not read a second time
     """
@@ -820,6 +855,11 @@ def _table(directory: str, seen: dict[str, str], *, is_there: bool = True) -> "S
     except OSError as error:
         raise _usage_error(f"cannot read `{path}`: {error.strerror}") from error
     seen[path] = checksum(data)
+    return data
+
+
+def _table(data: bytes, path: str) -> "Settings":
+    """Return what `[tool.envsync]` says in a pyproject.toml; empty if there is none."""
     if b"envsync" not in data:
         return {}
     table = plain_table(data)

@@ -17,8 +17,6 @@ from packaging.utils import canonicalize_name
 from envsync.lockfile.choice import DEFAULT_GROUP
 
 SCHEMA = 1
-DEFAULTS_SINCE = 5
-"""The revision from which on records have `default-groups`."""
 SOURCES = ("registry", "url", "path", "directory", "editable", "virtual", "git")
 TREES = frozenset({"directory", "editable", "virtual"})
 """Sources that are directories here."""

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from envsync.launch.request import DEFAULTS_SINCE
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import DEFAULTS_SINCE, Defaults, Lock, ManifestRequirement, PackageRecord
+from envsync.lockfile.uv_records import Defaults, Lock, ManifestRequirement, PackageRecord
 from envsync.lockfile.uv_walk import Roots
 
 Find = Callable[[ManifestRequirement], int | None]
@@ -46,16 +47,32 @@ class Projects(NamedTuple):
 def target_of(lock: Lock, choice: Choice) -> Projects:
     """Tell which projects are chosen.
 
-    :raises ChoiceError: one that is named is none of them
+    :raises ChoiceError: one that is named, or stood in, is none of them
     """
+    if not choice.packages and not choice.all_packages:
+        _check_standing(lock, choice.member)
     standing = _standing(lock, choice.member)
     if choice.packages:
         roots = tuple(dict.fromkeys(_named(lock, name) for name in choice.packages))
-        return Projects(roots, roots[0] if len(choice.packages) == 1 else None, standing, named=True)
+        return Projects(roots, roots[0] if len(roots) == 1 else None, standing, named=True)
     if choice.all_packages or standing is None:
         alone = lock.root if not lock.members else None
         return Projects(tuple(_number(lock, name) for name in lock.projects), alone, standing)
     return Projects((standing,), standing, standing)
+
+
+def _check_standing(lock: Lock, member: str) -> None:
+    """Check that the project one stands in is one of the lock file's, and not one that was never locked.
+
+    :raises ChoiceError: it is not
+    """
+    directory = _normal(member)
+    if directory != "." and directory not in _directories(lock):
+        number = lock.root
+        name = lock.records[number].name if number is not None else "".join(lock.projects[:1])
+        other = f"; or take one that it has: `envsync sync --package {name}`" if name else ""
+        problem = f"it does not have the project in `{directory}`, in which one stands"
+        raise ChoiceError(problem, f"lock that one: `uv lock`{other}")
 
 
 def roots_of(lock: Lock, target: Projects, choice: Choice, defaults: Defaults, find: Find) -> Roots:
@@ -123,15 +140,22 @@ def _found(wishes: Iterable[ManifestRequirement], find: Find) -> Iterable[tuple[
 
 def _standing(lock: Lock, member: str) -> int | None:
     """Return the project of a directory, or of the nearest one above it."""
-    directories = {
-        lock.records[number].directory: number for name in lock.projects for number in lock.by_name.get(name, ())
-    }
-    directory = posixpath.normpath(member.replace("\\", "/"))
+    directories = _directories(lock)
+    directory = _normal(member)
     while directory not in directories:
         if directory in (".", "/", "") or directory.startswith(".."):
             return lock.root
         directory = posixpath.dirname(directory) or "."
     return directories[directory]
+
+
+def _directories(lock: Lock) -> Mapping[str | None, int]:
+    """Return the projects' records by their directories."""
+    return {lock.records[number].directory: number for name in lock.projects for number in lock.by_name.get(name, ())}
+
+
+def _normal(member: str) -> str:
+    return posixpath.normpath(member.replace("\\", "/"))
 
 
 def _named(lock: Lock, name: str) -> int:

@@ -78,6 +78,44 @@ def test_the_member_one_stands_in(workspace: Path, run_envsync: Run) -> None:
     assert installed(workspace) == {"shout"}
 
 
+@pytest.mark.parametrize("revision", [3, 5])
+@pytest.mark.parametrize("words", [("--all-packages",), ("--package", "a", "--package", "b")])
+def test_default_groups_of_the_member_one_stands_in(
+    workspace: Path, run_envsync: Run, revision: int, words: tuple[str, ...]
+) -> None:
+    """They are chosen of all members that are meant, as in uv, and a launch in another member is told apart."""
+    group = "[package.dev-dependencies]\nextra = [{ name = 'shout' }]\n"
+    with (workspace / "packages/b/pyproject.toml").open("a") as file:
+        file.write("[dependency-groups]\nextra = ['shout']\n[tool.uv]\ndefault-groups = ['extra']\n")
+    lock = f'{HEAD.replace("3", str(revision), 1)}\n[manifest]\nmembers = ["a", "b", "root"]\n'
+    lock += record("root", 'virtual = "."') + record("a", 'virtual = "packages/a"', "tally")
+    said = 'default-groups = ["extra"]\n' if revision == 5 else ""
+    lock += record("b", 'virtual = "packages/b"', more=said + group) + wheel("shout") + wheel("tally")
+    (workspace / "uv.lock").write_text(lock)
+    for below, wanted in (("packages/b", {"shout", "tally"}), ("packages/a", {"tally"}), (".", {"tally"})) * 2:
+        assert run_envsync("run", *words, "--", "true", cwd=workspace / below).returncode == 0
+        assert installed(workspace) == wanted, below
+
+
+def test_all_members_share_an_environment_where_none_has_default_groups(workspace: Path, run_envsync: Run) -> None:
+    """Then it does not matter where one stands."""
+    assert run_envsync("sync", "--all-packages", cwd=workspace / "packages/b").returncode == 0
+    for below in (".", "packages/a", "packages/a/src"):
+        assert run_envsync("status", "--all-packages", "--exit-code", cwd=workspace / below).returncode == 0
+
+
+def test_a_project_below_that_was_never_locked(workspace: Path, run_envsync: Run) -> None:
+    """It is refused, and not given what the root wants; what is named instead is installed."""
+    assert run_envsync("sync", cwd=workspace).returncode == 0
+    new = workspace / "packages/new"
+    new.mkdir()
+    (new / "pyproject.toml").write_text('[project]\nname = "new"\nversion = "1"\n')
+    done = run_envsync("run", "--", "true", cwd=new)
+    assert done.returncode == 125
+    assert "it does not have the project in `packages/new`" in done.stderr
+    assert run_envsync("run", "--package", "root", "--", "true", cwd=new).returncode == 0
+
+
 def test_who_waits_for_another_member_is_told_how_not_to(workspace: Path, run_envsync: Run, tmp_path: Path) -> None:
     """All members share one environment: that is said, with what helps, where one waits for another."""
     run_envsync("sync", cwd=workspace / "packages/a", check=True)

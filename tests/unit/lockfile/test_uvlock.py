@@ -234,11 +234,13 @@ WITHOUT: Values = {"no_install_workspace": True}
     ("choice", "selected"),
     [
         (Choice(**WITHOUT), "leaf tool"),
-        (Choice(member="docs/source", **WITHOUT), "leaf tool"),
+        (Choice(member="./", **WITHOUT), "leaf tool"),
         (Choice(member="c"), "winonly"),
-        (Choice(member="a/src/a", **WITHOUT), "leaf mid srconly"),
+        (Choice(member="a/", **WITHOUT), "leaf mid srconly"),
         (Choice(packages=("A",), **WITHOUT), "leaf mid srconly"),
         (Choice(packages=("c",)), "winonly"),
+        (Choice(packages=("c", "C")), "winonly"),
+        (Choice(packages=("c",), member="new"), "winonly"),
         (Choice(all_packages=True, **WITHOUT), "leaf mid tool winonly"),
         (Choice(all_packages=True, extras=("ex",), **WITHOUT), "cpuonly leaf mid opt tool winonly"),
         (Choice(packages=("b",), groups=("rootg",), **WITHOUT), "both leaf"),
@@ -251,6 +253,14 @@ WITHOUT: Values = {"no_install_workspace": True}
 def test_members_of_a_workspace(select: Select, choice: Choice, selected: str) -> None:
     """The one that is named, or else the one that one stands in; it may borrow a group of the root."""
     assert names(select(WORKSPACE, choice, manifest=MANIFEST)) == selected
+
+
+@pytest.mark.parametrize("member", ["new", "a/src/a"])
+def test_a_project_that_was_never_locked(select: Select, member: str) -> None:
+    """uv refuses, too, where one stands in a pyproject.toml that is no member's: the root is not what was meant."""
+    error = refused(select, WORKSPACE, Choice(member=member, no_install_workspace=True), manifest=MANIFEST)
+    assert f"does not have the project in `{member}`" in error.problem
+    assert error.hint == "lock that one: `uv lock`; or take one that it has: `envsync sync --package root`"
 
 
 def test_two_members_borrow_nothing(select: Select) -> None:
