@@ -42,7 +42,7 @@ from envsync.leading import lost, sightings
 from envsync.leading.goal import Aim, Goal, Seeker, further_of
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
-from envsync.leading.planning import refuse_to_empty
+from envsync.leading.planning import refuse_to_empty, refuse_to_replace
 from envsync.leading.progress_file import ProgressFile
 from envsync.leading.reconcile import ATTEMPTS, Reconciled, Reconciler
 from envsync.leading.result import SyncResult
@@ -165,6 +165,7 @@ class Leader:
         self.cache.share()
         goal = self._set_goal()
         refuse_to_empty(self.request, self.environment, goal)
+        refuse_to_replace(self.request, self.environment, goal, self.former.lock if self.former is not None else "")
         self._ask_about_names()
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from envsync.errors import LockFileError
+from envsync.errors import EnvironmentRefusedError, LockFileError
+from envsync.errors.hints import OWN_ENVIRONMENTS
 from envsync.installed.plan import Plan, Wanted, plan
 from envsync.installed.scan import normalized
 from envsync.launch import Environment
@@ -70,6 +71,30 @@ def refuse_to_empty(request: Request, environment: Environment, goal: Goal) -> N
             f"it asks for no package, for this Python and these options, and all {len(names)} of environment "
             f"`{environment.path}` would be removed: {some}",
             hint="is it the right file, and written to its end? If all are to go: `envsync sync --allow-empty`",
+        )
+
+
+def refuse_to_replace(request: Request, environment: Environment, goal: Goal, former: str) -> None:
+    """Refuse to remove what another lock file beside this one has asked for, where nobody has named the environment.
+
+    Lock files of one directory have the same `.venv` if nothing is said, and would take each other's packages away by
+    turns. A lock file that was found, and not named, is the project's own: it is meant.
+
+    :param former: the name of the lock file that the environment was synced with last; empty if nobody knows
+    :raises EnvironmentRefusedError: packages would be removed
+    """
+    named = request.text("lock") and not request.text("env") and not request.flag("active")
+    if not named or not former or former == os.path.basename(request.lock) or request.flag("inexact"):
+        return
+    other = f"{request.directory}{former}"
+    names = sorted(_names_in(environment) - spare_of(goal) - {want.name for want in goal.wanted})
+    if names and os.path.exists(other):
+        some = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        raise EnvironmentRefusedError(
+            environment.path,
+            f"it was synced with `{other}`, which is still there; `{request.lock}` would remove {len(names)} of its "
+            f"packages: {some}",
+            hint=f"{OWN_ENVIRONMENTS}, or say that this one is to change: `envsync sync --env {environment.path}`",
         )
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from envsync.installed.ledger import load_ledger
 from envsync.installed.plan import Installed, named
 from envsync.installed.scan import scan
-from envsync.launch import command, fast_lane
+from envsync.launch import command, fast_lane, stamp
 from envsync.leading.goal import Goal, Seeker
-from envsync.leading.planning import make_plan, refuse_to_empty
+from envsync.leading.planning import make_plan, refuse_to_empty, refuse_to_replace
 from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store
+from envsync.system import atomic
 from envsync.transaction import skeleton
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def preview(request: Request, environment: Environment, report: Report) -> SyncR
         return SyncResult("current", entry.stamp.environment, entry.stamp.digest)
     goal, installed = look(request, environment, report)
     refuse_to_empty(request, environment, goal)
+    refuse_to_replace(request, environment, goal, _former(environment))
     python = goal.python
     planned = make_plan(request, goal, installed)
     return SyncResult(
@@ -41,6 +43,13 @@ def preview(request: Request, environment: Environment, report: Report) -> SyncR
         removed=named(planned.remove),
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _former(environment: Environment) -> str:
+    """Name the lock file that the environment was synced with last; empty if nobody knows."""
+    data = atomic.read_if_there(environment.stamp)
+    known = stamp.load(data) if data else None
+    return known.lock if known is not None else ""
 
 
 def look(request: Request, environment: Environment, report: Report) -> tuple[Goal, list[Installed]]:

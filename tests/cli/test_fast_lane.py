@@ -118,7 +118,7 @@ def test_variables_cost_no_file_operation(
         lock = project / "requirements.txt"
         lock.write_text(f"--no-index\n--find-links {project}/wheels\n{text}")
         monkeypatch.setenv("V", "1.0")
-        run_envsync("sync", "--lock", str(lock), cwd=project, check=True)
+        run_envsync("sync", "--lock", str(lock), "--env", ".venv", cwd=project, check=True)
         calls = traced([str(launcher), "run", "--lock", str(lock), "--", "true"], tmp_path, tmp_path / "trace")
         became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
         counts.append(len([call for call in calls[:became] if _names_project(call, project, relative=False)]))

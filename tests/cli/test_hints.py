@@ -186,6 +186,13 @@ def a_pipe_for_a_lock_file(directory: Path) -> None:
     os.mkfifo(directory / "lock.txt")
 
 
+def synced_with_another_lock_file(directory: Path) -> None:
+    """The environment beside them is that of the first."""
+    for name, line in (("one.txt", "greet"), ("two.txt", "shout")):
+        (directory / name).write_text(f"--no-index\n--find-links {FIXTURES}/wheels\n{line}==1.0\n")
+    sync(directory, "--lock", "one.txt", "--env", ".venv")
+
+
 def a_netrc(directory: Path) -> None:
     Path("~/.netrc").expanduser().write_text("")
 
@@ -289,6 +296,10 @@ SCENES = {
     "envsync sync --allow-empty": Scene(("sync", "--env", "env"), empty),
     "envsync sync --help": Scene(("sync", "--env", "env"), writes("pyproject.toml", "[tool.envsync]\nnonsense = 1\n")),
     "envsync sync --lock {}": Scene(("sync", "--lock", "pyproject.toml", "--env", "env"), a_project_of_uvs),
+    "envsync sync --env {}": Scene(("sync", "--lock", "two.txt"), synced_with_another_lock_file),
+    "envsync sync --mirrors https://a.example=https://b.example": Scene(
+        ("sync", "--lock", LOCK, "--env", "env", "--mirrors", "nonsense")
+    ),
     "envsync sync --no-locked": Scene(("sync", "--lock", LOCK, "--env", "env", "--locked")),
     "uv init --bare && uv lock": Scene(("sync",)),
     "uv export --script {} --format pylock.toml --output-file {}": Scene(

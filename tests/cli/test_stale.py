@@ -147,7 +147,33 @@ def test_who_changes_an_environment_for_another_lock_file_is_told(project: Path,
     for name, line in (("one.txt", "greet"), ("two.txt", "shout")):
         (project / name).write_text(f"--no-index\n--find-links wheels\n{line}==1.0\n")
     assert "it was synced with" not in run_envsync("sync", "--lock", "one.txt").stderr
-    done = run_envsync("sync", "--lock", "two.txt")
+    done = run_envsync("sync", "--lock", "two.txt", "--env", ".venv")
     assert "note: it was synced with `one.txt`, and is what `two.txt` asks for now; give each lock file" in done.stderr
     (project / "two.txt").write_text("--no-index\n--find-links wheels\ngreet==2.0\n")
     assert "it was synced with" not in run_envsync("sync", "--lock", "two.txt").stderr
+
+
+@pytest.mark.parametrize("words", [("sync",), ("sync", "--dry-run"), ("run", "--", "greet")])
+def test_nobody_takes_the_packages_of_another_lock_file_away(
+    project: Path, run_envsync: Run, words: tuple[str, ...]
+) -> None:
+    """Two of one directory have the same .venv if nothing is said: who names the other has to say that it is meant."""
+    for name, line in (("one.txt", "greet"), ("two.txt", "shout")):
+        (project / name).write_text(f"--no-index\n--find-links wheels\n{line}==1.0\n")
+    run_envsync("sync", "--lock", "one.txt", check=True)
+    refused = run_envsync(words[0], "--lock", "two.txt", *words[1:])
+    assert refused.returncode == 125
+    assert "it was synced with `one.txt`, which is still there; `two.txt` would remove 1 of its" in refused.stderr
+    assert "packages: greet\n" in refused.stderr
+    assert "or say that this one is to change: `envsync sync --lock two.txt --env .venv`" in refused.stderr
+    run_envsync("run", "--lock", "one.txt", "--", "true", check=True)
+    (project / "one.txt").unlink()  # it has another name now
+    assert run_envsync("sync", "--lock", "two.txt").returncode == 0
+
+
+def test_a_lock_file_that_is_found_is_meant(project: Path, run_envsync: Run) -> None:
+    """It is the project's own: who moves from one tool to another keeps the .venv."""
+    (project / "requirements.txt").write_text("--no-index\n--find-links wheels\nalmanac-words==1.0\ntally==1.0\n")
+    run_envsync("sync", "--lock", "requirements.txt", check=True)
+    done = run_envsync("sync", "--no-install-project", "--find-links", "wheels", "--no-index", check=True)
+    assert "note: it was synced with `requirements.txt`, and is what `poetry.lock` asks for now" in done.stderr
