@@ -65,7 +65,7 @@ def command_of(arguments: Sequence[str]) -> str:
 
 
 def completed(hint: str, arguments: Sequence[str]) -> str:
-    """Give each of our commands in a hint the options of a command line that it knows and does not have.
+    """Give each of our commands in a hint the options of a command line that it knows and does not have or contradict.
 
     :param arguments: the command line
     """
@@ -93,9 +93,13 @@ def _complete(match: re.Match[str], given: Sequence[tuple[options.Option, option
     known = {option.key for option in _TABLES.get(command, ())} - options.ONLY_ON_THE_COMMAND_LINE
     if "--help" in rest:
         return match[0]
+    said = set(rest.split())
+    contrary = {
+        key for option in options.RUN if f"--{option.name}" in said for key in options.CONTRARY.get(option.key, ())
+    }
     words: list[str] = []
     for option, value in given:
-        if option.key in known and not re.search(rf" --(no-)?{option.name}\b", rest):
+        if option.key in known - contrary and not re.search(rf" --(no-)?{option.name}\b", rest):
             words += _words(option, value)
     return f"`envsync {command}{''.join(f' {word}' for word in words)}{rest}`"
 

@@ -321,14 +321,18 @@ def go_to(given: "Settings", environ: "Mapping[str, str]") -> None:
 
     :raises UsageError: there is none
     """
-    found = [given.get("directory"), *map(environ.get, ("ENVSYNC_DIRECTORY", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"))]
-    directory = next((each for each in found if each), None)
+    directory = _directory_to_go_to(given, environ)
     if isinstance(directory, str):
         path = _home(directory, environ) if _is_at_home(directory) else directory
         try:
             os.chdir(path)
         except OSError as error:
             raise _usage_error(f"cannot go to directory `{path}`: {error.strerror}") from error
+
+
+def _directory_to_go_to(given: "Settings", environ: "Mapping[str, str]") -> "Value | None":
+    found = [given.get("directory"), *map(environ.get, ("ENVSYNC_DIRECTORY", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"))]
+    return next((each for each in found if each), None)
 
 
 def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
@@ -381,7 +385,13 @@ def _near(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
     near = options.over(given, options.from_variables(environ))
     if environ.get("UV_PROJECT") and not near.get("project"):
         near["project"] = environ["UV_PROJECT"]
-    return _at_home(near, environ)
+    near = _at_home(near, environ)
+    if _directory_to_go_to(given, environ):
+        # Who reads a message stands where the command was typed.
+        key = "lock" if near.get("lock") else "project"
+        named = "" if near.get(key) == "." else str(near.get(key, ""))
+        near[key] = named if named.startswith("/") else f"{os.getcwd().rstrip('/')}/{named}"
+    return near
 
 
 def _place(near: "Settings", seen: dict[str, str]) -> Place:

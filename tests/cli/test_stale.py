@@ -177,3 +177,20 @@ def test_a_lock_file_that_is_found_is_meant(project: Path, run_envsync: Run) -> 
     run_envsync("sync", "--lock", "requirements.txt", check=True)
     done = run_envsync("sync", "--no-install-project", "--find-links", "wheels", "--no-index", check=True)
     assert "note: it was synced with `requirements.txt`, and is what `poetry.lock` asks for now" in done.stderr
+
+
+@pytest.mark.parametrize("named", [(), ("--lock", "poetry.lock"), ("--project", ".")])
+@pytest.mark.parametrize("variable", [False, True])
+def test_what_helps_is_done_where_the_project_is(
+    project: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...], variable: bool
+) -> None:
+    """Whoever is told so did not go to the directory themselves: `poetry lock` there would lock something else."""
+    edit(project)
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    if variable:
+        monkeypatch.setenv("UV_WORKING_DIR", str(project))
+    words = (*(() if variable else ("--directory", str(project))), *named)
+    done = run_envsync("sync", "--locked", *words, cwd=elsewhere)
+    assert done.returncode == 125
+    assert f"hint: `cd {project} && poetry lock`" in done.stderr

@@ -150,6 +150,8 @@ def test_the_json_of_a_command_is_its_own(run_envsync: Run) -> None:
     [
         ("`envsync sync`", ["sync", "--lock", "a b", "-q"], "`envsync sync --lock 'a b'`"),
         ("`envsync sync --env x`", ["run", "--env", "y", "--extra", "z", "true"], "`envsync sync --extra z --env x`"),
+        ("`envsync sync --env x`", ["sync", "--active", "--extra", "z"], "`envsync sync --extra z --env x`"),
+        ("`envsync sync --package a`", ["run", "--all-packages", "true"], "`envsync sync --package a`"),
         ("see `envsync doctor`", ["sync", "--lock=l", "--timeout", "3"], "see `envsync doctor --lock l`"),
         ("`envsync cache prune`", ["sync", "--cache-dir", "c", "--offline"], "`envsync cache prune --cache-dir c`"),
         ("`envsync sync`", ["run", "--no-inexact", "--timeout", "3", "x"], "`envsync sync --no-inexact --timeout 3`"),
