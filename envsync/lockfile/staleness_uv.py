@@ -1,8 +1,8 @@
 """Does uv.lock have what the pyproject.toml of its project and its members ask for?
 
 uv keeps in each member's record what it was made from: version, requirements, groups, extras. Compared are these, and
-Requires-Python, default groups and the list of members. Not compared: settings of the resolution, constraints,
-overrides, indexes, and the trees that are no members. What `tool.uv.sources` replaces is compared where it is plain.
+Requires-Python, default groups, constraints, overrides and the list of members. Not compared: settings of the
+resolution, indexes, and the trees that are no members. What `tool.uv.sources` replaces is compared where it is plain.
 What a verdict is worth: `staleness`. Pure.
 """
 
@@ -79,6 +79,7 @@ class _Comparison:
         """Yield all that is found."""
         yield from self._of_members()
         yield from self._of_python()
+        yield from self._of_bounds()
         for place, project in self._projects.items():
             if "project" not in project:
                 manifest = self._lock.get("manifest", {})
@@ -118,6 +119,13 @@ class _Comparison:
         locked = str(self._lock.get("requires-python", ""))
         if not equivalence.are_same(asked, self._pythons):
             yield f"`requires-python` is `{asked}`, and in the lock file `{locked}`"
+
+    def _of_bounds(self) -> Iterator[str]:
+        """Compare what the root says of requirements of others: constraints and overrides."""
+        root, manifest = self._projects.get(ROOT, {}), self._lock.get("manifest", {})
+        for word in ("constraint", "override"):
+            declared = self._declared(root, _uv(root).get(f"{word}-dependencies", ()), "")
+            yield from self._compared(f"as {word}, it", declared, manifest.get(f"{word}s", ()), root)
 
     def _of_project(self, project: Table, record: Table) -> Iterator[str]:
         name = _name(project)

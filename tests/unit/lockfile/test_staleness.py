@@ -116,6 +116,16 @@ NOTICED = {
         "the default groups of `p1` are none",
     ),
     "package": ("empty = []", "empty = []\n[tool.uv]\npackage = true", "`p1` is a package to be installed"),
+    "constraint": (
+        "empty = []",
+        'empty = []\n[tool.uv]\nconstraint-dependencies = ["leaf<9"]',
+        "as constraint, it requires `leaf<9`",
+    ),
+    "override": (
+        "empty = []",
+        'empty = []\n[tool.uv]\noverride-dependencies = ["mid>=1"]',
+        "as override, it requires `mid>=1`",
+    ),
 }
 ACCEPTED = {
     "description": ('"one"', '"two"'),
@@ -159,6 +169,37 @@ def test_what_uv_accepts_is_not_called_stale(project: Uv, edit: str) -> None:
     project.write(edited(*ACCEPTED[edit]))
     assert project.accepts
     assert project.verdict == Verdict()
+
+
+BOUND = (
+    PROJECT
+    + """
+[tool.uv]
+constraint-dependencies = ["leaf<9", "mid>=1; sys_platform == 'linux'", "leaf>=1"]
+override-dependencies = ["leaf>=1,<8", "tool; sys_platform == 'never'"]
+"""
+)
+
+
+@uv
+@pytest.mark.parametrize(
+    ("old", "new", "is_stale"),
+    [
+        ('"leaf<9"', '"leaf<9"', False),
+        ('"leaf<9"', '"Leaf < 9.0"', False),
+        ('"leaf<9"', '"leaf<7"', True),
+        ('"leaf<9", ', "", True),
+        ('"leaf>=1,<8", ', "", True),
+        ("'never'", "'win32'", True),
+    ],
+)
+def test_constraints_and_overrides_are_compared(project: Uv, old: str, new: str, is_stale: bool) -> None:
+    """A bound that was set for a reason, and not locked, is noticed, as by uv."""
+    project.write(BOUND)
+    project.lock()
+    project.write(edited(old, new, BOUND))
+    assert project.accepts is not is_stale
+    assert bool(project.verdict.differences) is is_stale
 
 
 # Workspaces and sources
