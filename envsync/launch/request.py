@@ -169,11 +169,13 @@ class Request:
     def may_have(self, inputs: "Sequence[str]") -> bool:
         """Tell whether, of the files that say which Python is wanted, the one that counts is among the further inputs.
 
-        If the lock file was named, nobody has looked which one that is: one that has come since the inputs were found
-        is seen by the next sync.
+        If the lock file was named, nobody has looked into its own directory: one that has come there since the inputs
+        were found is seen by the next sync.
         """
         pins = [path for path in inputs if path[path.rfind("/") + 1 :] in PINS]
-        return self.pin is None or pins == ([self.pin] if self.pin else [])
+        if self.pin is None:
+            return not any("/" in path for path in pins)
+        return pins == ([self.pin] if self.pin else [])
 
     def replaced(self, **settings: "Value") -> "Request":
         """Return the same request with other settings."""
@@ -721,21 +723,30 @@ def _upwards(start: str) -> "Iterator[str]":
 def _standing(place: Place, lock: str, start: str) -> tuple[str, str | None]:
     """Name the nearest project at or above where one stands, relative to the lock file, and the pin if it was seen.
 
-    If the way from one to the other was not gone, one look at each directory in between; none if one stands in that of
-    the lock file itself, or elsewhere.
+    If the way from one to the other was not gone, one listing of each directory in between; none if one stands in that
+    of the lock file itself, or elsewhere. Then nobody has looked for a pin in that.
 
     :param start: where one stands, as a prefix
     """
     directory = _directory(lock)
     if place.member is not None and place.directory == directory:
         return place.member, place.pin
+    member, pin = ".", None
     for prefix, below in _between(directory, start):
-        try:
-            os.stat(prefix + PROJECT)
-        except OSError:
-            continue
-        return below, None
-    return ".", None
+        names = _telling(prefix)
+        if member == "." and PROJECT in names:
+            member = below
+        if pin is None:
+            pin = next((f"{below}/{name}" for name in PINS if name in names), None)
+    return member, pin
+
+
+def _telling(prefix: str) -> "Sequence[str]":
+    """List a directory, as far as it tells a project or a pin; it may be one that cannot be listed."""
+    try:
+        return os.listdir(prefix)
+    except OSError:
+        return [name for name in (PROJECT, *PINS) if _is_file(prefix + name)]
 
 
 def _decides(  # noqa: PLR0917

@@ -143,6 +143,27 @@ def version(root: Path, below: str, run_envsync: Run, *options: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.parametrize("env", [".venv", ".venvs/{digest}"])
+def test_a_pin_in_between_counts_where_the_lock_file_is_named(
+    workspace: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch, env: str
+) -> None:
+    """One stands below it, or does not: what is current for the one is not for the other, nor once it is gone."""
+    one, other = pythons.need("3.11"), pythons.need("3.12")
+    monkeypatch.setenv("PATH", f"{Path(one).parent}:{Path(other).parent}:{os.environ['PATH']}")
+    named = ("--lock", str(workspace / "uv.lock"), "--env", str(workspace / env))
+    below = "packages/a/src"
+    (workspace / ".python-version").write_text("3.11\n")
+    assert version(workspace, "packages/a", run_envsync, *named) == "3.11"
+    pin = workspace / below / ".python-version"
+    pin.write_text("3.12\n")
+    for _ in range(2):
+        assert version(workspace, below, run_envsync, *named) == "3.12"
+        assert version(workspace, "packages/a", run_envsync, *named) == "3.11"
+    assert version(workspace, below, run_envsync, *named) == "3.12"
+    pin.unlink()
+    assert version(workspace, below, run_envsync, *named) == "3.11"
+
+
 def test_the_python_that_is_pinned(workspace: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nearest `.python-version` says which Python is wanted, unless an option or a variable does.
 
