@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from envsync.errors import LockFileError
 from envsync.lockfile import Choice, read
-from envsync.lockfile.uvlock import UvLockFile
+from envsync.lockfile.uv.lock import UvLockFile
 from envsync.python.facts import Interpreter
 
 UV = shutil.which("uv") or ""

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from envsync.lockfile import LockFile
-    from envsync.lockfile.comparing import Compared
     from envsync.lockfile.conditions import Conditions
+    from envsync.lockfile.stale.comparing import Compared
     from envsync.lockfile.target import Target
 
 
@@ -165,10 +165,10 @@ class Seeker:
     @property
     def notes(self) -> Sequence[str]:
         """That the lock file is stale, if it is known to be so, and which variables of its tool do nothing."""
-        from envsync.lockfile import uv_variables
+        from envsync.lockfile.uv import variables
 
         stale = (self.compared.note,) if self.compared is not None and self.compared.note else ()
-        return (*stale, *uv_variables.unheeded(self.request.lock, os.environ))
+        return (*stale, *variables.unheeded(self.request.lock, os.environ))
 
     @cached_property
     def lock_file(self) -> LockFile:
@@ -194,7 +194,7 @@ class Seeker:
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
         from envsync.fetching.fetch import fetch
-        from envsync.lockfile import uv_variables
+        from envsync.lockfile.uv import variables
 
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
             assert self.python is not None
@@ -206,7 +206,7 @@ class Seeker:
             report=self.report,
             index_urls=(
                 *self.request.texts("index_url"),
-                *uv_variables.index_urls(self.request.lock, os.environ),
+                *variables.index_urls(self.request.lock, os.environ),
             ),
             lock_file=self.request.lock,
         )
@@ -231,7 +231,7 @@ class Seeker:
 
         :raises LockFileError: it is stale, or nobody can tell, and `--locked` wants it to be known
         """
-        from envsync.lockfile import comparing
+        from envsync.lockfile.stale import comparing
 
         self.compared = comparing.compare(self.lock_file, strictly=self.request.flag("locked"))
 

@@ -31,9 +31,9 @@ def _read(path: str) -> LockFile:
             foreign.refuse_pylock(path)
             raise
     if remedies.tool_of(name) == "uv":
-        from envsync.lockfile import uvlock
+        from envsync.lockfile.uv import lock
 
-        return uvlock.read(path)
+        return lock.read(path)
     if name == "poetry.lock":
         from envsync.lockfile import poetry
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from envsync.errors import LockFileError, NoWheelError
-from envsync.lockfile import Choice, comparing, read
+from envsync.lockfile import Choice, read
+from envsync.lockfile.stale import comparing
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import inspect, own_base
 from tests.oracle.conftest import Run, running

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from envsync.lockfile import Choice
-from envsync.lockfile.uv_records import Lock
+from envsync.lockfile.uv.records import Lock
 from envsync.python import interpreter
 from tests import pythons
 from tests.uv_oracle import UV, asked, equal, installable, ours, parsed

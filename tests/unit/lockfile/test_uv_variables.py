@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import options
-from envsync.lockfile.uv_variables import UNHEEDED, index_urls, unheeded
+from envsync.lockfile.uv.variables import UNHEEDED, index_urls, unheeded
 
 PROJECT = """\
 [[tool.uv.index]]

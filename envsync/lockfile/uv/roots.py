@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 
 from envsync.launch.request import DEFAULTS_SINCE
 from envsync.lockfile.choice import Choice
-from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import Defaults, Lock, ManifestRequirement, PackageRecord
-from envsync.lockfile.uv_walk import Roots
+from envsync.lockfile.uv.project import Project
+from envsync.lockfile.uv.records import Defaults, Lock, ManifestRequirement, PackageRecord
+from envsync.lockfile.uv.walk import Roots
 
 Find = Callable[[ManifestRequirement], int | None]
 """Gives the record of what the manifest names, None if it is not wanted here."""

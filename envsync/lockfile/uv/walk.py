@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from packaging.markers import Marker
 
-from envsync.lockfile.uv_records import Edge, Exclusive, Lock
+from envsync.lockfile.uv.records import Edge, Exclusive, Lock
 
 Spot = tuple[int, str]
 """A record, and one of its extras; the empty string is the record without any."""

@@ -1,4 +1,4 @@
-"""Is a lock file what its project asks for now? Reads what it was made from, and has them compared (`staleness`).
+"""Is a lock file what its project asks for now? Reads what it was made from, and has them compared.
 
 Of a format that keeps nothing of that, nobody can tell: a pylock.toml (but for the one that PDM keeps), requirements, a
 Pipfile.lock. With `--locked`, a uv on PATH has the last word on what cannot be told without it.
@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from envsync.errors import LockFileError, remedies
 from envsync.launch.request import content_of_named
-from envsync.lockfile import staleness, staleness_uv
 from envsync.lockfile.parsed import LockFile
-from envsync.lockfile.staleness import Verdict
-from envsync.lockfile.uvlock import UvLockFile
+from envsync.lockfile.stale import by_hash, by_requirements
+from envsync.lockfile.stale.by_hash import Verdict
+from envsync.lockfile.uv.lock import UvLockFile
 
 PROJECT = "pyproject.toml"
 SCRIPT = ".py.lock"
@@ -101,7 +101,7 @@ def _verdict(lock: LockFile, files: _Files) -> Verdict:
         return Verdict(unchecked="it keeps nothing of what it was made from")
     if lock.path.endswith(SCRIPT):
         script = files.script(lock.path.removesuffix(".lock"))
-        return staleness_uv.of_script(_table_of(lock), script)
+        return by_requirements.of_script(_table_of(lock), script)
     if not os.path.isfile(os.path.join(directory, PROJECT)):
         return Verdict(unchecked=f"there is no {PROJECT} beside it")
     return compare(lock, directory, files)
@@ -122,18 +122,18 @@ def _maker(lock: LockFile) -> str:
 
 def _of_uv(lock: LockFile, directory: str, files: _Files) -> Verdict:
     root = files.table(os.path.join(directory, PROJECT))
-    projects = {staleness_uv.ROOT: root}
+    projects = {by_requirements.ROOT: root}
     for place in _members(directory, root.get("tool", {}).get("uv", {}).get("workspace", {})):
         project = files.table(os.path.join(directory, place, PROJECT))
         if project.get("tool", {}).get("uv", {}).get("managed") is not False:
             projects[place] = project
-    return staleness_uv.of_uv(_table_of(lock), projects)
+    return by_requirements.of_uv(_table_of(lock), projects)
 
 
 def _members(directory: str, workspace: Mapping[str, Any]) -> Iterator[str]:
     """Yield the directories of a workspace's members besides the root, relative to it."""
     left_out = set(_matching(directory, workspace.get("exclude", ())))
-    for place in sorted(set(_matching(directory, workspace.get("members", ()))) - left_out - {staleness_uv.ROOT}):
+    for place in sorted(set(_matching(directory, workspace.get("members", ()))) - left_out - {by_requirements.ROOT}):
         if os.path.isfile(os.path.join(directory, place, PROJECT)):
             yield place
 
@@ -146,7 +146,7 @@ def _matching(directory: str, patterns: list[str]) -> Iterator[str]:
 
 def _of_poetry(lock: LockFile, directory: str, files: _Files) -> Verdict:
     head = lock.contents[0].partition(b"\n")[0].decode("utf-8", "replace")
-    return staleness.of_poetry(_table_of(lock), head, files.table(os.path.join(directory, PROJECT)))
+    return by_hash.of_poetry(_table_of(lock), head, files.table(os.path.join(directory, PROJECT)))
 
 
 def _of_pdm(lock: LockFile, directory: str, files: _Files) -> Verdict:
@@ -154,7 +154,7 @@ def _of_pdm(lock: LockFile, directory: str, files: _Files) -> Verdict:
     if "packages" in table:  # it is kept as a pylock.toml
         own = table["tool"]["pdm"]
         table = {"metadata": {**own, "content_hash": f"sha256:{own['hashes']['sha256']}"}}
-    return staleness.of_pdm(table, files.table(os.path.join(directory, PROJECT)))
+    return by_hash.of_pdm(table, files.table(os.path.join(directory, PROJECT)))
 
 
 _KINDS = {"uv": _of_uv, "poetry": _of_poetry, "pdm": _of_pdm}

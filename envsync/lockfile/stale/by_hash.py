@@ -1,6 +1,6 @@
 """Does a lock file have what pyproject.toml asks for? Told without a resolution: no index, no build, no tool.
 
-Each kind of lock file keeps something of the project to tell it by: uv the requirements themselves (`staleness_uv`),
+Each kind of lock file keeps something of the project to tell it by: uv the requirements themselves (`by_requirements`),
 Poetry and PDM a hash of them (here). What was not compared is never called current: at most, no difference was found.
 And what its own tool accepts is never called stale. Pure.
 """

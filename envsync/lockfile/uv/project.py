@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from envsync.errors import LockFileError
 from envsync.lockfile.choice import DEFAULT_GROUP
-from envsync.lockfile.uv_records import Defaults, MalformedError, TomlTable
+from envsync.lockfile.uv.records import Defaults, MalformedError, TomlTable
 
 FILENAME = "pyproject.toml"
 

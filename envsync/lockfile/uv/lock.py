@@ -1,4 +1,4 @@
-"""uv.lock, as uv writes it: `uv_records` reads it, `uv_roots` and `uv_walk` choose from it, `uv_files` finds the files.
+"""uv.lock, as uv writes it: `records` reads it, `roots` and `walk` choose from it, `files` finds the files.
 
 What is selected is what `uv sync --frozen` installs for the same options. Which groups are chosen if nothing is said of
 them, and what `no-binary` and `no-build` forbid, stands in pyproject.toml in the directory of the lock file, so that
@@ -18,17 +18,18 @@ from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentN
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from envsync.errors import LockFileError, remedies
-from envsync.lockfile import conditions, pyproject, uv_project, uv_records, uv_roots, wheels
+from envsync.lockfile import conditions, pyproject, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import Placed, Places, search
 from envsync.lockfile.sources import Sources, is_url
 from envsync.lockfile.target import Target
-from envsync.lockfile.uv_files import Files
-from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import Lock, MalformedError, ManifestRequirement, PackageRecord
-from envsync.lockfile.uv_walk import ExclusionError, Markers, Roots, walk
+from envsync.lockfile.uv import project, records, roots
+from envsync.lockfile.uv.files import Files
+from envsync.lockfile.uv.project import Project
+from envsync.lockfile.uv.records import Lock, MalformedError, ManifestRequirement, PackageRecord
+from envsync.lockfile.uv.walk import ExclusionError, Markers, Roots, walk
 from envsync.python.facts import Interpreter
 
 
@@ -41,7 +42,7 @@ def read(path: str) -> UvLockFile:
     relock = remedies.relock(path)
     try:
         table = tomllib.loads(content.decode())
-        lock = uv_records.parse(table)
+        lock = records.parse(table)
     except UnicodeDecodeError as error:
         raise LockFileError(path, f"it is not UTF-8 (byte {error.start})", hint=relock) from error
     except tomllib.TOMLDecodeError as error:
@@ -68,11 +69,11 @@ class UvLockFile:
         self._projects: dict[str, Project] = {}
         for directory in _directories(lock) if not path.endswith(".py.lock") else ():
             # As it is named from there, so that the lock file's directory may have any name itself.
-            place = path[: path.rfind("/") + 1] + os.path.normpath(f"{directory}/{uv_project.FILENAME}")
+            place = path[: path.rfind("/") + 1] + os.path.normpath(f"{directory}/{project.FILENAME}")
             is_there = os.path.lexists(place)
             read[place] = read_input(place, path) if is_there else b""  # one that comes later is noticed
             if is_there:
-                self._projects[directory] = uv_project.parse(place, read[place], path)
+                self._projects[directory] = project.parse(place, read[place], path)
         self.inputs = tuple(read)
         self.contents = tuple(read.values())
         self.canonical = (content, *map(pyproject.canonical, self.contents[1:]))
@@ -121,11 +122,11 @@ class UvLockFile:
             markers = Markers(interpreter.markers)
             fit = wheels.Fit(interpreter)
             self._check_python(fit, markers)
-            target = uv_roots.target_of(self.lock, choice)
-            defaults = uv_roots.defaults_of(self.lock, target, self._projects)
-            roots = uv_roots.roots_of(self.lock, target, choice, defaults, lambda wish: self._find(wish, markers))
-            self._check_groups(roots, fit)
-            return self._reached(roots, _left_out(self.lock, target, choice), choice, markers)
+            target = roots.target_of(self.lock, choice)
+            defaults = roots.defaults_of(self.lock, target, self._projects)
+            begin = roots.roots_of(self.lock, target, choice, defaults, lambda wish: self._find(wish, markers))
+            self._check_groups(begin, fit)
+            return self._reached(begin, _left_out(self.lock, target, choice), choice, markers)
 
     def _requires_python(self) -> SpecifierSet:
         try:
@@ -191,7 +192,7 @@ class UvLockFile:
         relock = remedies.relock(self.path)
         try:
             yield
-        except uv_roots.ChoiceError as error:
+        except roots.ChoiceError as error:
             raise LockFileError(self.path, str(error), hint=error.hint) from None
         except UndefinedError as error:
             leave = " ".join(f"--{error.kind} {each}" for each in error.names)
@@ -208,11 +209,11 @@ class UvLockFile:
 def _directories(lock: Lock) -> list[str]:
     """Return the directories whose pyproject.toml is an input."""
     members = (lock.records[number] for name in lock.members for number in lock.by_name.get(name, ()))
-    needed = {record.directory for record in members if uv_roots.needs_project(lock, record)}
+    needed = {record.directory for record in members if roots.needs_project(lock, record)}
     return [".", *sorted(directory for directory in needed if directory not in (None, "."))]
 
 
-def _left_out(lock: Lock, target: uv_roots.Projects, choice: Choice) -> frozenset[str]:
+def _left_out(lock: Lock, target: roots.Projects, choice: Choice) -> frozenset[str]:
     """Return the names of projects that are left out themselves."""
     if choice.no_install_workspace:
         return frozenset(lock.projects)

@@ -14,8 +14,8 @@ from envsync.lockfile import wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, of_project
 from envsync.lockfile.places import LockedFile
 from envsync.lockfile.sources import filename_of, is_url
-from envsync.lockfile.uv_project import Project
-from envsync.lockfile.uv_records import FileRecord, Lock, PackageRecord
+from envsync.lockfile.uv.project import Project
+from envsync.lockfile.uv.records import FileRecord, Lock, PackageRecord
 
 LEAVE_OUT_WORKSPACE = "leave the members of the workspace out with `envsync sync --no-install-workspace`"
 

@@ -3,7 +3,7 @@
 uv keeps in each member's record what it was made from: version, requirements, groups, extras. Compared are these, and
 Requires-Python, default groups, constraints, overrides and the list of members. Not compared: settings of the
 resolution, indexes, and the trees that are no members. What `tool.uv.sources` replaces is compared where it is plain.
-What a verdict is worth: `staleness`. Pure.
+What a verdict is worth: `by_hash`. Pure.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors.redact import redacted
-from envsync.lockfile import equivalence
 from envsync.lockfile.choice import DEFAULT_GROUP
-from envsync.lockfile.equivalence import Wish
-from envsync.lockfile.staleness import Table, Verdict
+from envsync.lockfile.stale import equivalence
+from envsync.lockfile.stale.by_hash import Table, Verdict
+from envsync.lockfile.stale.equivalence import Wish
 
 ROOT = "."
 _WORKSPACE = "the workspace"
