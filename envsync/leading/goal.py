@@ -12,7 +12,6 @@ cluster from importing a TOML parser and `packaging`.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -32,7 +31,7 @@ from envsync.launch.progress import Report
 from envsync.launch.request import Request, content, describe_python
 from envsync.launch.stamp import LocalFile, Stamp
 from envsync.leading import kept_hashes
-from envsync.python import interpreter
+from envsync.python import interpreter, spelling
 from envsync.python.facts import Interpreter, Layout
 from envsync.store.store import Store
 from envsync.system import atomic, groups, records
@@ -446,13 +445,18 @@ def conditions_of(request: Request, parsed: LockFile, facts: Interpreter) -> Con
 
 
 def python_of(request: Request) -> str | None:
-    """Return which Python is asked for: by an option, or in a project of uv's by its `.python-version`, as uv does."""
+    """Return which Python is asked for: by an option, or in a project of uv's by its `.python-version`, as uv does.
+
+    :raises InterpreterError: nobody knows which one such a file means
+    """
     spec = request.text("python")
     if spec is None:
-        lines = (line.strip() for line in request.pinned()[1].decode("utf-8", "replace").splitlines())
-        spec = next((line for line in lines if line and not line.startswith("#")), None)
-        spec = re.sub(r"^([a-z]+)[-@](?=\d)", r"\1", spec) if spec else None
-    return spec
+        path, text = request.pinned()
+        return spelling.translate_pin(text, path) if path else None
+    try:
+        return spelling.translate(spec)
+    except ValueError:
+        return spec  # `find` may know it
 
 
 def looks_at_full_version(spec: str | None) -> bool:

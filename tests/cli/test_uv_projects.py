@@ -181,6 +181,9 @@ def test_the_python_that_is_pinned(workspace: Path, run_envsync: Run, monkeypatc
     pin.write_text(f"cpython@{other}\n")
     assert version(workspace, ".", run_envsync, *named) == other
     assert version(workspace, ".", run_envsync) == other
+    for form, wanted in ((f"cp{one.replace('.', '')}", one), (f"cpython-{other}-any", other)):
+        pin.write_text(f"{form}\n")
+        assert version(workspace, ".", run_envsync) == wanted
     nearer = workspace / "packages/.python-version"
     nearer.write_text(one)
     assert version(workspace, "packages/a/src", run_envsync) == one
@@ -196,6 +199,10 @@ def test_the_python_that_is_pinned(workspace: Path, run_envsync: Run, monkeypatc
     done = run_envsync("run", "true", cwd=workspace)
     assert done.returncode == 125
     assert "2.7" in done.stderr
+    pin.write_text("miniconda3-4.7\n")
+    done = run_envsync("run", "true", cwd=workspace)
+    assert done.returncode == 125
+    assert "`miniconda3-4.7` in `.python-version`" in done.stderr
 
 
 @pytest.mark.parametrize("pinned", [False, True])
