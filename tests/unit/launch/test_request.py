@@ -70,6 +70,17 @@ class TestMembers:
         monkeypatch.chdir(workspace.parent)
         assert resolve({"lock": str(workspace / "uv.lock")}, {}).member == "."
 
+    @pytest.mark.parametrize("named", [False, True])
+    def test_a_directory_is_no_project(self, workspace: Path, project: Path, named: bool) -> None:
+        """Nor does one say which Python is wanted, though it has the name of a file that does."""
+        lock: options.Settings = {"lock": str(workspace / "uv.lock")} if named else {}
+        (project / "pyproject.toml").unlink()
+        for name in ("pyproject.toml", ".python-version"):
+            (project / name).mkdir()
+        (project.parent / ".python-version").touch()
+        request = resolve(lock, {})
+        assert (request.member, request.pin) == (".", "work/.python-version")
+
     def test_other_formats_have_none(self, workspace: Path) -> None:
         """Where one stands means nothing for them."""
         (workspace / "uv.lock").rename(workspace / "pylock.toml")
@@ -247,6 +258,23 @@ class TestDiscovery:
         (project / "uv.lock").mkdir()
         (project / "pylock.toml").touch()
         assert resolve({}, {}).lock == "pylock.toml"
+
+    def test_directories_are_no_lock_files(self, project: Path) -> None:
+        """Whatever their names: the search goes on above, and finds none if there are only directories."""
+        for name in ("uv.lock", "requirements.txt", "pyproject.toml"):
+            (project / name).mkdir()
+        with pytest.raises(UsageError, match="no lock file") as caught:
+            resolve({}, {})
+        assert "uv init" in (caught.value.hint or "")
+        (project.parent / "pylock.toml").touch()
+        assert resolve({}, {}).lock == "../pylock.toml"
+        assert resolve({"lock": "../pylock.toml"}, {}).lock == "../pylock.toml"
+
+    def test_a_directory_beside_a_lock_file_that_is_named(self, project: Path) -> None:
+        """One called pyproject.toml has no options."""
+        (project / "pyproject.toml").mkdir()
+        (project / "pylock.toml").touch()
+        assert resolve({"lock": "pylock.toml"}, {}).lock == "pylock.toml"
 
     def test_what_lies_farther_up_does_not_matter(self, project: Path) -> None:
         """The nearest directory counts, whatever kind of file is in it."""
