@@ -50,6 +50,11 @@ def of_filesystem(path: str, number: int | None, *, is_refusal: bool) -> str:
     return "`envsync doctor` says what can be done there, and what cannot"
 
 
+def of_link(path: str) -> str:
+    """Say what to do about a symbolic link that leads nowhere."""
+    return f"remove the link, which leads nowhere: `rm {shlex.quote(path)}`"
+
+
 def of_wheel(wheel: str) -> str:
     """Say what to do about a wheel that cannot be installed, by its file name."""
     name, _, rest = wheel.partition("-")

@@ -161,10 +161,9 @@ def _is_removed(error: Exception) -> bool:
         os.readlink(path)
     except OSError:
         return True
-    from shlex import quote
-
     from envsync.errors import EnvsyncError
+    from envsync.errors.hints import of_link
 
     if isinstance(error, EnvsyncError):
-        error.hint = f"remove the link, which leads nowhere: `rm {quote(path)}`"
+        error.hint = of_link(path)
     return False

@@ -18,6 +18,7 @@ from envsync.waiting import bare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from envsync.errors import EnvsyncError
     from envsync.launch import Environment
 
 OUR_OWN = frozenset({".lock", ".envsync", ".gitignore", "CACHEDIR.TAG"})
@@ -48,7 +49,7 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
     """
     import os
 
-    from envsync.errors import EnvironmentRefusedError, FilesystemError
+    from envsync.errors import EnvironmentRefusedError
 
     try:
         names = set(os.listdir(environment.path))
@@ -57,7 +58,7 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
     except NotADirectoryError:
         raise EnvironmentRefusedError(environment.path, "it is not a directory") from None
     except OSError as error:
-        raise FilesystemError("read", environment.path, error) from error
+        raise _failure("read", environment.path, environment, error) from error
     if ":" in environment.path:
         raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
     is_strange = names - OUR_OWN and "pyvenv.cfg" not in names
@@ -82,9 +83,25 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
         if again and isinstance(error, (FileNotFoundError, FileExistsError)):
             return False
         if isinstance(error, OSError):
-            raise FilesystemError("make directory", environment.state, error) from error
+            raise _failure("make directory", environment.state, environment, error) from error
         raise
     return True
+
+
+def _failure(doing: str, path: str, environment: Environment, error: OSError) -> EnvsyncError:
+    """Say why it can be neither read nor made: one of the names on the way to it may be a link that leads nowhere."""
+    import os
+
+    from envsync.errors import EnvironmentRefusedError, FilesystemError
+    from envsync.errors.hints import of_link
+
+    link = environment.state
+    while link:
+        if os.path.islink(link) and not os.path.exists(link):
+            problem = f"`{link}` is a symbolic link to `{os.readlink(link)}`, which leads nowhere"
+            return EnvironmentRefusedError(environment.path, problem, hint=of_link(link))
+        link = bare.plain(link.rpartition("/")[0])
+    return FilesystemError(doing, path, error)
 
 
 def _make_directories(path: str, made: list[str], *, again: bool = True) -> None:

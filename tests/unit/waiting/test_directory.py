@@ -42,6 +42,20 @@ class TestPrepare:
         (tmp_path / "notes.txt").touch()
         prepare(Environment(str(tmp_path)))
 
+    @pytest.mark.parametrize("link", ["env", "env/.envsync", "env/above"])
+    @pytest.mark.parametrize("target", ["nowhere", "nowhere/x", "itself"])
+    def test_a_link_that_leads_nowhere(self, tmp_path: Path, link: str, target: str) -> None:
+        """It is named, be it the environment, a directory above it or our own in it, and nothing is made."""
+        place = tmp_path / link
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(place.name if target == "itself" else target)
+        environment = Environment(str(place / "x" if link.endswith("above") else tmp_path / "env"))
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(EnvironmentRefusedError, match=r"is a symbolic link to .*, which leads nowhere") as raised:
+            prepare(environment)
+        assert raised.value.hint == f"remove the link, which leads nowhere: `rm {place}`"
+        assert sorted(tmp_path.rglob("*")) == before
+
     def test_what_a_leader_has_put_back(self, tmp_path: Path) -> None:
         """A leader whose environment is removed meanwhile makes a part of its stage again: that is nobody's."""
         site = tmp_path / "lib" / "python3.11" / "site-packages"
