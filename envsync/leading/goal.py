@@ -311,6 +311,7 @@ class Seeker:
             no_index=self.request.flag("no_index"),
             offline=self.request.flag("offline"),
             mirrors=mirrors_of(self.request.texts("mirrors")),
+            redirecting=self.request.redirects,
         )
         target = self.lock_file.select(
             python.interpreter,

@@ -33,6 +33,8 @@ class Sources:
     """Hosts that may be talked to without TLS, or without verifying it."""
     mirrors: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What begins as the first is taken from where the second begins, be it an index or a file."""
+    redirecting: bool = True
+    """Indexes and pages are asked first for what is locked to be elsewhere."""
 
     def __post_init__(self) -> None:
         """:raises UsageError: a URL is malformed"""
@@ -53,6 +55,7 @@ class Sources:
             else self.extra_index_urls + lower.extra_index_urls,
             trusted_hosts=self.trusted_hosts + lower.trusted_hosts,
             mirrors=self.mirrors,
+            redirecting=self.redirecting,
         )
 
     def mirrored(self, url: str) -> str:
@@ -69,7 +72,7 @@ class Sources:
 
         Who gives some may reach no other host.
         """
-        given = (*self.index_urls, *self.pages)
+        given = (*self.index_urls, *self.pages) if self.redirecting else ()
         return not given or any(host_of(place) == host_of(url) for place in map(as_url, given))
 
     @property

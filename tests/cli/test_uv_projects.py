@@ -228,6 +228,31 @@ def test_what_a_launch_costs(
     assert len(operations) == 8 - explicit + pinned, "\n".join(operations)
 
 
+DEAD = "http://127.0.0.1:9/simple"
+
+
+@pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS"])
+def test_an_index_of_uv_redirects_nothing(tmp_path: Path, run_envsync: Run, variable: str) -> None:
+    """What is locked to be at a URL is taken from there, as by uv; an index of our own option is asked first."""
+    built = Path(build_wheel(tmp_path, "far", "1.0", {"far.py": ""}))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text('[project]\nname = "p"\nversion = "1"\n')
+    with serving() as server:
+        server.files[f"/files/{built.name}"] = File(built.read_bytes())
+        file = f'url = "{server.url}/files/{built.name}", hash = "sha256:{sha256_of(str(built))}"'
+        far = record("far", f'registry = "{server.url}/simple"', more=f"wheels = [{{ {file} }}]\n")
+        (project / "uv.lock").write_text(HEAD + record("p", 'virtual = "."', "far") + far)
+        words = ("sync", "--cache-dir", str(tmp_path / "cache"))
+        option = "--find-links" if variable == "UV_FIND_LINKS" else "--index-url"
+        refused = run_envsync(*words, option, DEAD, cwd=project, env={variable: f"{server.url}/simple"})
+        assert refused.returncode == 125
+        assert "127.0.0.1:9" in refused.stderr
+        done = run_envsync(*words, cwd=project, env={variable: DEAD})
+        assert done.returncode == 0, done.stderr
+    assert installed(project) == {"far"}
+
+
 def test_who_fetches_from_an_index(tmp_path: Path, run_envsync: Run, nobodys_home: Path) -> None:
     """The variables that uv reads for an index by its name let us in; what they say is nowhere."""
     built = Path(build_wheel(tmp_path, "guarded", "1.0", {"guarded.py": ""}))

@@ -171,6 +171,21 @@ class TestVariablesOfUv:
         request = resolve({"lock": "job.py.lock"}, environ)
         assert request.settings == {"lock": "job.py.lock", "offline": True, "python": "3.12"}
 
+    @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS"])
+    def test_their_indexes_and_pages_redirect_nothing(self, project: Path, variable: str) -> None:
+        """Those of our own options do, which is not the same request."""
+        (project / "uv.lock").touch()
+        url, key = "https://a.invalid/simple", "find_links" if variable == "UV_FIND_LINKS" else "index_url"
+        of_uv = resolve({}, {variable: url})
+        ours = [
+            resolve({key: [url]}, {variable: "https://b.invalid"}),
+            resolve({}, {variable: url, f"ENVSYNC_{key.upper()}": url}),
+        ]
+        assert [of_uv.texts(key), *(each.texts(key) for each in ours)] == [(url,)] * 3
+        assert [of_uv.redirects, *(each.redirects for each in ours)] == [False, True, True]
+        assert of_uv.key not in {each.key for each in ours}
+        assert resolve({"mirrors": ["https://c.invalid=https://d.invalid"]}, {}).redirects is False
+
     def test_their_shapes(self, project: Path) -> None:
         """Paths are relative to the project, lists are separated as uv has it, and indexes may have names."""
         (project.parent / "uv.lock").touch()
