@@ -52,8 +52,8 @@ PINS = (".python-version", ".python-versions")
 """What says which Python a project of uv's wants: in the nearest directory that has one, up to the lock file's."""
 
 
-OF_UV = "of_uv"
-"""What in the settings names those options about sources that uv's variables have set: they redirect nothing."""
+INDEX_OF_UV = "index_of_uv"
+"""What in the settings says that the index is the one of uv's variables: it counts for what has no URL only."""
 
 
 class Place:
@@ -201,14 +201,6 @@ class Request:
 
     def flag(self, key: str) -> bool:
         return self.settings.get(key) is True
-
-    @property
-    def redirects(self) -> bool:
-        """Whether what is locked to be elsewhere is looked for on the indexes and pages that are given.
-
-        Those of uv's variables are none to that end, as to uv they are not: they count for what has no URL.
-        """
-        return any(self.texts(key) and key not in self.texts(OF_UV) for key in ("index_url", "find_links"))
 
     def checksum_of(self, path: str, *, keep: bool = False) -> str:
         """Return the checksum of a further input. What was read to find out what is asked for counts as it was then.
@@ -436,8 +428,9 @@ def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[st
         if script:  # neither the project's environment nor what of a project is to be installed is meant for it
             for key in ("env", *(option.key for option in options.CHOICE)):
                 said.pop(key, None)
-        of_uv = [key for key in ("index_url", "find_links") if said.get(key) and not near.get(key)]
-        near = options.over(near, {**said, OF_UV: of_uv} if of_uv else said)
+        if said.get("index_url") and not near.get("index_url"):
+            said[INDEX_OF_UV] = True
+        near = options.over(near, said)
     if script:
         table = {key: value for key, value in table.items() if key != "env"}
     return _at_home(options.over(near, table), environ)
@@ -669,7 +662,7 @@ def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[s
 
 def _given(settings: "Settings") -> list[str]:
     """Say what decides neither target nor digest, but whether a sync succeeds."""
-    names = ("locked", "offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty", OF_UV)
+    names = ("locked", "offline", "cache_dir", "cache_fallback", "link_mode", "allow_empty", INDEX_OF_UV)
     given = {key: settings.get(key) for key in names}
     return [f"{key} {value!r}" for key, value in given.items() if value not in (None, False, "auto")]
 

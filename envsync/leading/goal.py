@@ -28,7 +28,7 @@ from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
-from envsync.launch.request import Request, content, describe_python
+from envsync.launch.request import INDEX_OF_UV, Request, content, describe_python
 from envsync.launch.stamp import LocalFile, Stamp
 from envsync.leading import kept_hashes
 from envsync.python import interpreter, spelling
@@ -311,7 +311,7 @@ class Seeker:
             no_index=self.request.flag("no_index"),
             offline=self.request.flag("offline"),
             mirrors=mirrors_of(self.request.texts("mirrors")),
-            redirecting=self.request.redirects,
+            redirecting=not self.request.flag(INDEX_OF_UV),
         )
         target = self.lock_file.select(
             python.interpreter,

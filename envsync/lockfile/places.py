@@ -118,7 +118,8 @@ class Places:
             artifact = artifact._replace(place=without_credentials(url))
         if file.direct:
             artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
-        asked = self._asked(file)
+        given = self._given_for(file)
+        asked = self._asked(file, given)
         path = self._wheelhouse.path_of(name.filename) or path
         if url is not None:
             url = asked.mirrored(url)
@@ -126,14 +127,20 @@ class Places:
         if path is not None:
             return Placed(artifact._replace(path=path), asked)
         if url is not None and not self._sources.offline and (file.direct or not self._sources.no_index):
-            url = with_credentials(url, asked.index_urls + asked.extra_index_urls)
-            return Placed(artifact._replace(url=url), asked, not checked or self._given.is_near(url))
+            url = with_credentials(url, self._given.index_urls + asked.index_urls + asked.extra_index_urls)
+            return Placed(artifact._replace(url=url), asked, not checked or given.is_near(url))
         return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), asked)
 
-    def _asked(self, file: LockedFile) -> Sources:
+    def _given_for(self, file: LockedFile) -> Sources:
+        """Return the options as they count for a file: indexes that redirect nothing, only for one without a URL."""
+        if file.url is None or self._given.redirecting:
+            return self._given
+        return replace(self._given, index_urls=())
+
+    def _asked(self, file: LockedFile, given: Sources) -> Sources:
         """Return where a file may be looked for: on the index that is named for it only, unless options name others."""
-        if self._given.index_urls or file.index is None:
-            return self._given.over(self._narrowed.get(canonicalize_name(file.package), self._project))
+        if given.index_urls or file.index is None:
+            return given.over(self._narrowed.get(canonicalize_name(file.package), self._project))
         return replace(self._sources, index_urls=(file.index,), extra_index_urls=())
 
     def _name(self, file: LockedFile) -> wheels.WheelName:

@@ -34,7 +34,7 @@ class Sources:
     mirrors: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What begins as the first is taken from where the second begins, be it an index or a file."""
     redirecting: bool = True
-    """Indexes and pages are asked first for what is locked to be elsewhere."""
+    """The indexes are asked for what is locked to be at a URL, too, and before that."""
 
     def __post_init__(self) -> None:
         """:raises UsageError: a URL is malformed"""
@@ -72,7 +72,7 @@ class Sources:
 
         Who gives some may reach no other host.
         """
-        given = (*self.index_urls, *self.pages) if self.redirecting else ()
+        given = (*self.index_urls, *self.pages)
         return not given or any(host_of(place) == host_of(url) for place in map(as_url, given))
 
     @property

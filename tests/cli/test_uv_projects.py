@@ -231,7 +231,7 @@ def test_what_a_launch_costs(
 DEAD = "http://127.0.0.1:9/simple"
 
 
-@pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS"])
+@pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
 def test_an_index_of_uv_redirects_nothing(tmp_path: Path, run_envsync: Run, variable: str) -> None:
     """What is locked to be at a URL is taken from there, as by uv; an index of our own option is asked first."""
     built = Path(build_wheel(tmp_path, "far", "1.0", {"far.py": ""}))
@@ -244,12 +244,13 @@ def test_an_index_of_uv_redirects_nothing(tmp_path: Path, run_envsync: Run, vari
         far = record("far", f'registry = "{server.url}/simple"', more=f"wheels = [{{ {file} }}]\n")
         (project / "uv.lock").write_text(HEAD + record("p", 'virtual = "."', "far") + far)
         words = ("sync", "--cache-dir", str(tmp_path / "cache"))
-        option = "--find-links" if variable == "UV_FIND_LINKS" else "--index-url"
-        refused = run_envsync(*words, option, DEAD, cwd=project, env={variable: f"{server.url}/simple"})
+        refused = run_envsync(*words, "--index-url", DEAD, cwd=project, env={variable: f"{server.url}/simple"})
         assert refused.returncode == 125
         assert "127.0.0.1:9" in refused.stderr
-        done = run_envsync(*words, cwd=project, env={variable: DEAD})
-        assert done.returncode == 0, done.stderr
+        server.files["/page/"] = File(b"<html></html>")
+        for more in ((), ("--find-links", f"{server.url}/page/", "--cache-dir", "other", "--env", "b")):
+            done = run_envsync(*words, *more, cwd=project, env={variable: DEAD})
+            assert done.returncode == 0, done.stderr
     assert installed(project) == {"far"}
 
 

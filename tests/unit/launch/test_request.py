@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import options
-from envsync.launch.request import Request, describe_python, go_to, plain_table, resolve
+from envsync.launch.request import INDEX_OF_UV, Request, describe_python, go_to, plain_table, resolve
 from envsync.launch.stamp import LocalFile, checksum
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -171,20 +171,19 @@ class TestVariablesOfUv:
         request = resolve({"lock": "job.py.lock"}, environ)
         assert request.settings == {"lock": "job.py.lock", "offline": True, "python": "3.12"}
 
-    @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_FIND_LINKS"])
-    def test_their_indexes_and_pages_redirect_nothing(self, project: Path, variable: str) -> None:
-        """Those of our own options do, which is not the same request."""
+    @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
+    def test_their_index_redirects_nothing(self, project: Path, variable: str) -> None:
+        """One of our own options does, which is not the same request."""
         (project / "uv.lock").touch()
-        url, key = "https://a.invalid/simple", "find_links" if variable == "UV_FIND_LINKS" else "index_url"
+        url = "https://a.invalid/simple"
         of_uv = resolve({}, {variable: url})
         ours = [
-            resolve({key: [url]}, {variable: "https://b.invalid"}),
-            resolve({}, {variable: url, f"ENVSYNC_{key.upper()}": url}),
+            resolve({"index_url": [url]}, {variable: "https://b.invalid"}),
+            resolve({}, {variable: url, "ENVSYNC_INDEX_URL": url}),
         ]
-        assert [of_uv.texts(key), *(each.texts(key) for each in ours)] == [(url,)] * 3
-        assert [of_uv.redirects, *(each.redirects for each in ours)] == [False, True, True]
+        assert [each.texts("index_url") for each in (of_uv, *ours)] == [(url,)] * 3
+        assert [each.flag(INDEX_OF_UV) for each in (of_uv, *ours)] == [True, False, False]
         assert of_uv.key not in {each.key for each in ours}
-        assert resolve({"mirrors": ["https://c.invalid=https://d.invalid"]}, {}).redirects is False
 
     def test_their_shapes(self, project: Path) -> None:
         """Paths are relative to the project, lists are separated as uv has it, and indexes may have names."""
