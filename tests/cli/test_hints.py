@@ -278,6 +278,11 @@ def two_kinds_of_lock_files(directory: Path) -> None:
     (directory / "requirements.txt").touch()
 
 
+def strange_pin(directory: Path) -> None:
+    (directory / "uv.lock").write_text('version = 1\nrevision = 3\nrequires-python = ">=3.9"\n')
+    (directory / ".python-version").write_text("system\n")
+
+
 SYNC = ("sync", "--lock", LOCK, "--env", "env")
 AFRESH = ("sync", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env")
 NO_SPACE = Scene(SYNC, faults={"rename": ["ENOSPC", 10_000, 0], "link": "ENOSPC"})
@@ -318,6 +323,7 @@ SCENES = {
     ),
     "df -h {}": NO_SPACE,
     "envsync cache prune": NO_SPACE,
+    "echo 3.12 > {}": Scene(("sync",), strange_pin),
     "echo --trusted-host {} >> requirements.txt": Scene(
         ("sync",), writes("requirements.txt", "absent==1.0\n--index-url http://index.invalid/simple\n")
     ),
