@@ -35,7 +35,7 @@ class LedgerEntry(NamedTuple):
     linked: bool = False
     """Some of its directories are links into the store (`envsync.staging.linked_directories`)."""
     adopted: bool = False
-    """Somebody else installed it; it was compared with the wheel, and taken over (`envsync.leading.adopt`)."""
+    """uv installed it; it was compared with the wheel, and taken over (`envsync.leading.adopt`)."""
     unverified: bool = False
     """The lock file had no hash for it."""
 

@@ -1,15 +1,19 @@
-"""Take over what somebody else has installed if it is, byte for byte, the wheel that is wanted.
+"""Take over what uv has installed if it is, byte for byte, the wheel that is wanted.
 
-uv and envsync work on one environment by turns. What uv has put there from the same lock file is compared with the
-verified wheel in the store: every file that the wheel has, by its hash, and RECORD, which may list nothing else but
-what installers make. If all of it is so, `installed.json` says from now on which wheel it is, and no file is touched.
-Whatever differs is installed anew, as is everything of which nobody knows what is in it.
+A project's `.venv` that uv has made is met by envsync for the first time. What uv has put there from the same lock file
+is compared with the verified wheel in the store: every file that the wheel has, by its hash, and RECORD, which may list
+nothing else but what installers make. If all of it is so, `installed.json` says from now on which wheel it is, and no
+file is touched. Whatever differs is installed anew, as is everything of which nobody knows what is in it: what pip has
+installed, what uv installs later, and what is in an environment whose `installed.json` was lost after envsync had
+changed it.
 
-For scripts, which name the environment, RECORD's own word is taken, as `check` takes it (`envsync.checking.expected`).
+For scripts, which name the environment, RECORD's own word is taken, as `check` takes it (`envsync.checking.expected`);
+those that name another environment show that this one was moved.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import posixpath
@@ -50,12 +54,16 @@ def adopt(  # noqa: PLR0917
     installed: Sequence[Installed],
     wanted: Iterable[Wanted],
     manifests: Mapping[str, Manifest],
+    env: str,
 ) -> Ledger:
     """Return what `installed.json` has to say, with whatever could be taken over. Changes nothing.
 
     :param manifests: of those that may be taken over, by name
+    :param env: the absolute path by which the environment's scripts name it
     :returns: the very same if there was nothing to take over
     """
+    if ledger.path or ledger.entries:
+        return ledger
     strange = _strange(installed)
     pairs = [
         (strange[want.name], want, manifest)
@@ -66,7 +74,7 @@ def adopt(  # noqa: PLR0917
     ]
     if not pairs:
         return ledger
-    adopter = _Adopter(environment, layout, ledger)
+    adopter = _Adopter(environment, layout, ledger, env)
     with ThreadPoolExecutor(WORKERS) as workers:
         found = workers.map(adopter.entry, pairs)
     taken = {name: entry for name, entry in found if entry is not None}
@@ -82,9 +90,10 @@ def _strange(installed: Sequence[Installed]) -> dict[str, Installed]:
 class _Adopter:
     """Compares one distribution after the other with its wheel."""
 
-    def __init__(self, environment: Environment, layout: Layout, ledger: Ledger) -> None:
+    def __init__(self, environment: Environment, layout: Layout, ledger: Ledger, env: str) -> None:
         self.environment = environment
         self.layout = layout
+        self.python = f"{env}/{layout.scripts}/python"
         self.roots = {os.path.abspath(environment.path), os.path.realpath(environment.path), ledger.path} - {""}
 
     def entry(self, pair: tuple[Installed, Wanted, Manifest]) -> tuple[str, LedgerEntry | None]:
@@ -98,6 +107,8 @@ class _Adopter:
     def _entry(self, item: Installed, want: Wanted, manifest: Manifest) -> LedgerEntry | None:
         path = f"{self.environment.path}/{item.dist_info}/{record.NAME}"
         before = os.lstat(path)
+        if read_regular(f"{self.environment.path}/{item.dist_info}/INSTALLER").strip() != b"uv":
+            return None
         if want.bytecode or not self._is_from(item, want.origin.direct_url):
             return None
         listed = self._listed(item, read_regular(path).decode("utf-8", "surrogateescape"))
@@ -110,6 +121,8 @@ class _Adopter:
         within = all(is_within(self.environment.path, path) for path in {os.path.dirname(file.path) for file in wanted})
         if not within or not all(map(self._has_size, wanted)) or not all(map(self._has_hash, wanted)):
             return None
+        if not all(map(self._names_us, made)):
+            return None  # the environment was moved or copied
         after = os.lstat(path)
         if (before.st_ino, before.st_mtime_ns, before.st_size) != (after.st_ino, after.st_mtime_ns, after.st_size):
             return None
@@ -160,6 +173,14 @@ class _Adopter:
     def _has_size(self, file: _File) -> bool:
         status = os.lstat(f"{self.environment.path}/{file.path}")
         return stat.S_ISREG(status.st_mode) and status.st_size == file.size
+
+    def _names_us(self, script: str) -> bool:
+        """Tell whether a script is run by the environment's own Python."""
+        with open(f"{self.environment.path}/{script}", "rb") as file:
+            head = b"".join(
+                itertools.islice(file, 2)
+            )  # where the path is too long for a first line, it is in the second
+        return os.fsencode(self.python) in head
 
     def _has_hash(self, file: _File) -> bool:
         with open(os.open(f"{self.environment.path}/{file.path}", FLAGS), "rb", buffering=0) as opened:

@@ -66,4 +66,6 @@ def look(request: Request, environment: Environment, report: Report) -> tuple[Go
 
     found = {want.name: store.get(want.origin.sha256) for want in goal.wanted if want.origin.sha256}
     manifests = {name: manifest for name, manifest in found.items() if manifest is not None}
-    return goal, scan(environment, layout, adopt(environment, layout, ledger, installed, goal.wanted, manifests))
+    return goal, scan(
+        environment, layout, adopt(environment, layout, ledger, installed, goal.wanted, manifests, goal.python.env)
+    )

@@ -243,15 +243,14 @@ class Reconciler:
 
     def _take_over(self, goal: Goal, layout: Layout, installed: Sequence[Installed], ledger: Ledger) -> Ledger:
         """Take over what others have installed from the wheels that are wanted. Returns what is known now."""
-        if all(item.origin is not None for item in installed):
+        if goal.python.make or ledger.path or all(item.origin is not None for item in installed):
             return ledger
         from envsync.leading.adopt import adopt
 
         manifests = {name: has for name, has in self.aim.manifests.items() if name not in self.aim.damaged}
-        taken = adopt(self.environment, layout, ledger, installed, goal.wanted, manifests)
+        taken = adopt(self.environment, layout, ledger, installed, goal.wanted, manifests, goal.python.env)
         if taken is not ledger:
-            path, host = ledger.path or goal.python.env, ledger.host or goal.python.host
-            taken = taken._replace(path=path, host=host, in_use=self.occupancy.inodes())
+            taken = taken._replace(path=goal.python.env, host=goal.python.host, in_use=self.occupancy.inodes())
             atomic.write(self.environment.installed, dump_ledger(taken))
         return taken
 

@@ -124,7 +124,7 @@ def mark(environment: Environment, missing: int, there: Iterable[str] = ()) -> N
 
 def mark_again(environment: Environment) -> None:
     """Say it of a directory that was left with nothing but our own in it, and without a mark. The lock is held."""
-    if is_marked(environment) or _is_there(environment.config):
+    if _read(environment) is not None or _is_there(environment.config):
         return
     try:
         names = os.listdir(environment.path)

@@ -1,4 +1,4 @@
-"""What others have installed is taken over if it is the wheel that is wanted, and installed anew if it is not."""
+"""What uv has installed is taken over if it is the wheel that is wanted, and installed anew if it is not."""
 
 from __future__ import annotations
 
@@ -117,6 +117,20 @@ def test_what_is_not_the_wheel_is_installed_anew(
     change(site_packages(env) / name)
     done = sync()
     assert done["installed"] == ["greet==1.0"]
+    assert unverified(env) == []
+
+
+def test_what_uv_installs_later_is_installed_anew(env: Path, sync: Callable[..., dict[str, list[str]]]) -> None:
+    """And so is what pip has installed, and all of an environment that has lost what envsync knew of it."""
+    sync()
+    common = ["--offline", "--no-config", "--no-cache", "-q", "--no-index", "--find-links", str(FIXTURES / "wheels")]
+    subprocess.run(
+        [str(UV), "pip", "install", *common, "--python", env, "--reinstall", "--no-deps", "greet<2"], check=True
+    )
+    assert sync()["installed"] == ["greet==1.0"]
+    (env / ".envsync/installed.json").unlink()
+    (env / ".envsync/stamp").unlink()
+    assert "greet==1.0" in sync()["installed"]
     assert unverified(env) == []
 
 

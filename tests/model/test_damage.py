@@ -233,7 +233,7 @@ def test_a_damaged_ledger(world: World, how: str, step: int) -> None:
     content = (world.env / ".envsync" / "installed.json").read_bytes()
     world.use_space(f"{SITE}/shared/user.txt")
     # Where the environment is decides whether it is remade; who has files in a directory, who may remove them.
-    told = [match.start() for match in re.finditer(b'(?<="environment":"/)|shared', content)]
+    told = [match.start() for match in re.finditer(b'(?<="environment": "/)|shared', content)]
     assert len(told) >= 4
     for number, target in [
         *((n, 1) for n in told),
