@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import Environment
+from envsync.launch.stamp import seal, unseal
 from envsync.leading.held import BATCH_SECONDS
 from envsync.library.status import look
 from tests.conftest import ROOT
@@ -58,6 +59,11 @@ def stopped(place: Path) -> Iterator[subprocess.Popen[str]]:
         wait_until_stopped(process)
         yield process
         process.kill()
+
+
+def of_elsewhere(text: str) -> str:
+    """What the same process would have written on another host."""
+    return text.replace(os.uname().nodename, "elsewhere").replace('"place": "', '"place": "other ')
 
 
 def the_environment(place: Path) -> Path:
@@ -115,9 +121,9 @@ def test_a_leader_on_another_host_that_is_lost_is_succeeded(place: Path, stopped
     stopped.kill()
     stopped.communicate()
     state = the_environment(place) / ".envsync"
-    for name in ("lease", "progress.json"):
-        text = (state / name).read_text().replace(os.uname().nodename, "elsewhere")
-        (state / name).write_text(text.replace('"place": "', '"place": "other '))
+    lease, progress = state / "lease", state / "progress.json"
+    lease.write_text(of_elsewhere(lease.read_text()))
+    progress.write_bytes(seal(of_elsewhere(unseal(progress.read_bytes()).decode()).encode()))
     assert outcome(start(place), says="on elsewhere, which was not heard of any more while") == "current"
     assert unverified(the_environment(place)) == []
 
