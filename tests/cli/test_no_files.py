@@ -68,11 +68,11 @@ def test_as_included_file(tmp_path: Path, run_envsync: Run, make: Callable[[Path
     assert "more.txt" in done.stderr
 
 
-@kinds
-def test_as_pyproject(tmp_path: Path, run_envsync: Run, make: Callable[[Path], None]) -> None:
-    """It is refused, too: what options it has cannot be known."""
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"directory"}))
+def test_as_pyproject(tmp_path: Path, run_envsync: Run, name: str) -> None:
+    """It is refused, too: what options it has cannot be known. A directory has none, and is passed over."""
     shutil.copy(FIXTURES / "pylock.toml", tmp_path)
-    make(tmp_path / "pyproject.toml")
+    KINDS[name](tmp_path / "pyproject.toml")
     done = run_envsync("run", "--env", "env", "--", "true", timeout=20)
     one_sentence(done)
     assert "pyproject.toml" in done.stderr
