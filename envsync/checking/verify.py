@@ -24,7 +24,7 @@ from envsync.checking.compare import Ground, Job, examine
 from envsync.checking.expected import OUTSIDE, Claims, Finding, gather
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger
-from envsync.installed.scan import is_skeleton, is_store_link
+from envsync.installed.scan import is_bytecode, is_skeleton, is_store_link
 from envsync.launch import Environment, progress
 from envsync.launch.progress import quiet
 from envsync.python.facts import Layout
@@ -129,11 +129,6 @@ def _has_time(ground: Ground, path: str, mtime: int) -> bool:
         return place is not None and os.stat(f"{ground.root}/{place}").st_mtime_ns == mtime * 1_000_000_000
     except OSError:
         return False  # it is missed by itself
-
-
-def is_bytecode(path: str) -> bool:
-    """Tell whether a path is that of bytecode which can be made anew."""
-    return path.endswith(".pyc") and path.split("/")[-2:-1] == [_BYTECODE]
 
 
 def _relative(path: str, root: str) -> str:

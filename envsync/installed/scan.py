@@ -107,3 +107,8 @@ def is_skeleton(path: str) -> bool:
         return True
     name = path.removeprefix("bin/python")
     return name != path and not name.strip("0123456789.")
+
+
+def is_bytecode(path: str) -> bool:
+    """Tell whether a path is that of bytecode which can be made anew."""
+    return path.endswith(".pyc") and path.split("/")[-2:-1] == ["__pycache__"]

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Wanted
+from envsync.installed.scan import is_bytecode
 from envsync.launch import Environment
 from envsync.python.facts import Layout
 from envsync.staging import scripts, uv_cache
@@ -58,12 +59,12 @@ def adopt(  # noqa: PLR0917
 ) -> Ledger:
     """Return what `installed.json` has to say, with whatever could be taken over. Changes nothing.
 
+    Only for those of which `envsync.leading.planning.may_adopt` says so.
+
     :param manifests: of those that may be taken over, by name
     :param env: the absolute path by which the environment's scripts name it
     :returns: the very same if there was nothing to take over
     """
-    if ledger.path or ledger.entries:
-        return ledger
     strange = _strange(installed)
     pairs = [
         (strange[want.name], want, manifest)
@@ -114,7 +115,7 @@ class _Adopter:
         listed = self._listed(item, read_regular(path).decode("utf-8", "surrogateescape"))
         made = {f"{self.layout.scripts}/{name}" for name in scripts.names(manifest)}
         of_wheel = {file.path: file for file in self._files(item, manifest)}
-        free = {f"{item.dist_info}/{name}" for name in _OF_INSTALLERS} | {p for p in listed if _is_bytecode(p)}
+        free = {f"{item.dist_info}/{name}" for name in _OF_INSTALLERS} | {p for p in listed if is_bytecode(p)}
         if listed.keys() - free != of_wheel.keys() | made:
             return None
         wanted = [*of_wheel.values(), *(listed[path] for path in made)]
@@ -186,10 +187,6 @@ class _Adopter:
         with open(os.open(f"{self.environment.path}/{file.path}", FLAGS), "rb", buffering=0) as opened:
             digest = file_digest(opened, "sha256").digest()
         return record.algorithm_and_digest(file.hash) == ("sha256", record.encode(digest))
-
-
-def _is_bytecode(path: str) -> bool:
-    return path.endswith(".pyc") and path.split("/")[-2:-1] == ["__pycache__"]
 
 
 def _place(direct_url: str) -> tuple[object, object]:

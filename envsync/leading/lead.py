@@ -165,7 +165,7 @@ class Leader:
         self.cache.share()
         goal = self._set_goal()
         refuse_to_empty(self.request, self.environment, goal)
-        refuse_to_replace(self.request, self.environment, goal, self.former.lock if self.former is not None else "")
+        refuse_to_replace(self.request, self.environment, goal, self._other_lock_file())
         self._ask_about_names()
         self._make_skeleton(goal)
         layout = skeleton.layout_of(self.environment, goal.python.interpreter)

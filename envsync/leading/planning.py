@@ -16,6 +16,7 @@ from envsync.leading.goal import Goal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from envsync.installed.ledger import Ledger
     from envsync.installed.plan import Installed
 
 SEEDS = frozenset({"pip"})
@@ -51,6 +52,11 @@ def spare_of(goal: Goal) -> frozenset[str]:
     """Name what an exact sync keeps though nobody asks for it: what the environment was seeded with."""
     major, minor = goal.python.interpreter.version.split(".")[:2]
     return SEEDS if (int(major), int(minor)) >= (3, 12) else SEEDS_BEFORE_3_12
+
+
+def may_adopt(ledger: Ledger, installed: Sequence[Installed]) -> bool:
+    """Tell whether others have filled an environment that envsync has not changed yet (`envsync.leading.adopt`)."""
+    return not ledger.path and not ledger.entries and any(item.origin is None for item in installed)
 
 
 def refuse_to_empty(request: Request, environment: Environment, goal: Goal) -> None:

@@ -10,7 +10,7 @@ from envsync.installed.plan import Installed, named
 from envsync.installed.scan import scan
 from envsync.launch import command, fast_lane, stamp
 from envsync.leading.goal import Goal, Seeker
-from envsync.leading.planning import make_plan, refuse_to_empty, refuse_to_replace
+from envsync.leading.planning import make_plan, may_adopt, refuse_to_empty, refuse_to_replace
 from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import Store
@@ -60,7 +60,7 @@ def look(request: Request, environment: Environment, report: Report) -> tuple[Go
         return goal, []
     layout = skeleton.layout_of(environment, goal.python.interpreter)
     installed = scan(environment, layout, ledger)
-    if all(item.origin is not None for item in installed):
+    if not may_adopt(ledger, installed):
         return goal, installed
     from envsync.leading.adopt import adopt
 

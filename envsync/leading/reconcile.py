@@ -29,7 +29,7 @@ from envsync.leading.goal import Aim, Goal
 from envsync.leading.held import Held
 from envsync.leading.in_use import Occupancy
 from envsync.leading.notes import Notes
-from envsync.leading.planning import make_plan, without
+from envsync.leading.planning import make_plan, may_adopt, without
 from envsync.leading.session import Session
 from envsync.leading.supply import Supply
 from envsync.leading.sync_cache import SyncCache
@@ -243,7 +243,7 @@ class Reconciler:
 
     def _take_over(self, goal: Goal, layout: Layout, installed: Sequence[Installed], ledger: Ledger) -> Ledger:
         """Take over what others have installed from the wheels that are wanted. Returns what is known now."""
-        if goal.python.make or ledger.path or all(item.origin is not None for item in installed):
+        if goal.python.make or not may_adopt(ledger, installed):
             return ledger
         from envsync.leading.adopt import adopt
 

@@ -103,6 +103,17 @@ def understanding(path: str) -> Iterator[None]:
         raise LockFileError(path, f"it has a value that makes no sense ({said})") from None
 
 
+def refuse_members(path: str, choice: Choice, otherwise: str) -> None:
+    """Refuse to choose from members where a kind of lock file has none.
+
+    :param otherwise: what else helps, but to leave the option out
+    :raises LockFileError: it is asked to
+    """
+    if choice.of_workspace:
+        problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
+        raise LockFileError(path, problem, hint=f"leave it out, or {otherwise}")
+
+
 def read_input(path: str, lock_file: str, origin: str = "") -> bytes:
     """Read one input file whole.
 

@@ -22,7 +22,7 @@ from envsync.launch import variables
 from envsync.lockfile import hashes, hearing, records
 from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.choice import Choice, UndefinedError
-from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
+from envsync.lockfile.parsed import known_to_nobody, read_input, refuse_members, understanding
 from envsync.lockfile.records import Record
 from envsync.lockfile.reference import Reference
 from envsync.lockfile.resolve import direct, resolve
@@ -128,9 +128,7 @@ class PipfileFile:
 
         :raises LockFileError: something is asked for that a Pipfile.lock does not have
         """
-        if choice.of_workspace:
-            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
-            raise LockFileError(self.path, problem, hint=f"leave it out, or {remedies.relock(self.path)}")
+        refuse_members(self.path, choice, remedies.relock(self.path))
 
         def meant(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(name if name in self._entries else ALIASES.get(name, name) for name in names)

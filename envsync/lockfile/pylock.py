@@ -12,7 +12,7 @@ from packaging.pylock import Pylock, PylockValidationError
 from envsync.errors import LockFileError, remedies
 from envsync.lockfile import conditions, hearing, records
 from envsync.lockfile.choice import Choice, UndefinedError
-from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
+from envsync.lockfile.parsed import known_to_nobody, read_input, refuse_members, understanding
 from envsync.lockfile.places import NOWHERE
 from envsync.lockfile.selection import selected
 from envsync.lockfile.sources import Sources
@@ -114,9 +114,7 @@ class PylockFile:
         :raises LockFileError: it does not define one of them, or knows nothing of members
         """
         lock = self._lock
-        if choice.of_workspace:
-            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
-            raise LockFileError(self.path, problem, hint=f"leave it out, or {remedies.relock(self.path)}")
+        refuse_members(self.path, choice, remedies.relock(self.path))
         defaults = list(lock.default_groups or ())
         try:
             extras = choice.extras_of([str(extra) for extra in lock.extras or ()])

@@ -21,7 +21,7 @@ from envsync.lockfile import wheels
 from envsync.lockfile.blockers import Blocker, refusal
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
-from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
+from envsync.lockfile.parsed import known_to_nobody, read_input, refuse_members, understanding
 from envsync.lockfile.reference import Reference, constrained
 from envsync.lockfile.reference import parse as parse_reference
 from envsync.lockfile.resolve import direct, resolve
@@ -299,13 +299,7 @@ class RequirementsFile:
                 command = remedies.export(directory, "uv", kind=kind, chosen=names)
                 hint = f"{command} makes a lock file with it; or leave out --{kind} {names[0]}"
                 raise LockFileError(self.path, problem, hint=hint)
-        if choice.of_workspace:
-            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
-            raise LockFileError(
-                self.path,
-                problem,
-                hint="leave it out, or name the lock file of the workspace: `envsync sync --lock uv.lock`",
-            )
+        refuse_members(self.path, choice, "name the lock file of the workspace: `envsync sync --lock uv.lock`")
 
     def _applicable(self, interpreter: Interpreter) -> list[Reference]:
         """Keep what applies to the interpreter, constrained, each name once.

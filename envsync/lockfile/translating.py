@@ -19,7 +19,7 @@ from envsync.errors import LockFileError, remedies
 from envsync.lockfile import conditions, hashes, pyproject
 from envsync.lockfile.blockers import Blocker, of_project
 from envsync.lockfile.choice import Choice, UndefinedError
-from envsync.lockfile.parsed import known_to_nobody, understanding
+from envsync.lockfile.parsed import known_to_nobody, refuse_members, understanding
 from envsync.lockfile.places import NOWHERE
 from envsync.lockfile.records import Record
 from envsync.lockfile.selection import selected
@@ -107,9 +107,7 @@ class TranslatedFile:
 
         :raises LockFileError: an extra, a group or a member is asked for that the lock file does not have
         """
-        if choice.of_workspace:
-            problem = f"it has no workspace members to choose from with `{choice.of_workspace[0]}`"
-            raise LockFileError(self.path, problem, hint=f"leave it out, or {remedies.relock(self.path)}")
+        refuse_members(self.path, choice, remedies.relock(self.path))
         try:
             return self._choosing(choice)
         except UndefinedError as error:
