@@ -112,6 +112,21 @@ def test_what_a_launch_loads(
     assert modules - expected <= BUILT_IN
 
 
+def test_what_a_sync_loads(project: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """A sync whose wheels are in the store parses nothing that the cache remembers, and so loads no parser."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import envsync\n"
+        "print(envsync.sync('pylock.toml', env='another').installed)\n"
+        "print(*sys.modules)"
+    )
+    run_envsync("sync", "--env", "first", cwd=project, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    installed, modules = done.stdout.splitlines()
+    assert "greet==" in installed
+    parsers = {"tomllib", "packaging.tags", "dataclasses", "urllib.request", "email", "envsync.lockfile.choice"}
+    assert not parsers & set(modules.split())
+
+
 def test_what_a_waiter_loads(project: Path) -> None:
     """One that waits to the end: says by the leader's word for whom, puts its name into the list, and enters."""
     asked = request.resolve({"lock": str(project / "pylock.toml")}, {})
