@@ -270,6 +270,29 @@ class HashMismatchError(WheelError):
     """The bytes of a wheel are not those that the lock file names."""
 
 
+# The author of a source, or who builds it, must act.
+
+
+class BuildError(EnvsyncError):
+    """A package could not be built of its source; nothing of it was kept but the log.
+
+    :param package: its name, with the version if it is known
+    :param problem: what went wrong, with the last lines that the build has said
+    :param log: the path of the whole log; empty if there is none
+    """
+
+    def __init__(self, package: str, problem: str, *, log: str = "", hint: str | None = None) -> None:
+        super().__init__(f"cannot build `{package}`: {problem}", hint=hint)
+        self.package = package
+        self.problem = problem
+        self.log = log
+
+    def _usual_hint(self) -> str:
+        from envsync.errors import hints
+
+        return hints.of_build(self.log)
+
+
 # The command's own.
 
 

@@ -55,6 +55,18 @@ def of_link(path: str) -> str:
     return f"remove the link, which leads nowhere: `rm {shlex.quote(path)}`"
 
 
+def of_build(log: str) -> str:
+    """Say what to do about a package that could not be built.
+
+    :param log: the path of what the build has said; empty if it has said nothing
+    """
+    if log:
+        return (
+            f"`less {shlex.quote(log)}` shows all that the build has said; leave it out with `envsync sync --no-build`"
+        )
+    return "`envsync sync --no-build` builds nothing, and names what would have to be built"
+
+
 def of_wheel(wheel: str) -> str:
     """Say what to do about a wheel that cannot be installed, by its file name."""
     name, _, rest = wheel.partition("-")

@@ -90,8 +90,8 @@ class Option:
 
 ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
-NOT_IN_A_FILE = frozenset({"project", "directory"}) | ONLY_ON_THE_COMMAND_LINE
-"""What tells where the file is."""
+NOT_IN_A_FILE = frozenset({"project", "directory", "trusted_builder"}) | ONLY_ON_THE_COMMAND_LINE
+"""What tells where the file is, and what is not for a project to say."""
 NOT_IN_THE_LIBRARY = frozenset({"lock", "active", "frozen", "no_sync"}) | NOT_IN_A_FILE
 """What a program says otherwise, or has no need to say."""
 CHOICE = (
@@ -182,6 +182,83 @@ CONTRARY: "Mapping[str, tuple[str, ...]]" = {
     "frozen": ("locked",),
 }
 """What makes no sense together, as uv has it. What is said nearer to the command wins over what is said elsewhere."""
+BUILD = (
+    Option("no-build", FLAG, "Build nothing: refuse what has no wheel.", negation="--build", uv=("UV_NO_BUILD",)),
+    Option(
+        "no-build-package",
+        LIST,
+        "Do not build this package.",
+        metavar="NAME",
+        argument="no_build_packages",
+        uv=("UV_NO_BUILD_PACKAGE",),
+    ),
+    Option(
+        "no-binary",
+        FLAG,
+        "Take no wheels: build everything.",
+        shapes="target",
+        negation="--binary",
+        uv=("UV_NO_BINARY",),
+    ),
+    Option(
+        "no-binary-package",
+        LIST,
+        "Take no wheel of this package: build it.",
+        metavar="NAME",
+        shapes="target",
+        argument="no_binary_packages",
+        uv=("UV_NO_BINARY_PACKAGE",),
+    ),
+    Option(
+        "no-build-isolation",
+        FLAG,
+        "Build with what is installed beside, not in environments of their own.",
+        shapes="target",
+        negation="--build-isolation",
+        uv=("UV_NO_BUILD_ISOLATION",),
+    ),
+    Option(
+        "no-build-isolation-package",
+        LIST,
+        "The same for this package.",
+        metavar="NAME",
+        shapes="target",
+        argument="no_build_isolation_packages",
+        uv=("UV_NO_BUILD_ISOLATION_PACKAGE",),
+    ),
+    Option(
+        "config-setting",
+        LIST,
+        "A setting for build backends; for those of one package: NAME:KEY=VALUE.",
+        metavar="KEY=VALUE",
+        shapes="target",
+        argument="config_settings",
+        is_table=True,
+    ),
+    Option(
+        "build-constraint",
+        LIST,
+        "What build backends may require at most, as in setuptools<81.",
+        metavar="REQUIREMENT",
+        shapes="target",
+        argument="build_constraints",
+    ),
+    Option(
+        "build-key",
+        TEXT,
+        "What else tells builds apart here, as in the name of a kind of node.",
+        metavar="TEXT",
+        shapes="target",
+    ),
+    Option("build-with", TEXT, "What installs build requirements.", choices=("pip", "uv")),
+    Option(
+        "trusted-builder",
+        LIST,
+        "A user whose built wheels in a shared cache are taken, besides one's own and root's.",
+        metavar="USER",
+    ),
+)
+"""How what has no wheel is built (`envsync.building`)."""
 REQUEST = (
     Option(
         "lock",
@@ -203,6 +280,7 @@ REQUEST = (
         "python", TEXT, "The Python to make the environment with.", metavar="SPEC", shapes="target", uv=("UV_PYTHON",)
     ),
     *CHOICE,
+    *BUILD,
     Option("locked", FLAG, "Fail if the lock file is not what the project asks for.", uv=("UV_LOCKED",)),
     Option("frozen", FLAG, "Take the lock file as it is, which is what is done anyway.", uv=("UV_FROZEN",)),
     Option("inexact", FLAG, "Leave what the lock file does not name.", shapes="target", argument="exact"),

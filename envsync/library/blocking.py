@@ -37,6 +37,16 @@ class SyncOptions(TypedDict, total=False):
     no_install_project: bool
     no_install_workspace: bool
     no_install_packages: Sequence[str]
+    no_build: bool
+    no_build_packages: Sequence[str]
+    no_binary: bool
+    no_binary_packages: Sequence[str]
+    no_build_isolation: bool
+    no_build_isolation_packages: Sequence[str]
+    config_settings: Mapping[str, str]
+    build_constraints: Sequence[str]
+    build_key: str | None
+    build_with: str | None
     locked: bool
     exact: bool
     index_urls: Sequence[str]

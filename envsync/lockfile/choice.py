@@ -62,6 +62,12 @@ class Choice:
     no_install_workspace: bool = False
     no_install_packages: tuple[str, ...] = ()
     """Left out themselves; what they require stays."""
+    no_build: bool = False
+    """Nothing may be built. It wins over all that wants something to be built."""
+    no_build_packages: tuple[str, ...] = ()
+    no_binary: bool = False
+    """No wheel may be taken."""
+    no_binary_packages: tuple[str, ...] = ()
 
     def extras_of(self, defined: Collection[str]) -> frozenset[str]:
         """Return which of the defined extras are chosen, spelled as they are defined.
@@ -88,6 +94,20 @@ class Choice:
         elif not self.only_groups and not self.no_default_groups:
             asked |= set(map(canonicalize_name, defaults)) & spelled.keys()
         return frozenset(spelled[name] for name in asked - set(map(canonicalize_name, self.no_groups)))
+
+    def may_build(self, name: str) -> bool:
+        """Tell whether a package may be built.
+
+        :param name: normalized
+        """
+        return not self.no_build and all(name != canonicalize_name(each) for each in self.no_build_packages)
+
+    def may_be_wheel(self, name: str) -> bool:
+        """Tell whether a wheel of a package may be taken that others have built.
+
+        :param name: normalized
+        """
+        return not self.no_binary and all(name != canonicalize_name(each) for each in self.no_binary_packages)
 
     def leaves_out(self, name: str) -> bool:
         """Tell whether a package itself is to be left out by its name.
@@ -136,7 +156,17 @@ def choice_of(settings: Settings, member: str = ".") -> Choice:
         no_install_project="no_install_project" in chosen,
         no_install_workspace="no_install_workspace" in chosen,
         no_install_packages=names("no_install_package"),
+        no_build=bool(settings.get("no_build")),
+        no_build_packages=_texts(settings, "no_build_package"),
+        no_binary=bool(settings.get("no_binary")),
+        no_binary_packages=_texts(settings, "no_binary_package"),
     )
+
+
+def _texts(settings: Settings, key: str) -> tuple[str, ...]:
+    value = settings.get(key, [])
+    assert isinstance(value, list)
+    return tuple(value)
 
 
 def _spelled(defined: Collection[str]) -> dict[str, str]:
