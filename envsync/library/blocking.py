@@ -45,7 +45,7 @@ class SyncOptions(TypedDict, total=False):
     no_build_isolation_packages: Sequence[str]
     config_settings: Mapping[str, str]
     build_constraints: Sequence[str]
-    build_key: str | None
+    build_key: str | os.PathLike[str] | None
     build_with: str | None
     locked: bool
     exact: bool
