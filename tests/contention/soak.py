@@ -650,9 +650,11 @@ def make_removable(directory: Path) -> None:
 def by_signal(code: int, struck: set[int], text: str) -> bool:
     """Tell whether a process ended by a signal of ours.
 
-    A shell answers an interrupt of its child with 130, and Python one that comes while it starts with 1.
+    A shell answers an interrupt of its child with 130, and Python one that comes while it starts with 1: it says so, or
+    cannot make its streams.
     """
-    starting = code == 1 and "KeyboardInterrupt" in text and "/envsync/" not in text
+    interrupted = "KeyboardInterrupt" in text or "Fatal Python error: init_" in text
+    starting = code == 1 and interrupted and "/envsync/" not in text
     return -code in struck or (signal.SIGINT in struck and (code == 130 or starting))
 
 
