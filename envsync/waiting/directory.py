@@ -5,6 +5,7 @@ Imports `os` only if the directory has to be looked at or made.
 
 from __future__ import annotations
 
+import errno
 import sys
 
 if sys.platform == "win32":
@@ -58,6 +59,8 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
     except NotADirectoryError:
         raise EnvironmentRefusedError(environment.path, "it is not a directory") from None
     except OSError as error:
+        if again and _is_stale(error):
+            return False  # it was removed while it was listed, as a network filesystem says it
         raise _failure("read", environment.path, environment, error) from error
     if ":" in environment.path:
         raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
@@ -80,12 +83,16 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
             bare.mark(environment, max(missing, _made(environment.path, made)), names)
     except BaseException as error:  # an interrupt, too: nobody knows yet that they are ours
         bare.remove_directories(environment.path, environment.state, max(missing, _made(environment.path, made)))
-        if again and isinstance(error, (FileNotFoundError, FileExistsError)):
+        if again and (isinstance(error, (FileNotFoundError, FileExistsError)) or _is_stale(error)):
             return False
         if isinstance(error, OSError):
             raise _failure("make directory", environment.state, environment, error) from error
         raise
     return True
+
+
+def _is_stale(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ESTALE
 
 
 def _failure(doing: str, path: str, environment: Environment, error: OSError) -> EnvsyncError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -236,3 +237,19 @@ def test_what_others_remove_meanwhile_is_made_again(
     prepare(environment)
     assert removed == times
     assert os.listdir(environment.state) == ["bare"]
+
+
+def test_what_is_removed_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network filesystem says ESTALE of a directory that others remove meanwhile: it is made again, too."""
+    environment = Environment(str(tmp_path / "env"))
+    os.mkdir(environment.path)
+    listdir = os.listdir
+
+    def stale(path: str) -> list[str]:
+        monkeypatch.setattr(os, "listdir", listdir)
+        os.rmdir(path)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+
+    monkeypatch.setattr(os, "listdir", stale)
+    prepare(environment)
+    assert os.path.isdir(environment.state)
