@@ -15,6 +15,9 @@ import errno
 
 from envsync.errors.redact import redacted
 
+SDIST_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
+"""Of archives of sources."""
+
 
 class EnvsyncError(Exception):
     """Anything that envsync refuses or fails to do.
@@ -249,14 +252,15 @@ class FetchError(EnvsyncError):
 
 
 class WheelError(EnvsyncError):
-    """A wheel is not what the lock file or its own RECORD says; nothing of it was kept.
+    """A wheel, or an archive to build one of, is not what the lock file or its RECORD says; nothing of it was kept.
 
-    :param wheel: the wheel's file name
+    :param wheel: the file's name
     :param problem: what is wrong with it
     """
 
     def __init__(self, wheel: str, problem: str, *, hint: str | None = None) -> None:
-        super().__init__(f"refusing wheel `{wheel}`: {problem}", hint=hint)
+        kind = "archive" if wheel.endswith(SDIST_SUFFIXES) else "wheel"
+        super().__init__(f"refusing {kind} `{wheel}`: {problem}", hint=hint)
         self.wheel = wheel
         self.problem = problem
 

@@ -21,13 +21,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from envsync.errors import EnvsyncError, NoWheelError, WheelError
 from envsync.launch import signals
 from envsync.launch.progress import Report, quiet
 from envsync.lockfile.target import Artifact
 from envsync.locks.wheel_lock import Turn
+from envsync.store import archives
+from envsync.store.archives import Archive
 from envsync.store.store import Store
 from envsync.system import forking, processes
 from envsync.waiting.shortening import volume
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     import anyio
 
     from envsync.fetching.download import Downloader
+
+Kept = TypeVar("Kept")
 
 MOST_WORKERS = 4
 REPORT_SECONDS = 0.1
@@ -94,12 +98,50 @@ def fetch(
         manifests.update(_unpack_local(missing, store, workers, report))
         missing = [artifact for artifact in missing if artifact.name not in manifests]
     if missing:
-        session = _Run(missing, store, report, workers or 1)
-        session.run(tuple(index_urls))
-        manifests.update(session.manifests)
+        keeper = _Keeper(_find, lambda artifact, path, check: store.add(path, artifact, checkpoint=check))
+        run: _Run[Manifest] = _Run(missing, store, report, workers or 1, keeper)
+        manifests.update(run.run(tuple(index_urls)))
     if len(manifests) > found:
         store.note_written()
     return {artifact.name: manifests[artifact.name] for artifact in artifacts}
+
+
+def fetch_archives(
+    artifacts: Sequence[Artifact],
+    store: Store,
+    *,
+    offline: bool = False,
+    report: Report = quiet,
+    index_urls: Iterable[str] = (),
+    lock_file: str = "",
+) -> dict[str, Archive]:
+    """Get archives of sources to be at hand; blocks until they are. Parameters and errors are those of `fetch`.
+
+    :returns: where they are, by the artifacts' names
+    """
+    found = {artifact.name: kept for artifact in artifacts if (kept := archives.find(store, artifact)) is not None}
+    missing = [artifact for artifact in artifacts if artifact.name not in found]
+    for artifact in missing:
+        _check_reachable(artifact, offline, lock_file)
+    if missing:
+        store.prepare()
+        keeper = _Keeper(
+            lambda artifact, store: archives.find(store, artifact),
+            lambda artifact, path, check: archives.keep(store, path, artifact, check),
+        )
+        run: _Run[Archive] = _Run(missing, store, report, MOST_WORKERS, keeper)
+        found.update(run.run(tuple(index_urls)))
+        store.note_written()
+    return found
+
+
+class _Keeper(NamedTuple, Generic[Kept]):
+    """What becomes of a file."""
+
+    find: Callable[[Artifact, Store], Kept | None]
+    """Looks for what was kept before."""
+    add: Callable[[Artifact, str, Callable[[], object]], Kept]
+    """Verifies a file and keeps it, calling a checkpoint now and then."""
 
 
 def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, report: Report) -> dict[str, Manifest]:
@@ -196,11 +238,14 @@ def _check_reachable(artifact: Artifact, offline: bool, lock_file: str) -> None:
     raise NoWheelError(lock_file, problem, hint=hint)
 
 
-class _Run:
+class _Run(Generic[Kept]):
     """One run of the event loop that gets what is missing."""
 
-    def __init__(self, missing: Sequence[Artifact], store: Store, report: Report, workers: int) -> None:
-        self.manifests: dict[str, Manifest] = {}
+    def __init__(
+        self, missing: Sequence[Artifact], store: Store, report: Report, workers: int, keeper: _Keeper[Kept]
+    ) -> None:
+        self._kept: dict[str, Kept] = {}
+        self._keeper = keeper
         self._missing = missing
         self._store = store
         self._workers = workers
@@ -212,8 +257,11 @@ class _Run:
         size = sum(size or 0 for size in sizes) if None not in sizes else 0
         self._progress = _Progress(len(sizes), size, len(missing))
 
-    def run(self, index_urls: Sequence[str]) -> None:
-        """Run the loop in a thread, and report here. What a report raises, or a signal, ends it."""
+    def run(self, index_urls: Sequence[str]) -> dict[str, Kept]:
+        """Run the loop in a thread, and report here. What a report raises, or a signal, ends it.
+
+        :returns: what was kept, by the artifacts' names
+        """
         loop = _Loop(partial(self._fetch, index_urls))
         told = time.monotonic()
         try:
@@ -229,6 +277,7 @@ class _Run:
         loop.conclude()
         if self._failures:
             raise min(self._failures, key=lambda failure: failure[:2])[2]
+        return self._kept
 
     def _hand_on(self) -> None:
         """Report what has happened; if nothing has, how far it is: somebody may want to end it."""
@@ -260,7 +309,7 @@ class _Run:
     def _waited_for(self) -> str:
         """Say for whom, if nothing but waiting is left to do."""
         waiting = dict(self._waiting)
-        if len(waiting) < len(self._missing) - len(self.manifests):
+        if len(waiting) < len(self._missing) - len(self._kept):
             return ""
         name, turn = next(iter(waiting.items()), ("", None))
         return f"waiting for {turn.holder()}, which fetches {name}" if turn is not None else ""
@@ -275,9 +324,9 @@ class _Run:
     ) -> None:
         """Get one artifact; note an error, for which all others are cancelled."""
         try:
-            async with self._in_turn(artifact) as manifest:
-                if manifest is not None:  # somebody else got it meanwhile
-                    self.manifests[artifact.name] = manifest
+            async with self._in_turn(artifact) as kept:
+                if kept is not None:  # somebody else got it meanwhile
+                    self._kept[artifact.name] = kept
                     if artifact.path is None:
                         self._progress.finish_download(artifact)
                     self._progress.finish_unpacking()
@@ -292,7 +341,7 @@ class _Run:
             scope.cancel()
 
     @asynccontextmanager
-    async def _in_turn(self, artifact: Artifact) -> AsyncIterator[Manifest | None]:
+    async def _in_turn(self, artifact: Artifact) -> AsyncIterator[Kept | None]:
         """Wait until nobody else is at this wheel, and keep others from it meanwhile; lend it if it is there now."""
         import anyio
 
@@ -304,7 +353,7 @@ class _Run:
                 if lock is not None:
                     self._waiting.pop(artifact.name, None)
                     try:
-                        yield _find(artifact, self._store)
+                        yield self._keeper.find(artifact, self._store)
                     finally:
                         lock.release()
                     return
@@ -315,10 +364,10 @@ class _Run:
     async def _add(self, path: str, artifact: Artifact, limiter: anyio.CapacityLimiter) -> None:
         from anyio import from_thread, to_thread
 
-        def add() -> Manifest:
-            return self._store.add(path, artifact, checkpoint=from_thread.check_cancelled)
+        def add() -> Kept:
+            return self._keeper.add(artifact, path, from_thread.check_cancelled)
 
-        self.manifests[artifact.name] = await to_thread.run_sync(add, limiter=limiter)
+        self._kept[artifact.name] = await to_thread.run_sync(add, limiter=limiter)
         self._progress.finish_unpacking()
 
 

@@ -29,6 +29,12 @@ class Directories:
         self.wheels = f"{root}/v1/wheels"
         self.tmp = f"{root}/v1/tmp"
         self.locks = f"{root}/v1/locks"
+        self.built = f"{root}/v1/built"
+        """Wheels that were made of sources, by key (`envsync.building.built`)."""
+        self.sources = f"{root}/v1/sources"
+        """Archives of sources, by hash."""
+        self.logs = f"{root}/v1/logs"
+        """What builds have said that failed."""
 
     def prepare(self) -> None:
         """Make the directories.

@@ -186,7 +186,7 @@ def test_errors_of_wheels_come_before_others(store: Store, tmp_path: Path, serve
     wanted = [artifact(wheel) for wheel in wheels]
     wanted[1] = artifact(wheels[1], path=str(tmp_path / "absent.whl"))
     wanted[4] = artifact(wheels[4], hashes={"sha256": "0" * 64})
-    session = module._Run(wanted, store, module.quiet, 2)
+    session = module._Run(wanted, store, module.quiet, 2, module._Keeper(module._find, lambda *_: None))
     errors: list[tuple[bool, int, EnvsyncError]] = [
         (True, 1, FilesystemError("open", "x", FileNotFoundError())),
         (False, 4, HashMismatchError("x", "y")),

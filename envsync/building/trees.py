@@ -1,0 +1,266 @@
+"""A directory that somebody works in: what says how it is built, whether it has changed, a copy of it, and its lock.
+
+An editable install is a link to the tree, so edits of its sources change nothing that is installed. What it was made of
+are the files that say how: pyproject.toml, setup.py, setup.cfg, and what `[tool.uv] cache-keys` adds to these. Those
+that are one file or variable can be looked at by every launch (`Deciding.files`, `variables`). Patterns, directories
+and git are looked at by a sync alone (`signature`); so is all of a tree that is installed as a copy.
+
+Left out of copies and of what counts is what tools leave behind: bytecode, virtual environments, `.egg-info`
+directories, caches of linters. Git's own directory is not copied: the copy has a `.git` file that leads there, so that
+a backend can ask git for a version.
+
+A backend may write into the tree (setuptools does), so editables of one tree are built one after the other, whichever
+environments and Pythons they are for: under a lock in `.envsync-build` in the tree, or in the cache if that cannot be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tomllib
+from collections.abc import Callable, Iterator
+from glob import iglob
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from envsync.errors import FilesystemError, LockingError
+from envsync.launch.request import content_if_there
+from envsync.lockfile import pyproject
+from envsync.locks import flock
+from envsync.locks.flock import Flock
+from envsync.store.directories import Directories
+from envsync.system import groups
+
+PROJECT = "pyproject.toml"
+FIXED = (PROJECT, "setup.py", "setup.cfg")
+"""What counts of every tree, as uv has it."""
+LOCKING = ".envsync-build"
+"""The directory in a tree that holds its lock."""
+_CACHES = frozenset({"__pycache__", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"})
+_LEFT_BEHIND = _CACHES | {".hg", ".svn", LOCKING}
+_MAGIC = frozenset("*?[")
+
+
+class Deciding(NamedTuple):
+    """What says how a tree is built."""
+
+    files: tuple[str, ...] = FIXED
+    """Relative to the tree. One that is not there counts as empty."""
+    variables: tuple[str, ...] = ()
+    """Names of environment variables."""
+    patterns: tuple[str, ...] = ()
+    """Of files, relative to the tree."""
+    directories: tuple[str, ...] = ("src",)
+    """Relative to the tree: that they come, go, or have other entries."""
+    commit: bool = False
+    tags: bool = False
+
+
+def deciding(tree: str) -> Deciding:
+    """Find out what says how a tree is built; what cannot be read says nothing, and the backend will say why."""
+    try:
+        table: Any = tomllib.loads(content_if_there(f"{tree}/{PROJECT}").decode())
+        keys = table.get("tool", {}).get("uv", {}).get("cache-keys")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        keys = None
+    if not isinstance(keys, list):
+        return Deciding()
+    found = Deciding(directories=())
+    for key in keys:
+        found = _with(found, {"file": key} if isinstance(key, str) else key)
+    return found
+
+
+def _with(found: Deciding, key: object) -> Deciding:
+    """Add one of uv's cache keys."""
+    if not isinstance(key, dict):
+        return found
+    file, variable, directory, git = (key.get(name) for name in ("file", "env", "dir", "git"))
+    if isinstance(file, str) and file not in found.files:
+        if _MAGIC.isdisjoint(file):
+            return found._replace(files=(*found.files, os.path.normpath(file)))
+        return found._replace(patterns=(*found.patterns, file))
+    if isinstance(variable, str):
+        return found._replace(variables=(*found.variables, variable))
+    if isinstance(directory, str):
+        return found._replace(directories=(*found.directories, directory))
+    if git is True:
+        return found._replace(commit=True)
+    if isinstance(git, dict):
+        return found._replace(commit=bool(git.get("commit")), tags=bool(git.get("tags")))
+    return found
+
+
+def canonical(path: str, content: bytes) -> bytes:
+    """Return what decides in one of the files: its content, or of a pyproject.toml what counts."""
+    return pyproject.canonical(content) if os.path.basename(path) == PROJECT else content
+
+
+def signature(tree: str, *, editable: bool) -> str:
+    """Stand for all that only a sync looks at; empty if there is nothing of the kind.
+
+    Two that are equal were taken of a tree in which nothing has changed that times and sizes can tell.
+    """
+    decides = deciding(tree)
+    seen = sorted(_looks(tree, decides) if editable else (_look(path) for path in files_of(tree)))
+    if not seen and editable:
+        return ""
+    return sha256("\n".join([*seen, *_git(tree, decides)]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _looks(tree: str, decides: Deciding) -> Iterator[str]:
+    for pattern in decides.patterns:
+        yield from (_look(f"{tree}/{path}") for path in iglob(pattern, root_dir=tree, recursive=True))
+    for directory in decides.directories:
+        yield _look(f"{tree}/{directory}")
+    if decides.commit or decides.tags:
+        yield "git"
+
+
+def _look(path: str) -> str:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return f"{path} -"
+    return f"{path} {status.st_mode:o} {status.st_size} {status.st_mtime_ns}"
+
+
+def files_of(tree: str) -> Iterator[str]:
+    """Yield the paths of all files and links that count, in no order."""
+    for directory, names, files in os.walk(tree):
+        names[:] = [name for name in names if not _is_left_behind(directory, name)]
+        yield from (f"{directory}/{name}" for name in files if name != ".git" and not name.endswith(".pyc"))
+        links = [name for name in names if os.path.islink(f"{directory}/{name}")]
+        yield from (f"{directory}/{name}" for name in links)
+
+
+def _is_left_behind(directory: str, name: str) -> bool:
+    known = name in _LEFT_BEHIND or name == ".git" or name.endswith(".egg-info")
+    return known or os.path.exists(f"{directory}/{name}/pyvenv.cfg")
+
+
+def digest(tree: str, checkpoint: Callable[[], object]) -> str:
+    """Compute what stands for the content of a tree, a SHA-256 in hexadecimal: trees of equal content have the same.
+
+    :raises FilesystemError: it cannot be read
+    """
+    whole = sha256()
+    try:
+        for path in sorted(files_of(tree)):
+            checkpoint()
+            whole.update(f"{path[len(tree) :]}\0".encode("utf-8", "surrogateescape"))
+            whole.update(_content(path))
+    except OSError as error:
+        raise FilesystemError("read", str(error.filename or tree), error) from error
+    whole.update("\n".join(_git(tree, Deciding(commit=True, tags=True))).encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def _content(path: str) -> bytes:
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return b"link " + os.fsencode(os.readlink(path)) + b"\0"
+    if not stat.S_ISREG(status.st_mode):
+        return b"other\0"
+    found = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return (b"executable " if status.st_mode & 0o100 else b"file ") + found.digest()
+
+
+def _git(tree: str, decides: Deciding) -> Iterator[str]:
+    """Yield what is known of the commit and the tags of the repository that a tree is in, from git's own files."""
+    directory = _git_directory(tree) if decides.commit or decides.tags else None
+    if directory is None:
+        return
+    if decides.commit:
+        head = _text(f"{directory}/HEAD")
+        yield head
+        yield _text(f"{_common(directory)}/{head.removeprefix('ref: ')}")
+    if decides.tags:
+        common = _common(directory)
+        yield _text(f"{common}/packed-refs")
+        yield from sorted(f"{path} {_text(path)}" for path in iglob(f"{common}/refs/tags/**", recursive=True))
+
+
+def _git_directory(tree: str) -> str | None:
+    """Return git's own directory for a tree, which may belong to a work tree further up."""
+    above = tree
+    while True:
+        place = f"{above}/.git"
+        if os.path.isdir(place):
+            return place
+        if os.path.isfile(place):
+            return os.path.normpath(os.path.join(above, _text(place).removeprefix("gitdir: ")))
+        if above == (above := os.path.dirname(above)):
+            return None
+
+
+def _common(directory: str) -> str:
+    """Return where the branches and tags are: a further work tree has a directory of its own within the first's."""
+    return os.path.normpath(os.path.join(directory, _text(f"{directory}/commondir") or "."))
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def copy(tree: str, into: str, checkpoint: Callable[[], object]) -> None:
+    """Copy a tree to a directory that does not exist yet.
+
+    :raises FilesystemError: it cannot be read or written; what was copied is left for the caller to remove
+    """
+
+    def leave(directory: str, names: list[str]) -> list[str]:
+        checkpoint()
+        return [name for name in names if _is_left_behind(directory, name) or name.endswith(".pyc")]
+
+    try:
+        shutil.copytree(tree, into, symlinks=True, ignore=leave)
+        directory = _git_directory(tree)
+        if directory is not None and os.path.dirname(directory) == tree:
+            with open(f"{into}/.git", "w") as file:
+                file.write(f"gitdir: {directory}\n")
+    except (OSError, shutil.Error) as error:
+        raise FilesystemError("copy", tree, error) from error
+
+
+def looks_outside(tree: str) -> bool:
+    """Tell whether how a tree is built may refer to files above it: then it cannot be built from a copy."""
+    return any(b"../" in content or b'".."' in content for content in map(_read, (f"{tree}/{each}" for each in FIXED)))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return content_if_there(path)
+    except OSError:
+        return b""
+
+
+def lock(tree: str, store: Directories) -> Flock | None:
+    """Try to take the lock of a tree, for whoever runs a backend in it; None if somebody has it.
+
+    :raises LockingError: neither beside the tree nor in the cache can anything be locked
+    """
+    place = f"{tree}/{LOCKING}"
+    try:
+        os.makedirs(place, exist_ok=True)
+        if not os.path.lexists(f"{place}/.gitignore"):
+            with open(f"{place}/.gitignore", "w") as file:
+                file.write("*\n")
+        return flock.acquire_nowait(f"{place}/lock", shared=False)
+    except (OSError, FilesystemError, LockingError):
+        path = f"{store.locks}/{sha256(f'tree {os.path.realpath(tree)}'.encode()).hexdigest()}"
+        groups.make_lock_file(store.root, path)
+        return flock.acquire_nowait(path, shared=False)
+
+
+def is_writable(tree: str) -> bool:
+    """Tell whether a backend can write into a tree, as setuptools does for an editable."""
+    return os.access(tree, os.W_OK | os.X_OK)
