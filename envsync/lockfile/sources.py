@@ -11,8 +11,11 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from envsync.errors import UsageError
 from envsync.errors.redact import redacted
 from envsync.launch import variables
+from envsync.lockfile.target import GIT, Source
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
+_NO_SECRET = re.compile(r"git|\$\{[\w-]+\}(:\$\{[\w-]+\})?", re.ASCII)
+"""User information that says nothing (PEP 610)."""
 _PAIR = re.compile(r"([a-z][a-z0-9+.-]*://.+?)=([a-z][a-z0-9+.-]*://.+)", re.IGNORECASE)
 
 
@@ -221,3 +224,29 @@ def direct_url_text(place: str, hashes: Mapping[str, str]) -> str:
     url = redacted(urlunsplit(urlsplit(as_url(place))._replace(fragment="")))
     info = ArchiveInfo(hashes=dict(hashes) or None)
     return json.dumps(DirectUrl(url=url, archive_info=info).to_dict(), sort_keys=True)
+
+
+def direct_url_of(source: Source) -> str:
+    """Write direct_url.json (PEP 610) for what was built of a directory or a git repository, without secrets.
+
+    Of user information only what is none is kept, as in `ssh://git@host/`, and variables, as the specification has it.
+    """
+    import json
+
+    from packaging.direct_url import DirectUrl, DirInfo, VcsInfo
+
+    subdirectory = source.subdirectory or None
+    if source.kind == GIT:
+        vcs = VcsInfo(vcs="git", commit_id=source.commit, requested_revision=source.reference or None)
+        url = DirectUrl(url=_shown(source.place), vcs_info=vcs, subdirectory=subdirectory)
+    else:
+        info = DirInfo(editable=source.editable)
+        url = DirectUrl(url=as_url(source.place), dir_info=info, subdirectory=subdirectory)
+    return json.dumps(url.to_dict(strip_user_password=False), sort_keys=True)
+
+
+def _shown(url: str) -> str:
+    """Return the URL of a repository without secrets."""
+    bare = redacted(without_credentials(url))
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    return bare.replace("://", f"://{user}@", 1) if at and _NO_SECRET.fullmatch(user) else bare
