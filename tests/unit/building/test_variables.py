@@ -1,0 +1,69 @@
+"""What programs see that build: where things are, but no token, and nothing of what envsync happens to run in."""
+
+from __future__ import annotations
+
+import pytest
+
+from envsync.building import variables
+
+KEPT = {
+    "PATH": "/opt/bin:/usr/bin",
+    "HOME": "/home/one",
+    "TMPDIR": "/scratch",
+    "CC": "gcc-12",
+    "CFLAGS": "-O2 -march=native",
+    "CUDA_HOME": "/opt/cuda",
+    "LD_LIBRARY_PATH": "/opt/lib",
+    "MODULEPATH": "/opt/modules",
+    "LOADEDMODULES": "gcc/12",
+    "MPICC": "mpicc",
+    "OMPI_CC": "gcc-12",
+    "MAX_JOBS": "4",
+    "MAKEFLAGS": "-j4",
+    "https_proxy": "http://proxy.example:3128",
+    "SSL_CERT_FILE": "/etc/certs.pem",
+    "PYTHONUTF8": "1",
+    "SETUPTOOLS_SCM_PRETEND_VERSION": "1.0",
+    "KEYBOARD": "no key",
+}
+DROPPED = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONWARNINGS", "PYTHONSAFEPATH"),
+    *("__PYVENV_LAUNCHER__", "VIRTUAL_ENV", "_PYTHON_SYSCONFIGDATA_NAME"),
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"),
+    *("HF_TOKEN", "GITHUB_TOKEN", "TWINE_PASSWORD", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "CI_JOB_TOKEN"),
+    *("SLURM_JOB_ID", "SLURMD_NODENAME", "PMI_RANK", "PMIX_NAMESPACE", "OMPI_COMM_WORLD_RANK", "OMPI_MCA_pml"),
+    *("ENVSYNC_IN", "UV_PUBLISH_TOKEN", "UV_PROJECT_ENVIRONMENT", "PIP_TARGET", "PIP_USER", "PIP_CONSTRAINT"),
+)
+PLACES = (
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CERT", "PIP_CONFIG_FILE"),
+    *("PIP_BUILD_CONSTRAINT", "UV_INDEX_URL", "UV_INDEX_OURS_PASSWORD", "UV_CACHE_DIR"),
+)
+FUNCTIONS = pytest.mark.parametrize("given", [variables.for_build, variables.for_installer])
+
+
+@FUNCTIONS
+def test_what_is_kept(given: object) -> None:
+    """Compilers, modules, proxies and certificates, as they are."""
+    assert callable(given)
+    assert given(KEPT).items() >= KEPT.items()
+
+
+@FUNCTIONS
+def test_what_is_dropped(given: object) -> None:
+    """Tokens, and what is about another Python, another repository, a job step or another environment."""
+    assert callable(given)
+    assert [name for name in DROPPED if name in given(dict.fromkeys(DROPPED, "x"))] == []
+
+
+def test_where_packages_are() -> None:
+    """Whoever installs build requirements is told; a backend is not, for URLs may hold passwords."""
+    environ = dict.fromkeys(PLACES, "https://me:secret@index.example/simple")
+    assert [name for name in PLACES if name not in variables.for_installer(environ)] == []
+    assert [name for name in PLACES if name in variables.for_build(environ)] == []
+
+
+def test_what_is_set() -> None:
+    """The user's own packages stay out, git asks nothing, and archives get the same times each time."""
+    found = variables.for_build({"MAKEFLAGS": " -j --jobserver-auth=3,4"})
+    assert found == {"PYTHONNOUSERSITE": "1", "GIT_TERMINAL_PROMPT": "0", "SOURCE_DATE_EPOCH": "1580601600"}
+    assert variables.for_build({"SOURCE_DATE_EPOCH": "7"})["SOURCE_DATE_EPOCH"] == "7"
