@@ -29,6 +29,21 @@ def of_project(name: str) -> Blocker:
     return Blocker(f"package `{name}`: it is the project itself, and envsync installs wheels", hint)
 
 
+def unbuilt(name: str, what: str, forbidden_by: str, *, member_of: str = "") -> Blocker:
+    """Say that a package would have to be built, which something forbids.
+
+    :param what: there is of it, as in "it comes from a directory"
+    :param forbidden_by: an option, or a key in pyproject.toml, as a message has it
+    :param member_of: `project` or `workspace`, if it is a part of what one stands in
+    """
+    hint = f"leave it out with `envsync sync --no-install-package {name}`"
+    if member_of == "project":
+        hint = "leave the project itself out with `envsync sync --no-install-project`"
+    elif member_of:
+        hint = "leave the members of the workspace out with `envsync sync --no-install-workspace`"
+    return Blocker(f"package `{name}`: {what}, and {forbidden_by} forbids to build it", hint)
+
+
 class BlockedError(Exception):
     """Raised where one is found, by who goes on to find the others."""
 

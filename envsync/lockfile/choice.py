@@ -109,6 +109,20 @@ class Choice:
         """
         return not self.no_binary and all(name != canonicalize_name(each) for each in self.no_binary_packages)
 
+    def forbids_build(self, name: str) -> str:
+        """Tell which option forbids to build a package, as it is typed; empty if none does.
+
+        :param name: normalized
+        """
+        return "" if self.may_build(name) else f"`--no-build{'' if self.no_build else '-package'}`"
+
+    def forbids_wheel(self, name: str) -> str:
+        """Tell which option forbids to take a wheel of a package, as it is typed; empty if none does.
+
+        :param name: normalized
+        """
+        return "" if self.may_be_wheel(name) else f"`--no-binary{'' if self.no_binary else '-package'}`"
+
     def leaves_out(self, name: str) -> bool:
         """Tell whether a package itself is to be left out by its name.
 

@@ -1,7 +1,7 @@
-"""Where each wheel is taken from whose file the lock file names: those of pylock.toml and of uv.lock.
+"""Where each file is taken from that the lock file names, wheel or archive: those of pylock.toml and of uv.lock.
 
 A find-links directory that has a file of that name is preferred to the entry's path, and that to its URL;
-the hashes in the lock file make sure that it is the same wheel. What has no place that may be used may still be
+the hashes in the lock file make sure that it is the same file. What has no place that may be used may still be
 in the store; if it is not there either, pages and indexes are asked for its file name, where that is allowed.
 """
 
@@ -16,11 +16,11 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from envsync.errors import LockFileError, remedies
-from envsync.errors.redact import redacted
 from envsync.lockfile import hashes, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker
 from envsync.lockfile.sources import (
     Sources,
+    direct_url_of,
     direct_url_text,
     host_of,
     is_file_url,
@@ -29,7 +29,8 @@ from envsync.lockfile.sources import (
     with_credentials,
     without_credentials,
 )
-from envsync.lockfile.target import Artifact
+from envsync.lockfile.target import ARCHIVE, Artifact, Source
+from envsync.lockfile.trees import is_archive
 from envsync.lockfile.wheelhouse import Wheelhouse
 from envsync.lockfile.wheels import Offer
 
@@ -66,6 +67,8 @@ class LockedFile:
     """It was asked for by URL or path, not by name and version."""
     index: str | None = None
     """That the lock file names for it."""
+    source: Source | None = None
+    """What has to be built of it, or, where there is no file, of a directory or a repository; None: it is a wheel."""
 
 
 class Places:
@@ -85,7 +88,6 @@ class Places:
         project: Sources = Sources(),  # noqa: B008
         narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
     ) -> None:
-        self._path = path
         self._relock = remedies.relock(path)
         self._directory = os.path.dirname(os.path.abspath(path))
         self._given = sources
@@ -96,31 +98,35 @@ class Places:
         self._wheelhouse = Wheelhouse(self._sources.directories)
 
     def of(self, file: LockedFile) -> Placed:
-        """Make the artifact of a selected file. It says what is missing if it has no place.
+        """Make the artifact of a selected file, or of a tree. It says what is missing if it has no place.
 
-        :raises BlockedError: an archive is no wheel, or one that does not fit; its name or hashes make no sense
+        :raises BlockedError: it is no wheel, or one that does not fit; its name or hashes make no sense
         """
+        if file.source is not None and file.source.kind != ARCHIVE:
+            return self._tree(file, file.source)
         url = file.url
         if url is not None and not well_formed(url):
             raise self._senseless(f"package `{file.package}`: its URL is malformed")
-        name = self._name(file)
+        version = self._version(file)
         path = self._local(file)
         checked = self._checked(file)
         artifact = Artifact(
             file.package,
-            str(name.version),
-            name.filename,
+            version,
+            file.filename,
             checked,
             size=file.size,
             locked=tuple(hashes.strong(checked).items()),
+            source=file.source,
         )
         if url is not None and not checked and not is_file_url(url):
             artifact = artifact._replace(place=without_credentials(url))
         if file.direct:
-            artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked))
+            below = file.source.subdirectory if file.source is not None else ""
+            artifact = artifact._replace(direct_url=direct_url_text(path or url or "", checked, below))
         given = self._given_for(file)
         asked = self._asked(file, given)
-        path = self._wheelhouse.path_of(name.filename) or path
+        path = self._wheelhouse.path_of(file.filename) or path
         if url is not None:
             url = asked.mirrored(url)
             path = path or (path_of_url(url) if is_file_url(url) else None)
@@ -130,6 +136,12 @@ class Places:
             url = with_credentials(url, self._given.index_urls + asked.index_urls + asked.extra_index_urls)
             return Placed(artifact._replace(url=url), asked, not checked or given.is_near(url))
         return Placed(artifact._replace(missing=_missing(artifact, url, self._sources)), asked)
+
+    def _tree(self, file: LockedFile, source: Source) -> Placed:
+        """Make the artifact of a directory or a repository."""
+        version = "" if file.version is None else str(file.version)
+        artifact = Artifact(file.package, version, "", direct_url=direct_url_of(source), source=source)
+        return Placed(artifact, self._sources)
 
     def _given_for(self, file: LockedFile) -> Sources:
         """Return the options as they count for a file: indexes that redirect nothing, only for one without a URL."""
@@ -143,11 +155,14 @@ class Places:
             return given.over(self._narrowed.get(canonicalize_name(file.package), self._project))
         return replace(self._sources, index_urls=(file.index,), extra_index_urls=())
 
-    def _name(self, file: LockedFile) -> wheels.WheelName:
+    def _version(self, file: LockedFile) -> str:
+        """Return the version, which a wheel's name says; check that name."""
         about = f"package `{file.package}`: "
         filename = file.filename
-        if not filename.endswith(".whl"):
-            raise BlockedError(Blocker(about + wheels.only_source(filename), build=self._place(file)))
+        if file.source is not None:
+            if not is_archive(filename):
+                raise self._senseless(f"{about}{filename[:80]!r} is no name of an archive that can be built")
+            return "" if file.version is None else str(file.version)
         try:
             name = wheels.WheelName(filename)
         except ValueError as error:
@@ -159,19 +174,15 @@ class Places:
         if file.direct and not self._fit.fits(name.tags):
             instead = wheels.instead(file.package, file.version, [filename], self._fit)
             raise BlockedError(Blocker(about + wheels.no_fit([filename], self._fit), *instead))
-        return name
+        return str(name.version)
 
     def _senseless(self, problem: str) -> BlockedError:
         return BlockedError(Blocker(problem, self._relock, kind=LockFileError))
 
-    def _place(self, file: LockedFile) -> str:
-        """Say where a file is, as pip takes it."""
-        if file.path is not None:
-            return os.path.join(os.path.dirname(self._path) or ".", file.path)
-        return redacted(file.url or "")
-
     def _local(self, file: LockedFile) -> str | None:
         """Give the absolute path of an entry; none if there is no such file but a URL as well."""
+        if "\0" in (file.path or "") or "%00" in (file.url or "") or "\0" in (file.url or ""):
+            raise self._senseless(f"package `{file.package}`: its path is no name of a file")
         if file.path is not None:
             absolute = os.path.abspath(os.path.join(self._directory, file.path))
             return absolute if file.url is None or os.path.exists(absolute) else None

@@ -20,7 +20,7 @@ from packaging.utils import NormalizedName
 
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
-from envsync.lockfile import wheels
+from envsync.lockfile import trees, wheels
 from envsync.lockfile.blockers import BlockedError, Blocker, of_project, refusal
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.places import NOWHERE, LockedFile, Placed, Places, search
@@ -71,6 +71,8 @@ def selected(
             placed.append(places.of(_locked(package, file)))
         except BlockedError as error:
             found.append(error.blocker)
+        except trees.TreeError as error:
+            found.append(Blocker(f"package `{package.name}`: {error}", error.hint, kind=LockFileError))
     if found:
         raise refusal(path, found)
     placed = search(placed, known)
@@ -90,16 +92,19 @@ def _is_left_out(package: Package, choice: Choice) -> bool:
 
 def _locked(package: Package, file: PackageWheel | PackageArchive) -> LockedFile:
     is_archive = isinstance(file, PackageArchive)
+    filename = filename_of(file.path or file.url or "") if isinstance(file, PackageArchive) else file.filename
+    is_tree = isinstance(file, PackageArchive) and not filename.endswith(".whl")
     return LockedFile(
         package.name,
         package.version,
-        filename_of(file.path or file.url or "") if isinstance(file, PackageArchive) else file.filename,
+        filename,
         None if file.url == NOWHERE else file.url,
         file.path,
         file.hashes,
         file.size,
         direct=is_archive,
         index=package.index,
+        source=trees.archive(getattr(file, "subdirectory", "") or "") if is_tree else None,
     )
 
 

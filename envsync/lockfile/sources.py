@@ -215,15 +215,19 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def direct_url_text(place: str, hashes: Mapping[str, str]) -> str:
-    """Write direct_url.json (PEP 610) for a wheel that was asked for by URL or absolute path, without secrets."""
+def direct_url_text(place: str, hashes: Mapping[str, str], subdirectory: str = "") -> str:
+    """Write direct_url.json (PEP 610) for a file that was asked for by URL or absolute path, without secrets.
+
+    :param subdirectory: of an archive of a tree, where in it the project is
+    """
     import json
 
     from packaging.direct_url import ArchiveInfo, DirectUrl
 
     url = redacted(urlunsplit(urlsplit(as_url(place))._replace(fragment="")))
     info = ArchiveInfo(hashes=dict(hashes) or None)
-    return json.dumps(DirectUrl(url=url, archive_info=info).to_dict(), sort_keys=True)
+    shown = DirectUrl(url=url, archive_info=info, subdirectory=subdirectory or None)
+    return json.dumps(shown.to_dict(), sort_keys=True)
 
 
 def direct_url_of(source: Source) -> str:

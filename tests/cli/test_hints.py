@@ -255,8 +255,11 @@ def with_cache(directory: Path) -> None:
     sync(directory, "--cache-dir", "cache")
 
 
-def uv_project(directory: Path, kind: str = "editable", members: str = "") -> None:
-    """A lock file of uv whose project requires a wheel, and has to be built if it is not virtual."""
+def uv_project(directory: Path, kind: str = "editable", members: str = "", besides: str = "") -> None:
+    """A lock file of uv whose project requires a wheel, and has to be built if it is not virtual.
+
+    :param besides: what else it requires, a directory
+    """
     wheel = FIXTURES / "wheels" / "shout-1.0-py3-none-any.whl"
     (directory / "uv.lock").write_text(
         f"""\
@@ -264,10 +267,13 @@ version = 1
 requires-python = ">=3.9"
 manifest = {{ members = [{members}] }}
 package = [
-    {{ name = "p", version = "1.0", source = {{ {kind} = "." }}, dependencies = [{{ name = "shout" }}] }},
+    {{ name = "p", version = "1.0", source = {{ {kind} = "." }}, dependencies = [
+        {{ name = "shout" }}, {besides and f'{{ name = "{besides}" }}'}
+    ] }},
     {{ name = "shout", version = "1.0", source = {{ path = "{wheel}" }}, wheels = [
         {{ filename = "{wheel.name}", hash = "sha256:{sha256_of(str(wheel))}" }},
     ] }},
+{besides and f'{{ name = "{besides}", source = {{ directory = "{besides}" }} }},'}
 ]
 """
     )
@@ -379,8 +385,13 @@ SCENES = {
     "pip install --upgrade envsync": Scene(AFRESH, newer),
     "ls {}": Scene(("run", "--lock", LOCK, "--env", "env", "--", "no-such-command")),
     "uv lock": Scene(("sync",), writes("uv.lock", "version = 2\n")),
-    "envsync sync --no-install-project": Scene(("sync",), uv_project),
-    "envsync sync --no-install-workspace": Scene(("sync",), lambda directory: uv_project(directory, members='"p"')),
+    "envsync sync --no-install-project": Scene(("sync", "--no-build"), uv_project),
+    "envsync sync --no-install-workspace": Scene(
+        ("sync", "--no-build"), lambda directory: uv_project(directory, members='"p"')
+    ),
+    "envsync sync --no-install-package {}": Scene(
+        ("sync", "--no-build"), lambda directory: uv_project(directory, "virtual", besides="d")
+    ),
     "envsync sync --package {}": Scene(("sync", "--package", "q"), lambda directory: uv_project(directory, "virtual")),
     "envsync sync --lock uv.lock": Scene(
         ("sync", "--lock", "requirements.txt", "--package", "p"), two_kinds_of_lock_files

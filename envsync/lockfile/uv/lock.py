@@ -24,11 +24,12 @@ from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, understanding
 from envsync.lockfile.places import Placed, Places, search
 from envsync.lockfile.sources import Sources, is_url
-from envsync.lockfile.target import Target
+from envsync.lockfile.target import Artifact, BuildRules, Target
 from envsync.lockfile.uv import project, records, roots
+from envsync.lockfile.uv.building import UndoneError, rules_for
 from envsync.lockfile.uv.files import Files
 from envsync.lockfile.uv.project import Project
-from envsync.lockfile.uv.records import Lock, MalformedError, ManifestRequirement, PackageRecord
+from envsync.lockfile.uv.records import FileRecord, Lock, MalformedError, ManifestRequirement, PackageRecord
 from envsync.lockfile.uv.walk import ExclusionError, Markers, Roots, walk
 from envsync.python.facts import Interpreter
 
@@ -77,9 +78,10 @@ class UvLockFile:
         self.inputs = tuple(read)
         self.contents = tuple(read.values())
         self.canonical = (content, *map(pyproject.canonical, self.contents[1:]))
-        bare = [record for record in lock.records if any(file.hash is None for file in record.wheels)]
+        bare = [record for record in lock.records if any(file.hash is None for file in _files(record))]
         self.unhashed = bool(bare)
-        self.placed = any(not is_url(record.source.place) for record in bare)
+        trees = (record for record in lock.records if record.source.kind in ("directory", "editable"))
+        self.placed = any(not is_url(record.source.place) for record in (*bare, *trees))
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -98,7 +100,8 @@ class UvLockFile:
         records = self.selected(interpreter, choice)
         with understanding(self.path):
             fit = wheels.Fit(interpreter)
-            files = Files(self.path, self.lock, self._projects.get(".", Project()), fit)
+            project = self._projects.get(".", Project())
+            files = Files(self.path, self.lock, project, choice, fit)
             places = Places(self.path, sources, fit)
             placed: list[Placed] = []
             blockers: list[Blocker] = []
@@ -107,11 +110,23 @@ class UvLockFile:
                     placed.append(places.of(files.of(record)))
                 except BlockedError as error:
                     blockers.append(error.blocker)
+            rules = BuildRules()
+            try:
+                rules = self._rules(project, [each.artifact for each in placed])
+            except UndoneError as error:
+                blockers.append(Blocker(f"{error} is not done by envsync", _LOOK, kind=LockFileError))
             if blockers:
                 raise refusal(self.path, blockers)
             placed = search(placed, known)
         artifacts = sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)
-        return Target(tuple(artifacts), tuple(a.path for a in artifacts if a.path is not None and not a.hashes))
+        local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes)
+        return Target(tuple(artifacts), local, rules=rules)
+
+    def _rules(self, project: Project, artifacts: list[Artifact]) -> BuildRules:
+        """:raises UndoneError: something is asked for that is not done here"""
+        built = [artifact.name for artifact in artifacts if artifact.source is not None]
+        versions = {artifact.name: artifact.version for artifact in artifacts}
+        return rules_for(project.builds, self.lock.build_constraints, versions, built)
 
     def selected(self, interpreter: Interpreter, choice: Choice) -> list[PackageRecord]:
         """Return the records to install for one interpreter, whatever has to be done for that.
@@ -204,6 +219,13 @@ class UvLockFile:
             raise LockFileError(self.path, str(error), hint=relock) from None
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
             raise LockFileError(self.path, f"a marker cannot be evaluated: {error}", hint=relock) from None
+
+
+_LOOK = "`grep -n build pyproject.toml` shows where"
+
+
+def _files(record: PackageRecord) -> tuple[FileRecord, ...]:
+    return (*record.wheels, *([record.sdist] if record.sdist is not None else []))
 
 
 def _directories(lock: Lock) -> list[str]:

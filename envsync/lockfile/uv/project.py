@@ -1,4 +1,4 @@
-"""What a project's pyproject.toml says about installing its lock file: default groups, and what may not be taken."""
+"""What a project's pyproject.toml says on installing its lock file: default groups, what may not be taken, builds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 from envsync.errors import LockFileError
 from envsync.lockfile.choice import DEFAULT_GROUP
+from envsync.lockfile.uv.building import Settings, settings_of
 from envsync.lockfile.uv.records import Defaults, MalformedError, TomlTable
 
 FILENAME = "pyproject.toml"
@@ -39,6 +40,7 @@ class Project(NamedTuple):
     no_build: Forbidden = Forbidden()
     groups_python: tuple[tuple[str, str], ...] = ()
     """Groups that need another Python than the project does, and which."""
+    builds: Settings = Settings()
 
 
 def parse(path: str, content: bytes, lock_file: str) -> Project:
@@ -54,6 +56,7 @@ def parse(path: str, content: bytes, lock_file: str) -> Project:
             _forbidden(settings, "no-binary"),
             _forbidden(settings, "no-build"),
             tuple(_groups_python(settings.table("dependency-groups"))),
+            settings_of(settings),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, MalformedError) as error:
         raise LockFileError(lock_file, f"`{path}`: {error}", hint=_show(path, str(error))) from None

@@ -71,6 +71,15 @@ class ManifestRequirement(NamedTuple):
     marker: str
 
 
+class BuildConstraint(NamedTuple):
+    """What build backends may require at most."""
+
+    requirement: str
+    """As in `setuptools<81; python_version < '3.13'`."""
+    place: str = ""
+    """The kind of source that it is to come from, if that is not an index."""
+
+
 class Exclusive(NamedTuple):
     """One member of a set that excludes one another."""
 
@@ -131,6 +140,7 @@ class Lock:
     """Of a workspace whose root is no project."""
     default_groups: Defaults
     """Of the same."""
+    build_constraints: tuple[BuildConstraint, ...]
     records: tuple[PackageRecord, ...]
     by_name: Mapping[str, tuple[int, ...]]
 
@@ -178,6 +188,7 @@ def parse(document: Mapping[str, Any]) -> Lock:
         _wishes(manifest.tables("requirements")),
         {name: _wishes(tables) for name, tables in manifest.table("dependency-groups").groups()},
         manifest.default_groups(),
+        tuple(_build_constraint(each) for each in manifest.tables("build-constraints")),
         records,
         _by_name(record.name for record in records),
     )
@@ -347,6 +358,14 @@ def _file(table: TomlTable) -> FileRecord:
 
 def _wishes(tables: Sequence[TomlTable]) -> tuple[ManifestRequirement, ...]:
     return tuple(ManifestRequirement(each.name(), each.names("extras"), each.text("marker") or "") for each in tables)
+
+
+def _build_constraint(table: TomlTable) -> BuildConstraint:
+    name, extras, marker = table.name(), ",".join(table.names("extras")), table.text("marker")
+    requirement = f"{name}[{extras}]" if extras else name
+    requirement += table.text("specifier") or ""
+    place = next((kind for kind in SOURCES if kind in table.values), "")
+    return BuildConstraint(f"{requirement}; {marker}" if marker else requirement, place)
 
 
 def _excluding(tables: Sequence[TomlTable]) -> tuple[Exclusive, ...]:

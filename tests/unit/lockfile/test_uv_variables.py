@@ -61,10 +61,10 @@ def test_what_says_nothing(tmp_path: Path, text: str) -> None:
 
 def test_what_is_not_heeded() -> None:
     """It is said once, of those that are set, and the documentation names all of them."""
-    assert unheeded("a/uv.lock", {"UV_NO_BUILD": "1", "UV_ENV_FILE": ".env", "UV_ISOLATED": ""}) == (
-        "not heeded, though uv would: UV_ENV_FILE, UV_NO_BUILD",
+    assert unheeded("a/uv.lock", {"UV_BUILD_CONSTRAINT": "b.txt", "UV_ENV_FILE": ".env", "UV_ISOLATED": ""}) == (
+        "not heeded, though uv would: UV_BUILD_CONSTRAINT, UV_ENV_FILE",
     )
-    assert unheeded("a/uv.lock", {"UV_FROZEN": "1"}) == unheeded("pylock.toml", {"UV_NO_BUILD": "1"}) == ()
+    assert unheeded("a/uv.lock", {"UV_FROZEN": "1"}) == unheeded("pylock.toml", {"UV_BUILD_CONSTRAINT": "b.txt"}) == ()
     page = (Path(__file__).parents[3] / "docs/uv.md").read_text()
     assert [name for name in UNHEEDED if f"`{name}`" not in page] == []
     assert not {variable for option in options.ANYWHERE for variable in option.uv} & set(UNHEEDED)

@@ -515,28 +515,30 @@ SDIST = {"url": f"{FILES}/srconly-1.0.tar.gz", "hash": f"sha256:{SHA}"}
 SRCONLY = package("srconly", wheels=[], sdist=SDIST)
 WINONLY = package("winonly", wheels=[wheel("winonly-1.0-cp311-cp311-win_amd64.whl")])
 NEWER = package("newer", wheels=[wheel("newer-1.0-cp312-cp312-manylinux_2_17_x86_64.whl")], sdist=SDIST)
+GIT = package(
+    "git-1",
+    source={"git": f"https://user:secret@host.invalid/r?subdirectory=a%2Fb&rev=v1#{SHA[:40]}"},
+    wheels=[],
+)
 BOTH = package("both", sdist={**SDIST, "url": f"{FILES}/both-1.0.tar.gz"})
 
 
 @pytest.mark.parametrize(
     ("record", "settings", "said"),
     [
-        (SRCONLY, "", "there is only a source distribution (`srconly-1.0.tar.gz`), and envsync installs wheels"),
-        (SRCONLY, "no-build = true", "`srconly-1.0.tar.gz`), which `no-build` in pyproject.toml forbids"),
+        (SRCONLY, "no-build = true", "(`srconly-1.0.tar.gz`), and `no-build` in pyproject.toml forbids to build it"),
         (WINONLY, "", "no wheel fits cpython 3.11 on x86_64; its best tag is cp311-cp311-manylinux_2_28_x86_64 (tags"),
-        (NEWER, "", "(tags available: cp312-cp312-manylinux_2_17_x86_64), there is only a source distribution"),
-        (BOTH, "no-binary = true", "its wheels are forbidden by `no-binary` in pyproject.toml, there is only a source"),
-        (BOTH, 'no-binary-package = ["Both"]\nno-build = true', "`no-binary` and `no-build` in pyproject.toml leave"),
+        (NEWER, "no-build = true", "(tags available: cp312-cp312-manylinux_2_17_x86_64), there is only a source"),
+        (BOTH, 'no-binary-package = ["Both"]\nno-build = true', "`no-binary` in pyproject.toml and `no-build` in"),
         (WINONLY, "no-binary = true", "there are only wheels, which `no-binary` in pyproject.toml forbids"),
+        (GIT, "no-build = true", "it comes from a git repository, and `no-build` in pyproject.toml forbids"),
+        (project("dir", "../dir", "directory"), "no-build = true", "it comes from a directory, and `no-build` in"),
         (
-            package(
-                "git-1", source={"git": f"https://user:secret@host.invalid/r?subdirectory=a%2Fb&rev=v1#{SHA[:40]}"}
-            ),
-            "",
-            "it comes from a version control repository",
+            project("dir", "../dir", "editable"),
+            'no-build-package = ["dir"]',
+            "it comes from a directory, and `no-build`",
         ),
-        (project("dir", "../dir", "directory"), "", "it comes from a directory"),
-        (project("dir", "../dir", "editable"), "no-build = true", "it would have to be built, which `no-build`"),
+        (package("bare", wheels=[]), "", "no file of it is named"),
     ],
 )
 def test_a_package_without_a_file_says_why(select: Select, record: Values, settings: str, said: str) -> None:
@@ -551,28 +553,9 @@ def test_a_package_without_a_file_says_why(select: Select, record: Values, setti
 
 def test_all_that_cannot_be_installed_is_named_at_once(select: Select) -> None:
     """Who mends one does not want to find the next."""
-    error = refused(select, holding(SRCONLY, WINONLY, NEWER))
+    error = refused(select, holding(SRCONLY, WINONLY, NEWER, GIT), Choice(no_build=True))
     assert isinstance(error, NoWheelError)
-    assert error.problem.startswith("3 of its packages cannot be installed:")
-    assert "pip wheel --no-deps --wheel-dir wheels" in error.hint
-
-
-def test_the_project_itself_is_refused_with_the_option_that_leaves_it_out(select: Select) -> None:
-    """What it requires stays."""
-    packages = [package("leaf"), project("p", ".", "editable", dependencies=edges("leaf"))]
-    error = refused(select, packages)
-    assert "package `p`: it is the project itself" in error.problem
-    assert "`envsync sync --no-install-project`" in error.hint
-    assert names(select(packages, Choice(no_install_project=True))) == "leaf"
-
-
-def test_members_are_refused_with_the_option_that_leaves_them_out(select: Select) -> None:
-    """All of them with one option; that of the project leaves out one."""
-    error = refused(select, WORKSPACE, Choice(member="a"), manifest=MANIFEST)
-    assert error.problem.startswith("2 of its packages cannot be installed:")
-    assert "`envsync sync --no-install-workspace`" in error.hint
-    error = refused(select, WORKSPACE, Choice(member="a", no_install_project=True), manifest=MANIFEST)
-    assert error.problem.startswith("package `b`: it is a member of the workspace")
+    assert error.problem.startswith("4 of its packages cannot be installed:")
 
 
 # What is no uv.lock
