@@ -43,14 +43,14 @@ _FLAGS = {
     "--prefer-binary": "prefer-binary",
     "--pre": "pre",
 }
-_OF_BUILDS = ("--config-settings", "--config-setting", "-C", "--global-option", "--build-option")
-"""Options of one requirement that say how it is built: a wheel is built already."""
-_REFUSED = {
-    "editable": (
-        "an editable install follows its sources, so it cannot be pinned",
-        "refer to a wheel instead",
-    ),
-}
+_EDITABLE = re.compile(r"(?:-e|--editable(?:=|\s))\s*(.*)")
+_CONFIG = ("--config-settings", "--config-setting", "-C")
+_OF_SETUP = ("--global-option", "--build-option")
+"""Options for `setup.py` itself, which nothing calls any more; where a wheel is taken, they mean nothing."""
+_OF_BUILDS = (*_CONFIG, *_OF_SETUP)
+"""Options of one requirement that say how it is built."""
+_OF_THE_COMMAND = ("--no-build-isolation", "--no-editable", "--no-build")
+"""What `pip install` or `envsync sync` takes, and no file."""
 
 
 class GrammarError(ValueError):
@@ -72,10 +72,15 @@ class UnpinnedError(GrammarError):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One logical line: either options, or a requirement with its hashes."""
+    """One logical line: either options, or a requirement with its own."""
 
     requirement: str = ""
     hashes: tuple[tuple[str, str], ...] = ()
+    editable: bool = False
+    config: tuple[tuple[str, str], ...] = ()
+    """Settings for its build backend, key and value, in order."""
+    refused: str = ""
+    """An option of its own that cannot be followed if it has to be built."""
     options: tuple[tuple[str, str], ...] = ()
     """(long name without dashes, value or the empty string), in order."""
 
@@ -115,10 +120,22 @@ def parse(line: str) -> Line:
 
     :raises GrammarError: an option is unknown, refused or lacks its value
     """
-    if line.startswith("-"):
+    editable = _EDITABLE.fullmatch(line)
+    if editable is None and line.startswith("-"):
         return Line(options=tuple(_options(line)))
-    requirement, *rest = _FIRST_OPTION.split(line, maxsplit=1)
-    return Line(requirement, tuple(_hash(word) for word in _hash_words(rest[0])) if rest else ())
+    requirement, *rest = _FIRST_OPTION.split(line if editable is None else editable[1], maxsplit=1)
+    if editable is not None and requirement.startswith(("'", '"')):
+        requirement = " ".join(_words(requirement))
+    if not requirement:
+        raise GrammarError("option `-e` lacks its value")
+    own = list(_own_options(rest[0])) if rest else []
+    return Line(
+        requirement,
+        tuple(_hash(value) for flag, value in own if flag == "--hash"),
+        editable is not None,
+        tuple(_setting(value) for flag, value in own if flag in _CONFIG),
+        next((flag for flag, _ in own if flag in _OF_SETUP), ""),
+    )
 
 
 def _words(text: str) -> list[str]:
@@ -137,29 +154,40 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
             yield _FLAGS[flag], ""
             continue
         name = _WITH_VALUE.get(flag)
+        if name == "editable":
+            raise GrammarError(f"option `{flag}` has to begin its line", "put it on a line of its own")
+        if name is None and flag in _OF_THE_COMMAND:
+            hint = f"remove it, and give it to the command: `envsync sync {flag}`"
+            raise GrammarError(f"option `{flag}` is none of a requirements file", hint)
         if name is None:
             known = ", ".join(sorted([*_FLAGS, *_WITH_VALUE]))
             raise GrammarError(
                 f"option `{flag}` is not one that envsync understands", f"remove it; understood are: {known}"
             )
-        if name in _REFUSED:
-            raise GrammarError(*_REFUSED[name])
         value = value if given else next(words, "")
         if not value:
             raise GrammarError(f"option `{flag}` lacks its value")
         yield name, value
 
 
-def _hash_words(text: str) -> Iterator[str]:
+def _own_options(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the options that follow a requirement, and their values."""
     words = iter(_words(text))
     for word in words:
         flag, given, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
         if flag != "--hash" and flag not in _OF_BUILDS:
             problem = f"option `{flag}` cannot follow a requirement; only --hash and --config-settings can"
             raise GrammarError(problem, f"remove {flag}")
-        value = value if given else next(words, "")
-        if flag == "--hash":
-            yield value
+        yield flag, value if given else next(words, "")
+
+
+def _setting(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise GrammarError(
+            f"the setting `{word[:80]}` is not of the form KEY=VALUE", "write --config-settings KEY=VALUE"
+        )
+    return key, value
 
 
 def _hash(word: str) -> tuple[str, str]:

@@ -1,44 +1,30 @@
-"""Pinned requirements files: read with all that they include, then select what applies to one interpreter.
-
-Relative paths (`-r`, `-c`, `-f`, `./name-1.0-py3-none-any.whl`) are relative to the file that has them, so
-that a file means the same wherever envsync is started.
-"""
+"""Pinned requirements files: once they are read (`included`), select what applies to one interpreter."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors import LockFileError, remedies
+from envsync.errors.redact import redacted
 from envsync.launch import variables
-from envsync.lockfile import wheels
-from envsync.lockfile.blockers import Blocker, refusal
+from envsync.lockfile import hearing, wheels
+from envsync.lockfile.blockers import Blocker, refusal, unbuilt
 from envsync.lockfile.choice import Choice
-from envsync.lockfile.grammar import GrammarError, UnpinnedError, expand, logical_lines, parse
-from envsync.lockfile.parsed import known_to_nobody, read_input, refuse_members, understanding
+from envsync.lockfile.grammar import GrammarError, logical_lines
+from envsync.lockfile.included import Inputs, blocker_of, gather
+from envsync.lockfile.parsed import known_to_nobody, refuse_members, understanding
 from envsync.lockfile.reference import Reference, constrained
-from envsync.lockfile.reference import parse as parse_reference
 from envsync.lockfile.resolve import direct, resolve
-from envsync.lockfile.sources import (
-    MALFORMED_HINT,
-    Sources,
-    is_url,
-    well_formed,
-)
-from envsync.lockfile.target import Target
-from envsync.lockfile.wishes import OPPOSITE, Wishes
+from envsync.lockfile.sources import Sources
+from envsync.lockfile.target import GIT, Artifact, BuildRules, Source, Target
+from envsync.lockfile.wheels import Forms
 from envsync.python.facts import Interpreter
-
-_PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
-"""Options that say where wheels come from, which decides what is installed where nothing has a hash."""
-MOST_INCLUSIONS = 10_000
-"""Of files, each as often as it is included."""
 
 
 def read(path: str) -> RequirementsFile:
@@ -46,43 +32,20 @@ def read(path: str) -> RequirementsFile:
 
     :raises LockFileError: one cannot be read, or a line cannot be used; the message names file and line
     """
-    inputs = _Inputs(path)
-    # One that includes another is left where it is and gone on with later: there may be thousands, one in the other.
-    open_files = [inputs.read(_Inclusion(path, "", constraints=False, including=()))]
-    count = 0
-    while open_files:
-        inclusion = next(open_files[-1], None)
-        if inclusion is None:
-            open_files.pop()
-            continue
-        count += 1
-        if count > MOST_INCLUSIONS:
-            hint = f"write them into one; {remedies.pin(path)}"
-            raise LockFileError(path, f"it includes more than {MOST_INCLUSIONS} files", hint=hint)
-        open_files.append(inputs.read(inclusion))
+    inputs = gather(path)
     if inputs.blockers:
         raise refusal(path, [*inputs.blockers, *_unpinned(inputs)])
     return RequirementsFile(path, inputs)
 
 
-def _unpinned(inputs: _Inputs) -> Iterator[Blocker]:
+def _unpinned(inputs: Inputs) -> Iterator[Blocker]:
     """Find what is not pinned, or contradicts itself, whatever the interpreter: it is said with what else is wrong."""
     for each in inputs.requirements:
         if each.marker is None:
             try:
                 constrained(each, (c for c in inputs.constraints if c.name == each.name and c.marker is None))
             except GrammarError as error:
-                yield _blocker(inputs.lock_file, each.where, error)
-
-
-def _blocker(path: str, where: str, error: GrammarError) -> Blocker:
-    if isinstance(error, UnpinnedError):
-        hint = remedies.pin(path)
-    elif error.build:
-        hint = ""
-    else:
-        hint = f"{error.hint or 'correct the line'}; {remedies.show_line(where, path)}"
-    return Blocker(f"{where}: {error.problem}", hint, error.build, LockFileError)
+                yield blocker_of(inputs.lock_file, each.where, error)
 
 
 def _is_prerelease(version: str) -> bool:
@@ -90,151 +53,6 @@ def _is_prerelease(version: str) -> bool:
         return Version(version).is_prerelease
     except InvalidVersion:  # `===` takes anything
         return False
-
-
-class _Inclusion(NamedTuple):
-    """A file to be read, and why."""
-
-    path: str
-    origin: str
-    """What refers to it, as in "line 3: "."""
-    constraints: bool
-    including: tuple[str, ...]
-    """The files that it is included by, absolute."""
-
-
-class _Variables:
-    """The environment variables that lines name.
-
-    :ivar environ: as it was then, so that what is read is what the digest stands for
-    """
-
-    def __init__(self) -> None:
-        self.environ = dict(os.environ)
-        self._deciding: set[str] = set()
-        self._placing: set[str] = set()
-
-    def note(self, line: str, *, places: bool = False) -> None:
-        """Note those that a line names.
-
-        :param places: it says only where wheels without a hash come from
-        """
-        (self._placing if places else self._deciding).update(variables.deciding(line))
-
-    def names(self, *, placing: bool) -> tuple[str, ...]:
-        """Name those that decide what is installed.
-
-        :param placing: with those that say where wheels come from
-        """
-        return tuple(sorted(self._deciding | self._placing if placing else self._deciding))
-
-
-class _Inputs:
-    """What the files said, in the order of reading."""
-
-    def __init__(self, path: str) -> None:
-        self.lock_file = path
-        self.contents: dict[str, bytes] = {}
-        self.requirements: list[Reference] = []
-        self.constraints: list[Reference] = []
-        self.sources = Sources()
-        self.require_hashes: bool | None = None
-        """None if no option says."""
-        self.wishes = Wishes()
-        self.blockers: list[Blocker] = []
-        """Lines that cannot be used."""
-        self.variables = _Variables()
-        self.has_relative_places = False
-
-    @property
-    def references(self) -> list[Reference]:
-        return [*self.requirements, *self.constraints]
-
-    @property
-    def needs_hashes(self) -> bool:
-        """Whether all must have a hash: since an option says so, or one has."""
-        has_one = any(each.hashes for each in self.references)
-        return has_one if self.require_hashes is None else self.require_hashes
-
-    def read(self, inclusion: _Inclusion) -> Iterator[_Inclusion]:
-        """Read a file. Yields what it includes, which has to be read before it is gone on with."""
-        path, origin, _, including = inclusion
-        absolute = os.path.realpath(path)  # or a link to its own directory would make it another one each time
-        if absolute in including:
-            chain = " includes ".join(f"`{os.path.basename(each)}`" for each in (*including, absolute))
-            raise LockFileError(self.lock_file, f"{origin}it includes itself: {chain}", hint=self._remove(origin))
-        content = read_input(path, self.lock_file, origin)
-        self.contents.setdefault(path, content)
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            problem = f"{origin}`{path}` is not UTF-8 (byte {error.start})"
-            written = shlex.join(["iconv", "-f", "LATIN1", "-t", "UTF-8", path])
-            hint = f"`{written} > {shlex.quote(path + '.utf-8.txt')}` writes it anew; look whether it is right"
-            raise LockFileError(self.lock_file, problem, hint=hint) from error
-        for number, line in logical_lines(text):
-            where = f"line {number}" if path == self.lock_file else f"line {number} of `{path}`"
-            try:
-                yield from self._line(line, where, inclusion._replace(including=(*including, absolute)))
-            except GrammarError as error:
-                self.variables.note(line)
-                self.blockers.append(_blocker(self.lock_file, where, error))
-
-    def _remove(self, origin: str) -> str:
-        return f"remove one of the lines; {remedies.show_line(origin, self.lock_file)}"
-
-    def _line(self, line: str, where: str, file: _Inclusion) -> Iterator[_Inclusion]:
-        expanded = expand(line, self.variables.environ)
-        parsed = parse(expanded)
-        places = bool(parsed.options) and all(name in _PLACES for name, _ in parsed.options)
-        self.variables.note(line, places=places)
-        directory = os.path.dirname(file.path)
-        for name, value in parsed.options:
-            if name in ("requirement", "constraint"):
-                if is_url(value):
-                    raise GrammarError(
-                        "an included file cannot be at a URL, for it may change",
-                        "download it beside this one",
-                    )
-                included = os.path.join(directory, value)
-                yield _Inclusion(included, f"{where}: ", name == "constraint", file.including)
-            else:
-                self._option(name, value, directory, where)
-        if parsed.options:
-            return
-        reference = parse_reference(parsed, os.path.abspath(directory), where)
-        self.has_relative_places |= reference.path is not None and reference.path not in expanded
-        if not file.constraints:
-            self.requirements.append(reference)
-        elif reference.direct:
-            raise GrammarError("a constraint cannot be a URL or path", "pin its version instead")
-        else:
-            self.constraints.append(reference)
-
-    def _option(self, name: str, value: str, directory: str, where: str) -> None:
-        sources = self.sources
-        names_place = name.endswith(("url", "links"))
-        if names_place and not well_formed(value):
-            raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
-        place = value if is_url(value) else os.path.abspath(os.path.join(directory, value))
-        self.has_relative_places |= names_place and place != value and not os.path.isabs(value)
-        if name == "index-url":
-            self.sources = replace(sources, index_urls=(place,))
-        elif name == "extra-index-url":
-            self.sources = replace(sources, extra_index_urls=(*sources.extra_index_urls, place))
-        elif name == "find-links":
-            self.sources = replace(sources, find_links=(*sources.find_links, place))
-        elif name == "no-index":
-            self.sources = replace(sources, no_index=True)
-        elif name == "trusted-host":
-            self.sources = replace(sources, trusted_hosts=(*sources.trusted_hosts, value))
-        elif name == "require-hashes":
-            self.require_hashes = True
-        elif name == "no-require-hashes":
-            self.require_hashes = False
-        elif name in OPPOSITE or name == "pre":
-            self.wishes.add("all-releases" if name == "pre" else name, value or ":all:", where)
-        # What is left (--prefer-binary, --use-feature) changes nothing for wheels that are pinned.
 
 
 def _canonical(content: bytes) -> bytes:
@@ -245,18 +63,23 @@ def _canonical(content: bytes) -> bytes:
 class RequirementsFile:
     """A parsed requirements file with all that it includes."""
 
-    def __init__(self, path: str, inputs: _Inputs) -> None:
+    def __init__(self, path: str, inputs: Inputs) -> None:
         self.path = path
         self.inputs = tuple(inputs.contents)
         self.contents = tuple(inputs.contents.values())
         self.canonical = tuple(map(_canonical, self.contents))
         self._read = inputs
         hashed = {each.name for each in inputs.constraints if each.hashes and each.marker is None}
-        bare = [each for each in inputs.requirements if not each.hashes and each.name not in hashed]
+        given = [*inputs.requirements, *(each for each in inputs.constraints if each.direct)]
+        bare = [each for each in given if not each.hashes and each.name not in hashed and not each.is_commit]
         self.unhashed = bool(bare)
-        self.variables = inputs.variables.names(placing=self.unhashed)
-        self.values = tuple(variables.describe(self.variables, inputs.variables.environ))
-        self.placed = self.unhashed and inputs.has_relative_places
+        around = inputs.surroundings
+        self.inputs += tuple(around.names.files)
+        self.contents += tuple(around.names.files.values())
+        self.canonical += around.names.canonical
+        self.variables = around.variables(placing=self.unhashed)
+        self.values = tuple(variables.describe(self.variables, around.environ))
+        self.placed = self.unhashed and around.has_relative_places
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
 
     @property
@@ -275,17 +98,34 @@ class RequirementsFile:
         with understanding(self.path):
             fit = wheels.Fit(interpreter)
             combined = sources.over(self._read.sources)
-            references = [each for each in self._applicable(interpreter) if not choice.leaves_out(each.name)]
+            applicable = [each for each in self._applicable(interpreter) if not choice.leaves_out(each.name)]
+            references = applicable if choice.editable else [*map(_unlinked, applicable)]
+            forms = {each.name: self._forms(each, choice) for each in references}
+            if forbidden := [*self._forbidden(references, forms)]:
+                raise refusal(self.path, forbidden)
             referred = [each for each in references if each.direct]
             artifacts, blockers = direct(referred, fit, combined, known, given=sources, lock=self.path)
-            found, lacking = resolve([each for each in references if not each.direct], fit, combined, known)
+            pinned = [each for each in references if not each.direct]
+            found, lacking = resolve(pinned, fit, combined, known, forms)
             artifacts += found
-            blockers += lacking
+            blockers += [*lacking, *self._unfollowed(references, artifacts)]
             if blockers:
                 raise refusal(self.path, blockers)
         local = tuple(a.path for a in artifacts if a.path is not None and not a.hashes and not a.alternatives)
         ordered = tuple(sorted(artifacts, key=lambda artifact: artifact.name))
-        return Target(ordered, local, {each.name: each.extras for each in references if each.extras}, complete=False)
+        extras = {each.name: each.extras for each in references if each.extras}
+        config = tuple((each.name, *setting) for each in references for setting in each.own.config)
+        rules = BuildRules(config_of=config)
+        self._warn_of_copies(references)
+        return Target(ordered, local, extras, complete=False, rules=rules)
+
+    def _warn_of_copies(self, references: Iterable[Reference]) -> None:
+        """Say which commits are not editable, though a line says so."""
+        with hearing.about(self.path):
+            for each in references:
+                if each.is_commit and each.own.editable:
+                    text = f"{each.where}: `{each.name}` is installed as a copy of {each.shown}, with no link to it"
+                    warnings.warn(text, stacklevel=2)
 
     def _check(self, choice: Choice) -> None:
         """Refuse what requirements files have not.
@@ -314,7 +154,7 @@ class RequirementsFile:
             try:
                 pinned = constrained(requirement, (c for c in constraints if c.name == requirement.name))
             except GrammarError as error:
-                blockers.append(_blocker(self.path, requirement.where, error))
+                blockers.append(blocker_of(self.path, requirement.where, error))
                 continue
             earlier = chosen.setdefault(pinned.name, pinned)
             chosen[pinned.name] = replace(earlier, extras=earlier.extras | pinned.extras)
@@ -335,7 +175,7 @@ class RequirementsFile:
             raise LockFileError(self.path, problem, hint=hint) from error
 
     def _twice(self, one: Reference, other: Reference) -> Blocker:
-        what = [each.filename if each.direct else f"=={each.pinned}" for each in (one, other)]
+        what = [each.shown if each.direct else f"=={each.pinned}" for each in (one, other)]
         if what[0] == what[1]:
             what = [f"{text} from elsewhere or with other hashes" for text in what]
         problem = f"`{one.name}` is pinned twice, to {what[0]} ({one.where}) and to {what[1]} ({other.where})"
@@ -343,22 +183,69 @@ class RequirementsFile:
         return Blocker(problem, hint, kind=LockFileError)
 
     def _without_hash(self, references: Iterable[Reference]) -> Iterator[Blocker]:
-        for reference in references if self._read.needs_hashes else ():
-            if not reference.hashes:
-                problem = f"{reference.where}: `{reference.name}` has no hash, but where one has, all must"
+        for each in references:
+            if each.source is not None and not each.is_file and (each.hashes or self._read.needs_hashes):
+                problem = f"{each.where}: `{each.name}` is {each.shown}, which has no hash, but where one has, all must"
+                yield Blocker(problem, build=_as_pip_takes_it(each.source), kind=LockFileError)
+            elif self._read.needs_hashes and not each.hashes:
+                problem = f"{each.where}: `{each.name}` has no hash, but where one has, all must"
                 yield Blocker(problem, remedies.pin(self.path), kind=LockFileError)
 
-    def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
-        """Refuse what an option keeps from being installed as a wheel of the version it is pinned to."""
+    def _forms(self, reference: Reference, choice: Choice) -> Forms:
+        """Tell in which forms a package may be taken. As by pip, what the file wishes counts for what is looked for."""
+        name = reference.name
+        if reference.direct:
+            return Forms(choice.forbids_wheel(name), choice.forbids_build(name))
+        return Forms(
+            choice.forbids_wheel(name) or self._wished("no-binary", name),
+            choice.forbids_build(name) or self._wished("only-binary", name),
+        )
+
+    def _wished(self, option: str, name: str) -> str:
+        where = self._read.wishes.where(option, name)
+        return f"--{option} ({where})" if where is not None else ""
+
+    def _forbidden(self, references: Iterable[Reference], forms: Mapping[str, Forms]) -> Iterator[Blocker]:
+        """Refuse, before anything is looked for, what may be taken in no form that there can be."""
         for each in references:
-            where = self._read.wishes.where("no-binary", each.name)
-            if where is not None:
-                problem = f"{where}: --no-binary asks for `{each.name}` from source, and envsync installs wheels"
-                built = f"pip wheel --no-deps --no-binary {each.name} --wheel-dir wheels {each.name}=={each.pinned}"
-                hint = f"remove it, or lock the wheel that `{built}` builds; {remedies.show_line(where, self.path)}"
+            no_wheel, no_build = forms[each.name]
+            if no_build and (no_wheel or each.source is not None):
+                what = f"it is {each.shown}" if each.source is not None else f"{no_wheel} forbids its wheels"
+                blocker = unbuilt(each.name, what, no_build)
+                yield blocker._replace(problem=f"{each.where}: {blocker.problem}")
+            elif no_wheel and each.direct and each.source is None:
+                problem = f"{each.where}: `{each.name}` is a wheel, `{each.filename}`, which {no_wheel} forbids"
+                yield Blocker(problem, "name its source distribution instead, or leave out the option")
+
+    def _unfollowed(self, references: Iterable[Reference], artifacts: Iterable[Artifact]) -> Iterator[Blocker]:
+        """Refuse what would be built without an option that its line gives."""
+        built = {each.name for each in artifacts if each.source is not None}
+        for each in references:
+            if each.name in built and each.own.refused:
+                problem = (
+                    f"{each.where}: `{each.name}` has to be built, and nothing follows `{each.own.refused}` any more"
+                )
+                hint = f"say it with --config-settings; {remedies.show_line(each.where, self.path)}"
                 yield Blocker(problem, hint, kind=LockFileError)
+
+    def _against_wishes(self, references: Iterable[Reference]) -> Iterator[Blocker]:
+        """Refuse what an option keeps from being installed in the version that it is pinned to."""
+        for each in references:
             where = self._read.wishes.where("only-final", each.name)
             if where is not None and _is_prerelease(each.pinned or ""):
                 problem = f"{where}: --only-final rules out `{each.name}=={each.pinned}`, to which it is pinned"
                 hint = f"remove it, or pin a final version; {remedies.show_line(where, self.path)}"
                 yield Blocker(problem, hint, kind=LockFileError)
+
+
+def _unlinked(reference: Reference) -> Reference:
+    """Return a requirement that is not editable."""
+    source = reference.source
+    return reference if source is None else replace(reference, source=source._replace(editable=False))
+
+
+def _as_pip_takes_it(source: Source) -> str:
+    below = f"#subdirectory={source.subdirectory}" if source.subdirectory else ""
+    if source.kind == GIT:
+        return redacted(f"git+{source.place}@{source.commit}{below}")
+    return os.path.join(source.place, source.subdirectory).rstrip("/")

@@ -1,4 +1,4 @@
-"""Which wheel is it to be: of all files that some place offers, the one that fits best, or why none does.
+"""Which file is it to be: of all that some place offers, the wheel that fits best, a source distribution, or why none.
 
 Pure: what places offer comes from `wheelhouse`, `index` and the store.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag, create_compatible_tags_selector
@@ -23,7 +24,7 @@ from packaging.version import InvalidVersion, Version
 
 from envsync.errors import remedies
 from envsync.lockfile.hashes import strong
-from envsync.lockfile.target import Artifact
+from envsync.lockfile.target import ARCHIVE, Artifact, Source
 from envsync.python.facts import Interpreter
 
 _SHOWN = 8
@@ -73,6 +74,15 @@ class Refusal:
     hint: str = ""
     build: str = ""
     """What pip would build a wheel of, if that helps."""
+
+
+class Forms(NamedTuple):
+    """In which forms a package may be taken: who forbids what, as a message has it, or nobody."""
+
+    no_wheel: str = ""
+    """Who forbids a wheel that others have built."""
+    no_build: str = ""
+    """Who forbids to build it of a source distribution."""
 
 
 class WheelName:
@@ -180,47 +190,75 @@ def _version(text: str) -> Version | None:
         return None
 
 
-def choose(offers: Sequence[Offer], pin: Pin, fit: Fit) -> Offer | Refusal:
-    """Choose the best wheel for a pin. One whose hash is allowed goes before one whose hash is unknown."""
+def choose(offers: Sequence[Offer], pin: Pin, fit: Fit, forms: Forms = Forms()) -> Offer | Refusal:  # noqa: B008
+    """Choose the best file for a pin: a wheel that fits, or else a source distribution, as pip does.
+
+    Of each kind, one whose hash is allowed goes before one whose hash is unknown.
+    """
     of_version = [offer for offer in offers if pin.accepts(offer)]
     running = [offer for offer in of_version if fit.runs(offer.requires_python)]
-    fitting = fit.best_first(offer for offer in running if offer.is_wheel)
-    for verdict in (True, None):
-        for offer in fitting:
-            if pin.vouches(offer.hashes) is verdict:
-                return offer
-    return _refuse(offers, of_version, fitting, pin, fit)
+    fitting = [] if forms.no_wheel else fit.best_first(offer for offer in running if offer.is_wheel)
+    buildable = [] if forms.no_build else sources_first(running)
+    for candidates in (fitting, buildable):
+        for verdict in (True, None):
+            for offer in candidates:
+                if pin.vouches(offer.hashes) is verdict:
+                    return offer
+    if fitting or buildable or not of_version:
+        return _refuse(offers, [*fitting, *buildable], pin)
+    return _refuse_version(of_version, pin, fit, forms)
 
 
-def _refuse(offers: Sequence[Offer], of_version: list[Offer], fitting: list[Offer], pin: Pin, fit: Fit) -> Refusal:
-    relock = f"see which there are with `pip index versions {pin.name}`, and lock again"
+def sources_first(offers: Iterable[Offer]) -> list[Offer]:
+    """Keep the source distributions, the latest version first; among equals as given."""
+    return sorted((each for each in offers if not each.is_wheel), key=lambda offer: offer.version, reverse=True)
+
+
+def _refuse(offers: Sequence[Offer], allowed: Sequence[Offer], pin: Pin) -> Refusal:
+    """Say why none is taken: there is none of that version, or or of those none has a hash that is allowed."""
     if not offers:
-        hint = f"say with --find-links where its wheel is, or check the name with `pip download --no-deps {pin.name}`"
+        hint = f"say with --find-links where its files are, or check the name with `pip download --no-deps {pin.name}`"
         return Refusal("no file of that name was found", hint)
-    if not of_version:
+    if not allowed:
         versions = sorted({offer.version for offer in offers}, reverse=True)
-        return Refusal(f"there is no such version; there are {_shown(versions)}", relock)
-    wheels = [offer for offer in of_version if offer.is_wheel]
-    if not wheels:
-        return Refusal(only_source(of_version[0].filename), build=f"{pin.name}=={of_version[0].version}")
-    if fitting:
-        names = _shown(offer.filename for offer in fitting)
-        problem = f"none of its wheels that fit has a hash that the lock file allows: {names}"
-        pinned = f"{pin.name}=={of_version[0].version}"
-        hint = f"`pip download --no-deps {pinned}` gets what the index has, to compare; lock again if it was meant"
+        hint = f"see which there are with `pip index versions {pin.name}`, and lock again"
+        return Refusal(f"there is no such version; there are {_shown(versions)}", hint)
+    names = _shown(offer.filename for offer in allowed)
+    problem = f"none of its files that fit has a hash that the lock file allows: {names}"
+    pinned = f"{pin.name}=={allowed[0].version}"
+    hint = f"`pip download --no-deps {pinned}` gets what the index has, to compare; lock again if it was meant"
+    return Refusal(problem, hint)
+
+
+def _refuse_version(of_version: list[Offer], pin: Pin, fit: Fit, forms: Forms) -> Refusal:
+    """Say why no file of a version may be taken, whatever its hash."""
+    wheels = [offer.filename for offer in of_version if offer.is_wheel]
+    unbuilt = [offer.filename for offer in of_version if not offer.is_wheel and fit.runs(offer.requires_python)]
+    others = instead(pin.name, of_version[0].version, wheels, fit)
+    if unbuilt and not wheels:
+        hint = f"leave it out with `envsync sync --no-install-package {pin.name}`"
+        problem = f"there is only a source distribution (`{unbuilt[0]}`), and {forms.no_build} forbids to build it"
         return Refusal(problem, hint)
-    if any(fit.best_first([wheel]) for wheel in wheels):
-        needed = sorted({wheel.requires_python or "" for wheel in wheels} - {""})
-        return Refusal(
-            f"it needs Python {' or '.join(needed)}, and the target is {fit.python}",
-            remedies.other_python(needed[0]),
-        )
-    filenames = [wheel.filename for wheel in wheels]
-    return Refusal(no_fit(filenames, fit), *instead(pin.name, wheels[0].version, filenames, fit))
+    if unbuilt:
+        problem = f"{no_fit(wheels, fit)}, and {forms.no_build} forbids to build its source distribution"
+        return Refusal(problem, *others)
+    barred = [offer for offer in of_version if _suits(offer, fit) and not (offer.is_wheel and forms.no_wheel)]
+    if barred:
+        needed = sorted({offer.requires_python or "" for offer in barred} - {""})
+        problem = f"it needs Python {' or '.join(needed)}, and the target is {fit.python}"
+        return Refusal(problem, remedies.other_python(needed[0]))
+    if forms.no_wheel:
+        problem = f"there is no source distribution of it, and {forms.no_wheel} forbids its wheels"
+        return Refusal(problem, f"`pip download --no-deps {pin.name}=={of_version[0].version}` shows what there is")
+    return Refusal(no_fit(wheels, fit), *others)
+
+
+def _suits(offer: Offer, fit: Fit) -> bool:
+    return not offer.is_wheel or bool(fit.best_first([offer]))
 
 
 def artifact_of(offer: Offer, pin: Pin) -> Artifact:
-    """Make the artifact of a chosen wheel: what is known of its hash, or else what the pin allows."""
+    """Make the artifact of a chosen file: what is known of its hash, or else what the pin allows."""
     hashes = strong(offer.hashes)
     alternatives: tuple[tuple[str, str], ...] = ()
     if pin.vouches(hashes) is not True:
@@ -242,6 +280,7 @@ def artifact_of(offer: Offer, pin: Pin) -> Artifact:
         url=offer.url,
         locked=pin.hashes,
         missing=missing,
+        source=None if offer.is_wheel else Source(ARCHIVE),
     )
 
 

@@ -16,8 +16,8 @@ import pytest
 from unearth.fetchers.sync import PyPIClient
 
 from envsync.errors import FetchError, NoWheelError
-from envsync.lockfile import Sources, index, read, retrying
-from envsync.lockfile.target import Artifact, Target
+from envsync.lockfile import Choice, Sources, index, read, retrying
+from envsync.lockfile.target import ARCHIVE, Artifact, Source, Target
 from envsync.python.facts import Interpreter
 
 A = "a" * 64
@@ -424,13 +424,7 @@ def test_a_page_on_the_network_cannot_refer_to_local_files(select: Select, serve
             "lock again",
         ),
         (
-            ("foo-1.0.tar.gz", "foo-2.0-py3-none-any.whl"),
-            "foo==1.0",
-            "there is only a source distribution (`foo-1.0.tar.gz`), and envsync installs wheels",
-            "`pip wheel --no-deps --wheel-dir wheels foo==1.0`",
-        ),
-        (
-            ("foo-1.0-cp311-cp311-win_amd64.whl", "foo-1.0-cp39-cp39-linux_x86_64.whl", "foo-1.0.tar.gz"),
+            ("foo-1.0-cp311-cp311-win_amd64.whl", "foo-1.0-cp39-cp39-linux_x86_64.whl", "foo-2.0.tar.gz"),
             "foo==1.0",
             "(tags available: cp311-cp311-win_amd64, cp39-cp39-linux_x86_64)",
             "choose another Python with `envsync sync --python 3.9`, or build",
@@ -444,11 +438,11 @@ def test_a_page_on_the_network_cannot_refer_to_local_files(select: Select, serve
         (
             (f"{FOO}#sha256={B}",),
             f"foo==1.0 --hash=sha256:{A}",
-            f"none of its wheels that fit has a hash that the lock file allows: {FOO}",
+            f"none of its files that fit has a hash that the lock file allows: {FOO}",
             "lock again",
         ),
     ],
-    ids=["nothing", "no such version", "many versions", "only an sdist", "no wheel fits", "other Python", "other hash"],
+    ids=["nothing", "no such version", "many versions", "no wheel fits", "other Python", "other hash"],
 )
 def test_why_no_wheel_was_found_is_told(
     tmp_path: Path, select: Select, server: Any, files: tuple[str, ...], line: str, message: str, hint: str
@@ -460,6 +454,77 @@ def test_why_no_wheel_was_found_is_told(
     assert str(caught.value).startswith(f"cannot use lock file `{tmp_path / 'requirements.txt'}`: line 1: `foo==1.0`: ")
     assert message in str(caught.value)
     assert hint in str(caught.value.hint)
+
+
+SDIST = "foo-1.0.tar.gz"
+OTHER = "foo-1.0-cp39-cp39-win32.whl"
+
+
+@pytest.mark.parametrize(
+    ("files", "line", "taken"),
+    [
+        ((SDIST,), "foo==1.0", SDIST),
+        ((SDIST, FOO), "foo==1.0", FOO),
+        ((SDIST, OTHER), "foo==1.0", SDIST),
+        ((SDIST, f'{FOO} data-requires-python="&gt;=3.12"'), "foo==1.0", SDIST),
+        ((SDIST, FOO), "--no-binary foo\nfoo==1.0", SDIST),
+        ((SDIST, FOO), "--no-binary :all:\n--only-binary foo\nfoo==1.0", FOO),
+        ((f"{SDIST}#sha256={A}", f"{FOO}#sha256={B}"), f"foo==1.0 --hash=sha256:{A}", SDIST),
+        ((f"{SDIST}#sha256={A}", f"{FOO}#sha256={B}"), f"foo==1.0 --hash=sha256:{A} --hash=sha256:{B}", FOO),
+        ((f"{SDIST}#sha256={A}", FOO), f"foo==1.0 --hash=sha256:{A}", FOO),
+    ],
+)
+def test_a_source_distribution_is_taken_where_no_wheel_is(
+    select: Select, server: Any, files: tuple[str, ...], line: str, taken: str
+) -> None:
+    """As by pip: where no wheel fits, may be taken, or has a hash that is allowed."""
+    server.project("foo", *files)
+    artifact = one(select(line))
+    assert artifact.filename == taken
+    assert artifact.source == (Source(ARCHIVE) if taken == SDIST else None)
+    assert (artifact.name, artifact.version, artifact.url) == ("foo", "1.0", f"{server.url}/files/{taken}")
+
+
+@pytest.mark.parametrize(
+    ("files", "text", "choice", "message"),
+    [
+        (
+            (SDIST,),
+            "foo==1.0",
+            Choice(no_build=True),
+            f"there is only a source distribution (`{SDIST}`), and `--no-build`",
+        ),
+        ((SDIST,), "--only-binary :all:\nfoo==1.0", Choice(), "--only-binary (line 1) forbids to build it"),
+        ((SDIST, OTHER), "foo==1.0", Choice(no_build_packages=("Foo",)), "win32), and `--no-build-package` forbids to"),
+        (
+            (FOO,),
+            "foo==1.0",
+            Choice(no_binary=True),
+            "no source distribution of it, and `--no-binary` forbids its wheels",
+        ),
+        ((FOO,), "--no-binary foo\nfoo==1.0", Choice(), "and --no-binary (line 1) forbids its wheels"),
+        ((f'{SDIST} data-requires-python="&gt;=3.12"',), "foo==1.0", Choice(), "it needs Python >=3.12"),
+    ],
+)
+def test_what_may_be_taken_in_no_form_is_refused(
+    select: Select, server: Any, files: tuple[str, ...], text: str, choice: Choice, message: str
+) -> None:
+    """It is said what there is, and which option forbids it."""
+    server.project("foo", *files)
+    with pytest.raises(NoWheelError) as caught:
+        select(text, choice=choice)
+    assert message in caught.value.problem
+    assert caught.value.hint
+
+
+def test_contrary_options_are_refused_before_an_index_is_asked(select: Select, server: Any) -> None:
+    """`--no-binary` of the file and `--no-build` of the command leave nothing to be looked for."""
+    with pytest.raises(NoWheelError, match="2 of its packages") as caught:
+        select("--no-binary :all:\nfoo==1.0\nbar==1.0\n", choice=Choice(no_build=True))
+    assert "line 3: package `bar`: --no-binary (line 1) forbids its wheels, and `--no-build` forbids" in str(
+        caught.value
+    )
+    assert server.asked == []
 
 
 def test_a_malformed_requires_python_is_no_obstacle(select: Select, server: Any) -> None:

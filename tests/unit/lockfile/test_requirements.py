@@ -20,9 +20,11 @@ from envsync.lockfile import Choice, Sources, grammar, hashes, read
 from envsync.lockfile.grammar import GrammarError, Line, expand, logical_lines, parse
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
+from tests.projects import make_project
 
 A = "a" * 64
 B = "b" * 64
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 FOO = "foo-1.0-py3-none-any.whl"
 
 Select = Callable[..., Target]
@@ -434,36 +436,109 @@ REFUSED: dict[str, tuple[type[LockFileError], str, str, str]] = {
         "line 1: it is not a requirement: expected",
         "`name==1.0`",
     ),
-    "editable": (LockFileError, "-e .", "line 1: an editable install follows its sources", "refer to a wheel"),
-    "long editable": (LockFileError, "--editable=./x", "line 1: an editable install", "refer to a wheel"),
-    "no-binary": (
+    "editable": (
         LockFileError,
-        "--no-binary :all:\nfoo==1.0",
-        "line 1: --no-binary asks for `foo` from source, and envsync installs wheels",
-        "`pip wheel --no-deps --no-binary foo --wheel-dir wheels foo==1.0`",
+        "-e https://me:secret@host.invalid/foo-1.0.tar.gz",
+        "line 1: what is editable is a directory here",
+        "remove the `-e`",
     ),
+    "editable version": (LockFileError, "-e foo==1.0", "line 1: there is no directory", "ls -la"),
+    "editable of nothing": (LockFileError, "-e", "line 1: option `-e` lacks its value", ""),
+    "editable among others": (LockFileError, "--pre -e .", "line 1: option `-e` has to begin its line", "of its own"),
+    "option of the command": (
+        LockFileError,
+        "--no-build-isolation",
+        "line 1: option `--no-build-isolation` is none of a requirements file",
+        "`envsync sync --no-build-isolation`",
+    ),
+    "setting": (LockFileError, "foo==1.0 -C x", "line 1: the setting `x` is not of the form KEY=VALUE", "KEY=VALUE"),
     "only-final": (
         LockFileError,
         "--only-final=Foo\nfoo==1.0rc1",
         "line 1: --only-final rules out `foo==1.0rc1`, to which it is pinned",
         "pin a final version; `sed -n 1p",
     ),
-    "version control": (
+    "no commit": (
         LockFileError,
         "foo @ git+https://me:secret@host.invalid/foo",
-        "line 1: it is a version control URL, and envsync installs wheels",
-        "pip wheel",
+        "line 1: it names no commit, so it is not pinned to one commit",
+        "`git ls-remote https://host.invalid/foo HEAD` gives the commit",
     ),
-    "bare version control": (LockFileError, "git+ssh://host.invalid/foo", "it is a version control URL", "pip wheel"),
-    "source distribution": (
+    "branch": (
         LockFileError,
-        "https://host.invalid/foo-1.0.tar.gz",
-        "line 1: `foo-1.0.tar.gz` is a source distribution, and envsync installs wheels",
+        "git+ssh://git@host.invalid/foo.git@my/branch#egg=foo",
+        "line 1: `my/branch` may be moved, so it is not pinned",
+        "`git ls-remote ssh://host.invalid/foo.git my/branch 'my/branch^{}'` gives the commit",
+    ),
+    "short commit": (
+        LockFileError,
+        "-e git+https://host.invalid/foo@0123abc#egg=foo",
+        "line 1: `0123abc` is not a whole commit",
+        "https://host.invalid/foo repository.git && git -C repository.git rev-parse 0123abc`",
+    ),
+    "nameless commit": (
+        LockFileError,
+        f"git+https://host.invalid/foo@{COMMIT}",
+        f"line 1: commit {COMMIT[:12]} of `https://host.invalid/foo` does not say what the project is called",
+        "begin the line with `NAME @ `",
+    ),
+    "other version control": (
+        LockFileError,
+        "foo @ hg+https://me:secret@host.invalid/foo",
+        "line 1: it is a URL of `hg`, and of version control envsync uses git",
+        "`pip wheel --no-deps --wheel-dir wheels hg+https://host.invalid/foo`",
+    ),
+    "program for git": (
+        LockFileError,
+        f"foo @ git+ext::sh@{COMMIT}",
+        "line 1: the URL of its repository has no",
+        "git+ssh",
+    ),
+    "commit and out of it": (
+        LockFileError,
+        f"foo @ git+https://host.invalid/foo@{COMMIT}#subdirectory=a/../../b",
+        "line 1: its subdirectory 'a/../../b' leads out of it",
+        "",
+    ),
+    "nameless archive": (
+        LockFileError,
+        "https://host.invalid/main.tar.gz",
+        "line 1: `main.tar.gz` does not say what the project is called",
+        "begin the line with `NAME @ `",
+    ),
+    "directory": (LockFileError, "./src", "line 1: there is no directory `", "ls -la"),
+    "named directory": (NoWheelError, "foo @ file:///no/such", "line 1: there is no directory `/no/such`", "sed -n 1p"),
+    "directory without project": (
+        LockFileError,
+        ".",
+        "line 1: there is neither `pyproject.toml` nor `setup.py` in",
+        "ls",
+    ),
+    "directory with a hash": (
+        LockFileError,
+        f"foo @ file:///no/such --hash=sha256:{A}",
+        "line 1: `foo` is directory `/no/such`, which has no hash, but where one has, all must",
+        "`pip wheel --no-deps --wheel-dir wheels /no/such`",
+    ),
+    "commit beside hashes": (
+        LockFileError,
+        f"foo==1.0 --hash=sha256:{A}\nbar @ git+https://me:secret@host.invalid/b@{COMMIT}#subdirectory=x",
+        f"line 2: `bar` is commit {COMMIT[:12]} of `https://host.invalid/b`, which has no hash",
+        f"`pip wheel --no-deps --wheel-dir wheels 'git+https://host.invalid/b@{COMMIT}#subdirectory=x'`",
+    ),
+    "old option of what is built": (
+        LockFileError,
+        "foo @ https://host.invalid/foo-1.0.tar.gz --global-option=--x",
+        "line 1: `foo` has to be built, and nothing follows `--global-option` any more",
+        "--config-settings",
+    ),
+    "nameless constraint": (LockFileError, "-c tree.txt", "line 1 of", "write `tree @ URL`"),
+    "page": (
+        LockFileError,
+        "https://host.invalid/foo",
+        "`foo` ends neither in .whl nor as an archive does",
         "pip wheel",
     ),
-    "directory": (LockFileError, "./src", "line 1: `src` is a directory or no wheel", "pip wheel"),
-    "this directory": (LockFileError, ".", "is a directory or no wheel", "pip wheel"),
-    "page": (LockFileError, "https://host.invalid/foo", "`foo` does not end in .whl", "pip wheel"),
     "misnamed wheel": (LockFileError, "./foo.whl", "line 1: `foo.whl` is not a wheel's file name", "rename"),
     "malformed URL": (
         LockFileError,
@@ -561,6 +636,8 @@ def test_what_cannot_be_used_is_refused(
     tmp_path: Path, select: Select, kind: type[LockFileError], text: str, message: str, hint: str
 ) -> None:
     """Each refusal names file, line, cause and a remedy, and never a credential."""
+    make_project(tmp_path / "tree", "tree")
+    (tmp_path / "tree.txt").write_text("./tree\n")
     with pytest.raises(kind) as caught:
         select(text)
     assert type(caught.value) is kind
@@ -575,7 +652,8 @@ def test_what_cannot_be_used_is_refused(
     [
         ("foo==2.0", "line 2: `foo==1.0` contradicts the constraint `foo==2.0` (line 3 of `{pins}`)"),
         ("foo<1", "line 2: `foo==1.0` contradicts the constraint `foo<1` (line 3 of `{pins}`)"),
-        (f"./{FOO}", "line 3 of `{pins}`: a constraint cannot be a URL or path"),
+        ("-e 'foo @ file:///x'", "line 3 of `{pins}`: a constraint cannot be editable"),
+        ("foo[x]==1.0", "line 3 of `{pins}`: a constraint cannot have extras"),
     ],
 )
 def test_constraints_that_contradict_are_refused(tmp_path: Path, select: Select, constraint: str, message: str) -> None:
@@ -645,18 +723,18 @@ def test_all_lines_that_cannot_be_used_are_named_at_once(tmp_path: Path, select:
     """Lines that are no requirements, and those that are not pinned, and one command for each kind of them."""
     (tmp_path / "more.txt").write_text("delta\n--unheard-of\n")
     with pytest.raises(LockFileError) as caught:
-        select("alpha\n./beta\ngamma @ git+https://name:secret@host.invalid/g\n-r more.txt\nfine==1.0\n")
+        select("alpha\n./beta\ngamma @ hg+https://name:secret@host.invalid/g\n-r more.txt\nfine==1.0\n")
     problem, hint = caught.value.problem, str(caught.value.hint)
     assert problem.startswith("5 of its packages cannot be installed:\n")
     for part in (
-        "line 2: `beta`",
+        f"line 2: there is no directory `{tmp_path / 'beta'}`",
         "line 3: it is",
         f"line 2 of `{tmp_path / 'more.txt'}`",
         "line 1: `alpha`",
         "`delta`",
     ):
         assert part in problem
-    assert f"`pip wheel --no-deps --wheel-dir wheels {tmp_path}/beta git+https://host.invalid/g`" in hint
+    assert "`pip wheel --no-deps --wheel-dir wheels hg+https://host.invalid/g`" in hint
     assert "secret" not in problem + hint
 
 
