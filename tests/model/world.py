@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from envsync.errors import ConflictError
 from envsync.installed.ledger import load_ledger
-from envsync.launch import Environment, fast_lane, request
+from envsync.launch import Environment, fast_lane, request, stamp
 from envsync.leading.result import SyncResult
 from envsync.library import blocking
 from tests import environments
@@ -51,9 +51,17 @@ class World(Happenings):
                 (site.st_ino, site.st_mtime_ns),
                 (config.st_size, config.st_mtime_ns),
                 os.access(env / "bin" / "python", os.X_OK),
+                *self._guards(),
             )
         except OSError:
             return ()
+
+    def _guards(self) -> Iterator[tuple[int, int]]:
+        """Look at what would be purged first, as the stamp names it."""
+        known = stamp.load((self.env / ".envsync" / "stamp").read_bytes())
+        for guard in known.guards if known is not None else ():
+            status = os.stat(guard.path)
+            yield status.st_ino, status.st_mtime_ns
 
     def is_untouched(self) -> bool:
         return self.witness != () and self.look() == self.witness
