@@ -66,6 +66,17 @@ _UV_KEPT = (
     *("UV_HTTP", "UV_INDEX", "UV_INSECURE_HOST", "UV_KEYRING_PROVIDER", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS"),
 )
 """Of uv: how what it reads starts that says where packages are; the rest is about a project."""
+PROTOCOLS = ("https", "http", "ssh", "git", "file")
+"""By which git may fetch. Never `ext`, which runs a command."""
+_GIT_KEPT = (
+    *("GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_LFS_", "GIT_PROXY_", "GIT_SSH", "GIT_SSL_", "GIT_HTTP_"),
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
+    *("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"),
+)
+"""How those variables of git begin that say how to get somewhere. The others say what to do there, in a repository of
+somebody else's, or have git say more."""
+_ASKING = frozenset({"SSH_ASKPASS", "LANGUAGE"})
+"""By which git would ask somebody, or in another language."""
 
 
 def for_build(environ: Mapping[str, str]) -> dict[str, str]:
@@ -84,6 +95,38 @@ def for_installer(environ: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in environ.items() if _is_for_installer(name)}
     return _settled({**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"})
+
+
+def for_git(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for git that fetches: it asks nobody, speaks English, and knows no repository but ours.
+
+    Tokens stay that a credential helper may need; so do proxies and certificates.
+
+    :param environ: ours
+    """
+    kept = {name: value for name, value in environ.items() if _is_for_git(name)}
+    if not {"GIT_SSH", "GIT_SSH_COMMAND"} & kept.keys():
+        kept["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes"
+    # A server that says nothing at all for five minutes has gone: one that computes says so every few seconds.
+    kept.setdefault("GIT_HTTP_LOW_SPEED_LIMIT", "1")
+    kept.setdefault("GIT_HTTP_LOW_SPEED_TIME", "300")
+    allowed = environ.get("GIT_ALLOW_PROTOCOL", ":".join(PROTOCOLS)).split(":")
+    return {
+        **kept,
+        "GIT_ALLOW_PROTOCOL": ":".join(name for name in PROTOCOLS if name in allowed),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GCM_INTERACTIVE": "never",
+        "SSH_ASKPASS_REQUIRE": "never",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_DEFAULT_REF_FORMAT": "files",
+        "LC_ALL": "C",
+    }
+
+
+def _is_for_git(name: str) -> bool:
+    if name.startswith("GIT_"):
+        return name.startswith(_GIT_KEPT)
+    return name not in _ASKING and not name.startswith((*_TOOLS, *_JOB_STEP))
 
 
 def _settled(kept: dict[str, str]) -> dict[str, str]:

@@ -67,3 +67,21 @@ def test_what_is_set() -> None:
     found = variables.for_build({"MAKEFLAGS": " -j --jobserver-auth=3,4"})
     assert found == {"PYTHONNOUSERSITE": "1", "GIT_TERMINAL_PROMPT": "0", "SOURCE_DATE_EPOCH": "1580601600"}
     assert variables.for_build({"SOURCE_DATE_EPOCH": "7"})["SOURCE_DATE_EPOCH"] == "7"
+
+
+def test_git_is_told_how_to_get_there_and_nothing_else() -> None:
+    """What leads git to a server stays, tokens too; what leads it to another repository, or to ask, does not."""
+    stays = ("HOME", "PATH", "https_proxy", "SSH_AUTH_SOCK", "GH_TOKEN", "GIT_SSL_CAINFO", "GIT_CONFIG_COUNT")
+    goes = ("GIT_DIR", "GIT_TRACE", "GIT_TEMPLATE_DIR", "SSH_ASKPASS", "UV_PUBLISH_TOKEN", "SLURM_JOB_ID", "PMI_RANK")
+    found = variables.for_git(dict.fromkeys((*stays, *goes), "x"))
+    assert [name for name in stays if found.get(name) != "x"] == []
+    assert [name for name in goes if name in found] == []
+    assert found["GIT_TERMINAL_PROMPT"] == "0"
+    assert found["GIT_SSH_COMMAND"] == "ssh -oBatchMode=yes"
+
+
+def test_git_may_be_allowed_less_and_called_otherwise() -> None:
+    """A user's own ssh stays as it is, and so does what they forbid; `ext` is never allowed."""
+    found = variables.for_git({"GIT_SSH_COMMAND": "ssh -F x", "GIT_ALLOW_PROTOCOL": "https:ext"})
+    assert found["GIT_SSH_COMMAND"] == "ssh -F x"
+    assert found["GIT_ALLOW_PROTOCOL"] == "https"
