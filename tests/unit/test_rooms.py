@@ -243,6 +243,6 @@ def test_where_state_lives() -> None:
     state = [getattr(environment, name) for name in vars(Environment) if isinstance(vars(Environment)[name], property)]
     kept = {os.path.basename(path) for path in state if path.startswith((environment.state, environment.lock))}
     assert {name for name in kept if not re.search(rf"[`/]{re.escape(name)}[`/]", page)} == set()
-    kinds = {kind for path in SOURCES for kind in re.findall(r"/v1/(\w+)", path.read_text())}
+    kinds = {kind for path in SOURCES for kind in re.findall(r"/v1/(\w[\w-]*)", path.read_text())}
     assert len(kinds) > 5
     assert {kind for kind in kinds if f"v1/{kind}/" not in page} == set()
