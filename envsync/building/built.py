@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from envsync.errors import BuildError, UsageError
+from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.publish import publish
 from envsync.system import atomic, groups, processes, records
@@ -119,7 +120,10 @@ def keep(
         atomic.move(log, f"{staged}/{LOG}")
     atomic.write(f"{staged}/{RECORD}", records.dump({"filename": filename, "sha256": sha256, **facts}))
     place = f"{store.built}/{name}"
-    found = publish(store, staged, place, lambda: _at(place, trusted))
+    try:
+        found = publish(store, staged, place, lambda: _at(place, trusted))
+    finally:
+        trash.remove_tree(staged)
     discard(f"{os.path.dirname(place)}.failed")
     return found or Built(f"{place}/{filename}", sha256)
 

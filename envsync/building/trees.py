@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from envsync.errors import FilesystemError, LockingError
 from envsync.launch.request import content_if_there
 from envsync.lockfile import pyproject
+from envsync.lockfile.target import Source
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.store.directories import Directories
@@ -55,6 +56,11 @@ class Deciding(NamedTuple):
     """Relative to the tree: that they come, go, or have other entries."""
     commit: bool = False
     tags: bool = False
+
+
+def project_of(source: Source) -> str:
+    """Return the directory of the project in a tree."""
+    return os.path.normpath(f"{source.place}/{source.subdirectory}") if source.subdirectory else source.place
 
 
 def deciding(tree: str) -> Deciding:
@@ -171,18 +177,42 @@ def _content(path: str) -> bytes:
 
 
 def _git(tree: str, decides: Deciding) -> Iterator[str]:
-    """Yield what is known of the commit and the tags of the repository that a tree is in, from git's own files."""
-    directory = _git_directory(tree) if decides.commit or decides.tags else None
-    if directory is None:
-        return
+    """Yield what is known of the commit and the tags of the repository that a tree is in."""
     if decides.commit:
-        head = _text(f"{directory}/HEAD")
-        yield head
-        yield _text(f"{_common(directory)}/{head.removeprefix('ref: ')}")
+        yield f"commit {commit_of(tree)}"
     if decides.tags:
-        common = _common(directory)
-        yield _text(f"{common}/packed-refs")
-        yield from sorted(f"{path} {_text(path)}" for path in iglob(f"{common}/refs/tags/**", recursive=True))
+        yield from (f"tag {name} {commit}" for name, commit in sorted((tags_of(tree) or {}).items()))
+
+
+def commit_of(tree: str) -> str | None:
+    """Return the commit that is checked out in the repository that a tree is in, by git's own files; None: unknown."""
+    directory = _git_directory(tree)
+    if directory is None:
+        return None
+    head = _text(f"{directory}/HEAD")
+    if not head.startswith("ref: "):
+        return head or None
+    reference = head.removeprefix("ref: ")
+    common = _common(directory)
+    return _text(f"{common}/{reference}") or _packed(common).get(reference)
+
+
+def tags_of(tree: str) -> dict[str, str] | None:
+    """Return the tags of that repository, and what they name; None: there is no repository."""
+    directory = _git_directory(tree)
+    if directory is None:
+        return None
+    common = _common(directory)
+    packed = {name: commit for name, commit in _packed(common).items() if name.startswith("refs/tags/")}
+    loose = {path: _text(f"{common}/{path}") for path in iglob("refs/tags/**", root_dir=common, recursive=True)}
+    found = packed | {path: commit for path, commit in loose.items() if commit}
+    return {name.removeprefix("refs/tags/"): commit for name, commit in found.items()}
+
+
+def _packed(common: str) -> dict[str, str]:
+    """Return what git keeps in one file: reference → commit or tag."""
+    lines = (line.split(" ", 1) for line in _text(f"{common}/packed-refs").splitlines() if line[:1] not in ("#", "^"))
+    return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
 
 
 def _git_directory(tree: str) -> str | None:

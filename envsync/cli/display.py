@@ -60,6 +60,13 @@ class Display:
             with self.lock:
                 self.shown.show(Progress(phase, done, total, bytes_done, bytes_total, self.slowest))
 
+    def announce(self, text: str) -> None:
+        """Say what is worth knowing before it is done."""
+        if not self.quiet:
+            with self.lock:
+                self.shown.stop()
+                say(text)
+
     def detail(self, text: str) -> None:
         """Note which download is the slowest and how far it is."""
         self.slowest = text

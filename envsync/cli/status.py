@@ -9,7 +9,7 @@ from envsync.cli.asked import answer, environment_meant
 from envsync.installed.plan import told_unverified
 from envsync.launch import options
 from envsync.launch.messages import show_json
-from envsync.library.status import Status, Syncer, look
+from envsync.library.status import SourceTree, Status, Syncer, look
 from envsync.waiting.narrator import SILENCE_SECONDS
 from envsync.waiting.shortening import volume
 
@@ -51,11 +51,19 @@ def _describe(status: Status) -> Iterator[str]:
         yield f"left over by a dead leader, for the next sync to see to: `{path}`"
     if status.unverified:
         yield told_unverified(status.unverified)
+    yield from map(_tree, status.trees)
     if status.pythonpath:
         yield (
             f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "
             "`run --isolated` does not"
         )
+
+
+def _tree(tree: SourceTree) -> str:
+    what = "linked to" if tree.editable else "built of"
+    if tree.changed:
+        return f"{what} `{tree.path}`, which has changed since: `run` takes no notice, `envsync sync` does"
+    return f"{what} `{tree.path}`: `run` looks at the files that say how it is built, `sync` at the rest of what counts"
 
 
 def _leader(leader: Syncer, now: float) -> str:

@@ -69,6 +69,11 @@ class Environment:
         return self.state + "/failure.json"
 
     @property
+    def editables(self) -> str:
+        """Directory of the wheels by which trees are linked, which are of use to this environment alone."""
+        return self.state + "/editables"
+
+    @property
     def waiting(self) -> str:
         """Directory of the names of those who wait."""
         return self.state + "/waiting"

@@ -18,6 +18,8 @@ What it records of the environment is what can be compared for the price of an o
   content for which that was found out. A comment in a pyproject.toml changes the one, not the other. A launch hashes
   the file, and takes what counts from here; whoever meets another content has to parse it.
 - `checked`: the lock file was found to have what these files ask for, with this content; `--locked` asks for that.
+- `linked`, `copied`: a directory that something is linked to or was built of, and what stands for all that only a sync
+  looks at (`envsync.building.trees`). A launch passes it over.
 - `racy`: site-packages was changed within the same clock tick as the stamp was written, so an equal mtime
   proves nothing (git knows this as the racy index). The processes that waited for this very sync may use it.
 """
@@ -47,6 +49,7 @@ OF_THE_REQUEST = (
     "local_files",
     "checked",
     "lock",
+    "trees",
 )
 """What a stamp says of what was asked for, and not of the environment as it is."""
 HEADER = "envsync-stamp 2"
@@ -95,6 +98,22 @@ class Input:
         self.seen = seen
 
 
+class Tree:
+    """A directory that something was built of or is linked to.
+
+    :ivar path: absolute
+    :ivar signature: stands for what only a sync looks at
+    :ivar editable: it is linked to
+    """
+
+    __slots__ = ("editable", "path", "signature")
+
+    def __init__(self, path: str, signature: str, *, editable: bool) -> None:
+        self.path = path
+        self.signature = signature
+        self.editable = editable
+
+
 class Stamp:
     """What a stamp says.
 
@@ -133,6 +152,7 @@ class Stamp:
         "python",
         "racy",
         "sites",
+        "trees",
         "unhashed",
         "variables",
     )
@@ -159,6 +179,7 @@ class Stamp:
         self.kernel: list[str] = []
         self.kernels: list[str] = []
         self.local_files: list[LocalFile] = []
+        self.trees: list[Tree] = []
         self.racy = False
 
 
@@ -210,6 +231,7 @@ def dump(stamp: Stamp) -> bytes:
         f"{'direct' if local.direct else 'found'} {local.size} {local.mtime_ns} {quote(local.path)}"
         for local in stamp.local_files
     ]
+    lines += [f"{'linked' if tree.editable else 'copied'} {tree.signature} {quote(tree.path)}" for tree in stamp.trees]
     if stamp.lock:
         lines.append("lock " + quote(stamp.lock))
     if stamp.conditions:
@@ -281,6 +303,9 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912, PLR0915  # a branch 
             size, mtime_ns, path = value.split(" ", 2)
             local = LocalFile(unquote(path), int(size), int(mtime_ns), direct=key == "direct")
             stamp.local_files.append(local)
+        elif key in ("linked", "copied"):
+            signature, path = value.split(" ", 1)
+            stamp.trees.append(Tree(unquote(path), signature, editable=key == "linked"))
         elif key == "unhashed":
             stamp.unhashed = True
         elif key == "placed":

@@ -29,7 +29,7 @@ from envsync.installed.plan import Origin, Wanted
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
 from envsync.launch.request import INDEX_OF_UV, Request, content, describe_python
-from envsync.launch.stamp import LocalFile, Stamp
+from envsync.launch.stamp import LocalFile, Stamp, Tree
 from envsync.leading import kept_hashes
 from envsync.python import interpreter, spelling
 from envsync.python.facts import Interpreter, Layout
@@ -42,10 +42,12 @@ from envsync.wheel.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from envsync.lockfile import LockFile
+    from envsync.building.build import Order
+    from envsync.lockfile import LockFile, Sources
     from envsync.lockfile.conditions import Conditions
     from envsync.lockfile.stale.comparing import Compared
-    from envsync.lockfile.target import Target
+    from envsync.lockfile.target import Artifact, Source, Target
+    from envsync.store.archives import Archive
 
 
 class Inputs(NamedTuple):
@@ -101,6 +103,8 @@ class Goal(NamedTuple):
     """Local wheels that were found for references without a hash."""
     conditions: Conditions | None = None
     """What markers look at that the digest does not cover anyway; None if nothing of the kind."""
+    trees: tuple[Tree, ...] = ()
+    """The directories of which a sync looks at more than a launch does, as they were before anything was built."""
 
 
 class Aim(Protocol):
@@ -156,6 +160,8 @@ class Seeker:
         self.report = report
         self.python: Python | None = None
         self.target: Target | None = None
+        self.wheels: tuple[Artifact, ...] = ()
+        """Those of the target, and those that were built for it."""
         self.manifests: dict[str, Manifest] = {}
         """Of all that is wanted, by name, once `seek` or `fetch` has returned."""
         self.compared: Compared | None = None
@@ -192,25 +198,62 @@ class Seeker:
 
     def fetch(self) -> None:
         """Bring into the store what it lacks, for instance because an entry turned out to be damaged."""
-        from envsync.fetching.fetch import fetch
-        from envsync.lockfile.uv import variables
-
         if self.target is None:  # the goal was recalled: now the places of the wheels are needed, too
             assert self.python is not None
             self.target = self._target(self.python)
-        self.manifests = fetch(
-            self.target.artifacts,
+        wheels = [artifact for artifact in self.target.artifacts if artifact.source is None]
+        self.manifests = self._fetch(wheels)
+        if self.target.unverified:
+            kept_hashes.keep(self.target, self.manifests, self.store)
+        if self.target.sources:
+            wheels += self._build(self.target)
+            self.manifests |= self._fetch(wheels[len(self.manifests) :])
+        self.wheels = tuple(sorted(wheels, key=lambda artifact: artifact.name))
+
+    def _fetch(self, wheels: Sequence[Artifact]) -> dict[str, Manifest]:
+        from envsync.fetching.fetch import fetch
+
+        return fetch(
+            wheels,
             self.store,
             offline=self.request.flag("offline"),
             report=self.report,
-            index_urls=(
-                *self.request.texts("index_url"),
-                *variables.index_urls(self.request.lock, os.environ),
-            ),
+            index_urls=self._index_urls(),
             lock_file=self.request.lock,
         )
-        if self.target.unverified:
-            kept_hashes.keep(self.target, self.manifests, self.store)
+
+    def _fetch_archives(self, wanted: Sequence[Artifact]) -> dict[str, Archive]:
+        from envsync.fetching.fetch import fetch_archives
+
+        return fetch_archives(
+            wanted,
+            self.store,
+            offline=self.request.flag("offline"),
+            report=self.report,
+            index_urls=self._index_urls(),
+            lock_file=self.request.lock,
+        )
+
+    def _index_urls(self) -> tuple[str, ...]:
+        """Return where to look for credentials besides the URLs themselves."""
+        from envsync.lockfile.uv import variables
+
+        return (*self.request.texts("index_url"), *variables.index_urls(self.request.lock, os.environ))
+
+    def _build(self, target: Target) -> list[Artifact]:
+        """Have built what is no wheel, and return the wheels."""
+        from envsync.leading import from_source
+
+        yard = from_source.Yard(self.store, self._order(target), self.report, self._fetch_archives)
+        return from_source.wheels_of(target.sources, yard, self.manifests)
+
+    def _order(self, target: Target) -> Order:
+        from envsync.leading import from_source
+
+        assert self.python is not None
+        return from_source.order_of(
+            self.request, self.environment, self.python.interpreter, target.rules, sources_of(self.request)
+        )
 
     def mended(self) -> None:
         """Nothing was known to be damaged."""
@@ -278,12 +321,15 @@ class Seeker:
 
     def _select(self, python: Python, *, fetching: bool) -> Goal:
         self._compare()
-        inputs = inputs_of(self.request, self.lock_file)
+        self.target = self._target(python)
+        inputs = inputs_of(self.request, self.lock_file, self.target.trees)
         conditions = conditions_of(self.request, self.lock_file, python.interpreter)
         digest = digest_of(self.request, inputs, python.description, conditions)
-        self.target = self._target(python)
+        trees = self._signed(self.target.trees)
         if fetching:
             self.fetch()
+        else:
+            self.wheels = self._previewed(self.target)
         direct = {local.path for local in inputs.local_files}
         found = (path for path in self.target.local_files if path not in direct)
         goal = Goal(
@@ -293,30 +339,37 @@ class Seeker:
             tuple(self._wanted(self.target)),
             tuple(local_file(self.request, path, direct=False) for path in found),
             conditions,
+            trees,
         )
         # direct_url.json names the place of this very lock file, which the digest does not cover.
         placeless = all(item.origin.direct_url is None for item in goal.wanted)
-        if fetching and placeless and conditions is None and self._is_memorable(inputs):
+        if fetching and placeless and conditions is None and not self.target.sources and self._is_memorable(inputs):
             self._remember(goal)
         return goal
 
+    def _signed(self, trees: Sequence[Source]) -> tuple[Tree, ...]:
+        if not trees:
+            return ()
+        from envsync.leading import tree_inputs
+
+        return tree_inputs.signed(trees)
+
+    def _previewed(self, target: Target) -> tuple[Artifact, ...]:
+        wheels = [artifact for artifact in target.artifacts if artifact.source is None]
+        if target.sources:
+            from envsync.leading import from_source
+
+            wheels += from_source.preview(target.sources, self.store, self._order(target))
+        return tuple(sorted(wheels, key=lambda artifact: artifact.name))
+
     def _target(self, python: Python) -> Target:
-        from envsync.lockfile import Sources, choice_of
-        from envsync.lockfile.sources import mirrors_of
+        from envsync.lockfile import choice_of
 
         self.report("resolving", 0, 0)
-        sources = Sources(
-            index_urls=self.request.texts("index_url"),
-            find_links=self.request.texts("find_links"),
-            no_index=self.request.flag("no_index"),
-            offline=self.request.flag("offline"),
-            mirrors=mirrors_of(self.request.texts("mirrors")),
-            redirecting=not self.request.flag(INDEX_OF_UV),
-        )
         target = self.lock_file.select(
             python.interpreter,
             choice_of(self.request.settings, self.request.member),
-            sources=sources,
+            sources=sources_of(self.request),
             known=self.store.filename,
         )
         return kept_hashes.recalled(target, self.store) if target.unverified else target
@@ -324,7 +377,7 @@ class Seeker:
     def _wanted(self, target: Target) -> list[Wanted]:
         wanted = []
         unverified = frozenset(target.unverified)
-        for artifact in target.artifacts:
+        for artifact in self.wheels:
             manifest = self.manifests.get(artifact.name)
             sha256 = manifest.sha256 if manifest is not None else artifact.sha256 or ""
             origin = Origin(sha256, artifact.direct_url)
@@ -373,6 +426,21 @@ class Seeker:
         return Goal(Inputs(), python, digest, wanted)
 
 
+def sources_of(request: Request) -> Sources:
+    """Return where the options of a request say that packages come from."""
+    from envsync.lockfile import Sources
+    from envsync.lockfile.sources import mirrors_of
+
+    return Sources(
+        index_urls=request.texts("index_url"),
+        find_links=request.texts("find_links"),
+        no_index=request.flag("no_index"),
+        offline=request.flag("offline"),
+        mirrors=mirrors_of(request.texts("mirrors")),
+        redirecting=not request.flag(INDEX_OF_UV),
+    )
+
+
 def read_lock_file(request: Request) -> LockFile:
     """Parse the lock file. What is parsed is what the digest stands for, even while it is being edited.
 
@@ -386,19 +454,33 @@ def read_lock_file(request: Request) -> LockFile:
     return parsed
 
 
-def inputs_of(request: Request, parsed: LockFile) -> Inputs:
+def inputs_of(request: Request, parsed: LockFile, trees: Sequence[Source] = ()) -> Inputs:
     """Return what the digest covers of a parsed lock file.
 
+    :param trees: the directories that are installed from it
     :raises LockFileError: a local wheel that it names without a hash is not there
     """
     path, text = request.pinned()
-    pinned = (stamp.checksum(text),) if path else ()
+    named = [*parsed.inputs[1:], *([path] if path else [])]
+    canonical = [*parsed.canonical[1:], *([text] if path else [])]
+    contents = [*parsed.contents[1:], *([text] if path else [])]
+    variables, values = tuple(parsed.variables), tuple(parsed.values)
+    if trees:
+        from envsync.leading import tree_inputs
+
+        for name, counts, whole in tree_inputs.files_of(request, trees, besides=named):
+            named.append(name)
+            canonical.append(counts)
+            contents.append(whole)
+        more = [name for name in tree_inputs.variables_of(trees) if name not in variables]
+        variables = (*variables, *more)
+        values = tuple(sorted([*values, *tree_inputs.described(more)], key=lambda text: text.partition(" ")[0]))
     return Inputs(
-        (*parsed.inputs[1:], *([path] if path else [])),
-        (*map(stamp.checksum, parsed.canonical[1:]), *pinned),
-        (*map(stamp.checksum, parsed.contents[1:]), *pinned),
-        tuple(parsed.variables),
-        tuple(parsed.values),
+        tuple(named),
+        tuple(map(stamp.checksum, canonical)),
+        tuple(map(stamp.checksum, contents)),
+        variables,
+        values,
         parsed.unhashed,
         parsed.placed,
         tuple(local_file(request, path, direct=True) for path in parsed.local_files),
@@ -428,6 +510,10 @@ def renewed(request: Request, former: Stamp) -> Stamp | None:
     except OSError:
         return None  # one is gone, which is a change
     now = further_of(request, inputs_of(request, read_lock_file(request)))
+    if len(now) < len(former.inputs):  # those of trees come last, and are for the same trees if all before is the same
+        from envsync.leading import tree_inputs
+
+        now += tree_inputs.again(request, former.inputs[len(now) :])
     if [(each.path, each.counts) for each in now] != [(each.path, each.counts) for each in former.inputs]:
         return None
     for before, here in zip(former.inputs, now, strict=True):

@@ -404,6 +404,7 @@ class Leader:
         vouched.unhashed = goal.inputs.unhashed
         vouched.placed = goal.inputs.placed
         vouched.local_files = [*goal.inputs.local_files, *goal.found_files]
+        vouched.trees = list(goal.trees)
         stamping.observe(vouched, self.environment, layout, lock.inode)
         manifests = self.aim.manifests
         fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}

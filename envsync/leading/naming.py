@@ -29,7 +29,7 @@ from envsync.launch import Environment, names, stamp
 from envsync.launch.messages import say
 from envsync.launch.names import Name
 from envsync.launch.request import content, describe_python, looks_at, own_python, own_version
-from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file
+from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file, sources_of
 from envsync.python import interpreter
 from envsync.system import atomic, groups
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from envsync.launch.request import Request
+    from envsync.lockfile import LockFile
+    from envsync.lockfile.target import Source
     from envsync.python.facts import Interpreter
 
 MOST_FILES = 500
@@ -64,7 +66,7 @@ def environment_by_digest(request: Request, cache: str) -> Environment:
 
 def _name(request: Request, facts: Interpreter) -> Name:
     parsed = read_lock_file(request)
-    inputs = inputs_of(request, parsed)
+    inputs = inputs_of(request, parsed, _trees_of(request, parsed, facts))
     name = Name("")
     name.python = describe_python(facts.implementation, facts.release)
     name.version = facts.markers["python_full_version"]
@@ -76,6 +78,16 @@ def _name(request: Request, facts: Interpreter) -> Name:
     name.local_files = list(inputs.local_files)
     name.digest = names.digest_of(name, request)
     return name
+
+
+def _trees_of(request: Request, parsed: LockFile, facts: Interpreter) -> tuple[Source, ...]:
+    """Return the directories that are installed: what says how they are built decides the name, too."""
+    if not parsed.placed:
+        return ()
+    from envsync.lockfile import choice_of
+
+    choice = choice_of(request.settings, request.member)
+    return parsed.select(facts, choice, sources=sources_of(request)).trees
 
 
 # How to see that it is the same interpreter

@@ -85,6 +85,12 @@ class ProgressFile:
         if forward is not None:
             forward(text)
 
+    def announce(self, text: str) -> None:
+        """Hand on what is worth knowing before it is done."""
+        forward = getattr(self.report, "announce", None)
+        if forward is not None:
+            forward(text)
+
     def is_ours(self) -> bool:
         """Tell whether the file is still what we have written; nobody but a successor replaces or removes it."""
         if not self.written:

@@ -76,6 +76,16 @@ class Failure(NamedTuple):
     message: str
 
 
+class SourceTree(NamedTuple):
+    """A directory that something is linked to or was built of."""
+
+    path: str
+    editable: bool
+    """It is linked to."""
+    changed: bool
+    """It is not as it was at the last sync, in what only a sync looks at."""
+
+
 class Status(NamedTuple):
     """What is known of an environment."""
 
@@ -96,6 +106,8 @@ class Status(NamedTuple):
     """What a dead leader left, for the next sync to finish or to throw away."""
     unverified: tuple[str, ...]
     """The names of what was installed without a hash in the lock file."""
+    trees: tuple[SourceTree, ...]
+    """Directories that something is linked to or was built of, of which a launch does not see all that counts."""
     pythonpath: str
     """The variable: what a command started from here would see before the environment's own modules."""
 
@@ -125,6 +137,7 @@ def look(environment: Environment, request: Request | None) -> Status:
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
         unverified=_unverified(environment),
+        trees=tuple(_trees(environment)),
         pythonpath="" if request is not None and request.flag("isolated") else command.variable("PYTHONPATH"),
     )
 
@@ -134,6 +147,19 @@ def _unverified(environment: Environment) -> tuple[str, ...]:
         return load_ledger(environment).unverified
     except EnvsyncError:
         return ()  # a newer envsync keeps it, as is said
+
+
+def _trees(environment: Environment) -> Iterator[SourceTree]:
+    try:
+        data = atomic.read_if_there(environment.stamp)
+    except FilesystemError:
+        return  # as is said
+    vouched = stamp.load(data) if data is not None else None
+    if vouched is not None and vouched.trees:
+        from envsync.leading.tree_inputs import have_changed
+
+        for tree in vouched.trees:
+            yield SourceTree(tree.path, tree.editable, have_changed([tree]))
 
 
 def _leader(environment: Environment) -> Syncer | None:

@@ -16,9 +16,12 @@ FORKS = forks.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from envsync.launch import Environment
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.launch.stamp import Tree
     from envsync.library.reach import Show
 
 
@@ -52,11 +55,20 @@ def glance(asked: Request) -> tuple[SyncResult | None, Environment, bool]:
     if entry is None:
         return None, environment, False
     command.close_lock(entry.fd)
-    runs = os.access(environment.python, os.X_OK)
+    runs = os.access(environment.python, os.X_OK) and not _have_changed(entry.stamp.trees)
     if runs and not _has_leftovers(environment, entry):
         result = SyncResult("current", entry.stamp.environment, entry.stamp.digest)
         return remember(asked, result), environment, False
     return None, environment, not runs
+
+
+def _have_changed(known: Sequence[Tree]) -> bool:
+    """Tell whether directories are not as they were, in what no launch looks at, and only a sync does."""
+    if not known:
+        return False
+    from envsync.leading import tree_inputs
+
+    return tree_inputs.have_changed(known)
 
 
 def _has_leftovers(environment: Environment, entry: fast_lane.Entry) -> bool:

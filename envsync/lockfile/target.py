@@ -120,6 +120,18 @@ class Target(NamedTuple):
     rules: BuildRules = BuildRules()
 
     @property
+    def sources(self) -> tuple[Artifact, ...]:
+        """What has to be built."""
+        return tuple(artifact for artifact in self.artifacts if artifact.source is not None)
+
+    @property
+    def trees(self) -> tuple[Source, ...]:
+        """The directories that are installed, or built of."""
+        return tuple(
+            each.source for each in self.artifacts if each.source is not None and each.source.kind == DIRECTORY
+        )
+
+    @property
     def unverified(self) -> tuple[str, ...]:
         """The names of wheels for which the lock file has no hash: the one that is kept is of what came first."""
         return tuple(artifact.name for artifact in self.artifacts if not artifact.locked and artifact.source is None)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from envsync.errors import FilesystemError, WheelError
 from envsync.lockfile.target import Artifact
+from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.publish import publish
 from envsync.system import atomic
@@ -70,7 +71,10 @@ def keep(store: Directories, path: str, artifact: Artifact, checkpoint: Callable
         except OSError as error:
             raise FilesystemError("write", staged, error) from error
     kept = Archive(f"{place}/{artifact.filename}", found.sha256)
-    publish(store, staged, place, lambda: kept if os.path.isfile(kept.path) else None)
+    try:
+        publish(store, staged, place, lambda: kept if os.path.isfile(kept.path) else None)
+    finally:
+        trash.remove_tree(staged)
     return kept
 
 
