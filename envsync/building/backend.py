@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NoReturn, Protocol, TypeVar
@@ -43,6 +44,10 @@ _SECTION = "--- "
 """Begins the line of a log that says which hook speaks from there on."""
 
 Result = TypeVar("Result")
+
+if (_category := getattr(pyproject_hooks, "BuildBackendWarning", None)) is not None:  # from 1.3 on
+    # What backends warn of is for those who maintain the package, and would be shown as if it was ours.
+    warnings.filterwarnings("ignore", category=_category)
 
 
 class Environment(Protocol):
