@@ -6,8 +6,8 @@ that are one file or variable can be looked at by every launch (`Deciding.files`
 and git are looked at by a sync alone (`signature`); so is all of a tree that is installed as a copy.
 
 Left out of copies and of what counts is what tools leave behind: bytecode, virtual environments, `.egg-info`
-directories, caches of linters. Git's own directory is not copied: the copy has a `.git` file that leads there, so that
-a backend can ask git for a version.
+directories, caches that say that they are (CACHEDIR.TAG). Git's own directory is not copied: the copy has a `.git` file
+that leads there, so that a backend can ask git for a version.
 
 A backend may write into the tree (setuptools does), so editables of one tree are built one after the other, whichever
 environments and Pythons they are for: under a lock in `.envsync-build` in the tree, or in the cache if that cannot be.
@@ -39,7 +39,9 @@ FIXED = (PROJECT, "setup.py", "setup.cfg")
 LOCKING = ".envsync-build"
 """The directory in a tree that holds its lock."""
 _CACHES = frozenset({"__pycache__", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"})
-_LEFT_BEHIND = _CACHES | {".hg", ".svn", LOCKING}
+_LEFT_BEHIND = _CACHES | {".hg", ".svn", LOCKING, ".envsync-names"}
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
+"""What a directory has that is a virtual environment, or a cache: ours may lie in the tree."""
 _MAGIC = frozenset("*?[")
 
 
@@ -143,7 +145,7 @@ def files_of(tree: str) -> Iterator[str]:
 
 def _is_left_behind(directory: str, name: str) -> bool:
     known = name in _LEFT_BEHIND or name == ".git" or name.endswith(".egg-info")
-    return known or os.path.exists(f"{directory}/{name}/pyvenv.cfg")
+    return known or any(os.path.exists(f"{directory}/{name}/{mark}") for mark in _MARKS)
 
 
 def digest(tree: str, checkpoint: Callable[[], object]) -> str:

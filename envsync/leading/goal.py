@@ -225,7 +225,7 @@ class Seeker:
     def _fetch_archives(self, wanted: Sequence[Artifact]) -> dict[str, Archive]:
         from envsync.fetching.fetch import fetch_archives
 
-        return fetch_archives(
+        found = fetch_archives(
             wanted,
             self.store,
             offline=self.request.flag("offline"),
@@ -233,6 +233,9 @@ class Seeker:
             index_urls=self._index_urls(),
             lock_file=self.request.lock,
         )
+        for artifact in wanted:
+            kept_hashes.keep_one(artifact, found[artifact.name].sha256, self.store)
+        return found
 
     def _index_urls(self) -> tuple[str, ...]:
         """Return where to look for credentials besides the URLs themselves."""
@@ -372,7 +375,7 @@ class Seeker:
             sources=sources_of(self.request),
             known=self.store.filename,
         )
-        return kept_hashes.recalled(target, self.store) if target.unverified else target
+        return kept_hashes.recalled(target, self.store) if target.unverified or target.sources else target
 
     def _wanted(self, target: Target) -> list[Wanted]:
         wanted = []

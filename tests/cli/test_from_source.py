@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +333,26 @@ def test_a_fresh_sync_of_uvs_finds_nothing_to_do(scene: Scene) -> None:
     done = subprocess.run(words, cwd=scene.directory, env=environ, capture_output=True, text=True, check=True)
     assert "Installed" not in done.stderr, done.stderr
     assert "Uninstalled" not in done.stderr, done.stderr
+
+
+def test_an_archive_without_a_hash_is_fetched_once(scene: Scene, tmp_path: Path) -> None:
+    """Whoever is sent to that URL later takes what was built of it, though the server is gone by then."""
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://user:secret@127.0.0.1:{server.server_port}/packed-1.0.tar.gz"
+        (scene.directory / "requirements.txt").write_text(f"packed @ {url}\n")
+        scene.run("sync", "--lock", "requirements.txt", "--env", "one", check=True)
+        server.shutdown()
+    done = scene.run("sync", "--lock", "requirements.txt", "--env", "two", check=True)
+    assert scene.hooks == ["build_wheel packed"]
+    assert "secret" not in done.stderr
+    kept = [path for path in scene.cache.rglob("*") if path.is_file() and path.name != "packed-1.0.tar.gz"]
+    assert [str(path) for path in kept if b"secret" in path.read_bytes()] == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

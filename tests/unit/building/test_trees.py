@@ -196,3 +196,13 @@ def test_git_is_not_run(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert trees.commit_of(str(tree))
     assert trees.digest(str(tree), nothing)
+
+
+def test_a_cache_within_a_tree_is_no_part_of_it(tree: Path) -> None:
+    """A copy is made in the cache, which may lie in the tree: it would hold itself."""
+    store = Store(f"{tree}/.cache")
+    store.prepare()
+    before = trees.digest(str(tree), nothing)
+    trees.copy(str(tree), f"{store.tmp}/copy", nothing)
+    assert not os.path.exists(f"{store.tmp}/copy/.cache")
+    assert trees.digest(str(tree), nothing) == before
