@@ -141,6 +141,7 @@ class _Project:
         if "package-type" in tool:
             distributed = tool.text("package-type") == "library"
         self.name = project.text("name") if distributed else ""
+        self.version = project.text("version")
         self.excluded = frozenset(map(canonicalize_name, tool.table("resolution").texts("excludes")))
         self.sources = [_source(record, directory) for record in tool.tables("source")]
 
@@ -206,7 +207,7 @@ def _chosen(choice: Choice, locked: frozenset[str], project: _Project) -> Chosen
     if whole and DEFAULT not in choice.no_groups:
         groups |= {DEFAULT}
     name = project.name if whole and DEFAULT in groups else ""
-    return Chosen(frozenset(), groups | extras, canonicalize_name(name))
+    return Chosen(frozenset(), groups | extras, canonicalize_name(name), project.version)
 
 
 def _packages(records: list[Record]) -> Iterator[Package]:
@@ -239,7 +240,10 @@ def _package(record: Record, marker: str) -> Package:
     if system is not None:
         commit = record.text("revision") or record.text("ref") or "HEAD"
         below = record.text("subdirectory") or None
-        vcs = PackageVcs(type=system, url=record.text(system), commit_id=commit, subdirectory=below)
+        asked = record.text("ref") or None
+        vcs = PackageVcs(
+            type=system, url=record.text(system), requested_revision=asked, commit_id=commit, subdirectory=below
+        )
         return replace(package, vcs=vcs)
     if path and not filename_of(path).endswith((".whl", *translating.SDIST)):
         return replace(package, directory=PackageDirectory(path=path, editable=record.flag("editable")))

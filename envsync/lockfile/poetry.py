@@ -100,6 +100,7 @@ class _Project:
         self.optional = frozenset(map(canonicalize_name, optional))
         self.is_package = tool.flag("package-mode", absent=True)
         self.name = root.table("project").text("name") or tool.text("name")
+        self.version = root.table("project").text("version") or tool.text("version")
         self.sources = {each.text("name").lower(): each.text("url") for each in tool.tables("source")}
 
 
@@ -113,7 +114,7 @@ def _chosen(choice: Choice, lock: Pylock, project: _Project) -> Chosen:
     groups = choice.groups_of(defined, project.groups - project.optional) | ({MAIN} if whole else set())
     groups -= set(map(canonicalize_name, choice.no_groups))
     itself = project.name if whole and project.is_package else ""
-    return Chosen(choice.extras_of(lock.extras or ()), groups, canonicalize_name(itself))
+    return Chosen(choice.extras_of(lock.extras or ()), groups, canonicalize_name(itself), project.version)
 
 
 def _package(record: Record, wanted: Mapping[str, str], sources: Mapping[str, str]) -> Package:

@@ -6,25 +6,22 @@ Lock files of other tools that know neither more nor less are translated into th
 
 from __future__ import annotations
 
-import os
-import posixpath
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-from packaging.pylock import Package, PackageArchive, PackageWheel, Pylock, PylockSelectError
+from packaging.pylock import Package, Pylock, PylockSelectError
 from packaging.utils import NormalizedName
 
 from envsync.errors import LockFileError, remedies
-from envsync.errors.redact import redacted
-from envsync.lockfile import trees, wheels
-from envsync.lockfile.blockers import BlockedError, Blocker, of_project, refusal
+from envsync.lockfile import wheels
+from envsync.lockfile.blockers import BlockedError, Blocker, refusal
 from envsync.lockfile.choice import Choice
-from envsync.lockfile.places import NOWHERE, LockedFile, Placed, Places, search
-from envsync.lockfile.sources import Sources, filename_of
+from envsync.lockfile.entries import Entries, File, is_project, no_fit
+from envsync.lockfile.places import Placed, Places, search
+from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import Target
 from envsync.python.facts import Interpreter
 
@@ -44,7 +41,6 @@ def selected(
     known: Callable[[str], str | None],
     project: Sources = Sources(),  # noqa: B008
     narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
-    blockers: Sequence[Blocker] = (),
 ) -> Target:
     """Select what to install for one interpreter, and from where.
 
@@ -53,7 +49,6 @@ def selected(
     :param extras: those that are chosen, as the lock file spells them; likewise `groups`
     :param project: where the project says that packages come from
     :param narrowed: the same for packages that come from a part of it only
-    :param blockers: what is known to be wrong besides
     :raises LockFileError: the lock file does not fit this Python
     :raises NoWheelError: a package has no wheel that fits or can be reached
     :raises FetchError: an index that has to be asked does not answer
@@ -62,50 +57,25 @@ def selected(
     kept = [package for package in lock.packages if not _is_left_out(package, choice)]
     selection = Selection(path, replace(lock, packages=kept), interpreter, fit)
     selection.check_python()
+    entries = Entries(path, choice, fit, relock=remedies.relock(path, lock.created_by))
     places = Places(path, sources, fit, project=project, narrowed=narrowed)
     placed: list[Placed] = []
-    chosen, found = selection.files(sorted(extras), sorted(groups))
-    found = [*blockers, *found]
+    chosen, blockers = selection.files(sorted(extras), sorted(groups), entries.prefers_sdist)
     for package, file in chosen:
         try:
-            placed.append(places.of(_locked(package, file)))
+            placed.append(places.of(entries.of(package, file)))
         except BlockedError as error:
-            found.append(error.blocker)
-        except trees.TreeError as error:
-            found.append(Blocker(f"package `{package.name}`: {error}", error.hint, kind=LockFileError))
-    if found:
-        raise refusal(path, found)
+            blockers.append(error.blocker)
+    if blockers:
+        raise refusal(path, blockers)
     placed = search(placed, known)
     return Target(tuple(sorted((each.artifact for each in placed), key=lambda artifact: artifact.name)))
 
 
-def _is_project(package: Package) -> bool:
-    """Tell whether it is the project itself: the directory that the lock file is in."""
-    return package.directory is not None and posixpath.normpath(package.directory.path) == "."
-
-
 def _is_left_out(package: Package, choice: Choice) -> bool:
-    if _is_project(package) and (choice.no_install_project or choice.no_install_workspace):
+    if is_project(package) and (choice.no_install_project or choice.no_install_workspace):
         return True
     return choice.leaves_out(package.name)
-
-
-def _locked(package: Package, file: PackageWheel | PackageArchive) -> LockedFile:
-    is_archive = isinstance(file, PackageArchive)
-    filename = filename_of(file.path or file.url or "") if isinstance(file, PackageArchive) else file.filename
-    is_tree = isinstance(file, PackageArchive) and not filename.endswith(".whl")
-    return LockedFile(
-        package.name,
-        package.version,
-        filename,
-        None if file.url == NOWHERE else file.url,
-        file.path,
-        file.hashes,
-        file.size,
-        direct=is_archive,
-        index=package.index,
-        source=trees.archive(getattr(file, "subdirectory", "") or "") if is_tree else None,
-    )
 
 
 class Selection:
@@ -138,33 +108,38 @@ class Selection:
             raise LockFileError(self._path, problem, hint=self._relock)
 
     def files(
-        self, extras: list[str], groups: list[str]
-    ) -> tuple[list[tuple[Package, PackageWheel | PackageArchive]], list[Blocker]]:
-        """Give each package and the file to install; and what keeps others from being installed.
+        self, extras: list[str], groups: list[str], prefers_sdist: Callable[[str], bool]
+    ) -> tuple[list[tuple[Package, File]], list[Blocker]]:
+        """Give each package and the file or tree to install; and what keeps others from being installed.
 
+        :param prefers_sdist: tells whether a package is built though it has a wheel
         :raises LockFileError: the lock file does not fit the interpreter
         """
-        environment = cast("Environment", self._markers)
-        chosen: list[tuple[Package, PackageWheel | PackageArchive]] = []
-        blocked = False
+
+        def select(lock: Pylock) -> list[tuple[Package, File]]:
+            return list(
+                lock.select(
+                    environment=cast("Environment", self._markers),
+                    tags=self._fit.tags,
+                    extras=extras,
+                    dependency_groups=groups,
+                    prefer_sdist_predicate=prefers_sdist,
+                )
+            )
+
         try:
-            for package, file in self._lock.select(
-                environment=environment, tags=self._fit.tags, extras=extras, dependency_groups=groups
-            ):
-                if isinstance(file, (PackageWheel, PackageArchive)):
-                    chosen.append((package, file))
-                else:
-                    blocked = True
+            return select(self._lock), []
         except PylockSelectError as error:
-            return [], self._blockers(str(error), extras, groups)
+            blocked = self._blocked(str(error), extras, groups)
+            rest = [package for package in self._lock.packages if package.name not in blocked]
+            return select(replace(self._lock, packages=rest)), list(blocked.values())
         except (UndefinedComparison, UndefinedEnvironmentName) as error:
             raise self._unevaluated(error) from None
-        return chosen, self._blockers("", extras, groups) if blocked else []
 
     def _unevaluated(self, error: Exception) -> LockFileError:
         return LockFileError(self._path, f"a marker cannot be evaluated: {error}", hint=self._relock)
 
-    def _blockers(self, reason: str, extras: list[str], groups: list[str]) -> list[Blocker]:
+    def _blocked(self, reason: str, extras: list[str], groups: list[str]) -> dict[str, Blocker]:
         """Find the packages that made the selection fail, which the error says of the first, and only in its text.
 
         :raises LockFileError: it failed for another reason
@@ -176,11 +151,11 @@ class Selection:
             for package in self._lock.packages
             if not package.marker or package.marker.evaluate(environment, context="lock_file")
         ]
-        blockers = [blocker for package in applying if (blocker := self._blocker(package)) is not None]
-        if not blockers:
+        blocked = {package.name: blocker for package in applying if (blocker := self._blocker(package)) is not None}
+        if not blocked:
             hint = f"extras or groups may exclude each other: ask for fewer of them, or {self._relock}"
             raise LockFileError(self._path, reason, hint=hint)
-        return blockers
+        return {str(name): blocker for name, blocker in blocked.items()}
 
     def _blocker(self, package: Package) -> Blocker | None:
         """Tell why nothing of a package can be installed; None if something can, or nothing is known."""
@@ -189,32 +164,4 @@ class Selection:
         if needed is not None and not self._fit.runs(str(needed)):
             problem = f"{about}it needs Python {needed}, and the target is {self._fit.python}"
             return Blocker(problem, remedies.other_python(str(needed)), kind=LockFileError)
-        if package.archive is not None:
-            return None
-        names = [wheel.filename for wheel in package.wheels or ()]
-        if names:
-            fitting = any(self._fit.fits(wheels.WheelName(name).tags) for name in names)
-            return None if fitting else self._no_fit(package, names)
-        build = f"{package.name}=={package.version}" if package.version else package.name
-        if package.sdist is not None:
-            return Blocker(about + wheels.only_source(package.sdist.filename), build=build)
-        if _is_project(package):
-            return of_project(package.name)
-        kind = "a version control repository" if package.vcs else "a directory"
-        return Blocker(f"{about}it comes from {kind}, and envsync installs wheels", build=self._place(package))
-
-    def _no_fit(self, package: Package, names: list[str]) -> Blocker:
-        problem = f"package `{package.name}`: {wheels.no_fit(names, self._fit)}"
-        if package.sdist is not None:
-            problem += f", only the source distribution `{package.sdist.filename}`, and envsync installs wheels"
-        return Blocker(problem, *wheels.instead(package.name, package.version, names, self._fit))
-
-    def _place(self, package: Package) -> str:
-        """Say where a repository or directory is, as pip takes it."""
-        directory = os.path.dirname(self._path)
-        if package.directory is not None:
-            return os.path.normpath(os.path.join(directory, package.directory.path))
-        assert package.vcs is not None
-        url = package.vcs.url or "file://" + quote(os.path.abspath(os.path.join(directory, package.vcs.path or "")))
-        below = f"#subdirectory={package.vcs.subdirectory}" if package.vcs.subdirectory else ""
-        return f"{package.vcs.type}+{redacted(url)}@{package.vcs.commit_id}{below}"
+        return no_fit(package, self._fit)

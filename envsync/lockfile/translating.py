@@ -12,12 +12,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from packaging.pylock import Package, PackageSdist, PackageWheel, Pylock
-from packaging.utils import NormalizedName
+from packaging.pylock import Package, PackageDirectory, PackageSdist, PackageWheel, Pylock
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from envsync.errors import LockFileError, remedies
 from envsync.lockfile import conditions, hashes, pyproject
-from envsync.lockfile.blockers import Blocker, of_project
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, refuse_members, understanding
 from envsync.lockfile.places import NOWHERE
@@ -39,7 +39,9 @@ class Chosen(NamedTuple):
     extras: frozenset[str]
     groups: frozenset[str]
     project: str
-    """The name of the project that has to be installed, too; empty if there is none."""
+    """The name of the project that is to be installed, too; empty if there is none."""
+    version: str = ""
+    """Of the project; empty if only a build can tell."""
 
 
 class TranslatedFile:
@@ -90,7 +92,7 @@ class TranslatedFile:
             chosen = self._chosen(choice)
             return selected(
                 self.path,
-                self._lock,
+                _with_project(self._lock, chosen),
                 interpreter,
                 choice,
                 extras=chosen.extras,
@@ -99,7 +101,6 @@ class TranslatedFile:
                 project=self._sources,
                 narrowed=self._narrowed,
                 known=known,
-                blockers=_project(chosen.project, choice),
             )
 
     def _chosen(self, choice: Choice) -> Chosen:
@@ -115,11 +116,18 @@ class TranslatedFile:
             raise LockFileError(self.path, str(error), hint=problem) from None
 
 
-def _project(name: str, choice: Choice) -> Sequence[Blocker]:
-    """Say that the project itself would have to be built, if it is to be installed."""
-    if not name or choice.no_install_project or choice.no_install_workspace or choice.leaves_out(name):
-        return ()
-    return (of_project(name),)
+def _with_project(lock: Pylock, chosen: Chosen) -> Pylock:
+    """Add the project itself, which both tools install as a link to its directory."""
+    if not chosen.project:
+        return lock
+    try:
+        version = Version(chosen.version) if chosen.version else None
+    except InvalidVersion:
+        version = None
+    itself = Package(
+        name=canonicalize_name(chosen.project), version=version, directory=PackageDirectory(path=".", editable=True)
+    )
+    return replace(lock, packages=[itself, *lock.packages])
 
 
 def condition(record: Record, groups: Iterable[tuple[str, str]]) -> str:

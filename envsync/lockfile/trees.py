@@ -95,7 +95,7 @@ def within(subdirectory: str) -> str:
 
 def _reachable(url: str, beside: str) -> str:
     """Return the URL of a repository, as git takes it."""
-    if not url.isprintable() or " " in url or not url or not well_formed(url):
+    if not url or _CONTROL.search(url) or not well_formed(url):
         raise TreeError("the URL of its repository is malformed")
     if is_file_url(url):
         return "file://" + quote(os.path.abspath(os.path.join(beside, _path_of(url))))
@@ -106,6 +106,8 @@ def _reachable(url: str, beside: str) -> str:
         if ":" in url.partition("/")[0]:  # a program of git's, as in `ext::`
             raise TreeError("the URL of its repository is malformed")
         return "file://" + quote(os.path.abspath(os.path.join(beside, url)))
+    if " " in url:
+        raise TreeError("the URL of its repository is malformed")
     parts = urlsplit(url)
     if parts.scheme.lower() not in SCHEMES:
         raise TreeError(

@@ -10,11 +10,12 @@ import pytest
 
 from envsync.errors import EnvsyncError, LockFileError, NoWheelError
 from envsync.lockfile import Choice, Sources, read
-from envsync.lockfile.target import Artifact, Target
+from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Artifact, Source, Target
 from envsync.python.facts import Interpreter
 from tests.unit.lockfile.conftest import Server
 
 A = "a" * 64
+COMMIT = "0123456789" * 4
 B = "b" * 64
 HEAD = """[metadata]
 groups = ["default", "dev", "docs", "x", "y"]
@@ -205,22 +206,31 @@ def test_a_source_may_be_a_directory_of_wheels(select: Select, tmp_path: Path) -
     assert one(select(package("foo"), project=project)).path == str(wheel)
 
 
-def test_all_that_has_to_be_built_is_named_at_once(select: Select) -> None:
-    """The project itself, directories, repositories, and what has sources only."""
+def test_what_has_to_be_built(select: Select, tmp_path: Path) -> None:
+    """Directories, links to them, repositories, what has sources only, and the project itself, as a link."""
+    (tmp_path / "d").mkdir()
+    url = '"https://user:secret@git.example.invalid/r"'
     packages = [
-        package("foo", path='"../foo"', editable="true", files=""),
-        package("bar", git='"https://user:secret@git.example.invalid/r"', ref='"main"', revision='"0123"', files=""),
+        package("foo", path='"./d"', editable="true", files=""),
+        package("dir", path='"./d"', files=""),
+        package("bar", git=url, ref='"main"', revision=f'"{COMMIT}"', files="", subdirectory='"sub"'),
         package("baz", files=f'{{file = "baz-1.0.tar.gz", hash = "sha256:{A}"}}'),
+        package("qux", path='"./qux-1.0.tar.gz"', files=f'{{file = "qux-1.0.tar.gz", hash = "sha256:{A}"}}'),
     ]
-    with pytest.raises(NoWheelError) as caught:
-        select(*packages, project=PROJECT.replace("distribution = false", ""))
-    error = caught.value
-    for part in ("4 of its packages", "`sample`", "`foo`", "`bar`", "`baz`"):
-        assert part in error.message
-    assert error.hint is not None
-    assert "--no-install-project" in error.hint
-    assert "secret" not in str(error) + error.hint
-    assert "git.example.invalid/r@0123" in error.hint
+    project = PROJECT.replace("distribution = false", "").replace('"sample"', '"sample"\nversion = "0.3"')
+    target = select(*packages, project=project)
+    assert {(each.name, each.version): each.source for each in target.artifacts} == {
+        ("bar", "1.0"): Source(GIT, url.strip('"'), COMMIT, "main", "sub"),
+        ("baz", "1.0"): Source(ARCHIVE),
+        ("dir", "1.0"): Source(DIRECTORY, str(tmp_path / "d")),
+        ("foo", "1.0"): Source(DIRECTORY, str(tmp_path / "d"), editable=True),
+        ("qux", "1.0"): Source(ARCHIVE),
+        ("sample", "0.3"): Source(DIRECTORY, str(tmp_path), editable=True),
+    }
+    with pytest.raises(NoWheelError, match="6 of its packages") as caught:
+        select(*packages, project=project, choice=Choice(no_build=True))
+    assert "secret" not in str(caught.value)
+    assert "--no-install-project" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -233,13 +243,9 @@ def test_all_that_has_to_be_built_is_named_at_once(select: Select) -> None:
     ],
 )
 def test_the_project_is_installed_if_it_is_one(select: Select, setting: str, installed: bool) -> None:
-    """Or else it is no blocker; nor if it is left out, or only groups are asked for."""
+    """Not if it is left out, or only groups are asked for."""
     project = PROJECT.replace("distribution = false", setting)
-    if installed:
-        with pytest.raises(NoWheelError, match="package `sample`: it is the project itself"):
-            select(package("foo"), project=project)
-    else:
-        assert names(select(package("foo"), project=project)) == "foo"
+    assert names(select(package("foo"), project=project)) == ("foo sample" if installed else "foo")
     for choice in (Choice(no_install_project=True), Choice(only_groups=("default",))):
         assert names(select(package("foo"), project=project, choice=choice)) == "foo"
 
