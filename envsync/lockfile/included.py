@@ -133,8 +133,8 @@ class Inputs:
 
     @property
     def needs_hashes(self) -> bool:
-        """Whether all must have a hash: since an option says so, or one has."""
-        has_one = any(each.hashes for each in self.references)
+        """Whether all must have a hash: an option says so, or one has `--hash`, which is not said by one in a URL."""
+        has_one = any(each.own.hashes for each in self.references)
         return has_one if self.require_hashes is None else self.require_hashes
 
     def read(self, inclusion: Inclusion) -> Iterator[Inclusion]:
