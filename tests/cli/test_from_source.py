@@ -356,3 +356,30 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+def test_a_project_cannot_say_whom_to_trust(scene: Scene) -> None:
+    """Whose built wheels are taken is for the user or the site to say."""
+    with (scene.directory / "pyproject.toml").open("a") as file:
+        file.write('\n[tool.envsync]\ntrusted-builder = ["nobody"]\n')
+    done = scene.run("sync")
+    assert done.returncode == 2
+    assert "`trusted-builder` in [tool.envsync]" in done.stderr
+
+
+def test_a_site_can_forbid_builds(scene: Scene) -> None:
+    """By a variable, which wins over what a project's file says."""
+    with (scene.directory / "pyproject.toml").open("a") as file:
+        file.write("\n[tool.envsync]\nno-build = false\n")
+    done = scene.run("sync", env={"ENVSYNC_NO_BUILD": "1"})
+    assert done.returncode == 125
+    assert scene.hooks == []
+
+
+def test_within_a_job_it_is_said_where_it_is_built(scene: Scene) -> None:
+    """With how to do it beforehand; the build itself does not see the scheduler's variables, nor tokens."""
+    done = scene.run("sync", env={"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SOME_TOKEN": "x"}, check=True)
+    assert f"this is done on {os.uname().nodename}" in done.stderr
+    seen = set().union(*(json.loads(line)["variables"] for line in scene.log.read_text().splitlines()))
+    assert "PATH" in seen
+    assert not seen & {"SLURM_STEP_ID", "SLURM_JOB_ID", "SOME_TOKEN"}
