@@ -15,6 +15,8 @@ from envsync.wheel.manifest import NAME, load
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
 WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
+SPACIOUS = frozenset({WHEELS, "build-environments", "built", "git", "logs", "sources"})
+"""What goes where a cache is too large: wheels, and what building takes (`envsync.building`)."""
 NO_CONTENT = frozenset({"locks", "names", "users"})
 """What is no content: locks, which seconds are taken (`envsync.wheel.seconds`), and who links what
 (`envsync.store.users`)."""
@@ -114,10 +116,10 @@ def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None)
         for item in sorted(stays, key=_used):
             if left <= rules.max_size:
                 break
-            if item.kind == WHEELS and not _is_linked(item, rules):
+            if item.kind in SPACIOUS and not _is_linked(item, rules):
                 chosen.append(item)
-                left -= item.bytes + sizes.get(item.name, 0)
-    kept = {item.name for item in stays if item.kind == WHEELS} - {item.name for item in chosen}
+                left -= item.bytes + (sizes.get(item.name, 0) if item.kind == WHEELS else 0)
+    kept = {item.name for item in stays if item.kind == WHEELS} - {each.name for each in chosen if each.kind == WHEELS}
     return [*chosen, *(item for name, item in bytecode.items() if name not in kept)]
 
 

@@ -178,3 +178,13 @@ def test_odd_things(store: Store, tmp_path: Path) -> None:
     assert found.keys() == {"tmp/link", "wheels/broken"}
     assert found["tmp/link"].bytes < 10_000
     assert found["wheels/broken"].wheel == ""
+
+
+def test_what_building_takes_goes_by_size_too() -> None:
+    """Of build environments, built wheels and the rest, what was used least lately goes first, beside wheels."""
+    kinds = ["build-environments", "built", "git", "logs", "sources", "targets"]
+    items = [CacheItem(kind, "a", "", 1, 10, 10, float(number)) for number, kind in enumerate(kinds)]
+    chosen = [item.kind for item in prunable(items, Rules(max_size=30), now=100.0)]
+    assert chosen == ["build-environments", "built", "git"]
+    assert [item.kind for item in prunable(items, Rules(max_size=0), now=100.0)] == kinds[:-1]
+    assert [item.kind for item in prunable(items, Rules(older_than=97.0), now=100.0)] == kinds[:4]
