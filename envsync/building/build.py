@@ -322,8 +322,11 @@ def _build(job: Job, store: Store, order: Order, checkpoint: Callable[[], object
     except BuildError as error:
         built.fail(store, job.key, error)
         raise
-    except OSError as error:
-        raise FilesystemError("use", str(error.filename or site.work), error) from error
+    except BaseException as error:
+        built.discard(site.log)  # the log of a build that was given up tells nothing
+        if isinstance(error, OSError):
+            raise FilesystemError("use", str(error.filename or site.work), error) from error
+        raise
     finally:
         built.withdraw(store, job.key)
         trash.remove_tree(site.work)
