@@ -44,7 +44,7 @@ def users(names: Iterable[str]) -> frozenset[int]:
 
     :raises UsageError: there is no such user
     """
-    found = {os.geteuid(), 0}
+    found = {processes.user(), 0}
     for name in names:
         try:
             found.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
@@ -140,7 +140,7 @@ def facts_of_host(environ: Mapping[str, str]) -> dict[str, object]:
     """Return what is noted of where something was built: for questions later, nothing is decided by it."""
     named = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CUDA_HOME", "LOADEDMODULES", "SOURCE_DATE_EPOCH")
     flags = {name: environ[name] for name in named if environ.get(name)}
-    return {"host": processes.host(), "user": os.geteuid(), "built": time.time(), **flags}
+    return {"host": processes.host(), "user": processes.user(), "built": time.time(), **flags}
 
 
 # Who builds it, and how it failed

@@ -42,7 +42,7 @@ from envsync.python.facts import Interpreter
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.store.store import Store
 from envsync.store.trash import LEFTOVER_SECONDS
-from envsync.system import atomic, groups, records
+from envsync.system import atomic, groups, processes, records
 
 FORMAT = 1
 KIND = "build-environments"
@@ -148,7 +148,7 @@ class BuildEnvironments:
 
     def _places(self, wanted: Sequence[Requirement]) -> Iterator[str]:
         """Yield the directories that an environment may be in: one's own, where one is made, then root's."""
-        for user in dict.fromkeys((os.geteuid(), 0)):
+        for user in dict.fromkeys((processes.user(), 0)):
             for root in filter(None, (self.store.root, self.store.below)):
                 yield f"{root}/v1/{KIND}/{self._key(wanted, user)}"
 
@@ -343,7 +343,7 @@ def _with_places_for_uv(environ: dict[str, str], sources: Sources) -> dict[str, 
 def _is_ours(*paths: str) -> bool:
     """Tell whether all of it belongs to oneself or to root: it is about to be run."""
     try:
-        return all(os.lstat(path).st_uid in (os.geteuid(), 0) for path in paths)
+        return all(os.lstat(path).st_uid in (processes.user(), 0) for path in paths)
     except OSError:
         return False
 

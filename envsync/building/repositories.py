@@ -41,7 +41,7 @@ from envsync.errors import BuildError, FetchError, FilesystemError, LockingError
 from envsync.locks import flock
 from envsync.store import trash
 from envsync.store.directories import Directories
-from envsync.system import atomic, groups
+from envsync.system import atomic, groups, processes
 
 LOOK_SECONDS = 0.1
 """Between two tries to get a lock."""
@@ -117,7 +117,7 @@ def bring(git: Git, wanted: Wanted, into: str, store: Directories, *, anew: bool
 
 def place_of(store: Directories, remote: Remote) -> str:
     """Return where what was fetched from a repository is kept for this user."""
-    return f"{store.root}/v1/git/{os.geteuid()}-{sha256(remote.url.encode()).hexdigest()[:32]}"
+    return f"{store.root}/v1/git/{processes.user()}-{sha256(remote.url.encode()).hexdigest()[:32]}"
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _prepare(git: Git, wanted: Wanted, place: str, store: Directories) -> bool:
     except FileNotFoundError:
         _make(git, wanted, place)
         return True
-    if status.st_uid != os.geteuid():
+    if status.st_uid != processes.user():
         hint = f"let its owner remove it, or name another cache: `envsync sync --cache-dir {store.root}-2`"
         raise BuildError(git.package, f"the git repository `{place}` in the cache is another user's", hint=hint)
     if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:

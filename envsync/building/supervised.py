@@ -80,6 +80,7 @@ def run(
 
 
 def _start(listening: int, answering: int, log: str) -> subprocess.Popen[bytes]:
+    assert sys.platform != "win32"
     try:
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -105,6 +106,7 @@ def _request(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> bytes:
 
 def _ask(telling: int, request: bytes, hearing: int, checkpoint: Callable[[], object]) -> None:
     """Hand over the request, which may be larger than what a pipe takes at once."""
+    assert sys.platform != "win32"
     os.set_blocking(telling, False)
     poll = select.poll()  # select(2) knows no descriptors above 1023
     poll.register(hearing, select.POLLIN)
@@ -120,6 +122,7 @@ def _ask(telling: int, request: bytes, hearing: int, checkpoint: Callable[[], ob
 
 def _hear(hearing: int, checkpoint: Callable[[], object]) -> str:
     """Wait for the supervisor's answer; empty if it has died."""
+    assert sys.platform != "win32"
     poll = select.poll()
     poll.register(hearing, select.POLLIN)
     answer = b""

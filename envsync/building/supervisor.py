@@ -28,6 +28,8 @@ import select
 import signal
 import sys
 
+assert sys.platform != "win32"  # sessions, signals and descriptors of POSIX
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

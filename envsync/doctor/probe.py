@@ -21,7 +21,7 @@ from envsync.errors import EnvsyncError
 from envsync.launch import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
-from envsync.system import atomic, mounts
+from envsync.system import atomic, mounts, processes
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
@@ -157,7 +157,7 @@ def _cache(path: str, room: str) -> CacheFacts:
         writable=os.access(directory, os.W_OK),
         kind=mounted.kind,
         same_filesystem=same,
-        same_owner=os.stat(directory).st_uid == os.geteuid(),
+        same_owner=os.stat(directory).st_uid == processes.user(),
         link=None,
         clone=None,
         lock=None,

@@ -24,6 +24,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from envsync.system import processes
+
 CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
 WHOLE = "whole"
 """A symbolic link to a directory of the store (`envsync.staging.linked_directories`)."""
@@ -69,7 +71,7 @@ class Ways:
     def __init__(self, mode: str, tell: Callable[[str], None]) -> None:
         self.mode = mode
         self.tell = tell
-        self.user = os.geteuid()
+        self.user = processes.user()
         self._orders: dict[Kind, tuple[str, ...]] = {}
         self._told: set[str] = set()
         self.timeless = False

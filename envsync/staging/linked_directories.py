@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from envsync.errors import FilesystemError
 from envsync.staging.parts import place_of
 from envsync.store.damage import DamagedError, cannot_open, compare
+from envsync.system import processes
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -206,13 +207,13 @@ def can_seal(path: str, umask: int) -> bool:
         status = os.lstat(path)
         if 0o555 & ~umask & ~status.st_mode:
             return False
-        if status.st_uid not in (0, os.geteuid()):
+        if status.st_uid not in (0, processes.user()):
             return False  # its owner could change at any time what runs here (`envsync.staging.link_modes`)
         if not status.st_mode & _WRITABLE or _is_read_only(path):
             return True
     except OSError:
         return True  # what is wrong shows itself when it is linked
-    if os.geteuid() in (0, status.st_uid):
+    if processes.user() in (0, status.st_uid):
         return os.access(path, os.W_OK)  # a network filesystem may not take root for root
     return not status.st_mode & _BY_OTHERS
 
@@ -284,7 +285,7 @@ def _make_sealed(job: WholeJob, path: str, names: set[str]) -> None:
     try:
         _check_names(job, full, fd, names)
         status = os.fstat(fd)
-        if os.geteuid() in (0, status.st_uid):
+        if processes.user() in (0, status.st_uid):
             _seal(job, full, fd, status, names)
     finally:
         os.close(fd)

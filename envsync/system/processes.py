@@ -33,6 +33,11 @@ COMMAND_CHARACTERS = 80
 """Of a command line, as it is shown."""
 
 
+def user() -> int:
+    """Return whose this process is: its effective user id (geteuid(2))."""
+    return os.geteuid()
+
+
 def host() -> str:
     """Return this host's name."""
     return os.uname().nodename
