@@ -19,8 +19,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from envsync.errors import LockFileError, remedies
 from envsync.errors.redact import redacted
 from envsync.launch import variables
-from envsync.lockfile import hashes, hearing, records
-from envsync.lockfile.blockers import Blocker, refusal
+from envsync.lockfile import hashes, hearing, records, trees
+from envsync.lockfile.blockers import Blocker, refusal, unbuilt
 from envsync.lockfile.choice import Choice, UndefinedError
 from envsync.lockfile.parsed import known_to_nobody, read_input, refuse_members, understanding
 from envsync.lockfile.records import Record
@@ -37,7 +37,7 @@ from envsync.lockfile.sources import (
     well_formed,
 )
 from envsync.lockfile.target import Artifact, Target
-from envsync.lockfile.wheels import Fit, WheelName
+from envsync.lockfile.wheels import Fit, Forms, WheelName
 from envsync.python.facts import Interpreter
 
 META = "_meta"
@@ -75,13 +75,15 @@ class PipfileFile:
             for category in root
             if category != META
         }
-        bare = [each.reference for each in self._all() if each.reference is not None and not each.reference.hashes]
+        references = [each.reference for each in self._all() if each.reference is not None]
+        trees = [each for each in references if each.source is not None and not each.is_file]
+        bare = [each for each in references if not each.hashes and each not in trees]
         self.unhashed = bool(bare)
         deciding = {name for _, url, _ in written for name in variables.deciding(url)} if bare else set()
         self.variables = tuple(sorted(deciding))
         self.values = tuple(variables.describe(self.variables, os.environ))
         self.local_files = tuple(dict.fromkeys(each.path for each in bare if each.path is not None))
-        self.placed = bool(self.local_files)
+        self.placed = bool(self.local_files) or any(not each.is_commit for each in trees)
         self.markers = tuple(str(each.marker) for each in self._all() if each.marker is not None)
 
     def _all(self) -> Iterator[_Entry]:
@@ -103,9 +105,15 @@ class PipfileFile:
             for source in dict.fromkeys(each.source for each in entries):
                 asked = sources.over(self._sources.get(source, Sources()))
                 references = [
-                    each.reference for each in entries if each.source == source and each.reference is not None
+                    _as_chosen(each.reference, choice)
+                    for each in entries
+                    if each.source == source and each.reference is not None
                 ]
-                pinned = resolve([each for each in references if not each.direct], fit, asked, known)
+                forms = {
+                    each.name: Forms(choice.forbids_wheel(each.name), choice.forbids_build(each.name))
+                    for each in references
+                }
+                pinned = resolve([each for each in references if not each.direct], fit, asked, known, forms)
                 referred = [each for each in references if each.direct]
                 for found, lacking in (pinned, direct(referred, fit, asked, known, given=sources, lock=self.path)):
                     artifacts += found
@@ -157,8 +165,9 @@ class PipfileFile:
             for entry in self._entries.get(category, []):
                 if not self._applies(entry, interpreter) or _is_left_out(entry, choice):
                     continue
-                if entry.blocker is not None:
-                    blockers[entry.name] = entry.blocker
+                blocker = entry.blocker or _forbidden(entry, choice)
+                if blocker is not None:
+                    blockers[entry.name] = blocker
                 elif chosen.setdefault(entry.name, entry).identity != entry.identity:
                     problem = f"package `{entry.name}`: its categories pin it to different things"
                     blockers[entry.name] = Blocker(problem, remedies.relock(self.path), kind=LockFileError)
@@ -175,6 +184,29 @@ class PipfileFile:
 def _is_left_out(entry: _Entry, choice: Choice) -> bool:
     without_project = choice.no_install_project or choice.no_install_workspace
     return choice.leaves_out(entry.name) or (without_project and entry.is_project)
+
+
+def _as_chosen(reference: Reference, choice: Choice) -> Reference:
+    """Return what is referred to, not as a link if links are not wanted."""
+    if reference.source is None or choice.editable:
+        return reference
+    return replace(reference, source=reference.source._replace(editable=False))
+
+
+def _forbidden(entry: _Entry, choice: Choice) -> Blocker | None:
+    """Say that what has to be built may not be, or that a wheel at a place may not be taken."""
+    reference = entry.reference
+    if reference is None or not reference.direct:
+        return None
+    if reference.source is None:
+        no_binary = choice.forbids_wheel(entry.name)
+        problem = f"package `{entry.name}`: there are only wheels, which {no_binary} forbids"
+        leave = f"leave it out with `envsync sync --no-install-package {entry.name}`"
+        return Blocker(problem, leave) if no_binary else None
+    no_build = choice.forbids_build(entry.name)
+    what = "it comes from a git repository" if reference.is_commit else f"it is {reference.shown}"
+    project = "project" if entry.is_project else ""
+    return unbuilt(entry.name, what, no_build, member_of=project) if no_build else None
 
 
 class _Entry(NamedTuple):
@@ -238,7 +270,7 @@ class _Category:
         entry = _Entry(name, index, marker)
         system = next((system for system in _VCS if system in record), None)
         if system is not None:
-            return entry._replace(blocker=_of_repository(record, system))
+            return self._commit(system, entry, record)
         place = record.text("path") or record.text("file")
         if place:
             return self._at(place, entry, record)
@@ -252,12 +284,8 @@ class _Category:
         path = os.path.join(self._directory, path_of_url(place) if is_file_url(place) else place)
         filename = filename_of(path if is_local else place)
         if not filename.endswith(".whl"):
-            kind = "a source distribution" if filename.endswith((".tar.gz", ".zip")) else "a directory"
-            problem = f"{record.about}it comes from {kind}, and envsync installs wheels"
             is_project = is_local and os.path.normpath(path) == os.path.normpath(self._directory)
-            hint = "leave it out with `envsync sync --no-install-project`" if is_project else ""
-            built = "" if is_project else place if not is_local else os.path.normpath(path)
-            return entry._replace(blocker=Blocker(problem, hint, redacted(built)), is_project=is_project)
+            return self._tree(place, path if is_local else "", entry._replace(is_project=is_project), record)
         try:
             wheel = WheelName(filename)
         except ValueError:
@@ -271,6 +299,49 @@ class _Category:
             url=None if is_local else place,
         )
         return entry._replace(reference=reference)
+
+    def _tree(self, place: str, path: str, entry: _Entry, record: Record) -> _Entry:
+        """Make the entry of an archive or a directory.
+
+        :param path: if it is here; else empty
+        """
+        reference = self._built(entry, record)
+        try:
+            if trees.is_archive(filename_of(path or place)) and not os.path.isdir(path):
+                source = trees.archive(record.text("subdirectory"))
+                here = os.path.abspath(path) if path else None
+                reference = replace(reference, source=source, path=here, url=None if path else place)
+            elif path:
+                below, editable = record.text("subdirectory"), record.flag("editable")
+                source = trees.directory(self._directory, path, editable=editable, subdirectory=below)
+                reference = replace(reference, source=source)
+            else:
+                raise trees.TreeError("what is at its URL is no archive that can be built, by its name")
+        except trees.TreeError as error:
+            return entry._replace(blocker=_of_tree(record, error))
+        return entry._replace(reference=reference)
+
+    def _commit(self, system: str, entry: _Entry, record: Record) -> _Entry:
+        """Make the entry of a repository."""
+        if system != "git":
+            return entry._replace(blocker=_of_repository(record, system))
+        try:
+            source = trees.repository(
+                record.text(system),
+                record.text("ref"),
+                beside=self._directory,
+                subdirectory=record.text("subdirectory"),
+            )
+        except trees.TreeError as error:
+            return entry._replace(blocker=_of_tree(record, error))
+        return entry._replace(reference=replace(self._built(entry, record), source=source))
+
+    def _built(self, entry: _Entry, record: Record) -> Reference:
+        return Reference(entry.name, SpecifierSet(), record.about.removesuffix(": "), hashes=_hashes(record))
+
+
+def _of_tree(record: Record, error: trees.TreeError) -> Blocker:
+    return Blocker(f"{record.about}{error}", error.hint or remedies.relock(record.path), kind=LockFileError)
 
 
 def _pinned(entry: _Entry, record: Record) -> _Entry:
@@ -298,6 +369,4 @@ def _of_repository(record: Record, system: str) -> Blocker:
     below = record.text("subdirectory")
     url = redacted(f"{system}+{record.text(system)}@{record.text('ref') or 'HEAD'}")
     build = url + (f"#subdirectory={below}" if below else "")
-    return Blocker(
-        f"{record.about}it comes from a version control repository, and envsync installs wheels", build=build
-    )
+    return Blocker(f"{record.about}it comes from a repository of `{system}`, and envsync knows git", build=build)

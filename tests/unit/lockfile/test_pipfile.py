@@ -12,7 +12,7 @@ import pytest
 from envsync.errors import EnvsyncError, LockFileError, NoWheelError
 from envsync.lockfile import Choice, Sources, read
 from envsync.lockfile.parsed import LockFile
-from envsync.lockfile.target import Artifact, Target
+from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Artifact, Source, Target
 from envsync.python.facts import Interpreter
 from tests.unit.lockfile.conftest import Server
 
@@ -193,27 +193,60 @@ def test_the_same_in_two_categories_is_one(select: Select, wheel: Callable[[str]
         select(Choice(all_groups=True), **keys)
 
 
-def test_all_that_has_to_be_built_is_named_at_once(select: Select, wheel: Callable[[str], Path]) -> None:
-    """Directories, repositories, sources; the project itself may be left out."""
+def test_what_has_to_be_built(select: Select, wheel: Callable[[str], Path], tmp_path: Path) -> None:
+    """Directories, links to them, repositories, archives; the project itself may be left out."""
     wheel("qux")
+    (tmp_path / "bar").mkdir()
+    for directory in (tmp_path, tmp_path / "bar"):
+        (directory / "pyproject.toml").touch()
+    git, archive = (
+        "https://user:secret@git.example.invalid/r",
+        "https://user:secret@files.example.invalid/baz-1.0.tar.gz",
+    )
+    commit = "0123456789" * 4
     default = {
         "sample": {"path": ".", "editable": True},
-        "foo": {"git": "https://user:secret@git.example.invalid/r", "ref": "0123", "subdirectory": "sub"},
+        "foo": {"git": git, "ref": commit, "subdirectory": "sub", "editable": True},
         "bar": {"path": "./bar"},
-        "baz": {"file": "https://user:secret@files.example.invalid/baz-1.0.tar.gz"},
+        "baz": {"file": archive},
         "qux": pinned(),
     }
-    with pytest.raises(NoWheelError) as caught:
-        select(default=default)
-    error = caught.value
-    for part in ("4 of its packages", "`sample`", "`foo`", "`bar`", "`baz`"):
-        assert part in error.message
-    assert error.hint is not None
-    assert "--no-install-project" in error.hint
-    assert "secret" not in str(error) + error.hint
-    assert "git.example.invalid/r@0123#subdirectory=sub" in error.hint
+    built = {each.name: each.source for each in select(default=default).artifacts if each.source is not None}
+    assert built == {
+        "sample": Source(DIRECTORY, str(tmp_path), editable=True),
+        "foo": Source(GIT, git, commit, subdirectory="sub"),
+        "bar": Source(DIRECTORY, str(tmp_path / "bar")),
+        "baz": Source(ARCHIVE),
+    }
+    links = [each.source for each in select(Choice(editable=False), default=default).artifacts if each.source]
+    assert not any(each.editable for each in links)
+    with pytest.raises(NoWheelError, match="4 of its packages") as caught:
+        select(Choice(no_build=True), default=default)
+    assert caught.value.problem.count("and `--no-build` forbids to build it") == 4
+    assert "--no-install-project" in str(caught.value.hint)
+    assert "secret" not in str(caught.value) + str(caught.value.hint)
     rest = {name: default[name] for name in ("sample", "qux")}
     assert names(select(Choice(no_install_project=True), default=rest)) == "qux"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"git": "https://user:secret@host.invalid/r", "ref": "main"}, "`main` is not the whole hash of a commit"),
+        ({"git": "https://host.invalid/r", "ref": "0" * 40, "subdirectory": "../a"}, "leads out of it"),
+        ({"hg": "https://user:secret@host.invalid/r", "ref": "0"}, "it comes from a repository of `hg`"),
+        ({"path": "./gone"}, "there is no directory `"),
+        ({"path": "a\0b"}, "is no name of a directory"),
+        ({"file": "https://host.invalid/tool.exe"}, "is no archive that can be built"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(select: Select, entry: dict[str, str], said: str) -> None:
+    """By its name, without a password."""
+    with pytest.raises(LockFileError) as caught:
+        select(default={"foo": entry})
+    assert f"package `foo`: {said}"[:14] in caught.value.problem
+    assert said in caught.value.problem
+    assert "secret" not in str(caught.value) + str(caught.value.hint)
 
 
 def test_another_python_is_warned_of(select: Select, wheel: Callable[[str], Path]) -> None:
