@@ -73,6 +73,9 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a git that was killed does not hear the answer."""
+
     @property
     def place(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"

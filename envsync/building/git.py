@@ -154,14 +154,16 @@ def _check_out(git: Git, wanted: Wanted, into: str) -> Answer:
 def _bring_large_files(bringing: _Bringing, wanted: Wanted, into: str) -> None:
     """Replace the pointers of git-lfs by the files; they are kept in the cache, beside the repository."""
     git = bringing.git
-    settings = {**_LFS, "lfs.storage": repositories.place_of(bringing.store, wanted.remote) + ".lfs"}
-    for key, value in {**_LFS, "remote.origin.url": wanted.remote.url}.items():
+    kept = repositories.place_of(bringing.store, wanted.remote) + ".lfs"
+    # In a file: a repository of this host is asked by another git-lfs, which would take settings for its own.
+    for key, value in {**_LFS, "remote.origin.url": wanted.remote.url, "lfs.storage": kept}.items():
         git.call("config", key, value, at=into)
     words = ("lfs", "checkout") if wanted.offline and not wanted.remote.is_local else ("lfs", "pull")
-    answer = git.told(*words, at=into, settings=settings)
+    answer = git.told(*words, at=into)
     if not answer:
         raise git.not_fetched(wanted.remote, answer)
-    listed = git.call("lfs", "ls-files", at=into, settings=settings)
+    listed = git.call("lfs", "ls-files", at=into)
+    git.call("config", "--unset", "lfs.storage", at=into)
     if missing := [line for line in listed.text.splitlines() if re.match(r"[0-9a-f]+ - ", line)]:
         name = missing[0].split(" - ", 1)[1]
         hint = "bring them once where the network is, with the same cache: `envsync sync`"

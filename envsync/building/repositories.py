@@ -10,6 +10,7 @@ In one are, by reference:
 
     refs/envsync/whole/<commit>      a commit with its history, and the tags in that
     refs/envsync/shallow/<commit>    a commit without
+    refs/envsync/coming/<commit>     one whose tags may be missing still
     refs/envsync/heads/              branches of a server that gives no commits by their hash
 
 A commit is only fetched without its history where none of those that have theirs reaches it: they would lose theirs.
@@ -279,7 +280,7 @@ def _ways(wanted: Wanted, place: str, *, shallow: bool) -> Iterator[list[str]]:
     if shallow:
         yield ["--depth=1", "--no-tags", "--", url, f"+{commit}:{OURS}/shallow/{commit}"]
     whole = ["--unshallow"] if _is_shallow(place) else []
-    yield [*whole, "--", url, f"+{commit}:{OURS}/whole/{commit}"]
+    yield [*whole, "--", url, f"+{commit}:{OURS}/coming/{commit}"]  # the tags come after that: no mark yet
     named = [f"+{wanted.reference}:{OURS}/named"] if wanted.reference.startswith("refs/") else []
     yield [*whole, "--tags", "--prune", "--", url, f"+refs/heads/*:{OURS}/heads/*", *named]
 

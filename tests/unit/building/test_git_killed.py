@@ -23,7 +23,7 @@ from envsync.system import processes
 from tests.git_repositories import DYNAMIC, commit, git, new_repository, serving
 
 ROOT = Path(__file__).parent.parent.parent.parent
-MOMENTS = 12
+MOMENTS = 6
 FETCHER = """\
 import sys
 sys.path.insert(0, {root!r})
