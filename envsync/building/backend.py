@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -179,6 +180,10 @@ class _Hooks:
                 "editable mode",
                 hint="install it as a wheel, `envsync sync --no-editable`, or use a backend that supports PEP 660",
             )
+        if isinstance(cause, OSError) and not isinstance(
+            cause, FileNotFoundError
+        ):  # which is an answer that is missing
+            raise FilesystemError("use", str(cause.filename or tempfile.gettempdir()), cause) from error
         said = self._said()
         if isinstance(cause, pyproject_hooks.BackendUnavailable):
             problem = "its build backend cannot be imported"

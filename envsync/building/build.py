@@ -204,35 +204,46 @@ class _Work:
 
     def run(self) -> dict[str, Built]:
         waiting = list(self._jobs)
-        running: list[threading.Thread] = []
+        running: list[threading.Event] = []
         try:
             while (waiting or running) and not self._errors:
                 while waiting and len(running) < min(MOST_AT_ONCE, processes.processors()):
-                    running.append(self._start(waiting.pop(0)))
+                    self._start(waiting.pop(0), running)
                 signals.heed()
                 self._tell()
-                running[0].join(LOOK_SECONDS)
-                running = [thread for thread in running if thread.is_alive()]
+                running[0].wait(LOOK_SECONDS)
+                running = [ended for ended in running if not ended.is_set()]
         finally:
             self._over.set()
-            for thread in running:
-                thread.join()
+            for ended in running:
+                ended.wait()
         if self._errors:
             raise min(self._errors, key=lambda error: isinstance(error, _GivenUpError))
         return self._done
 
-    def _start(self, job: Job) -> threading.Thread:
-        thread = threading.Thread(target=self._make, args=(job,), name=f"envsync build {job.artifact.name}")
-        thread.start()
-        return thread
+    def _start(self, job: Job, running: list[threading.Event]) -> None:
+        """Start a build. That it has ended it says itself.
 
-    def _make(self, job: Job) -> None:
+        Python 3.11 takes a thread for ended whose `join` a signal has interrupted (`Thread._wait_for_tstate_lock`).
+        """
+        ended = threading.Event()
+        name = f"envsync build {job.artifact.name}"
+        thread = threading.Thread(target=self._make, args=(job, ended), name=name)
+        running.append(ended)
+        try:
+            thread.start()
+        finally:
+            if thread.ident is None:
+                ended.set()
+
+    def _make(self, job: Job, ended: threading.Event) -> None:
         try:
             self._done[job.artifact.name] = _made(job, self.store, self.order, self._checkpoint, self._say(job))
         except BaseException as error:  # noqa: BLE001  # raised where it is waited for
             self._errors.append(error)
         finally:
             self._states.pop(job.package, None)
+            ended.set()
 
     def _say(self, job: Job) -> Callable[[str], None]:
         def say(state: str) -> None:
@@ -310,7 +321,8 @@ class _Site(NamedTuple):
 
 def _build(job: Job, store: Store, order: Order, checkpoint: Callable[[], object]) -> Built:
     """Build it, in a directory that goes in the end."""
-    site = _Site(job, store, order, checkpoint, store.staging("build"), _log(store, job))
+    work = store.staging("build")
+    site = _Site(job, store, order, checkpoint, work, f"{work}/log")
     built.announce(store, job.key, job.package)
     try:
         os.mkdir(site.work, 0o700)
@@ -320,24 +332,27 @@ def _build(job: Job, store: Store, order: Order, checkpoint: Callable[[], object
         backend.check(wheel, job.artifact.name, version or None, order.python, log=site.log)
         return _keep(site, wheel)
     except BuildError as error:
+        error.log = _kept_log(site) if error.log else ""
         built.fail(store, job.key, error)
         raise
-    except BaseException as error:
-        built.discard(site.log)  # the log of a build that was given up tells nothing
-        if isinstance(error, OSError):
-            raise FilesystemError("use", str(error.filename or site.work), error) from error
-        raise
+    except OSError as error:
+        raise FilesystemError("use", str(error.filename or site.work), error) from error
     finally:
         built.withdraw(store, job.key)
         trash.remove_tree(site.work)
 
 
-def _log(store: Store, job: Job) -> str:
+def _kept_log(site: _Site) -> str:
+    """Keep the log of a build that has failed, and return its path; empty if it cannot be kept. Others tell nothing."""
+    store, job = site.store, site.job
+    path = f"{store.logs}/{job.artifact.name}-{job.key[:8]}-{os.urandom(4).hex()}.log"
     try:
         atomic.make_directory(store.logs)
-    except OSError as error:
-        raise FilesystemError("create", store.logs, error) from error
-    return f"{store.logs}/{job.artifact.name}-{job.key[:8]}-{os.urandom(4).hex()}.log"
+        groups.grant(store.logs, groups.bits(store.root))
+        atomic.move(site.log, path)
+    except OSError:
+        return ""
+    return path
 
 
 def _wheel(site: _Site) -> str:
@@ -432,7 +447,7 @@ def _keep(site: _Site, wheel: str) -> Built:
     path = f"{place}/{os.path.basename(wheel)}"
     with open(wheel, "rb") as file:
         atomic.write(path, file.read())
-    atomic.discard(site.log)
+    built.discard(f"{site.store.built}/{job.key}.failed")
     return Built(path, digest)
 
 

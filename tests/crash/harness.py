@@ -200,7 +200,9 @@ def _held() -> list[str]:
             path = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
             continue
-        if path.endswith(("/.lock", "/.envsync/in-use", "/.envsync/leading")):
+        if path.endswith(("/.lock", "/.envsync/in-use", "/.envsync/leading", "/.envsync-build/lock")) or (
+            "/v1/locks/" in path
+        ):
             found.append(path)
     return found
 
