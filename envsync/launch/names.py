@@ -48,7 +48,7 @@ class Name:
     :ivar variables: the names of environment variables that decide
     :ivar looks_at: the markers of `EXACT` whose names occur in the inputs
     :ivar unhashed: some reference has no hash
-    :ivar placed: such a reference is found by a path relative to the lock file
+    :ivar placed: such a reference, or a directory, is found by a path relative to the lock file
     :ivar local_files: local wheels that are referred to directly and without a hash
     """
 

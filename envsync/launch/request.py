@@ -242,7 +242,7 @@ class Request:
         :param variables: what stands for the environment variables that decide (`envsync.launch.variables.describe`)
         :param conditions: stands for how markers come out that look at more than X.Y; empty if none does
         :param unhashed: whether some reference has no hash
-        :param placed: whether such a reference is found by a path relative to the lock file
+        :param placed: whether such a reference, or a directory, is found by a path relative to the lock file
         :param local_files: the local wheels that are referred to directly and without a hash
         """
         lines = ["envsync-digest 2", f"lock {self.content}"]
@@ -254,7 +254,9 @@ class Request:
             lines.append("conditions " + conditions)
         if unhashed:
             lines += _chosen(self.settings, "source")
-            lines += [f"directory {_absolute(self.directory)!r}"] if placed else []
+        if placed:
+            lines.append(f"directory {_absolute(self.directory)!r}")
+        if unhashed:
             lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
 

@@ -123,7 +123,7 @@ class Stamp:
     :ivar checked: checksums of the files that the lock file was compared with, and their paths; none if it was not
         compared, or does not have all that they ask for
     :ivar variables: the names of environment variables that decide what is installed
-    :ivar placed: references without a hash are found by paths relative to the lock file
+    :ivar placed: directories, or references without a hash, are found by paths relative to the lock file
     :ivar conditions: stands for how the markers come out that look at more than the digest covers; empty if none does
     :ivar base: the path of the base interpreter, if they look at its full version
     :ivar bases: size in bytes and mtime in ns of it, as it was seen, on whichever host, to come out so

@@ -62,7 +62,7 @@ class LockFile(Protocol):
 
     @property
     def placed(self) -> bool:
-        """Whether references without a hash are found by paths relative to the lock file."""
+        """Whether directories, or references without a hash, are found by paths relative to the lock file."""
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -69,10 +69,10 @@ class PylockFile:
     local_files: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
-    placed = False
 
     def __init__(self, path: str, content: bytes, lock: Pylock) -> None:
         self.path = path
+        self.placed = any(package.directory is not None for package in lock.packages)
         self.inputs = (path,)
         self.contents = self.canonical = (content,)
         self._lock = lock

@@ -57,7 +57,8 @@ class TranslatedFile:
     local_files: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
-    placed = False
+    placed = True
+    """The project itself is installed as a link to the lock file's directory."""
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -383,3 +384,28 @@ def test_within_a_job_it_is_said_where_it_is_built(scene: Scene) -> None:
     seen = set().union(*(json.loads(line)["variables"] for line in scene.log.read_text().splitlines()))
     assert "PATH" in seen
     assert not seen & {"SLURM_STEP_ID", "SLURM_JOB_ID", "SOME_TOKEN"}
+
+
+def test_two_checkouts_of_one_project(scene: Scene, tmp_path: Path, run_envsync: Run) -> None:
+    """With one environment for both, each run sees its own sources: what is linked is part of what is asked for."""
+    other = tmp_path / "other" / "app"
+    for path in (scene.directory, scene.lib):
+        shutil.copytree(path, other.parent / path.name)
+    shutil.copy(scene.sdist, other.parent)
+    show = ("--env", str(tmp_path / "env"), "--", "python", "-c", "import app; print(app.__file__)")
+    for place in (scene.directory, other, scene.directory):
+        done = run_envsync("run", *show, cwd=place, env=scene.environ)
+        assert done.stdout.startswith(f"{place}/"), done.stderr
+
+
+@pytest.mark.parametrize("line", ["-e .", "-e ./", "."])
+def test_a_requirements_file(scene: Scene, line: str) -> None:
+    """A tree of its is as one of any lock file: an edit of it, or a new file in it, is no change for a launch."""
+    (scene.directory / "requirements.txt").write_text(f"{line}\n../lib\n")
+    words = ("run", "--lock", "requirements.txt", "--", "python", "-c", "import app, lib; print(app.__version__)")
+    assert scene.run(*words, check=True).stdout == "1.0\n"
+    (scene.directory / "notes.txt").write_text("a new file\n")
+    (scene.directory / "src/app/__init__.py").write_text('__version__ = "2.0"\n')
+    assert scene.run(*words, check=True).stdout == ("2.0\n" if line.startswith("-e") else "1.0\n")
+    assert scene.happened("synced") == 1
+    assert len(scene.hooks) == 2

@@ -692,7 +692,7 @@ class TestDigest:
         assert len({request().digest(PYTHON, variables=each) for each in values}) == 4
 
     def test_the_place_counts_where_it_decides(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The lock file's directory counts if references without a hash are found beside it, however it is named."""
+        """The lock file's directory counts if directories or files without a hash are found beside it, by any name."""
 
         def digest(lock: str, *, placed: bool, unhashed: bool = True) -> str:
             asked = Request({}, lock, checksum(b""), ".venv")
@@ -705,7 +705,8 @@ class TestDigest:
         assert here == digest("a/../requirements.txt", placed=True)
         assert here != digest("a/requirements.txt", placed=True)
         assert digest("requirements.txt", placed=False) == digest("a/requirements.txt", placed=False)
-        assert digest("x.txt", placed=True, unhashed=False) == digest("a/x.txt", placed=True, unhashed=False)
+        assert digest("x.txt", placed=True, unhashed=False) != digest("a/x.txt", placed=True, unhashed=False)
+        assert digest("x.txt", placed=False, unhashed=False) == digest("a/x.txt", placed=False, unhashed=False)
 
     def test_local_files_count_without_hashes(self) -> None:
         """Path, size and time of a local wheel stand for its content."""
