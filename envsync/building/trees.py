@@ -35,7 +35,9 @@ from envsync.system import groups
 
 PROJECT = "pyproject.toml"
 FIXED = (PROJECT, "setup.py", "setup.cfg")
-"""What counts of every tree, as uv has it."""
+"""What counts of a tree, as uv has it."""
+_OF_PYPROJECT_ALONE = frozenset({"flit_core.buildapi", "hatchling.build", "poetry.core.masonry.api", "uv_build"})
+"""Backends that look at neither setup.py nor setup.cfg: a launch need not, either."""
 LOCKING = ".envsync-build"
 """The directory in a tree that holds its lock."""
 _CACHES = frozenset({"__pycache__", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"})
@@ -58,6 +60,8 @@ class Deciding(NamedTuple):
     """Relative to the tree: that they come, go, or have other entries."""
     commit: bool = False
     tags: bool = False
+    dated: tuple[str, ...] = FIXED
+    """The files of which uv compares times: those that `cache-keys` name, if it is there."""
 
 
 def project_of(source: Source) -> str:
@@ -70,11 +74,14 @@ def deciding(tree: str) -> Deciding:
     try:
         table: Any = tomllib.loads(content_if_there(f"{tree}/{PROJECT}").decode())
         keys = table.get("tool", {}).get("uv", {}).get("cache-keys")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        keys = None
-    if not isinstance(keys, list):
+        system = table.get("build-system", {})
+        alone = system.get("build-backend") in _OF_PYPROJECT_ALONE and "backend-path" not in system
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return Deciding()
-    found = Deciding(directories=())
+    files = (PROJECT,) if alone else FIXED
+    if not isinstance(keys, list):
+        return Deciding(files)
+    found = Deciding(files, directories=(), dated=())
     for key in keys:
         found = _with(found, {"file": key} if isinstance(key, str) else key)
     return found
@@ -85,10 +92,8 @@ def _with(found: Deciding, key: object) -> Deciding:
     if not isinstance(key, dict):
         return found
     file, variable, directory, git = (key.get(name) for name in ("file", "env", "dir", "git"))
-    if isinstance(file, str) and file not in found.files:
-        if _MAGIC.isdisjoint(file):
-            return found._replace(files=(*found.files, os.path.normpath(file)))
-        return found._replace(patterns=(*found.patterns, file))
+    if isinstance(file, str):
+        return _with_file(found, file)
     if isinstance(variable, str):
         return found._replace(variables=(*found.variables, variable))
     if isinstance(directory, str):
@@ -98,6 +103,14 @@ def _with(found: Deciding, key: object) -> Deciding:
     if isinstance(git, dict):
         return found._replace(commit=bool(git.get("commit")), tags=bool(git.get("tags")))
     return found
+
+
+def _with_file(found: Deciding, file: str) -> Deciding:
+    if not _MAGIC.isdisjoint(file):
+        return found._replace(patterns=(*found.patterns, file))
+    file = os.path.normpath(file)
+    files = found.files if file in found.files else (*found.files, file)
+    return found._replace(files=files, dated=(*found.dated, file))
 
 
 def canonical(path: str, content: bytes) -> bytes:

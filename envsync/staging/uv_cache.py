@@ -32,24 +32,21 @@ def text(direct_url: str) -> bytes | None:
         value = _of_tree(os.path.join(path, origin.get("subdirectory", "")).rstrip("/"))
     else:
         value = _value(_latest([path]))
-    return None if value is None else json.dumps(value, separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":")).encode() if any(value.values()) else None
 
 
-def _value(latest: int | None) -> dict[str, object] | None:
-    if latest is None:
-        return None
-    return {"timestamp": _time(latest), "commit": None, "tags": None, "env": {}, "directories": {}}
+def _value(latest: int | None) -> dict[str, object]:
+    timestamp = None if latest is None else _time(latest)
+    return {"timestamp": timestamp, "commit": None, "tags": None, "env": {}, "directories": {}}
 
 
-def _of_tree(tree: str) -> dict[str, object] | None:
+def _of_tree(tree: str) -> dict[str, object]:
     from envsync.building import trees  # needs a parser, and few syncs need this
 
     decides = trees.deciding(tree)
-    files = [f"{tree}/{file}" for file in decides.files]
+    files = [f"{tree}/{file}" for file in decides.dated]
     found = [f"{tree}/{name}" for each in decides.patterns for name in iglob(each, root_dir=tree, recursive=True)]
     value = _value(_latest([*files, *filter(os.path.isfile, found)]))
-    if value is None:
-        return None
     environ = command.variables()
     value["env"] = {name: environ.get(name) for name in decides.variables}
     value["directories"] = {name: _made(f"{tree}/{name}") for name in decides.directories}

@@ -31,22 +31,46 @@ def keys(text: str) -> str:
     return f"[tool.uv]\ncache-keys = {text}\n"
 
 
+NONE = Deciding(directories=(), dated=())
+"""What decides of a tree whose cache keys are empty."""
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", Deciding()),
-        (keys("[]"), Deciding(directories=())),
+        (keys("[]"), NONE),
         (keys('"pyproject.toml"'), Deciding()),
-        (keys('["a.txt", {file = "./b.txt"}]'), Deciding((*trees.FIXED, "a.txt", "b.txt"), directories=())),
-        (keys('[{file = "**/*.toml"}]'), Deciding(patterns=("**/*.toml",), directories=())),
-        (keys('[{env = "CC"}, {dir = "lib"}]'), Deciding(variables=("CC",), directories=("lib",))),
-        (keys("[{git = true}]"), Deciding(directories=(), commit=True)),
-        (keys("[{git = {commit = true, tags = true}}, 7]"), Deciding(directories=(), commit=True, tags=True)),
+        (
+            keys('["a.txt", {file = "./setup.py"}]'),
+            NONE._replace(files=(*trees.FIXED, "a.txt"), dated=("a.txt", "setup.py")),
+        ),
+        (keys('[{file = "**/*.toml"}]'), NONE._replace(patterns=("**/*.toml",))),
+        (keys('[{env = "CC"}, {dir = "lib"}]'), NONE._replace(variables=("CC",), directories=("lib",))),
+        (keys("[{git = true}]"), NONE._replace(commit=True)),
+        (keys("[{git = {commit = true, tags = true}}, 7]"), NONE._replace(commit=True, tags=True)),
     ],
 )
 def test_what_decides(tmp_path: Path, text: str, expected: Deciding) -> None:
     """The fixed files always, and what uv's cache keys name; what makes no sense there adds nothing."""
     assert trees.deciding(str(make_project(tmp_path / "demo", pyproject=text))) == expected
+
+
+@pytest.mark.parametrize(
+    ("system", "files"),
+    [
+        ('build-backend = "hatchling.build"', (trees.PROJECT,)),
+        ('build-backend = "flit_core.buildapi"', (trees.PROJECT,)),
+        ('build-backend = "setuptools.build_meta"', trees.FIXED),
+        ('build-backend = "hatchling.build"\nbackend-path = ["here"]', trees.FIXED),
+        ("build-backend = []", trees.FIXED),
+        ("", trees.FIXED),
+    ],
+)
+def test_which_backends_look_at_pyproject_toml_alone(tmp_path: Path, system: str, files: tuple[str, ...]) -> None:
+    """For these no launch looks for a setup.py or setup.cfg; uv's own times are of all three."""
+    (tmp_path / trees.PROJECT).write_text(f"[build-system]\nrequires = []\n{system}\n")
+    assert trees.deciding(str(tmp_path)) == Deciding(files)
 
 
 def test_what_decides_in_a_senseless_file(tree: Path) -> None:
