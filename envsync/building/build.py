@@ -120,7 +120,7 @@ def _deciding(tree: str) -> dict[str, str]:
     decides = trees.deciding(tree)
     found = {file: checksum(trees.canonical(file, content_if_there(f"{tree}/{file}"))) for file in decides.files}
     values = describe(decides.variables, os.environ)
-    return found | {"variables": "\n".join(values)}
+    return found | {"variables": "\n".join(values), "rest": trees.signature(tree, editable=True)}
 
 
 def find(job: Job, store: Store, order: Order) -> Built | None:

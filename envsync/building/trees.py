@@ -124,9 +124,9 @@ def signature(tree: str, *, editable: bool) -> str:
     Two that are equal were taken of a tree in which nothing has changed that times and sizes can tell.
     """
     decides = deciding(tree)
-    seen = sorted(_looks(tree, decides) if editable else (_look(path) for path in files_of(tree)))
-    if not seen and editable:
+    if editable and not (decides.patterns or decides.directories or decides.commit or decides.tags):
         return ""
+    seen = sorted(_looks(tree, decides) if editable else (_look(path) for path in files_of(tree)))
     return sha256("\n".join([*seen, *_git(tree, decides)]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -134,9 +134,15 @@ def _looks(tree: str, decides: Deciding) -> Iterator[str]:
     for pattern in decides.patterns:
         yield from (_look(f"{tree}/{path}") for path in iglob(pattern, root_dir=tree, recursive=True))
     for directory in decides.directories:
-        yield _look(f"{tree}/{directory}")
-    if decides.commit or decides.tags:
-        yield "git"
+        yield f"{tree}/{directory} {_entries(f'{tree}/{directory}')}"
+
+
+def _entries(directory: str) -> list[str] | None:
+    """Return what is in a directory, but for what tools leave behind: its time would tell of that, too."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not _is_left_behind(directory, name))
+    except OSError:
+        return None
 
 
 def _look(path: str) -> str:

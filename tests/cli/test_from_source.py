@@ -409,3 +409,14 @@ def test_a_requirements_file(scene: Scene, line: str) -> None:
     assert scene.run(*words, check=True).stdout == ("2.0\n" if line.startswith("-e") else "1.0\n")
     assert scene.happened("synced") == 1
     assert len(scene.hooks) == 2
+
+
+def test_what_only_a_sync_looks_at_builds_an_editable_again(tmp_path: Path, run_envsync: Run) -> None:
+    """A file that a pattern of the cache keys names is edited: `sync` builds, and the one after has nothing to do."""
+    pattern = '[tool.uv]\ncache-keys = [{ file = "src/**/*.c" }]\n'
+    scene = Scene(tmp_path, run_envsync, pyproject=pattern)
+    scene.run("sync", check=True)
+    (scene.directory / "src/app/fast.c").write_text("int x;")
+    for _ in range(2):
+        scene.run("sync", check=True)
+    assert scene.hooks.count("build_editable app") == 2
