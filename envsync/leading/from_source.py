@@ -43,6 +43,8 @@ class Yard(NamedTuple):
     report: Report
     fetch: Callable[[Sequence[Artifact]], Mapping[str, Archive]]
     """Gets archives of sources."""
+    unpack: Callable[[Sequence[Artifact]], Mapping[str, Manifest]]
+    """Brings wheels into the store."""
 
 
 def order_of(
@@ -85,7 +87,12 @@ def wheels_of(sources: Sequence[Artifact], yard: Yard, manifests: Mapping[str, M
     alone = [artifact for artifact in sources if not keys.is_unisolated(artifact.name, order.rules)]
     found = _wheels_of(alone, yard, ())
     last = [artifact for artifact in sources if artifact.name not in found]
-    beside = [*(manifest.sha256 for manifest in manifests.values()), *(wheel.sha256 for wheel in found.values())]
+    # What is linked to a tree is not seen by its wheel, whose hash changes with each environment.
+    seen = [artifact for artifact in alone if artifact.source is not None and not artifact.source.editable]
+    if last and seen:
+        yard.unpack([build.as_wheel(artifact, found[artifact.name]) for artifact in seen])
+    hashes = [found[artifact.name].sha256 for artifact in seen]
+    beside = [*(manifest.sha256 for manifest in manifests.values()), *hashes]
     found |= _wheels_of(last, yard, beside)
     build.sweep(order.editables, {os.path.basename(os.path.dirname(each.path)) for each in found.values()})
     return [build.as_wheel(artifact, found[artifact.name]) for artifact in sources]

@@ -247,7 +247,7 @@ class Seeker:
         """Have built what is no wheel, and return the wheels."""
         from envsync.leading import from_source
 
-        yard = from_source.Yard(self.store, self._order(target), self.report, self._fetch_archives)
+        yard = from_source.Yard(self.store, self._order(target), self.report, self._fetch_archives, self._fetch)
         return from_source.wheels_of(target.sources, yard, self.manifests)
 
     def _order(self, target: Target) -> Order:

@@ -420,3 +420,13 @@ def test_what_only_a_sync_looks_at_builds_an_editable_again(tmp_path: Path, run_
     for _ in range(2):
         scene.run("sync", check=True)
     assert scene.hooks.count("build_editable app") == 2
+
+
+def test_a_build_beside_what_was_built(scene: Scene) -> None:
+    """Without isolation, what has been built itself is seen; what is linked to a tree has no part in it."""
+    plan = json.loads((scene.lib / "backend/plan.json").read_text())
+    (scene.lib / "backend/plan.json").write_text(json.dumps(plan | {"hook_requires": ["packed>=1"]}))
+    scene.run("sync", "--no-build-isolation-package", "lib", check=True)
+    assert scene.hooks == ALL_BUILT
+    scene.run("sync", "--no-build-isolation-package", "lib", "--env", "other", check=True)
+    assert scene.hooks == sorted([*ALL_BUILT, "build_editable app"])
