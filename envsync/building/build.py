@@ -43,6 +43,7 @@ from envsync.store.store import Store
 from envsync.system import atomic, groups, processes
 
 MOST_AT_ONCE = 4
+RENEW_SECONDS = 3600.0
 LOOK_SECONDS = 0.1
 """Between two looks whether a build has ended, or a lock is free."""
 
@@ -322,7 +323,7 @@ class _Site(NamedTuple):
 def _build(job: Job, store: Store, order: Order, checkpoint: Callable[[], object]) -> Built:
     """Build it, in a directory that goes in the end."""
     work = store.staging("build")
-    site = _Site(job, store, order, checkpoint, work, f"{work}/log")
+    site = _Site(job, store, order, _renewing(work, checkpoint), work, f"{work}/log")
     built.announce(store, job.key, job.package)
     try:
         os.mkdir(site.work, 0o700)
@@ -340,6 +341,20 @@ def _build(job: Job, store: Store, order: Order, checkpoint: Callable[[], object
     finally:
         built.withdraw(store, job.key)
         trash.remove_tree(site.work)
+
+
+def _renewing(work: str, checkpoint: Callable[[], object]) -> Callable[[], object]:
+    """Let a directory look new while something is built in it: what is a day old in tmp is swept by other syncs."""
+    due = time.monotonic() + RENEW_SECONDS
+
+    def check() -> None:
+        nonlocal due
+        checkpoint()
+        if time.monotonic() >= due:
+            due = time.monotonic() + RENEW_SECONDS
+            built.touch(work)
+
+    return check
 
 
 def _kept_log(site: _Site) -> str:

@@ -1,0 +1,24 @@
+"""What is around a build: the directory that it is done in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from envsync.building import build
+
+
+def test_a_long_build_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory is made to look new once an hour: other syncs remove from tmp what is a day old."""
+    os.utime(tmp_path, (1, 1))
+    called = []
+    check = build._renewing(str(tmp_path), lambda: called.append(1))
+    check()
+    assert os.stat(tmp_path).st_mtime == 1
+    monkeypatch.setattr(build, "RENEW_SECONDS", 0.0)
+    check = build._renewing(str(tmp_path), lambda: called.append(1))
+    check()
+    assert os.stat(tmp_path).st_mtime > 1
+    assert len(called) == 2
