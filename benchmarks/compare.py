@@ -11,6 +11,7 @@ Benchmarks:
     bytecode   warm, with all modules compiled; and the first time, when the cache has the wheels alone
     burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
     project    50 runs at once, and launches, in a project of uv with nothing but its uv.lock
+    source     launches, an edit and 50 first runs at once of a project that is built, beside `uv run`
     waiting    file operations, locks and CPU time of those who wait; and of 10,000 launches
     crowd      CPU time and calls of 500 runs of five lock files that wait for one environment (envsync only)
     wake       how late 50 waiters start once the environment is current
@@ -41,6 +42,7 @@ from bytecode import bytecode
 from contenders import ENVSYNC, LIMIT, PIP, UV, Bench, program, version_of
 from crowd import crowd
 from digests import digests
+from from_source import from_source
 from killed import killed
 from launch import launch, launches
 from linking import clones, copies, symlink
@@ -61,6 +63,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "bytecode": bytecode,
     "burst": burst,
     "project": project,
+    "source": from_source,
     "waiting": waiting,
     "crowd": crowd,
     "wake": wake,
