@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, NoReturn, cast
 
-from envsync.errors import BuildError, FilesystemError
+from envsync.errors import BuildError, FilesystemError, hints
 from envsync.system import atomic
 from envsync.wheel.archive import RATIO, UNSUSPECTED, check_path, printable
 
@@ -96,7 +96,7 @@ def _refuse(name: str, problem: str) -> NoReturn:
     raise BuildError(
         name,
         f"its archive is refused: {printable(problem)}",
-        hint="`envsync sync --no-build` takes wheels alone; an archive that is damaged has to be locked anew",
+        hint=f"{hints.of_build(name)}; an archive that is damaged has to be locked anew",
     )
 
 

@@ -228,8 +228,9 @@ def hint_of(said: str, package: str) -> str | None:
         return "its build needs what setuptools no longer has: `envsync sync --build-constraint 'setuptools<81'`"
     if modules:
         return (
-            f"its build imports `{modules[-1]}` and does not say that it requires it; if the lock file has it: "
-            f"`envsync sync --no-build-isolation-package {name}`"
+            f"its build imports `{modules[-1]}` and does not say that it requires it; if the lock file has that: "
+            f"`envsync sync --no-build-isolation-package {name}`; if the project is yours, name it in "
+            "`[build-system]` of its pyproject.toml, in `requires`"
         )
     if _TOOL.search(said):
         return (

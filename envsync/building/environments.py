@@ -296,7 +296,7 @@ class BuildEnvironments:
         found = shutil.which("uv")
         if found is None:
             hint = "install uv, or have pip install what builds require: `envsync sync --build-with pip`"
-            raise BuildError(self.package, "`uv` is to install what its build requires, and is not found", hint=hint)
+            raise BuildError(self.package, "uv is to install what its build requires, and is not found", hint=hint)
         words = [found, "pip", "install", "--python", python, "--no-progress", "-r", required]
         words += ["-c", constraints, "--build-constraints", constraints] if self.constraints else []
         words += ["--no-index"] if self.sources.no_index else []

@@ -18,7 +18,7 @@ from envsync.building import repositories, supervised
 from envsync.building.git_program import Answer, Git, remote_of
 from envsync.building.repositories import Wanted
 from envsync.building.supervised import Run
-from envsync.errors import BuildError, FilesystemError
+from envsync.errors import BuildError, FilesystemError, hints
 from envsync.lockfile.target import Source
 from envsync.store import trash
 from envsync.store.directories import Directories
@@ -94,7 +94,7 @@ def check_out(
         try:
             remote = remote_of(source.place)
         except ValueError as error:
-            hint = "have the lock file made again with an https or ssh URL; or leave it out: `envsync sync --no-build`"
+            hint = f"have the lock file made again with an https or ssh URL; or {hints.of_build(package)}"
             raise BuildError(package, f"git is not to fetch it: {error}", hint=hint) from None
         wanted = Wanted(remote, commit, source.reference, source.subdirectory, offline)
         _bring(_Bringing(git, store, source.lfs), wanted, into)
@@ -201,7 +201,7 @@ def _submodule(git: Git, wanted: Wanted, path: str, url: str, commit: str) -> Wa
     except ValueError as error:
         problem = str(error)
     if problem:
-        hint = "leave it out: `envsync sync --no-build`; or lock a commit whose submodules have https or ssh URLs"
+        hint = f"{hints.of_build(git.package)}; or lock a commit whose submodules have https or ssh URLs"
         raise BuildError(git.package, f"cannot bring its git submodule `{path}`: {problem}", hint=hint)
     inside = f"{wanted.subdirectory or ''}/".removeprefix(f"{path}/")
     below = inside.rstrip("/") if inside != f"{wanted.subdirectory or ''}/" else None

@@ -294,7 +294,18 @@ class BuildError(EnvsyncError):
     def _usual_hint(self) -> str:
         from envsync.errors import hints
 
-        return hints.of_build(self.log)
+        return hints.of_build(self.package)
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, and where all is that the build has said."""
+        from envsync.errors import hints
+
+        return hints.with_log(super().hint, self.log)
+
+    @hint.setter
+    def hint(self, hint: str | None) -> None:
+        self._hint = hint
 
 
 # The command's own.

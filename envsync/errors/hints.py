@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 
 from envsync.errors import remedies
@@ -55,16 +56,23 @@ def of_link(path: str) -> str:
     return f"remove the link, which leads nowhere: `rm {shlex.quote(path)}`"
 
 
-def of_build(log: str) -> str:
+def of_build(package: str) -> str:
     """Say what to do about a package that could not be built.
 
-    :param log: the path of what the build has said; empty if it has said nothing
+    :param package: its name, with the version if it is known
     """
-    if log:
-        return (
-            f"`less {shlex.quote(log)}` shows all that the build has said; leave it out with `envsync sync --no-build`"
-        )
-    return "`envsync sync --no-build` builds nothing, and names what would have to be built"
+    name = re.split(r"[\s=]", package, maxsplit=1)[0]
+    return f"leave it out with `envsync sync --no-install-package {name}`"
+
+
+def with_log(hint: str, log: str) -> str:
+    """Say besides where all is that a build has said, if the hint does not say so.
+
+    :param log: the path; empty if it has said nothing
+    """
+    if not log or log in hint:
+        return hint
+    return f"{hint}; `less {shlex.quote(log)}` shows all that the build has said"
 
 
 def of_wheel(wheel: str) -> str:

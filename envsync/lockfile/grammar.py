@@ -49,7 +49,11 @@ _OF_SETUP = ("--global-option", "--build-option")
 """Options for `setup.py` itself, which nothing calls any more; where a wheel is taken, they mean nothing."""
 _OF_BUILDS = (*_CONFIG, *_OF_SETUP)
 """Options of one requirement that say how it is built."""
-_OF_THE_COMMAND = ("--no-build-isolation", "--no-editable", "--no-build")
+_OF_THE_COMMAND = {
+    "--no-build-isolation": "`envsync sync --no-build-isolation`",
+    "--no-editable": "`envsync sync --no-editable`",
+    "--no-build": "`envsync sync --no-build`",
+}
 """What `pip install` or `envsync sync` takes, and no file."""
 
 
@@ -157,7 +161,7 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
         if name == "editable":
             raise GrammarError(f"option `{flag}` has to begin its line", "put it on a line of its own")
         if name is None and flag in _OF_THE_COMMAND:
-            hint = f"remove it, and give it to the command: `envsync sync {flag}`"
+            hint = f"remove it, and give it to the command: {_OF_THE_COMMAND[flag]}"
             raise GrammarError(f"option `{flag}` is none of a requirements file", hint)
         if name is None:
             known = ", ".join(sorted([*_FLAGS, *_WITH_VALUE]))

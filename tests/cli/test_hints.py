@@ -12,24 +12,27 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from envsync.cli import main
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES, site_packages
+from tests.projects import make_project
 from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
 SOURCE = Path(__file__).parents[2] / "envsync"
 LOCK = str(FIXTURES / "pylock.toml")
 TOOLS = ("uv", "pip", "pdm", "poetry", "pipenv", "pipx")
-PROGRAMS = f"envsync|{'|'.join(TOOLS)}|sed|ls|ln|mv|rm|env|cd|echo|iconv|mkdir|chmod|kill|unset|export|df|ulimit|cp"
+PROGRAMS = (
+    f"envsync|{'|'.join(TOOLS)}|sed|ls|ln|mv|rm|env|cd|echo|iconv|mkdir|chmod|kill|unset|export|df|ulimit|cp|less"
+)
 COMMAND = re.compile(rf"`((?:{PROGRAMS})\b[^`]*)`")
 
 
@@ -279,6 +282,42 @@ package = [
     )
 
 
+def in_tree(directory: Path, *, imports: str = "sys", locked: Iterable[str] = (), **project: Any) -> None:
+    """A project of uv that has to be built, and some wheels beside it.
+
+    :param imports: a module that its backend imports, and does not have
+    :param locked: wheels that its lock file has as well, as in `foo-1.0`
+    """
+    make_project(directory, "p", **project)
+    backend = directory / "backend/in_tree_backend.py"
+    backend.write_text(f"{backend.read_text()}import {imports}\n")
+    wheels = directory / "wheels"
+    wheels.mkdir()
+    build_wheel(wheels, "setuptools", "80.0", {"pkg_resources.py": ""})
+    build_wheel(wheels, "setuptools", "81.0", {"setuptools.py": ""})
+    build_wheel(wheels, "numpy", "1.0", {"numpy.py": ""})
+    packages = ['{ name = "p", version = "1.0", source = { editable = "." }, dependencies = [']
+    packages += [f'{{ name = "{each.partition("-")[0]}" }},' for each in locked] + ["] },"]
+    for each in locked:
+        name, _, version = each.partition("-")
+        wheel = wheels / f"{each}-py3-none-any.whl"
+        packages.append(
+            f'{{ name = "{name}", version = "{version}", source = {{ path = "{wheel}" }}, wheels = [ '
+            f'{{ filename = "{wheel.name}", hash = "sha256:{sha256_of(str(wheel))}" }} ] }},'
+        )
+    text = "\n".join(packages)
+    (directory / "uv.lock").write_text(f'version = 1\nrequires-python = ">=3.9"\npackage = [\n{text}\n]\n')
+
+
+def own(**values: Any) -> Callable[[Path], object]:
+    return lambda directory: in_tree(directory, **values)
+
+
+SHOUT = f"{FIXTURES}/wheels/shout-1.0-py3-none-any.whl\n"
+NEAR = ("sync", "--no-index", "--find-links", "wheels")
+FAILING = Scene(("sync",), own(fails="boom"))
+
+
 def two_kinds_of_lock_files(directory: Path) -> None:
     uv_project(directory, "virtual")
     (directory / "requirements.txt").touch()
@@ -317,7 +356,9 @@ SCENES = {
         ("sync", "--lock", "job.py"), writes("job.py", '# /// script\n# dependencies = ["absent"]\n# ///\nprint()\n')
     ),
     "sed -n {}p {}": Scene(("sync",), writes("requirements.txt", "fine==1.0\nfoo bar\n")),
-    "pip wheel --no-deps --wheel-dir wheels {}": Scene(("sync",), writes("requirements.txt", "./proj\n")),
+    "pip wheel --no-deps --wheel-dir wheels {}": Scene(
+        ("sync",), writes("requirements.txt", "proj @ hg+https://hg.invalid/proj\n")
+    ),
     "pip download --no-deps {}": Scene(("sync", "--offline"), PINNED),
     "pip wheel --no-deps --wheel-dir wheels --no-binary {} {}": Scene(("sync",), bad_wheel),
     "ls -la {}": Scene(("sync", "--no-index", "--find-links", "no where"), PINNED),
@@ -389,6 +430,20 @@ SCENES = {
     "envsync sync --no-install-workspace": Scene(
         ("sync", "--no-build"), lambda directory: uv_project(directory, members='"p"')
     ),
+    "less {}": FAILING,
+    "envsync sync --build-constraint 'setuptools<81'": Scene(
+        NEAR, own(imports="pkg_resources", build_requires=["setuptools"])
+    ),
+    "envsync sync --no-build-isolation-package {}": Scene(NEAR, own(imports="numpy", locked=["numpy-1.0"])),
+    "envsync sync --no-editable": Scene(("sync",), own(editable=False)),
+    "envsync sync --config-setting key=value": Scene(("sync", "--config-setting", "nonsense"), own()),
+    "envsync sync --trusted-builder root": Scene(("sync", "--trusted-builder", "no such user"), own()),
+    "envsync sync --no-build": Scene(
+        ("sync",), writes("requirements.txt", "--no-build\n"), then=writes("requirements.txt", SHOUT)
+    ),
+    "envsync sync --no-build-isolation": Scene(
+        ("sync",), writes("requirements.txt", "--no-build-isolation\n"), then=writes("requirements.txt", SHOUT)
+    ),
     "envsync sync --no-install-package {}": Scene(
         ("sync", "--no-build"), lambda directory: uv_project(directory, "virtual", besides="d")
     ),
@@ -398,6 +453,8 @@ SCENES = {
     ),
 }
 WITHOUT_SCENE = {
+    "envsync sync --build-with pip": "needs a host without uv (tests/unit/building)",
+    "envsync sync --cache-dir {}-2": "needs a git repository in the cache that is another user's",
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
     "envsync sync --env '/var/tmp/venvs/{digest}'": "needs a filesystem that does not tell case apart (tests/odd)",
     "envsync sync --cache-fallback /var/tmp/envsync-fallback": "needs a read-only cache (tests/contention)",

@@ -225,6 +225,16 @@ def test_hints(said: str) -> None:
         assert SAID[said] in (hint_of(f"...\n{said}\n", package) or "")
 
 
+def test_the_log_is_named_in_any_case() -> None:
+    """Whatever helps, the path of all that was said is told, once; and what is named leaves the package out."""
+    usual = BuildError("flash-attn 2.7", "boom", log="/c/a log").hint
+    assert usual.startswith("leave it out with `envsync sync --no-install-package flash-attn`; ")
+    told = "; `less '/c/a log'` shows all that the build has said"
+    error = BuildError("a 1", "boom", log="/c/a log", hint="do that")
+    assert error.hint == BuildError("a 1", "boom", log=error.log, hint=error.hint).hint == f"do that{told}"
+    assert BuildError("a", "b").hint == "leave it out with `envsync sync --no-install-package a`"
+
+
 def test_no_hint() -> None:
     """Where nothing is known, nothing is said."""
     assert hint_of("error: expected ';' before '}' token", "demo") is None

@@ -389,7 +389,7 @@ def test_a_submodule_at_a_path_is_refused(bring: Bring, repository: Path, url: s
     wanted = with_submodule(repository, url, "inner", inner)
     with pytest.raises(BuildError, match="git submodule `inner`") as caught:
         bring(repository.as_uri(), wanted)
-    assert "--no-build" in caught.value.hint
+    assert "`envsync sync --no-install-package thing`" in caught.value.hint
 
 
 def test_a_submodule_that_is_not_to_be_updated_stays_away(bring: Bring, repository: Path) -> None:
