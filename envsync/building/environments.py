@@ -5,8 +5,8 @@
 
 The key has the requirements, constraints, indexes (without passwords), the Python, and whose it is: what is in there
 runs when something is built, so one takes one's own or root's, and no other. pip resolves what is required, a
-dependency of ours that installs into another environment by `--python`; or uv where that is asked for. Neither is run
-where nothing is required.
+dependency of ours that installs into another environment (`pip_program`); or uv where that is asked for. Neither is
+run where nothing is required.
 
 The record is written last, so what a killed making leaves is a directory that no record names; the next making removes
 it once it is a day old. An environment is made anew when it is 30 days old, since requirements mean the newest, unless
@@ -21,7 +21,6 @@ import json
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -31,7 +30,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from envsync.building import supervised, variables
+from envsync.building import pip_program, supervised, variables
 from envsync.building.supervised import Run
 from envsync.errors import BuildError, FilesystemError, LockingError
 from envsync.errors.redact import redacted
@@ -284,13 +283,28 @@ class BuildEnvironments:
         files = f"{staged}/requirements.txt", f"{staged}/constraints.txt"
         if self.installer == "uv":
             return self._uv(python, *files)
-        words = [sys.executable, "-I", "-m", "pip", "--python", python, "install", "--no-input", "--no-compile"]
-        words += ["--no-warn-script-location", "--disable-pip-version-check", "--progress-bar", "off"]
-        words += ["--build-constraint", files[1]] if self.constraints else []
         environ = variables.for_installer(os.environ)
+        too_new = pip_program.is_too_new_for(self.python.version)
+        words = self._its_own_pip(python, staged, environ) if too_new else pip_program.ours(python)
+        words += ["install", "--no-input", "--no-compile"]
+        words += ["--no-warn-script-location", "--disable-pip-version-check", "--progress-bar", "off"]
+        words += ["--build-constraint", files[1]] if self.constraints and not too_new else []
         # What constrains a project does not constrain what builds it, though pip's configuration may say so.
         environ["PIP_CONSTRAINT"] = files[1] if self.constraints else ""
         return [*words, "-r", files[0]], _with_places(environ, self.sources)
+
+    def _its_own_pip(self, python: str, staged: str, environ: Mapping[str, str]) -> list[str]:
+        def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
+            return self.run(words, cwd=staged, env=environ, log=f"{staged}/log", checkpoint=self.checkpoint)
+
+        words = pip_program.its_own(python, staged, environ, run)
+        if words is None:
+            version = self.python.version
+            problem = f"the pip beside envsync is too new for Python {version}, which brings none in `ensurepip`"
+            hint = "install uv, and let it install what builds require: `envsync sync --build-with uv`"
+            self._keep_log(f"{staged}/log", [python, "-m", "ensurepip"])
+            raise BuildError(self.package, problem, log=self.log, hint=hint)
+        return words
 
     def _uv(self, python: str, required: str, constraints: str) -> tuple[list[str], dict[str, str]]:
         found = shutil.which("uv")

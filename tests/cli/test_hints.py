@@ -453,6 +453,7 @@ SCENES = {
     ),
 }
 WITHOUT_SCENE = {
+    "envsync sync --build-with uv": "needs a Python without ensurepip (tests/unit/building)",
     "envsync sync --build-with pip": "needs a host without uv (tests/unit/building)",
     "envsync sync --cache-dir {}-2": "needs a git repository in the cache that is another user's",
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",

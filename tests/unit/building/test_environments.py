@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from envsync.building import environments
+from envsync.building import environments, pip_program
 from envsync.building.environments import BuildEnvironment, BuildEnvironments
 from envsync.errors import BuildError
 from envsync.lockfile.sources import Sources
 from envsync.python.interpreter import inspect, own_base
 from envsync.store.store import Store
 from envsync.system import records
+from tests import pythons
 from tests.wheels import build_wheel
 
 Make = Callable[..., BuildEnvironments]
@@ -26,7 +28,7 @@ Make = Callable[..., BuildEnvironments]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function that makes the object that gives environments; its wheels come from a directory."""
-    store = Store(str(tmp_path / "cache"))
+    store = Store(str(tmp_path / ".cache"))
     (tmp_path / "wheels").mkdir()
     for name, version in (("foo", "1.0"), ("foo", "2.0"), ("bar", "1.0")):
         build_wheel(tmp_path / "wheels", name, version)
@@ -93,8 +95,8 @@ def test_what_cannot_be_had(make: Make, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="pip cannot install what its build requires"):
         make().of(["missing"])
     assert "missing" in (tmp_path / "log").read_text()
-    assert list((tmp_path / "cache/v1/build-environments").glob("*/*")) == []
-    assert not [name for name in os.listdir(tmp_path / "cache/v1/tmp") if name.startswith("requirements")]
+    assert list((tmp_path / ".cache/v1/build-environments").glob("*/*")) == []
+    assert not [name for name in os.listdir(tmp_path / ".cache/v1/tmp") if name.startswith("requirements")]
 
 
 def record_of(environment: BuildEnvironment) -> str:
@@ -155,9 +157,39 @@ def test_no_password_is_told(make: Make, tmp_path: Path) -> None:
     assert not [text for text in texts if "hunter2" in text]
 
 
+@pytest.mark.parametrize("version", ["3.9", "3.11"])
+def test_a_python_that_our_pip_does_not_support(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    """The pip that it brings itself fills its environments, under the same constraints; nothing else of it is left."""
+    monkeypatch.setattr(pip_program, "is_too_new_for", lambda python: True)
+    given = make(make().sources, "foo<2")
+    given.python = inspect(pythons.need(version), given.store.root)
+    environment = given.of(["foo", "bar"])
+    assert dict(environment.versions) == {"foo": "1.0", "bar": "1.0"}
+    assert python_says(environment, "import foo, sys; print(sys.version)").startswith(version)
+    assert not list((tmp_path / ".cache/v1/tmp").iterdir())
+
+
+def test_which_pythons_our_pip_supports() -> None:
+    """Its metadata says that: at least the Python that it runs in, and none of before 3.7."""
+    assert not pip_program.is_too_new_for(platform.python_version())
+    assert pip_program.is_too_new_for("3.6.15")
+
+
+def test_a_python_that_brings_no_pip(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is said what else can install what is required."""
+    monkeypatch.setattr(pip_program, "is_too_new_for", lambda python: True)
+    given = make()
+    given.run = lambda *words, **options: 1
+    with pytest.raises(BuildError, match="which brings none in `ensurepip`") as caught:
+        given.of(["foo"])
+    assert "`envsync sync --build-with uv`" in caught.value.hint
+
+
 def test_uv_that_is_not_there(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is said, with what else could do."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BuildError, match="`uv` is to install what its build requires") as caught:
+    with pytest.raises(BuildError, match="uv is to install what its build requires") as caught:
         make(installer="uv").of(["foo"])
     assert "--build-with pip" in caught.value.hint
