@@ -145,13 +145,14 @@ class _Keeper(NamedTuple, Generic[Kept]):
 
 
 def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, report: Report) -> dict[str, Manifest]:
-    """Unpack the local wheels whose hash is known, if this process may share the work with children.
+    """Unpack the local wheels whose hash is known, if this process may share the work with children, or there is one.
 
     Whatever is missing from what this returns has to be got in another way.
     """
     local = [artifact for artifact in artifacts if artifact.path is not None and artifact.sha256 is not None]
     local.sort(key=_size, reverse=True)
-    if workers < 2 or not forking.can_share(len(local)):
+    alone = len(local) == 1 == len(artifacts)  # as after an edit of what says how a project is built
+    if not alone and (workers < 2 or not forking.can_share(len(local))):
         return {}
     done = 0
 
@@ -176,7 +177,10 @@ def _unpack_local(artifacts: Sequence[Artifact], store: Store, workers: int, rep
         report("unpacking", min(done, len(local)), len(local))
 
     report("unpacking", 0, len(local))
-    forking.share(len(local), work, children=workers - 1, tell=tell)
+    if alone:
+        work(0)
+    else:
+        forking.share(len(local), work, children=workers - 1, tell=tell)
     found = {artifact.name: _find(artifact, store) for artifact in local}
     return {name: manifest for name, manifest in found.items() if manifest is not None}
 
