@@ -446,6 +446,10 @@ def _tree(site: _Site, into: str) -> str:
         )
     else:
         trees.copy(source.place, into, checkpoint)
+        copied = job_of(artifact, site.order, beside=job.recipe.beside or (), checkpoint=checkpoint)
+        if copied.key != job.key:  # under which others would find it who have the tree as it was
+            problem = f"`{source.place}` changed while it was being copied"
+            raise BuildError(job.package, problem, hint="once it is at rest: `envsync sync`")
     return trees.project_of(source._replace(place=into))
 
 

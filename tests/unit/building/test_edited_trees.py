@@ -1,0 +1,30 @@
+"""Builds of a tree that is edited meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from envsync.building import build
+from envsync.building.build import Order
+from envsync.errors import BuildError
+from envsync.lockfile.sources import Sources
+from envsync.lockfile.target import DIRECTORY, Artifact, BuildRules, Source
+from envsync.python.interpreter import inspect, own_base
+from envsync.store.store import Store
+from tests.projects import built, make_project
+
+
+def test_an_edit_between_look_and_copy(tmp_path: Path) -> None:
+    """Nothing is kept under the key of what the tree was before: who has that finds nothing, and builds."""
+    store = Store(f"{tmp_path}/cache")
+    tree = make_project(tmp_path / "demo", log=tmp_path / "log")
+    order = Order(inspect(own_base(), store.root), BuildRules(), Sources(), f"{tmp_path}/editables")
+    artifact = Artifact("demo", "1.0", "", source=Source(DIRECTORY, str(tree)))
+    job = build.job_of(artifact, order)
+    (tree / "src/demo/__init__.py").write_text("edited = True\n")
+    with pytest.raises(BuildError, match="changed while it was being copied"):
+        build.build([job], store, order, lambda *_: None)
+    assert build.find(job, store, order) is None
+    assert built(tmp_path / "log") == []
