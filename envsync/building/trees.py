@@ -126,7 +126,8 @@ def signature(tree: str, *, editable: bool) -> str:
     decides = deciding(tree)
     if editable and not (decides.patterns or decides.directories or decides.commit or decides.tags):
         return ""
-    seen = sorted(_looks(tree, decides) if editable else (_look(path) for path in files_of(tree)))
+    whole = (f"{_look(path)} {_beyond(tree, path)}" for path in files_of(tree))
+    seen = sorted(_looks(tree, decides) if editable else whole)
     return sha256("\n".join([*seen, *_git(tree, decides)]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -178,6 +179,7 @@ def digest(tree: str, checkpoint: Callable[[], object]) -> str:
             checkpoint()
             whole.update(f"{path[len(tree) :]}\0".encode("utf-8", "surrogateescape"))
             whole.update(_content(path))
+            whole.update(_beyond(tree, path).encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise FilesystemError("read", str(error.filename or tree), error) from error
     whole.update("\n".join(_git(tree, Deciding(commit=True, tags=True))).encode("utf-8", "surrogateescape"))
@@ -195,6 +197,22 @@ def _content(path: str) -> bytes:
         while block := file.read(1 << 20):
             found.update(block)
     return (b"executable " if status.st_mode & 0o100 else b"file ") + found.digest()
+
+
+def _leads_out(tree: str, path: str) -> bool:
+    """Tell whether a file is a link out of its tree. A relative one would lead elsewhere from a copy."""
+    return os.path.islink(path) and not f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(tree)}/")
+
+
+def _beyond(tree: str, path: str) -> str:
+    """Return what stands for what a link out of a tree leads to, by times and sizes: it may be large; else nothing."""
+    if not _leads_out(tree, path):
+        return ""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{os.path.realpath(path)} -"
+    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 def _git(tree: str, decides: Deciding) -> Iterator[str]:
@@ -274,6 +292,11 @@ def copy(tree: str, into: str, checkpoint: Callable[[], object]) -> None:
 
     try:
         shutil.copytree(tree, into, symlinks=True, ignore=leave)
+        for path in files_of(tree):
+            if _leads_out(tree, path):
+                link = f"{into}{path[len(tree) :]}"
+                os.unlink(link)
+                os.symlink(os.path.realpath(path), link)
         directory = _git_directory(tree)
         if directory is not None and os.path.dirname(directory) == tree:
             with open(f"{into}/.git", "w") as file:

@@ -231,3 +231,15 @@ def test_a_cache_within_a_tree_is_no_part_of_it(tree: Path) -> None:
     trees.copy(str(tree), f"{store.tmp}/copy", nothing)
     assert not os.path.exists(f"{store.tmp}/copy/.cache")
     assert trees.digest(str(tree), nothing) == before
+
+
+def test_a_link_out_of_a_tree(tree: Path, tmp_path: Path) -> None:
+    """It leads to the same from a copy, and an edit of that shows: licenses of a monorepo are linked so."""
+    (tmp_path / "LICENSE").write_text("one")
+    (tree / "LICENSE").symlink_to("../LICENSE")
+    before = trees.signature(str(tree), editable=False), trees.digest(str(tree), nothing)
+    trees.copy(str(tree), f"{tmp_path}/cache/tmp/copy", nothing)
+    assert (tmp_path / "cache/tmp/copy/LICENSE").read_text() == "one"
+    (tmp_path / "LICENSE").write_text("another")
+    assert trees.signature(str(tree), editable=False) != before[0]
+    assert trees.digest(str(tree), nothing) != before[1]
