@@ -298,7 +298,7 @@ def copy(tree: str, into: str, checkpoint: Callable[[], object]) -> None:
                 os.unlink(link)
                 os.symlink(os.path.realpath(path), link)
         directory = _git_directory(tree)
-        if directory is not None and os.path.dirname(directory) == tree:
+        if directory is not None and os.path.lexists(f"{tree}/.git"):
             with open(f"{into}/.git", "w") as file:
                 file.write(f"gitdir: {directory}\n")
     except (OSError, shutil.Error) as error:

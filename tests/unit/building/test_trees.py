@@ -233,6 +233,15 @@ def test_a_cache_within_a_tree_is_no_part_of_it(tree: Path) -> None:
     assert trees.digest(str(tree), nothing) == before
 
 
+def test_a_copy_of_a_further_work_tree_can_ask_git(tree: Path, tmp_path: Path) -> None:
+    """There, `.git` is a file that leads elsewhere."""
+    make_repository(tree)
+    git(tree, "tag", "v1.5")
+    git(tree, "worktree", "add", "--detach", f"{tmp_path}/other")
+    trees.copy(f"{tmp_path}/other", f"{tmp_path}/copy", nothing)
+    assert git(f"{tmp_path}/copy", "describe", "--tags", "--always") == "v1.5"
+
+
 def test_a_link_out_of_a_tree(tree: Path, tmp_path: Path) -> None:
     """It leads to the same from a copy, and an edit of that shows: licenses of a monorepo are linked so."""
     (tmp_path / "LICENSE").write_text("one")
