@@ -111,7 +111,7 @@ def job_of(
         tree = trees.project_of(source)
         return Job(artifact, keys.editable_key(tree, artifact.name, _deciding(tree), recipe, order.python), recipe)
     if source.kind == DIRECTORY:
-        identity = trees.digest(source.place, checkpoint)
+        identity = "\n".join([trees.digest(source.place, checkpoint), *trees.outside(trees.project_of(source))])
     else:
         identity = source.commit if source.kind == GIT else archive.sha256 if archive is not None else ""
     return Job(artifact, keys.key_of(artifact, identity, recipe, order.python, order.site), recipe, archive)

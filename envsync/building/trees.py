@@ -16,6 +16,7 @@ environments and Pythons they are for: under a lock in `.envsync-build` in the t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tomllib
@@ -45,6 +46,8 @@ _LEFT_BEHIND = _CACHES | {".hg", ".svn", LOCKING, ".envsync-names"}
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
 """What a directory has that is a virtual environment, or a cache: ours may lie in the tree."""
 _MAGIC = frozenset("*?[")
+_ABOVE = re.compile(rb"(?:\.\./)+[^\s\0\"'\],;#]*")
+"""A path that leads out of a tree, in the text of a file."""
 
 
 class Deciding(NamedTuple):
@@ -127,7 +130,7 @@ def signature(tree: str, *, editable: bool) -> str:
     if editable and not (decides.patterns or decides.directories or decides.commit or decides.tags):
         return ""
     whole = (f"{_look(path)} {_beyond(tree, path)}" for path in files_of(tree))
-    seen = sorted(_looks(tree, decides) if editable else whole)
+    seen = sorted(_looks(tree, decides) if editable else [*whole, *outside(tree)])
     return sha256("\n".join([*seen, *_git(tree, decides)]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -308,6 +311,18 @@ def copy(tree: str, into: str, checkpoint: Callable[[], object]) -> None:
 def looks_outside(tree: str) -> bool:
     """Tell whether how a tree is built may refer to files above it: then it cannot be built from a copy."""
     return any(b"../" in content or b'".."' in content for content in map(_read, (f"{tree}/{each}" for each in FIXED)))
+
+
+def outside(tree: str) -> list[str]:
+    """Return what stands for what a tree's own files name above it: the tree's place, and times and sizes of files.
+
+    Empty if they name nothing there. What is built of it counts for no other tree then, whatever it holds itself.
+    """
+    if not looks_outside(tree):
+        return []
+    named = {os.fsdecode(name) for file in FIXED for name in _ABOVE.findall(_read(f"{tree}/{file}"))}
+    paths = sorted(os.path.normpath(f"{tree}/{name}") for name in named)
+    return [tree, *(_look(path) for path in paths if os.path.isfile(path))]
 
 
 def _read(path: str) -> bytes:

@@ -28,3 +28,19 @@ def test_an_edit_between_look_and_copy(tmp_path: Path) -> None:
         build.build([job], store, order, lambda *_: None)
     assert build.find(job, store, order) is None
     assert built(tmp_path / "log") == []
+
+
+def test_what_is_above_a_tree(tmp_path: Path) -> None:
+    """Where its own files name something there, an edit of that counts, and an equal tree elsewhere is another."""
+    store = Store(f"{tmp_path}/cache")
+    order = Order(inspect(own_base(), store.root), BuildRules(), Sources(), f"{tmp_path}/editables")
+    named = '[tool.x]\nversion = "../VERSION"\n'
+    places = [make_project(tmp_path / name / "demo", pyproject=named) for name in ("one", "two")]
+
+    def key(place: Path) -> str:
+        return build.job_of(Artifact("demo", "1.0", "", source=Source(DIRECTORY, str(place))), order).key
+
+    before = key(places[0])
+    assert before == key(places[0]) != key(places[1])
+    (tmp_path / "one/VERSION").write_text("1.0")
+    assert key(places[0]) != before
