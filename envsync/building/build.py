@@ -109,7 +109,8 @@ def job_of(
         raise BuildError(artifact.name, f"there is no directory `{source.place}`", hint=hint)
     if source.editable:
         tree = trees.project_of(source)
-        return Job(artifact, keys.editable_key(tree, artifact.name, _deciding(tree), recipe, order.python), recipe)
+        decides = {**_deciding(tree), "build-key": order.site}
+        return Job(artifact, keys.editable_key(tree, artifact.name, decides, recipe, order.python), recipe)
     if source.kind == DIRECTORY:
         identity = "\n".join([trees.digest(source.place, checkpoint), *trees.outside(trees.project_of(source))])
     else:

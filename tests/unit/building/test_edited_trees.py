@@ -30,6 +30,17 @@ def test_an_edit_between_look_and_copy(tmp_path: Path) -> None:
     assert built(tmp_path / "log") == []
 
 
+@pytest.mark.parametrize("editable", [False, True])
+def test_what_a_site_adds(tmp_path: Path, editable: bool) -> None:
+    """With another `--build-key`, what was built before is not found; an editable may be compiled, too."""
+    store = Store(f"{tmp_path}/cache")
+    tree = make_project(tmp_path / "demo")
+    order = Order(inspect(own_base(), store.root), BuildRules(), Sources(), f"{tmp_path}/editables")
+    artifact = Artifact("demo", "1.0", "", source=Source(DIRECTORY, str(tree), editable=editable))
+    found = {build.job_of(artifact, order._replace(site=site)).key for site in ("", "zen4", "zen4")}
+    assert len(found) == 2
+
+
 def test_what_is_above_a_tree(tmp_path: Path) -> None:
     """Where its own files name something there, an edit of that counts, and an equal tree elsewhere is another."""
     store = Store(f"{tmp_path}/cache")
