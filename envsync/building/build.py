@@ -451,7 +451,7 @@ def _tree(site: _Site, into: str) -> str:
         if copied.key != job.key:  # under which others would find it who have the tree as it was
             problem = f"`{source.place}` changed while it was being copied"
             raise BuildError(job.package, problem, hint="once it is at rest: `envsync sync`")
-    return trees.project_of(source._replace(place=into))
+    return archives.within(into, source.subdirectory, artifact.name)
 
 
 def _keep(site: _Site, wheel: str) -> Built:

@@ -430,3 +430,17 @@ def test_a_build_beside_what_was_built(scene: Scene) -> None:
     assert scene.hooks == ALL_BUILT
     scene.run("sync", "--no-build-isolation-package", "lib", "--env", "other", check=True)
     assert scene.hooks == sorted([*ALL_BUILT, "build_editable app"])
+
+
+@pytest.mark.parametrize(("name", "said"), [("out", "leads out of its source"), ("none", "there is no directory")])
+def test_a_subdirectory_of_a_commit_that_is_elsewhere(scene: Scene, tmp_path: Path, name: str, said: str) -> None:
+    """By a link in the repository: nothing outside is built, or written to; what is not there is said."""
+    make_project(tmp_path / "private", "versioned", log=scene.log)
+    (scene.repository / "out").symlink_to(tmp_path / "private")
+    commit = make_repository(scene.repository)
+    lock = f"versioned @ git+file://{scene.repository}@{commit}#subdirectory={name}\n"
+    (scene.directory / "requirements.txt").write_text(lock)
+    done = scene.run("sync", "--lock", "requirements.txt")
+    assert done.returncode == 125
+    assert f"the subdirectory `{name}` {said}" in done.stderr or f"{said} `{name}`" in done.stderr
+    assert scene.hooks == []
