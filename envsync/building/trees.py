@@ -43,8 +43,8 @@ LOCKING = ".envsync-build"
 """The directory in a tree that holds its lock."""
 _CACHES = frozenset({"__pycache__", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"})
 _LEFT_BEHIND = _CACHES | {".hg", ".svn", LOCKING, ".envsync-names"}
-_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
-"""What a directory has that is a virtual environment, or a cache: ours may lie in the tree."""
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG", ".envsync")
+"""What a directory has that is a virtual environment, or a cache: ours may lie in the tree, and have no Python yet."""
 _MAGIC = frozenset("*?[")
 _ABOVE = re.compile(rb"(?:\.\./)+[^\s\0\"'\],;#]*")
 """A path that leads out of a tree, in the text of a file."""

@@ -107,6 +107,7 @@ def leave_behind(tree: Path) -> None:
         ".mypy_cache/x",
         "env/pyvenv.cfg",
         "env/lib/x",
+        "begun/.envsync/progress.json",
     ):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("x")
