@@ -38,6 +38,7 @@ from envsync.lockfile.sources import Sources, as_url
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.python.facts import Interpreter
+from envsync.python.interpreter import beneath
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.store.store import Store
 from envsync.store.trash import LEFTOVER_SECONDS
@@ -84,7 +85,7 @@ class BuildEnvironments:
     """Gives build environments for one build.
 
     :param store: the cache that they are kept in
-    :param python: the target, outside any environment
+    :param python: the target; if that is in an environment, what is beneath it is taken
     :param sources: where packages may come from, besides what pip's own configuration says
     :param constraints: on what is installed
     :param package: whose build it is, for messages
@@ -107,7 +108,7 @@ class BuildEnvironments:
         run: Run = supervised.run,
     ) -> None:
         self.store = store
-        self.python = python
+        self.python = beneath(python, store.root)  # so that all environments made of one Python share what is kept
         self.sources = sources
         self.constraints = constraints
         self.package = package
@@ -157,7 +158,9 @@ class BuildEnvironments:
         tools = [os.environ.get(f"{tool}_{name}", "") for tool in ("PIP", "UV") for name in _PLACES]
         places = [redacted(place) for place in (*(url for some in urls for url in some), *tools)]
         whole = [FORMAT, user, *map(str, wanted)], sorted(self.constraints), places, sources.no_index, self.installer
-        return sha256(json.dumps([*whole, self.python.key, self.python.version]).encode()).hexdigest()
+        python = self.python
+        it = [os.path.realpath(python.executable), *python.identity, python.version, python.fingerprint]
+        return sha256(json.dumps([*whole, *it]).encode()).hexdigest()
 
     def _find(self, wanted: Sequence[Requirement]) -> BuildEnvironment | None:
         """Return a kept environment that may be used."""

@@ -113,6 +113,22 @@ def inspect(executable: str, cache: str) -> Interpreter:
     )
 
 
+def beneath(python: Interpreter, cache: str) -> Interpreter:
+    """Return the interpreter that a virtual environment was made of, or the given one if it is in none.
+
+    The given one, too, if that cannot be run any more, or is another version by now.
+
+    :param cache: the cache directory
+    """
+    if python.prefix == python.base_prefix or not python.base_executable:
+        return python
+    try:
+        found = inspect(python.base_executable, cache)
+    except (InterpreterError, UnsupportedPythonError):
+        return python
+    return found if found.version == python.version else python
+
+
 def _is_of(facts: dict[str, Any], executable: str) -> bool:
     """Tell whether it is the very interpreter that has answered, and not one that it has started."""
     try:

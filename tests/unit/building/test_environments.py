@@ -65,6 +65,16 @@ def test_it_is_made_once(make: Make, tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == said
 
 
+def test_environments_of_one_python_share_it(make: Make, tmp_path: Path) -> None:
+    """What was made before a project had its environment is found by that environment's Python, and runs nothing."""
+    first = make()
+    made = first.of(["foo"])
+    subprocess.run([own_base(), "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python, log = inspect(str(tmp_path / "env/bin/python"), first.store.root), tmp_path / "other log"
+    assert BuildEnvironments(first.store, python, first.sources, package="demo", log=str(log)).of(["foo"]) == made
+    assert not log.exists()
+
+
 def test_constraints(make: Make) -> None:
     """They hold, and are a part of the key."""
     near = make().sources
