@@ -259,7 +259,7 @@ class BuildEnvironments:
             raise BuildError(
                 self.package,
                 f"its build requires {names}, and no such build environment is kept in `{self.store.root}`",
-                hint="prepare it where there is a network, with the same cache: `envsync sync`",
+                hint="prepare it where there is a network, with the same cache: `envsync sync --no-offline`",
             )
 
     def _refuse(self, said: str) -> None:

@@ -166,7 +166,7 @@ def _bring_large_files(bringing: _Bringing, wanted: Wanted, into: str) -> None:
     git.call("config", "--unset", "lfs.storage", at=into)
     if missing := [line for line in listed.text.splitlines() if re.match(r"[0-9a-f]+ - ", line)]:
         name = missing[0].split(" - ", 1)[1]
-        hint = "bring them once where the network is, with the same cache: `envsync sync`"
+        hint = "bring them once where the network is, with the same cache: `envsync sync --no-offline`"
         raise BuildError(git.package, f"{len(missing)} files that git-lfs keeps are missing, `{name}` first", hint=hint)
 
 

@@ -314,7 +314,7 @@ def _not_prepared(git: Git, wanted: Wanted, place: str) -> FetchError:
     return FetchError(
         f"cannot fetch `{git.package}` offline: {_shown(wanted)} is to come from the git repository "
         f"`{wanted.remote.url}`, and the cache {lacks}",
-        hint="build it once where the network is, with the same cache: `envsync sync`",
+        hint="build it once where the network is, with the same cache: `envsync sync --no-offline`",
     )
 
 

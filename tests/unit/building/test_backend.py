@@ -141,8 +141,9 @@ def test_extra_requirements(build: Callable[..., str], tmp_path: Path) -> None:
         (make_project(tmp_path / "b", hook_requires=["foo"]), {}),
         (make_project(tmp_path / "c"), {"requires": ["foo"]}),
     ):
-        with pytest.raises(BuildError, match="its build requires `foo`, and no such"):
+        with pytest.raises(BuildError, match="its build requires `foo`, and no such") as caught:
             build(tree, **options)
+        assert "`envsync sync --no-offline`" in caught.value.hint
 
 
 def test_a_build_that_fails(build: Callable[..., str], tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_what_is_in_the_cache_is_not_fetched_again(bring: Bring, repository: Pat
         assert len(server.asked) == before
         with pytest.raises(FetchError, match=r"offline.* the cache lacks it") as caught:
             bring(url, GONE, "four", offline=True)
+        assert "`envsync sync --no-offline`" in caught.value.hint
         assert len(server.asked) == before
     assert "envsync sync" in caught.value.hint
 
