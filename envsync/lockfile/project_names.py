@@ -1,12 +1,13 @@
 """What the project in a directory is called, where a requirement does not say: `-e .`, `./dir`.
 
-Its name is taken from what can be read without running anything: pyproject.toml, or else setup.cfg. What was read is an
-input of the lock file, for another name is another package. Where only setup.py knows the name, the requirement has to
-say it: `NAME @ file:///DIRECTORY`.
+Its name is taken from what can be read without running anything: pyproject.toml, or else setup.cfg, or else the text
+that setup.py gives to `setup`. What was read is an input of the lock file, for another name is another package. Where
+setup.py works the name out, the requirement has to say it: `NAME @ file:///DIRECTORY`.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import shlex
 import tomllib
@@ -53,7 +54,11 @@ class ProjectNames:
         if not os.path.isdir(directory):
             shown = f"`ls -la {shlex.quote(os.path.dirname(directory))}` shows what is there"
             raise GrammarError(f"there is no directory `{directory}`", shown)
-        name = _of_pyproject(self._read(directory, PYPROJECT)) or _of_setup_cfg(self._read(directory, SETUP_CFG))
+        name = (
+            _of_pyproject(self._read(directory, PYPROJECT))
+            or _of_setup_cfg(self._read(directory, SETUP_CFG))
+            or _of_setup_py(self._read(directory, SETUP_PY))
+        )
         try:
             return canonicalize_name(name, validate=True)
         except InvalidName:
@@ -65,7 +70,8 @@ class ProjectNames:
         reference = (
             shlex.quote(f"NAME @ file://{quote(directory)}") if editable else f"NAME @ file://{quote(directory)}"
         )
-        problem = f"neither `pyproject.toml` nor `setup.cfg` in `{directory}` says what the project is called"
+        files = "neither `pyproject.toml` nor `setup.cfg` nor `setup.py`"
+        problem = f"{files} in `{directory}` says what the project is called"
         raise GrammarError(problem, f"say it in the line: `{flag}{reference}`")
 
     def _read(self, directory: str, name: str) -> bytes:
@@ -114,3 +120,15 @@ def _of_setup_cfg(content: bytes) -> str:
     except (ConfigError, ValueError):
         return ""
     return parser.get("metadata", "name", fallback="").strip()
+
+
+def _of_setup_py(content: bytes) -> str:
+    """Return the name that is written in the call of `setup`; empty if there is no such call, or more than one."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(content)) if isinstance(node, ast.Call)]
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return ""
+    calls = [call for call in calls if getattr(call.func, "attr", getattr(call.func, "id", "")) == "setup"]
+    values = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "name"]
+    names = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    return names[0] if len(calls) == len(values) == len(names) == 1 else ""

@@ -219,6 +219,7 @@ def test_settings_for_the_backend(select: Select) -> None:
         ({"pyproject.toml": "[tool.flit.metadata]\nmodule = 'a_b'\n"}, "a-b"),
         ({"pyproject.toml": "[build-system]\n", "setup.cfg": "[metadata]\nname = A_b\n"}, "a-b"),
         ({"setup.py": "", "setup.cfg": "[metadata]\nname=a.b\nversion = attr: b.v\n"}, "a-b"),
+        ({"setup.py": "import setuptools as s\ns.setup(version=V, name='A.b')\n"}, "a-b"),
     ],
 )
 def test_where_a_name_is_found(
@@ -234,15 +235,23 @@ def test_where_a_name_is_found(
     read_in_order = ["pyproject.toml", "setup.cfg"] if name.encode() not in parsed.canonical[1] else ["pyproject.toml"]
     if "project" in files.get("pyproject.toml", "") or "tool" in files.get("pyproject.toml", ""):
         read_in_order = ["pyproject.toml"]
+    if "name=" in files.get("setup.py", ""):
+        read_in_order = ["pyproject.toml", "setup.cfg", "setup.py"]
     assert parsed.inputs[1:] == tuple(str(directory / file) for file in read_in_order)
     assert parsed.contents[1:] == tuple(files.get(file, "").encode() for file in read_in_order)
+
+
+NAMELESS = "neither `pyproject.toml` nor `setup.cfg` nor `setup.py` in `{}` says what the project is called"
 
 
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"setup.py": "setup(name='x')"}, "neither `pyproject.toml` nor `setup.cfg` in `{}` says what the project is"),
-        ({"pyproject.toml": "[project"}, "neither `pyproject.toml` nor `setup.cfg` in `{}` says what the project is"),
+        ({"setup.py": "setup(name=NAME)"}, NAMELESS),
+        ({"setup.py": "setup(name='x')\nsetup(name='y')"}, NAMELESS),
+        ({"setup.py": "setup(name='x'"}, NAMELESS),
+        ({"setup.py": "setup()\nother(name='x')"}, NAMELESS),
+        ({"pyproject.toml": "[project"}, NAMELESS),
         ({"pyproject.toml": "[project]\nname = '-'"}, "the project in `{}` has the name '-', which is none"),
         ({"setup.cfg": "[metadata]\n"}, "there is neither `pyproject.toml` nor `setup.py` in `{}`"),
         (None, "there is no directory `{}`"),
@@ -258,7 +267,7 @@ def test_a_name_that_nothing_says(tmp_path: Path, select: Select, files: dict[st
     with pytest.raises(LockFileError) as caught:
         select("-e ./other")
     assert caught.value.problem.startswith("line 1: " + problem.format(directory))
-    if "neither `pyproject.toml` nor `setup.cfg`" in problem:
+    if problem == NAMELESS:
         assert f"`-e 'NAME @ file://{directory}'`" in str(caught.value.hint)
         assert one(select(f"-e 'name @ file://{directory}'")).name == "name"
 
