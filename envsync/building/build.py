@@ -262,7 +262,10 @@ class _Work:
         here = ", ".join(package for package, state in states.items() if not state)
         seconds = time.monotonic() - self._began
         phase = f"building {here} for {seconds:.0f} s" if here else next(iter(states.values()), "building")
-        self._report(phase, len(self._done), len(self._jobs))
+        if len(self._jobs) == 1:
+            self._report(phase, 0, 0)
+        else:
+            self._report(f"{phase}, built", len(self._done), len(self._jobs))
 
 
 class _GivenUpError(Exception):
