@@ -6,7 +6,8 @@
 
 A variant (`envsync.building.keys.variant_of`) is made in tmp and renamed into place whole; of two, the first stays.
 `record` has the wheel's hash, and whoever uses the wheel compares it. A wheel runs as whoever installs it: so it counts
-only if wheel and record belong to oneself, to root, or to a user that the configuration names.
+only if wheel and record belong to oneself, to root, or to a user that the configuration names, and nobody else may
+write to them. The record has its key as well: a group that shares a cache may rename what it has not made.
 """
 
 from __future__ import annotations
@@ -73,25 +74,42 @@ def touch(path: str) -> None:
 
 
 def _at(place: str, trusted: frozenset[int]) -> Built | None:
-    record = f"{place}/{RECORD}"
-    value = records.load(record)
-    name, digest = (records.text(value, each) for each in ("filename", "sha256"))
+    value = _record(f"{place}/{RECORD}", trusted)
+    name, digest, kept_as = (records.text(value, each) for each in ("filename", "sha256", "kept_as"))
     path = f"{place}/{name}"
     if not name.endswith(".whl") or "/" in name or not is_sha256(digest):
         return None
-    if all(_is_of(each, trusted) for each in (place, record, path)):
+    if place.endswith(f"/{kept_as}") and all(_is_of(each, trusted) for each in (place, path)):
         return Built(path, digest)
     return None
 
 
+def _record(path: str, trusted: frozenset[int]) -> dict[str, object]:
+    """Read a record, if the very file that is read was written by one who is trusted, and by nobody else."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            alone = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
+            return records.parse(file.read()) if alone and status.st_uid in trusted else {}
+    except OSError:
+        return {}
+
+
 def _is_of(path: str, trusted: frozenset[int]) -> bool:
-    """Tell whether something belongs to those who are trusted, and is no link to what does not."""
+    """Tell whether something belongs to those who are trusted, is no link to what does not, and no file for others."""
     try:
         status = os.lstat(path)
     except OSError:
         return False
-    plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022)
     return plain and status.st_uid in trusted
+
+
+def _is_written_by(path: str, trusted: frozenset[int]) -> bool:
+    try:
+        return os.lstat(path).st_uid in trusted
+    except OSError:
+        return False
 
 
 def keep(
@@ -118,7 +136,10 @@ def keep(
     atomic.move(wheel, f"{staged}/{filename}")
     if os.path.exists(log):
         atomic.move(log, f"{staged}/{LOG}")
-    atomic.write(f"{staged}/{RECORD}", records.dump({"filename": filename, "sha256": sha256, **facts}))
+    record = records.dump({"filename": filename, "sha256": sha256, "kept_as": name, **facts})
+    atomic.write(f"{staged}/{RECORD}", record)
+    for each in os.listdir(staged):
+        os.chmod(f"{staged}/{each}", 0o444)  # nor may a group that shares the cache write to it
     place = f"{store.built}/{name}"
     try:
         found = publish(store, staged, place, lambda: _at(place, trusted))
@@ -199,7 +220,7 @@ def shared_failure(store: Directories, key: str, before: str, trusted: frozenset
     package, problem, log, hint, host, number = (
         records.text(value, name) for name in ("package", "problem", "log", "hint", "host", "id")
     )
-    if not number or number == before or not _is_of(path, trusted):
+    if not number or number == before or not _is_written_by(path, trusted):
         return None
     where = "" if host == processes.host() else f" (on {host})"
     return BuildError(package, f"{problem}{where}", log=log, hint=hint)

@@ -90,7 +90,7 @@ def test_links_do_not_count(store: Store, tmp_path: Path) -> None:
 def test_a_senseless_record_counts_for_nothing(store: Store, tmp_path: Path, value: dict[str, object]) -> None:
     """Whatever it says, no other file is taken."""
     keep(store, tmp_path)
-    atomic.write(f"{store.built}/{ANY}/record", records.dump(value))
+    atomic.write(f"{store.built}/{ANY}/record", records.dump({"kept_as": ANY, **value}), mode=0o444)
     assert built.find(store, KEY, ("any",), OURS) is None
 
 
@@ -122,9 +122,24 @@ def test_a_failure_is_shared_with_those_who_waited(store: Store, tmp_path: Path)
         "demo 1.0",
         "no compiler",
         "/x/y.log",
-        "load one",
+        "load one; `less /x/y.log` shows all that the build has said",
     )
     assert built.shared_failure(store, KEY, built.failure(store, KEY), OURS) is None
     assert built.shared_failure(store, KEY, before, frozenset()) is None
     keep(store, tmp_path)
     assert built.failure(store, KEY) == ""
+
+
+def test_nobody_else_can_have_written_it(store: Store, tmp_path: Path) -> None:
+    """A group that shares the cache writes to nothing that counts, nor moves it to another key."""
+    os.chmod(store.root, 0o2770)
+    kept = keep(store, tmp_path)
+    record = f"{store.built}/{ANY}/record"
+    for path in (kept.path, record):
+        assert os.stat(path).st_mode & 0o222 == 0
+        os.chmod(path, 0o664)
+        assert built.find(store, KEY, ("any",), OURS) is None
+        os.chmod(path, 0o444)
+    assert built.find(store, KEY, ("any",), OURS) == kept
+    os.rename(f"{store.built}/{KEY}", f"{store.built}/{'c' * 64}")
+    assert built.find(store, "c" * 64, ("any",), OURS) is None
