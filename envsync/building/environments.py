@@ -21,6 +21,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -210,7 +211,11 @@ class BuildEnvironments:
         _remove_old(place)
         path = f"{place}/{os.urandom(4).hex()}"
         try:
+            os.mkdir(path, 0o700)  # nobody else may write there while it is filled, nor afterwards
             self._fill(path, wanted)
+            groups.grant_tree(path, groups.bits(self.store.root) & ~stat.S_IWGRP)
+            groups.withhold_tree(path)
+            os.chmod(path, 0o755)
         except BaseException:
             atomic.discard_tree(path)
             raise
@@ -219,8 +224,9 @@ class BuildEnvironments:
         )
         size = list(_measure(path))
         value = {"directory": os.path.basename(path), "made": time.time(), "size": size, "versions": found.versions}
-        groups.grant_tree(place, groups.bits(self.store.root))
-        atomic.write(f"{place}/{RECORD}", records.dump({**value, "requires": [redacted(str(each)) for each in wanted]}))
+        groups.grant(place, groups.bits(self.store.root))
+        content = records.dump({**value, "requires": [redacted(str(each)) for each in wanted]})
+        atomic.write(f"{place}/{RECORD}", content, mode=0o644)
         return found
 
     def _fill(self, path: str, wanted: Sequence[Requirement]) -> None:
@@ -228,7 +234,6 @@ class BuildEnvironments:
         if pattern is None:
             run_venv(self.python.executable, path, -1)
         else:
-            os.mkdir(path)
             pattern.render(path)
         if wanted:
             self._install(path, wanted)
@@ -357,12 +362,16 @@ def _with_places_for_uv(environ: dict[str, str], sources: Sources) -> dict[str, 
     return {name: value for name, value in environ.items() if value}
 
 
-def _is_ours(*paths: str) -> bool:
-    """Tell whether all of it belongs to oneself or to root: it is about to be run."""
+def _is_ours(place: str, record: str, path: str) -> bool:
+    """Tell whether all of it belongs to oneself or to root, and nobody else may write to it: it is about to be run."""
     try:
-        return all(os.lstat(path).st_uid in (processes.user(), 0) for path in paths)
+        known = [os.lstat(each) for each in (record, path, place)]
     except OSError:
         return False
+    # Others may list what there is, and remove it, where a group shares the cache.
+    return all(each.st_uid in (processes.user(), 0) for each in known) and not any(
+        each.st_mode & 0o022 for each in known[:2]
+    )
 
 
 def _touch(place: str) -> None:

@@ -104,6 +104,15 @@ def grant_tree(path: str, group: int) -> None:
             grant(f"{directory}/{name}", group)
 
 
+def withhold_tree(path: str) -> None:
+    """Let nobody but the owner write to a directory and to all that is in it, whatever the umask it was made with."""
+    for directory, names, files in os.walk(path):
+        for each in (directory, *(f"{directory}/{name}" for name in (*names, *files))):
+            mode = os.lstat(each).st_mode
+            if not stat.S_ISLNK(mode) and mode & 0o022:
+                os.chmod(each, stat.S_IMODE(mode) & ~0o022)
+
+
 def write(root: str, path: str, value: Mapping[str, object]) -> None:
     """Write what is known of something else into the cache: a record that may be missing.
 

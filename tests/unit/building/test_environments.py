@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -203,3 +204,20 @@ def test_uv_that_is_not_there(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(BuildError, match="uv is to install what its build requires") as caught:
         make(installer="uv").of(["foo"])
     assert "--build-with pip" in caught.value.hint
+
+
+def test_a_group_that_shares_the_cache_writes_to_none(make: Make) -> None:
+    """What is in there runs when something is built; so one that others could have written to is not used again."""
+    maker = make()
+    os.makedirs(maker.store.root, exist_ok=True)
+    os.chmod(maker.store.root, 0o2770)
+    before = os.umask(0o002)
+    try:
+        made = maker.of(["foo"])
+    finally:
+        os.umask(before)
+    modes = [os.lstat(path).st_mode for path in (made.path, *map(str, Path(made.path).rglob("*")))]
+    assert [mode for mode in modes if mode & 0o022 and not stat.S_ISLNK(mode)] == []
+    assert make().of(["foo"]) == made
+    os.chmod(made.path, 0o775)
+    assert make().of(["foo"]) != made
