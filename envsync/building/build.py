@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from envsync.building import archives, backend, built, git, keys, trees
+from envsync.building import archives, backend, built, git, keys, trees, variables
 from envsync.building.beside import Beside
 from envsync.building.built import Built
 from envsync.building.environments import BuildEnvironments
@@ -406,7 +406,7 @@ def _run(site: _Site, tree: str) -> str:
         environments=environments,
         config=job.recipe.settings,
         requires=job.recipe.requires,
-        variables=dict(job.recipe.variables),
+        variables={**variables.for_build(os.environ), **dict(job.recipe.variables)},
         log=site.log,
         checkpoint=site.checkpoint,
     )

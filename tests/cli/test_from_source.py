@@ -444,3 +444,13 @@ def test_a_subdirectory_of_a_commit_that_is_elsewhere(scene: Scene, tmp_path: Pa
     assert done.returncode == 125
     assert f"the subdirectory `{name}` {said}" in done.stderr or f"{said} `{name}`" in done.stderr
     assert scene.hooks == []
+
+
+def test_a_build_sees_where_things_are(scene: Scene) -> None:
+    """Compilers, flags and modules, as they are set; a time for what it packs; and no packages of the user's own."""
+    scene.run("sync", env={"CC": "gcc-12", "CFLAGS": "-O3", "CUDA_HOME": "/opt/cuda", "SOME_TOKEN": "x"}, check=True)
+    for line in scene.log.read_text().splitlines():
+        seen = json.loads(line)["variables"]
+        assert (seen["CC"], seen["CFLAGS"], seen["CUDA_HOME"]) == ("gcc-12", "-O3", "/opt/cuda")
+        assert {"HOME", "SOURCE_DATE_EPOCH", "PYTHONNOUSERSITE"} <= seen.keys()
+        assert "SOME_TOKEN" not in seen
