@@ -115,7 +115,8 @@ def job_of(
         identity = "\n".join([trees.digest(source.place, checkpoint), *trees.outside(trees.project_of(source))])
     else:
         identity = source.commit if source.kind == GIT else archive.sha256 if archive is not None else ""
-    return Job(artifact, keys.key_of(artifact, identity, recipe, order.python, order.site), recipe, archive)
+    added = "\n".join([order.site, *variables.of_versions(os.environ)])
+    return Job(artifact, keys.key_of(artifact, identity, recipe, order.python, added), recipe, archive)
 
 
 def _deciding(tree: str) -> dict[str, str]:

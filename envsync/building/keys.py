@@ -1,9 +1,9 @@
 """The key of a built wheel: what decides how it comes out, and so for whom it is of use. Pure.
 
 In it are the source, the Python (implementation, X.Y, machine, C library), the settings and what else has to be there,
-constraints, and what a site adds (`build-key`). Not in it: the versions of the build requirements, the compiler and its
-flags, the host. They are noted beside the wheel (`envsync.building.built`), for nobody would find a wheel again whose
-key has a flag that one shell sets and another does not. So has uv it, and pip.
+constraints, what a site adds (`build-key`), and variables that say which version it has. Not in it: the versions of the
+build requirements, the compiler and its flags, the host. They are noted beside the wheel (`envsync.building.built`),
+for nobody would find a wheel again whose key has a flag that one shell sets and another does not. So do uv and pip.
 
 The version of the C library of the build host counts for wheels that are not pure alone, and which are, shows only when
 they are built: it is in the name beside the key (`variant_of`).

@@ -38,6 +38,7 @@ _TOOLS = ("PIP_", "UV_", "ENVSYNC_", "TWINE_", "PYX_", "_PYTHON_", "_PYPROJECT_H
 _ENVIRONMENT = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "__PYVENV_LAUNCHER__"})
 _SECRET = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "API_KEY", "APIKEY", "ACCESS_KEY", "SECRET_KEY", "CREDENTIALS")
 """How the names of secrets end."""
+_VERSIONS = ("SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING")
 _PIP_ELSEWHERE = frozenset(
     "PIP_" + name
     for name in (
@@ -77,6 +78,11 @@ _GIT_KEPT = (
 somebody else's, or have git say more."""
 _ASKING = frozenset({"SSH_ASKPASS", "LANGUAGE"})
 """By which git would ask somebody, or in another language."""
+
+
+def of_versions(environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that tell tools which version they are to find, with their values, in order."""
+    return sorted(f"{name}={value}" for name, value in environ.items() if name.startswith(_VERSIONS))
 
 
 def for_build(environ: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from envsync.building import build
 from envsync.building.build import Order
 from envsync.errors import BuildError
 from envsync.lockfile.sources import Sources
-from envsync.lockfile.target import DIRECTORY, Artifact, BuildRules, Source
+from envsync.lockfile.target import DIRECTORY, GIT, Artifact, BuildRules, Source
 from envsync.python.interpreter import inspect, own_base
 from envsync.store.store import Store
 from tests.projects import built, make_project
@@ -55,3 +55,12 @@ def test_what_is_above_a_tree(tmp_path: Path) -> None:
     assert before == key(places[0]) != key(places[1])
     (tmp_path / "one/VERSION").write_text("1.0")
     assert key(places[0]) != before
+
+
+def test_a_version_that_a_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel of a commit that was given another version is not taken by those who have said nothing of the kind."""
+    order = Order(inspect(own_base(), f"{tmp_path}/cache"), BuildRules(), Sources(), f"{tmp_path}/editables")
+    artifact = Artifact("demo", "", "", source=Source(GIT, "https://example.invalid/demo", "a" * 40))
+    before = build.job_of(artifact, order).key
+    monkeypatch.setenv("SETUPTOOLS_SCM_PRETEND_VERSION_FOR_DEMO", "9.9")
+    assert build.job_of(artifact, order).key != before
