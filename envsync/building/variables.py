@@ -36,8 +36,10 @@ _JOB_STEP = ("SLURM", "PMI", "OMPI_", "PRTE_", "HYDRA_", "MPI_LOCAL", "PALS_", "
 """By which an MPI program that a configure script starts would join the step it is in, or hang."""
 _TOOLS = ("PIP_", "UV_", "ENVSYNC_", "TWINE_", "PYX_", "_PYTHON_", "_PYPROJECT_HOOKS_")
 _ENVIRONMENT = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "__PYVENV_LAUNCHER__"})
-_SECRET = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "API_KEY", "APIKEY", "ACCESS_KEY", "SECRET_KEY", "CREDENTIALS")
+_SECRET = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "APIKEY", "_KEY", "CREDENTIALS", "DOCKER_AUTH_CONFIG")
 """How the names of secrets end."""
+_SECRET_WORDS = frozenset({"TOKEN", "PASSWORD", "PASSWD", "PASS", "SECRET", "CREDENTIALS", "JWT", "PAT"})
+"""What is among the words of a secret's name, wherever: `CI_JOB_JWT_V2`, `POETRY_PYPI_TOKEN_NAME`."""
 _VERSIONS = ("SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION", "PDM_BUILD_SCM_VERSION", "POETRY_DYNAMIC_VERSIONING")
 _PIP_ELSEWHERE = frozenset(
     "PIP_" + name
@@ -148,7 +150,7 @@ def _is_for_builds(name: str) -> bool:
         return name in _PYTHON_KEPT
     if name.startswith(_JOB_STEP):
         return name in _COMPILER_KEPT
-    is_secret = name.upper().endswith(_SECRET)
+    is_secret = name.upper().endswith(_SECRET) or not _SECRET_WORDS.isdisjoint(name.upper().split("_"))
     return name not in GIT_ELSEWHERE | _ENVIRONMENT and not is_secret
 
 

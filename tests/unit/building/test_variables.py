@@ -85,3 +85,25 @@ def test_git_may_be_allowed_less_and_called_otherwise() -> None:
     found = variables.for_git({"GIT_SSH_COMMAND": "ssh -F x", "GIT_ALLOW_PROTOCOL": "https:ext"})
     assert found["GIT_SSH_COMMAND"] == "ssh -F x"
     assert found["GIT_ALLOW_PROTOCOL"] == "https"
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("CI_JOB_JWT_V2", False),
+        ("POETRY_PYPI_TOKEN_PYPI", False),
+        ("SSH_PRIVATE_KEY", False),
+        ("DB_PASS", False),
+        ("GH_PAT", False),
+        ("DOCKER_AUTH_CONFIG", False),
+        ("PATH", True),
+        ("SSH_AUTH_SOCK", True),
+        ("TOKENIZERS_PARALLELISM", True),
+        ("GIT_CONFIG_KEY_0", True),
+        ("CMAKE_PREFIX_PATH", True),
+    ],
+)
+def test_words_of_secrets(name: str, seen: bool) -> None:
+    """A secret is told by a word in its name, wherever that is."""
+    assert (name in variables.for_build({name: "x"})) is seen
+    assert (name in variables.for_installer({name: "x"})) is seen
