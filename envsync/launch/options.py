@@ -259,6 +259,8 @@ BUILD = (
     ),
 )
 """How what has no wheel is built (`envsync.building`)."""
+AS_WRITTEN = frozenset({"config_setting", "build_constraint"})
+"""Lists of what is no name: capitals and order count, as backends are given them."""
 REQUEST = (
     Option(
         "lock",

@@ -652,7 +652,9 @@ def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[s
             continue
         if isinstance(value, list):
             # The order of extras and groups means nothing; that of sources decides what is found first.
-            if shapes == "target":
+            if option.key in options.AS_WRITTEN:
+                values = value
+            elif shapes == "target":
                 values = sorted(set(map(options.normalized, value)))
             else:
                 values = [item if whole and "://" in item else _absolute(item) for item in value]

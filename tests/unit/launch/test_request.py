@@ -761,3 +761,15 @@ def test_describe_python() -> None:
     implementation, version, machine, libc = describe_python("cpython", "3.11").split(" ")
     assert (implementation, version, machine) == ("cpython", "3.11", os.uname().machine)
     assert libc in ("glibc", "other")
+
+
+@pytest.mark.parametrize("key", sorted(options.AS_WRITTEN))
+@pytest.mark.parametrize(
+    ("one", "other"), [(["x=Ab"], ["x=ab"]), (["x=a_b"], ["x=a-b"]), (["x=1", "x=2"], ["x=2", "x=1"])]
+)
+def test_settings_of_builds_are_no_names(project: Path, key: str, one: list[str], other: list[str]) -> None:
+    """Backends tell capitals, signs and the order of values apart, so the digest does."""
+    (project / "pylock.toml").touch()
+    first, second = (resolve({key: value}, {}) for value in (one, other))  # type: ignore[misc]
+    assert first.digest(PYTHON) != second.digest(PYTHON)
+    assert first.key != second.key
