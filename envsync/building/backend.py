@@ -77,6 +77,7 @@ def build_wheel(
     requires: Sequence[str],
     variables: Mapping[str, str],
     log: str,
+    isolated: bool = True,
     checkpoint: Callable[[], object] = lambda: None,
     run: Run = supervised.run,
 ) -> str:
@@ -89,12 +90,13 @@ def build_wheel(
     :param requires: what has to be there besides what the tree says itself
     :param variables: all that hooks see, but for what their environment adds
     :param log: the file that what is said is appended to
+    :param isolated: not beside what it is installed with, so that this may help
     :param checkpoint: called about every 0.1 s; what it raises ends the build
     :returns: the path of the wheel, which is still to be checked (`check`)
     :raises BuildError: it cannot be built
     :raises FilesystemError: a directory or the log cannot be written
     """
-    hooks = _Hooks(tree, package, variables=variables, log=log, checkpoint=checkpoint, run=run)
+    hooks = _Hooks(tree, package, isolated=isolated, variables=variables, log=log, checkpoint=checkpoint, run=run)
     kind: Literal["editable", "wheel"] = "editable" if editable else "wheel"
     settings = dict(config) or None
     required = {*hooks.call(lambda: ProjectBuilder(tree).build_system_requires), *requires}
@@ -118,6 +120,7 @@ class _Hooks:
         tree: str,
         package: str,
         *,
+        isolated: bool,
         variables: Mapping[str, str],
         log: str,
         checkpoint: Callable[[], object],
@@ -125,6 +128,7 @@ class _Hooks:
     ) -> None:
         self.tree = tree
         self.package = package
+        self.isolated = isolated
         self.variables = variables
         self.log = log
         self.checkpoint = checkpoint
@@ -193,7 +197,9 @@ class _Hooks:
         else:
             problem = f"its build backend does not answer as one ({cause})"
         lines = "\n".join(said.splitlines()[-LINES:])
-        self._say(f"{problem}; it says:\n{lines}" if lines else problem, hint=hint_of(said, self.package))
+        self._say(
+            f"{problem}; it says:\n{lines}" if lines else problem, hint=hint_of(said, self.package, self.isolated)
+        )
 
     def _say(self, problem: str, hint: str | None = None) -> NoReturn:
         raise BuildError(self.package, problem, log=self.log if os.path.exists(self.log) else "", hint=hint)
@@ -217,15 +223,20 @@ def _ending(error: subprocess.CalledProcessError) -> str:
     return f"`{hook}` of its build backend failed"
 
 
-def hint_of(said: str, package: str) -> str | None:
+def hint_of(said: str, package: str, isolated: bool = True) -> str | None:
     """Say what helps, if what a build has said tells that; None: nothing is known.
 
     :param package: its name, with the version if it is known
+    :param isolated: it was not built beside what it is installed with
     """
     name = re.split(r"[\s=]", package, maxsplit=1)[0]
     modules = _MODULE.findall(said)
     if "pkg_resources" in modules:
         return "its build needs what setuptools no longer has: `envsync sync --build-constraint 'setuptools<81'`"
+    if modules and not isolated:
+        return (
+            f"its build imports `{modules[-1]}`, which the lock file does not have: lock that, too, then `envsync sync`"
+        )
     if modules:
         return (
             f"its build imports `{modules[-1]}` and does not say that it requires it; if the lock file has that: "

@@ -409,6 +409,7 @@ def _run(site: _Site, tree: str) -> str:
         requires=job.recipe.requires,
         variables={**variables.for_build(os.environ), **dict(job.recipe.variables)},
         log=site.log,
+        isolated=job.recipe.beside is None,
         checkpoint=site.checkpoint,
     )
 

@@ -52,6 +52,8 @@ OLD_SECONDS = 30 * 86400
 WAIT_SECONDS = 0.1
 LINES = 20
 """Of what an installer has said last, in the message of the error."""
+LENGTH = 300
+"""Of each of these lines, in characters."""
 _PLACES = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "DEFAULT_INDEX", "INDEX")
 """What of the variables of pip and uv decides what comes out."""
 
@@ -268,7 +270,7 @@ class BuildEnvironments:
             )
 
     def _refuse(self, said: str) -> None:
-        lines = "\n".join(said.splitlines()[-LINES:])
+        lines = "\n".join(map(_short, said.splitlines()[-LINES:]))
         problem = f"{self.installer} cannot install what its build requires; it says:\n{lines}"
         raise BuildError(self.package, problem, log=self.log)
 
@@ -324,6 +326,11 @@ class BuildEnvironments:
         words += ["--no-index"] if self.sources.no_index else []
         words += ["--offline"] if self.sources.offline else []
         return words, _with_places_for_uv(variables.for_installer(os.environ), self.sources)
+
+
+def _short(line: str) -> str:
+    """Leave out the middle of a line in which pip lists each version that there has ever been."""
+    return line if len(line) <= LENGTH else f"{line[: LENGTH // 2]} [...] {line[-LENGTH // 2 :]}"
 
 
 def _with_places(environ: dict[str, str], sources: Sources) -> dict[str, str]:

@@ -65,6 +65,7 @@ def order_of(
     except ValueError as error:
         hint = "each is a key, an equals sign and a value: `envsync sync --config-setting key=value`"
         raise UsageError(f"`{error}`, given to --config-setting, is no setting", hint=hint) from None
+    _check_constraints(request.texts("build_constraint"))
     return Order(
         python,
         rules.together_with(options),
@@ -75,6 +76,17 @@ def order_of(
         offline=request.flag("offline"),
         trusted=built.users(request.texts("trusted_builder")),
     )
+
+
+def _check_constraints(constraints: Sequence[str]) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in constraints:
+        try:
+            Requirement(text)
+        except InvalidRequirement:
+            hint = "each is a name and its versions: `envsync sync --build-constraint 'setuptools<81'`"
+            raise UsageError(f"`{text}`, given to --build-constraint, is no requirement", hint=hint) from None
 
 
 def wheels_of(sources: Sequence[Artifact], yard: Yard, manifests: Mapping[str, Manifest]) -> list[Artifact]:

@@ -109,6 +109,19 @@ def scene(tmp_path: Path, run_envsync: Run) -> Scene:
     return Scene(tmp_path, run_envsync)
 
 
+def test_senseless_options_are_usage_errors(scene: Scene) -> None:
+    """They are named before anything is built, with one that makes sense."""
+    for option, value, example in (
+        ("--config-setting", "nonsense", "--config-setting key=value"),
+        ("--build-constraint", "setuptools<", "--build-constraint 'setuptools<81'"),
+    ):
+        done = scene.run("sync", option, value)
+        assert done.returncode == 2
+        assert f"error: `{value}`, given to {option}, is no " in done.stderr
+        assert example in done.stderr
+    assert scene.hooks == []
+
+
 def test_all_kinds_are_built_and_installed(scene: Scene) -> None:
     """Editable, directory, archive and commit: each is built once, installed whole, and says where it came from."""
     done = scene.run("run", "--", "python", "-c", IMPORT_ALL, check=True)

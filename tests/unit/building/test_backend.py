@@ -226,6 +226,13 @@ def test_hints(said: str) -> None:
         assert SAID[said] in (hint_of(f"...\n{said}\n", package) or "")
 
 
+def test_what_is_beside_it_already_is_not_hinted_at() -> None:
+    """A build without isolation that does not find a module is helped by locking that."""
+    hint = hint_of("ModuleNotFoundError: No module named 'torch'", "flash-attn 2.7", isolated=False) or ""
+    assert "imports `torch`, which the lock file does not have" in hint
+    assert "--no-build-isolation" not in hint
+
+
 def test_the_log_is_named_in_any_case() -> None:
     """Whatever helps, the path of all that was said is told, once; and what is named leaves the package out."""
     usual = BuildError("flash-attn 2.7", "boom", log="/c/a log").hint

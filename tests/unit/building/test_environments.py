@@ -76,6 +76,18 @@ def test_environments_of_one_python_share_it(make: Make, tmp_path: Path) -> None
     assert not log.exists()
 
 
+def test_a_long_list_of_versions_is_shortened(make: Make, tmp_path: Path) -> None:
+    """In the message, which keeps both ends of the line; the log has all of it."""
+    for number in range(100):
+        build_wheel(tmp_path / "wheels", "many", f"1.{number}")
+    with pytest.raises(BuildError) as caught:
+        make().of(["many>2"])
+    assert max(map(len, caught.value.problem.splitlines())) < 320
+    assert "the requirement many>2 (from versions: 1.0, 1.1," in caught.value.problem
+    assert "1.98, 1.99)" in caught.value.problem
+    assert "1.49, 1.50, 1.51" in (tmp_path / "log").read_text()
+
+
 def test_constraints(make: Make) -> None:
     """They hold, and are a part of the key."""
     near = make().sources
@@ -98,7 +110,7 @@ def test_offline(make: Make) -> None:
     assert make(nowhere).of([]).path != kept.path  # another place to look at, another key
     with pytest.raises(BuildError, match="its build requires `foo`, and no such") as caught:
         make(nowhere).of(["foo"])
-    assert "`envsync sync`" in caught.value.hint
+    assert "`envsync sync --no-offline`" in caught.value.hint
 
 
 def test_what_cannot_be_had(make: Make, tmp_path: Path) -> None:
