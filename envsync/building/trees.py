@@ -90,9 +90,14 @@ def deciding(tree: str) -> Deciding:
     return found
 
 
+def _may_be(value: object) -> bool:
+    """Tell whether a text may name a file or a variable: TOML has characters that no file system takes."""
+    return not isinstance(value, str) or (bool(value) and value.isprintable())
+
+
 def _with(found: Deciding, key: object) -> Deciding:
     """Add one of uv's cache keys."""
-    if not isinstance(key, dict):
+    if not isinstance(key, dict) or not all(_may_be(each) for each in key.values()):
         return found
     file, variable, directory, git = (key.get(name) for name in ("file", "env", "dir", "git"))
     if isinstance(file, str):

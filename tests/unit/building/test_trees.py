@@ -46,6 +46,7 @@ NONE = Deciding(directories=(), dated=())
             NONE._replace(files=(*trees.FIXED, "a.txt"), dated=("a.txt", "setup.py")),
         ),
         (keys('[{file = "**/*.toml"}]'), NONE._replace(patterns=("**/*.toml",))),
+        (keys('["", {file = "a\\u0000"}, {dir = ""}, {env = "A\\nB"}]'), NONE),
         (keys('[{env = "CC"}, {dir = "lib"}]'), NONE._replace(variables=("CC",), directories=("lib",))),
         (keys("[{git = true}]"), NONE._replace(commit=True)),
         (keys("[{git = {commit = true, tags = true}}, 7]"), NONE._replace(commit=True, tags=True)),
