@@ -121,7 +121,9 @@ def job_of(
 
 def _deciding(tree: str) -> dict[str, str]:
     decides = trees.deciding(tree)
-    found = {file: checksum(trees.canonical(file, content_if_there(f"{tree}/{file}"))) for file in decides.files}
+    found = {
+        file: checksum(trees.canonical(file, content_if_there(os.path.join(tree, file)))) for file in decides.files
+    }
     values = describe(decides.variables, os.environ)
     return found | {"variables": "\n".join(values), "rest": trees.signature(tree, editable=True)}
 

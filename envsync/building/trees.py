@@ -141,7 +141,7 @@ def signature(tree: str, *, editable: bool) -> str:
 
 def _looks(tree: str, decides: Deciding) -> Iterator[str]:
     for pattern in decides.patterns:
-        yield from (_look(f"{tree}/{path}") for path in iglob(pattern, root_dir=tree, recursive=True))
+        yield from (_look(os.path.join(tree, path)) for path in iglob(pattern, root_dir=tree, recursive=True))
     for directory in decides.directories:
         yield f"{tree}/{directory} {_entries(f'{tree}/{directory}')}"
 

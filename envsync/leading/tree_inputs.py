@@ -34,7 +34,7 @@ def files_of(
     for source in sources:
         tree = trees.project_of(source)
         for file in trees.deciding(tree).files:
-            path = os.path.normpath(f"{tree}/{file}")
+            path = os.path.normpath(os.path.join(tree, file))
             if path not in known:
                 known.add(path)
                 yield _named(request, path), *_read(path)

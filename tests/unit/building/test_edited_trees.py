@@ -64,3 +64,14 @@ def test_a_version_that_a_variable_says(tmp_path: Path, monkeypatch: pytest.Monk
     before = build.job_of(artifact, order).key
     monkeypatch.setenv("SETUPTOOLS_SCM_PRETEND_VERSION_FOR_DEMO", "9.9")
     assert build.job_of(artifact, order).key != before
+
+
+def test_a_cache_key_elsewhere(tmp_path: Path) -> None:
+    """By an absolute path, as uv takes it: an edit of that file counts."""
+    (tmp_path / "flags").write_text("-O2")
+    tree = make_project(tmp_path / "demo", pyproject=f'[tool.uv]\ncache-keys = [{{ file = "{tmp_path}/flags" }}]\n')
+    order = Order(inspect(own_base(), f"{tmp_path}/cache"), BuildRules(), Sources(), f"{tmp_path}/editables")
+    artifact = Artifact("demo", "1.0", "", source=Source(DIRECTORY, str(tree), editable=True))
+    before = build.job_of(artifact, order).key
+    (tmp_path / "flags").write_text("-O3")
+    assert build.job_of(artifact, order).key != before
