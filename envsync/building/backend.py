@@ -171,6 +171,8 @@ class _Hooks:
             self._refuse(error)
         except BuildException as error:
             self._say(str(error))
+        except UnicodeDecodeError as error:
+            self._say(f"its pyproject.toml is not UTF-8 (byte {error.start})")
         except ValueError as error:  # of pyproject_hooks
             self._say(f"its `backend-path` is refused: {error}")
         except TypeError as error:  # of joining what it says with a path

@@ -26,6 +26,7 @@ else:
 
 from envsync.launch import Environment, command, stamp
 from envsync.launch.request import (
+    TREES,
     Request,
     content,
     describe_python,
@@ -85,7 +86,7 @@ def environment_of(request: Request) -> Environment | None:
     """
     if "{digest}" not in request.env_template:
         return Environment(request.env_template)
-    if request.text("python") or not request.lock.endswith(".toml"):
+    if request.text("python") or not request.lock.endswith(".toml") or TREES in request.looks_at:
         from envsync.launch import names
 
         name = names.recall(request)

@@ -30,6 +30,8 @@ LARGEST = 1 << 28
 """Bytes of an input or of a file of ours; what is larger is none."""
 EXACT = ("python_full_version", "implementation_version", "platform_release", "platform_version")
 """The markers that look at more than implementation, X.Y, machine and C library."""
+TREES = "directory"
+"""What a pylock.toml says that has directories: then its own place belongs to the name, which takes a parser."""
 RANKS = (("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"), ("pylock.toml",), ("requirements.txt",))
 """Which file is meant if none is named: the project's own, before one that was made of it. One of a rank."""
 CANDIDATES = tuple(name for rank in RANKS for name in rank)
@@ -85,7 +87,7 @@ class Request:
     :ivar lock: path of the lock file, as it can be opened
     :ivar directory: the lock file's directory as a prefix: empty, or ending in a slash
     :ivar content: checksum of the lock file
-    :ivar looks_at: those of `EXACT` that occur in it, if the environment is named by `{digest}`
+    :ivar looks_at: those of `EXACT` and `TREES` that occur in it, if the environment is named by `{digest}`
     :ivar member: the directory of the member of a workspace that one stands in, relative to the lock file's
     :ivar name: what `{digest}` stands for, if it was found out, for `envsync.leading.naming` to leave
     :ivar pin: the file `.python-version` that counts, relative to the lock file, or empty; None if nobody has looked
@@ -293,8 +295,8 @@ def release_of(short_version: str, flags: str, *, narrow: bool) -> str:
 
 
 def looks_at(data: bytes) -> tuple[str, ...]:
-    """Return those of `EXACT` that occur in lock files."""
-    return tuple(name for name in EXACT if name.encode() in data)
+    """Return those of `EXACT` that occur in lock files, and `TREES` if that does."""
+    return tuple(name for name in (*EXACT, TREES) if name.encode() in data)
 
 
 def exactly(names: "Sequence[str]", full_version: str) -> str:
@@ -307,7 +309,7 @@ def exactly(names: "Sequence[str]", full_version: str) -> str:
     """
     system = os.uname()
     known = {EXACT[2]: system.release, EXACT[3]: system.version}
-    return " ".join(f"{name} {known.get(name, full_version)!r}" for name in names)
+    return " ".join(f"{name} {known.get(name, full_version)!r}" for name in names if name != TREES)
 
 
 def libc_family() -> str:

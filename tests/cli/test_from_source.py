@@ -467,3 +467,24 @@ def test_a_build_sees_where_things_are(scene: Scene) -> None:
         assert (seen["CC"], seen["CFLAGS"], seen["CUDA_HOME"]) == ("gcc-12", "-O3", "/opt/cuda")
         assert {"HOME", "SOURCE_DATE_EPOCH", "PYTHONNOUSERSITE"} <= seen.keys()
         assert "SOME_TOKEN" not in seen
+
+
+def test_two_checkouts_with_a_pylock(scene: Scene, tmp_path: Path, run_envsync: Run) -> None:
+    """Environments that are named by `{digest}` are two, though the lock file is the same: each has its own sources."""
+    text = """lock-version = "1.0"
+created-by = "test"
+
+[[packages]]
+name = "app"
+directory = { path = ".", editable = true }
+"""
+    (scene.directory / "pylock.toml").write_text(text)
+    other = tmp_path / "other"
+    shutil.copytree(scene.directory, other)
+    words = ("--lock", "pylock.toml", "--env", str(tmp_path / "envs/{digest}"))
+    for place in (scene.directory, other, scene.directory, other):
+        show = ("--", "python", "-c", "import app; print(app.__file__)")
+        done = run_envsync("run", *words, *show, cwd=place, env=scene.environ)
+        assert done.stdout.startswith(f"{place}/"), done.stderr
+    assert scene.happened("synced") == 2
+    assert len([path for path in (tmp_path / "envs").iterdir() if not path.name.startswith(".")]) == 2

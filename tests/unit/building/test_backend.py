@@ -123,6 +123,14 @@ def test_tables_that_are_refused(build: Callable[..., str], tmp_path: Path, case
     assert "`" in caught.value.hint
 
 
+def test_a_table_in_another_encoding(build: Callable[..., str], tmp_path: Path) -> None:
+    """It is said to be no UTF-8, which TOML is."""
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/pyproject.toml").write_bytes('[project]\nname = "caf\u00e9"\n'.encode("latin-1"))
+    with pytest.raises(BuildError, match=r"its pyproject.toml is not UTF-8 \(byte 21\)"):
+        build(tmp_path / "demo")
+
+
 @pytest.mark.parametrize("files", [[], ["setup.py"], ["pyproject.toml"]])
 def test_what_needs_setuptools(build: Callable[..., str], tmp_path: Path, files: list[str]) -> None:
     """A tree without a table is setuptools'; one without any of the files is none."""
