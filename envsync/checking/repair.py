@@ -304,7 +304,7 @@ class WhatItWas:
             found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
             missing = sorted(name for name in needed if name in found and found[name] is None)
             if missing and self.asked is not None:
-                Seeker(self.asked, self.environment, self.store, self.report).seek(ledger)
+                Seeker(self.asked, self.environment, self.store, self.report).bring(missing, ledger)
                 found = {item.name: self.store.get(item.origin.sha256) for item in goal.wanted}
                 missing = [name for name in missing if found[name] is None]
             if missing:

@@ -8,7 +8,7 @@ what is built with those wheels beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.building import build, built, keys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
     from envsync.lockfile.sources import Sources
-    from envsync.lockfile.target import Artifact, BuildRules
+    from envsync.lockfile.target import Artifact, BuildRules, Target
     from envsync.python.facts import Interpreter
     from envsync.store.archives import Archive
     from envsync.store.store import Store
@@ -106,8 +106,22 @@ def wheels_of(sources: Sequence[Artifact], yard: Yard, manifests: Mapping[str, M
     hashes = [found[artifact.name].sha256 for artifact in seen]
     beside = [*(manifest.sha256 for manifest in manifests.values()), *hashes]
     found |= _wheels_of(last, yard, beside)
-    build.sweep(order.editables, {os.path.basename(os.path.dirname(each.path)) for each in found.values()})
     return [build.as_wheel(artifact, found[artifact.name]) for artifact in sources]
+
+
+def sweep(editables: str, wheels: Sequence[Artifact]) -> None:
+    """Remove the editable wheels of an environment that are not among those that a whole lock file asks for.
+
+    :param editables: where they are kept
+    """
+    build.sweep(editables, {os.path.basename(os.path.dirname(wheel.path or "")) for wheel in wheels})
+
+
+def only(target: Target, names: Collection[str]) -> Target:
+    """Leave of a target what has these names; all of it if one of them is built with what is installed beside it."""
+    if any(keys.is_unisolated(name, target.rules) for name in names):
+        return target
+    return target._replace(artifacts=tuple(artifact for artifact in target.artifacts if artifact.name in names))
 
 
 def _wheels_of(sources: Sequence[Artifact], yard: Yard, beside: Sequence[str]) -> dict[str, Built]:

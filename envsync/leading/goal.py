@@ -160,6 +160,8 @@ class Seeker:
         self.report = report
         self.python: Python | None = None
         self.target: Target | None = None
+        self.is_whole = True
+        """The target is all that the lock file asks for."""
         self.wheels: tuple[Artifact, ...] = ()
         """Those of the target, and those that were built for it."""
         self.manifests: dict[str, Manifest] = {}
@@ -187,6 +189,17 @@ class Seeker:
         """
         python = self._find_python(ledger)
         return self._with_bytecode(self._recall(python) or self._select(python, fetching=True))
+
+    def bring(self, names: Collection[str], ledger: Ledger) -> None:
+        """Bring into the store what the lock file has of some names, and build nothing else.
+
+        :raises EnvsyncError: as for `seek`
+        """
+        from envsync.leading import from_source
+
+        self.target = from_source.only(self._target(self._find_python(ledger)), names)
+        self.is_whole = False
+        self.fetch()
 
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
@@ -248,7 +261,10 @@ class Seeker:
         from envsync.leading import from_source
 
         yard = from_source.Yard(self.store, self._order(target), self.report, self._fetch_archives, self._fetch)
-        return from_source.wheels_of(target.sources, yard, self.manifests)
+        wheels = from_source.wheels_of(target.sources, yard, self.manifests)
+        if self.is_whole:
+            from_source.sweep(yard.order.editables, wheels)
+        return wheels
 
     def _order(self, target: Target) -> Order:
         from envsync.leading import from_source

@@ -49,7 +49,7 @@ def test_a_repair_without_a_cache_builds_again(scene: Scene) -> None:
     done = scene.run("check", "--repair", check=True)
     assert "installed anew: lib==1.0" in done.stdout
     assert scene.run("check").returncode == 0
-    assert scene.hooks.count("build_wheel lib") == 2
+    assert scene.hooks == sorted([*ALL_BUILT, "build_wheel lib"])  # and nothing that was not damaged
 
 
 def test_a_new_entry_point_gives_a_new_name(scene: Scene) -> None:
