@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.errors import LockFileError, NoWheelError
+from envsync.errors import LockFileError
 from envsync.lockfile import Choice, read
 from envsync.lockfile.stale import comparing
+from envsync.lockfile.target import DIRECTORY, Source
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import inspect, own_base
 from tests.oracle.conftest import Run, running
@@ -74,8 +75,8 @@ def test_what_uv_exports(make: Run, project: Path, address: str, interpreter: In
     path = project / "pylock.toml"
     assert selected(path, interpreter, LEFT_OUT) == expected
     if not options.startswith("--only"):
-        with pytest.raises(NoWheelError, match="it is the project itself"):
-            read(str(path)).select(interpreter)
+        itself = [each.source for each in read(str(path)).select(interpreter).artifacts if each.name == "sample"]
+        assert itself == [Source(DIRECTORY, str(project), editable=True)]
 
 
 @pytest.mark.oracle
