@@ -92,6 +92,8 @@ def run_envsync(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 
 @pytest.fixture(autouse=True)
 def only_if_asked(request: pytest.FixtureRequest) -> None:
-    """Skip what takes minutes unless it is asked for."""
-    if request.node.get_closest_marker("slow") and "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("takes minutes: run with pytest -m slow")
+    """Skip what takes minutes, and what needs the network, unless it is asked for."""
+    asked = request.config.getoption("markexpr")
+    for marker, why in (("slow", "takes minutes"), ("network", "needs a package index")):
+        if request.node.get_closest_marker(marker) and marker not in asked:
+            pytest.skip(f"{why}: run with pytest -m {marker}")
