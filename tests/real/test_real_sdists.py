@@ -26,11 +26,12 @@ pytestmark = [pytest.mark.network, pytest.mark.filterwarnings("ignore")]  # setu
 PURE = [
     *("antlr4-python3-runtime==4.9.3", "docopt==0.6.2", "wget==3.2", "rouge-score==0.1.2", "seqeval==1.2.2"),
     *("encodec==0.1.1", "jieba==0.42.1", "sacremoses==0.0.53", "gym==0.26.2", "langdetect==1.0.9"),
-    *("asciitree==0.3.3", "pyperclip==1.9.0"),
+    *("asciitree==0.3.3", "pyperclip==1.9.0", "termcolor==1.1.0", "pathtools==0.1.2", "wikipedia==1.4.0"),
+    *("nvidia-ml-py3==7.352.0", "gputil==1.4.0", "sgmllib3k==1.0.0", "promise==2.3", "fvcore==0.1.5.post20221221"),
 ]
 SEED = {"PYTHONHASHSEED": "0"}
 """What gym requires is in a set: without this, no two builds of it are the same, whoever makes them."""
-NATIVE = ["llist==0.7.1", "pesq==0.0.4"]
+NATIVE = ["llist==0.7.1", "pesq==0.0.4", "crcmod==1.7"]
 
 
 def by_pip(what: str, directory: Path) -> tuple[str, str]:
