@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest
 from typing import NamedTuple
 
 from envsync.building import archives, backend, built, git, keys, trees, variables
@@ -154,11 +154,8 @@ def _editable(place: str) -> Built | None:
 
 def hash_of(path: str) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    found = sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+        return file_digest(file, "sha256").hexdigest()
 
 
 def sweep(editables: str, used: Iterable[str]) -> None:

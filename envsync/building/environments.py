@@ -31,7 +31,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from envsync.building import pip_program, supervised, variables
+from envsync.building import built, pip_program, supervised, variables
 from envsync.building.supervised import Run
 from envsync.errors import BuildError, FilesystemError, LockingError
 from envsync.errors.redact import redacted
@@ -178,7 +178,7 @@ class BuildEnvironments:
             if not (isinstance(installed, dict) and _is_ours(place, f"{place}/{RECORD}", path)):
                 continue
             if list(_measure(path)) == value.get("size"):
-                _touch(place)
+                built.touch(place)
                 return BuildEnvironment(path, installed)
         return None
 
@@ -379,13 +379,6 @@ def _is_ours(place: str, record: str, path: str) -> bool:
     return all(each.st_uid in (processes.user(), 0) for each in known) and not any(
         each.st_mode & 0o022 for each in known[:2]
     )
-
-
-def _touch(place: str) -> None:
-    try:
-        os.utime(place)
-    except OSError:
-        pass  # root's: it will seem to be older than it is
 
 
 def _measure(path: str) -> tuple[int, int]:

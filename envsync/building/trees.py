@@ -22,7 +22,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from glob import iglob
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from typing import Any, NamedTuple
 
 from envsync.errors import FilesystemError, LockingError
@@ -200,11 +200,9 @@ def _content(path: str) -> bytes:
         return b"link " + os.fsencode(os.readlink(path)) + b"\0"
     if not stat.S_ISREG(status.st_mode):
         return b"other\0"
-    found = sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return (b"executable " if status.st_mode & 0o100 else b"file ") + found.digest()
+        found = file_digest(file, "sha256").digest()
+    return (b"executable " if status.st_mode & 0o100 else b"file ") + found
 
 
 def _leads_out(tree: str, path: str) -> bool:

@@ -8,6 +8,7 @@ Made in tmp and renamed into place whole. Whoever reads one compares its hash ag
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from envsync.lockfile.target import Artifact
 from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.publish import publish
-from envsync.system import atomic
 from envsync.wheel import verify
 from envsync.wheel.manifest import is_sha256
 
@@ -67,7 +67,7 @@ def keep(store: Directories, path: str, artifact: Artifact, checkpoint: Callable
         os.link(path, f"{staged}/{artifact.filename}")
     except OSError:
         try:
-            _copy(path, f"{staged}/{artifact.filename}")
+            shutil.copyfile(path, f"{staged}/{artifact.filename}")
         except OSError as error:
             raise FilesystemError("write", staged, error) from error
     kept = Archive(f"{place}/{artifact.filename}", found.sha256)
@@ -76,8 +76,3 @@ def keep(store: Directories, path: str, artifact: Artifact, checkpoint: Callable
     finally:
         trash.remove_tree(staged)
     return kept
-
-
-def _copy(path: str, copy: str) -> None:
-    with open(path, "rb") as file:
-        atomic.write(copy, file.read())
