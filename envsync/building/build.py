@@ -81,7 +81,7 @@ class Job(NamedTuple):
     @property
     def package(self) -> str:
         """What it is called in messages."""
-        return f"{self.artifact.name} {self.artifact.version}".rstrip()
+        return self.artifact.label
 
 
 # What is there already

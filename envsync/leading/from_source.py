@@ -173,7 +173,7 @@ def _announce(missing: Sequence[Artifact], report: Report) -> None:
     say = getattr(report, "announce", None)
     if say is None:
         return
-    names = ", ".join(f"{artifact.name} {artifact.version}".rstrip() for artifact in missing[:MOST_NAMED])
+    names = ", ".join(artifact.label for artifact in missing[:MOST_NAMED])
     more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
     say(f"building from source, which runs code of its authors: {names}{more}")
     if any(name in os.environ for name in STEPS):

@@ -102,6 +102,11 @@ class Artifact(NamedTuple):
         return f"Artifact({self.filename!r})"  # without the URL, which may hold credentials
 
     @property
+    def label(self) -> str:
+        """What it is called in messages: its name, with the version if that is known."""
+        return f"{self.name} {self.version}".rstrip()
+
+    @property
     def sha256(self) -> str | None:
         """The file's hash, if known without its bytes: a wheel's key in the store."""
         return self.hashes.get("sha256")
