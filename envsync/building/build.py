@@ -29,7 +29,7 @@ from envsync.building.keys import Recipe
 from envsync.errors import BuildError, FilesystemError, LockingError
 from envsync.launch import signals
 from envsync.launch.progress import Report
-from envsync.launch.request import content_if_there
+from envsync.launch.reading import content_if_there
 from envsync.launch.stamp import checksum
 from envsync.launch.variables import describe
 from envsync.lockfile.sources import Sources

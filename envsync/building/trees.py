@@ -26,7 +26,7 @@ from hashlib import file_digest, sha256
 from typing import Any, NamedTuple
 
 from envsync.errors import FilesystemError, LockingError
-from envsync.launch.request import content_if_there
+from envsync.launch.reading import content_if_there
 from envsync.lockfile import pyproject
 from envsync.lockfile.target import Source
 from envsync.locks import flock

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from envsync.cli.tell import completed_by
 from envsync.errors import LockFileError, UsageError
-from envsync.launch import Environment, fast_lane, options, request
+from envsync.launch import Environment, fast_lane, finding, options, request
 from envsync.launch.messages import show
 from envsync.library.reach import named_by_digest
 
 
 def environment_meant(settings: options.Settings) -> tuple[Environment, request.Request | None]:
     """Find out which environment is meant, and what for; without a lock file, that is `--env` and nothing else."""
-    request.go_to(settings, os.environ)
+    finding.go_to(settings, os.environ)
     try:
         asked = request.resolve(settings, os.environ)
     except (UsageError, LockFileError):
@@ -27,7 +27,7 @@ def environment_meant(settings: options.Settings) -> tuple[Environment, request.
 
 def request_meant(settings: options.Settings) -> request.Request:
     """Return the request that is meant; without a lock file, one that stands for none."""
-    request.go_to(settings, os.environ)
+    finding.go_to(settings, os.environ)
     try:
         return request.resolve(settings, os.environ)
     except (UsageError, LockFileError):

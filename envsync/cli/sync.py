@@ -6,7 +6,7 @@ import os
 
 from envsync.cli.run import shown
 from envsync.installed.ledger import load_ledger
-from envsync.launch import Environment, fast_lane, options, request
+from envsync.launch import Environment, fast_lane, finding, options, request
 from envsync.launch.messages import say, show_json
 from envsync.leading.result import WOULD_SYNC, SyncResult
 from envsync.library import syncing
@@ -18,7 +18,7 @@ SHOWN = ("outcome", "env", "digest", "installed", "removed", "seconds")
 
 def sync(settings: options.Settings) -> int:
     """Make the environment current, and say what changed. Stdout belongs to `--json`."""
-    request.go_to(settings, os.environ)
+    finding.go_to(settings, os.environ)
     asked = request.resolve(settings, os.environ)
     dry_run = asked.flag("dry_run")
     result = _preview(asked) if dry_run else syncing.run(asked, show=shown(asked))

@@ -13,7 +13,7 @@ from envsync.errors import EnvironmentRefusedError
 from envsync.errors.hints import UPGRADE
 from envsync.installed.plan import Origin
 from envsync.launch import Environment
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.launch.stamp import checksum
 from envsync.system import records
 from envsync.system.atomic import SENSELESS

@@ -25,13 +25,13 @@ else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
 from envsync.launch import Environment, command, stamp
+from envsync.launch.finding import go_to
+from envsync.launch.reading import content
 from envsync.launch.request import (
     TREES,
     Request,
-    content,
     describe_python,
     exactly,
-    go_to,
     own_python,
     own_version,
     resolve,

@@ -19,7 +19,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.launch import command, request, stamp
+from envsync.launch import command, reading, request, stamp
 from envsync.launch.stamp import Input, LocalFile
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ def recall(asked: "Request") -> str | None:
     Of the further inputs, the request knows from here on what it has seen: they are not read again.
     """
     try:
-        data = request.content(path_of(asked))
+        data = reading.content(path_of(asked))
     except (OSError, ValueError):
         return None
     looked: dict[str, str] = {}

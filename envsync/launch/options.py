@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Settings = dict[str, Value]
 
 
-def _usage_error(message: str, *, hint: str | None = None) -> "UsageError":
+def usage_error(message: str, *, hint: str | None = None) -> "UsageError":
     from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
 
     return UsageError(message, hint=hint)
@@ -425,7 +425,7 @@ def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Set
             continue
         if not equals:
             if position == len(words):
-                raise _usage_error(f"option `{flag}` needs a value ({option.metavar or '|'.join(option.choices)})")
+                raise usage_error(f"option `{flag}` needs a value ({option.metavar or '|'.join(option.choices)})")
             text = words[position]
             position += 1
         _add(settings, option, text, f"option `{flag}`")
@@ -457,7 +457,7 @@ def _check(settings: "Settings") -> None:
         for contrary in CONTRARY.get(key, ()) if value else ():
             if settings.get(contrary):
                 one, other = (name.replace("_", "-") for name in (key, contrary))
-                raise _usage_error(f"`{one}` and `{other}` contradict each other: say only one of them")
+                raise usage_error(f"`{one}` and `{other}` contradict each other: say only one of them")
 
 
 def folded(settings: "Settings") -> "Settings":
@@ -503,7 +503,7 @@ def convert(option: Option, text: str, origin: str) -> "Value":
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds < 1e9:
-            raise _usage_error(f"{origin}: `{text}` is not a number of seconds")
+            raise usage_error(f"{origin}: `{text}` is not a number of seconds")
         return seconds
     if option.kind == FLAG:
         lowered = text.strip().lower()
@@ -511,9 +511,9 @@ def convert(option: Option, text: str, origin: str) -> "Value":
             return True
         if lowered in ("", "0", "false", "no", "off", "f", "n"):
             return False
-        raise _usage_error(f"{origin}: `{text}` is neither true nor false")
+        raise usage_error(f"{origin}: `{text}` is neither true nor false")
     if option.choices and text not in option.choices:
-        raise _usage_error(f"{origin}: `{text}` is not one of {', '.join(option.choices)}")
+        raise usage_error(f"{origin}: `{text}` is not one of {', '.join(option.choices)}")
     return text
 
 
@@ -551,7 +551,7 @@ def from_table(table: "Mapping[str, object]", path: str) -> "Settings":
         origin = f"`{name}` in [tool.envsync] of `{path}`"
         if option is None:
             hint = f"`envsync sync --help` says more; known are: {', '.join(sorted(by_name))}"
-            raise _usage_error(f"{origin} is not an option", hint=hint)
+            raise usage_error(f"{origin} is not an option", hint=hint)
         settings[option.key] = _from_toml(option, value, origin)
     return settings
 
@@ -564,15 +564,15 @@ def _from_toml(option: Option, value: object, origin: str) -> "Value":
             return [f"{name}={item}" for name, item in value.items()]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return list(value)
-        raise _usage_error(f"{origin} has to be a list of strings")
+        raise usage_error(f"{origin} has to be a list of strings")
     if option.kind == FLAG:
         if not isinstance(value, bool):
-            raise _usage_error(f"{origin} has to be true or false")
+            raise usage_error(f"{origin} has to be true or false")
         return value
     if option.kind == SECONDS and isinstance(value, (int, float)) and not isinstance(value, bool):
         return convert(option, str(value), origin)
     if not isinstance(value, str):
-        raise _usage_error(f"{origin} has to be a string")
+        raise usage_error(f"{origin} has to be a string")
     return convert(option, value, origin)
 
 

@@ -1,7 +1,8 @@
 """What the user asked for: lock file, environment and options, and the digest of them all.
 
 The fast lane builds a request with a handful of file operations and must arrive at the same digest as the slow
-path, so both use this module. It imports `tomllib` only when pyproject.toml has a table for us that is not plain.
+path, so both use this module. Which lock file is meant is found in `finding`, what files say of options is read in
+`configuration`.
 
 The digest covers the content of every input file, the options that decide what is installed, and implementation,
 X.Y, machine and libc family of the target. Where the lock file has references without a hash it also covers the
@@ -16,68 +17,23 @@ if sys.platform == "win32":
 else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
-from envsync.launch import options
+from envsync.launch import configuration, finding, options, reading
 from envsync.launch.stamp import LocalFile, checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from envsync.errors import UsageError
     from envsync.launch.options import Settings, Value
 
-LARGEST = 1 << 28
-"""Bytes of an input or of a file of ours; what is larger is none."""
 EXACT = ("python_full_version", "implementation_version", "platform_release", "platform_version")
 """The markers that look at more than implementation, X.Y, machine and C library."""
 TREES = "directory"
 """What a pylock.toml says that has directories: then its own place belongs to the name, which takes a parser."""
-RANKS = (("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"), ("pylock.toml",), ("requirements.txt",))
-"""Which file is meant if none is named: the project's own, before one that was made of it. One of a rank."""
-CANDIDATES = tuple(name for rank in RANKS for name in rank)
-READ = {
-    "uv.lock": (b"\nversion = ", (b"1\n", b"1\r")),
-    "poetry.lock": (b'\nlock-version = "', (b"2.1", b"2.2")),
-    "pdm.lock": (b'\nlock_version = "', (b"4.",)),
-}
-"""What tells the version of a lock file, and those that are read. Any other is passed over if there is another file."""
-MEMBERS = "uv.lock"
-"""The lock file of a workspace: which of its members is meant is told by the directory that one stands in."""
 SCRIPT = ".py.lock"
 """How the name of a script's lock file ends (PEP 723, as uv locks it). Its environment is none of the project's."""
-PROJECT = "pyproject.toml"
-DEFAULTS = b"default-groups"
-"""The key in `[tool.uv]` that says which groups are installed if nothing is said of groups."""
-DEFAULTS_SINCE = 5
-"""The revision of uv.lock from which on that is in there, too."""
-PINS = (".python-version", ".python-versions")
-"""What says which Python a project of uv's wants: in the nearest directory that has one, up to the lock file's."""
-
-
 INDEX_OF_UV = "index_of_uv"
 """What in the settings says that the index is the one of uv's variables: it counts for what has no URL only."""
-
-
-class Place:
-    """Where a lock file is.
-
-    :ivar directory: as a prefix
-    :ivar names: of the lock files there; none if one was named
-    :ivar project: its pyproject.toml, as it was read; empty if there is none
-    :ivar table: the options in that
-    :ivar member: the directory of the nearest project, relative to this one; None if nobody has looked
-    :ivar pin: the nearest of `PINS`, relative to this one, or empty; None if nobody has looked
-    """
-
-    __slots__ = ("directory", "member", "names", "pin", "project", "table")
-
-    def __init__(self, directory: str, project: bytes) -> None:
-        self.directory = directory
-        self.project = project
-        self.table = _table(project, directory + PROJECT)
-        self.names: list[str] = []
-        self.member: str | None = None
-        self.pin: str | None = None
 
 
 class Request:
@@ -123,7 +79,7 @@ class Request:
     ) -> None:
         self.settings = settings
         self.lock = lock
-        self.directory = _directory(lock)
+        self.directory = finding.directory_of(lock)
         self.content = content
         self.env_template = env_template
         self.looks_at = looks_at
@@ -146,7 +102,13 @@ class Request:
             from envsync.launch.variables import used_by
 
             chosen = [*self._target(), *_chosen(self.settings, "source", whole=True)]
-            lines = ["key", *chosen, *_given(self.settings), self.content, *used_by(self.lock, environ(), content)]
+            lines = [
+                "key",
+                *chosen,
+                *_given(self.settings),
+                self.content,
+                *used_by(self.lock, environ(), reading.content),
+            ]
             self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
         return self._key
 
@@ -163,13 +125,15 @@ class Request:
         """
         if self._pinned is None:
             if self.pin is None:
-                directories = [*_between(self.directory, _start(self.settings)), (self.directory, "")]
+                directories = [*finding.between(self.directory, finding.start_of(self.settings)), (self.directory, "")]
                 places = (
-                    (prefix + name, f"{below}/{name}".lstrip("/")) for prefix, below in directories for name in PINS
+                    (prefix + name, f"{below}/{name}".lstrip("/"))
+                    for prefix, below in directories
+                    for name in finding.PINS
                 )
-                self.pin = next((below for path, below in places if _is_file(path)), "")
+                self.pin = next((below for path, below in places if reading.is_file(path)), "")
             path = self.directory + self.pin if self.pin else ""
-            self._pinned = path, read(path) if path else b""
+            self._pinned = path, reading.read_input(path) if path else b""
         return self._pinned
 
     def may_have(self, inputs: "Sequence[str]") -> bool:
@@ -178,7 +142,7 @@ class Request:
         If the lock file was named, nobody has looked into its own directory: one that has come there since the inputs
         were found is seen by the next sync.
         """
-        pins = [path for path in inputs if path[path.rfind("/") + 1 :] in PINS]
+        pins = [path for path in inputs if path[path.rfind("/") + 1 :] in finding.PINS]
         if self.pin is None:
             return not any("/" in path for path in pins)
         return pins == ([self.pin] if self.pin else [])
@@ -214,7 +178,7 @@ class Request:
         :raises OSError: it cannot be read
         """
         path = path if path.startswith("/") else self.directory + path
-        found = self.seen.get(path) or checksum(content_if_there(path))
+        found = self.seen.get(path) or checksum(reading.content_if_there(path))
         if keep:
             self.seen[path] = found
         return found
@@ -326,25 +290,6 @@ def libc_family() -> str:
         return "other"
 
 
-def go_to(given: "Settings", environ: "Mapping[str, str]") -> None:
-    """Change to the directory that a command line, or a variable, names: what follows is as if one stood there.
-
-    :raises UsageError: there is none
-    """
-    directory = _directory_to_go_to(given, environ)
-    if isinstance(directory, str):
-        path = _home(directory, environ) if _is_at_home(directory) else directory
-        try:
-            os.chdir(path)
-        except OSError as error:
-            raise _usage_error(f"cannot go to directory `{path}`: {error.strerror}") from error
-
-
-def _directory_to_go_to(given: "Settings", environ: "Mapping[str, str]") -> "Value | None":
-    found = [given.get("directory"), *map(environ.get, ("ENVSYNC_DIRECTORY", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY"))]
-    return next((each for each in found if each), None)
-
-
 def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     """Find the lock file and merge the options.
 
@@ -355,16 +300,17 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     """
     seen: dict[str, str] = {}
     near = _near(given, environ)
-    place = _place(near, seen)
+    place = finding.find_place(near, seen)
     lock, data = near.get("lock") or place.table.get("lock"), None
     if not isinstance(lock, str):
-        lock, data = _best(place.directory, place.names)
+        lock, data = finding.best_of(place.directory, place.names)
     settings = _merged(near, place.table, lock, environ)
     template = _template(settings, lock, environ)
-    data = read(lock) if data is None else data
+    data = reading.read_input(lock) if data is None else data
     looks = looks_at(data) if "{digest}" in template else ()
-    member, pin = _standing(place, lock, _start(near)) if _name(lock) == MEMBERS else (".", "")
-    if member != "." and not _decides(member, place, lock, data, settings, seen):
+    is_workspace = finding.base_name(lock) == finding.MEMBERS
+    member, pin = finding.standing(place, lock, finding.start_of(near)) if is_workspace else (".", "")
+    if member != "." and not finding.decides(member, place, lock, data, settings, seen):
         member = "."
     if settings.get("python"):
         pin = ""
@@ -380,12 +326,13 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
 
     near = _near(given, environ)
     try:
-        place = _place(near, {})
+        place = finding.find_place(near, {})
     except UsageError:
         if near.get("lock"):
             raise
-        place = Place("", _project("", {}))  # no lock file: then the table is the one of this directory
-        _anchor(place.table, "")
+        # No lock file: then the table is the one of this directory
+        place = finding.Place("", finding.project_of("", {}))
+        configuration.anchor(place.table, "")
     lock = near.get("lock") or place.table.get("lock") or "".join(place.names[:1])
     return _merged(near, place.table, str(lock), environ)
 
@@ -395,8 +342,8 @@ def _near(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
     near = options.over(given, options.from_variables(environ))
     if environ.get("UV_PROJECT") and not near.get("project"):
         near["project"] = environ["UV_PROJECT"]
-    near = _at_home(near, environ)
-    if _directory_to_go_to(given, environ):
+    near = configuration.at_home(near, environ)
+    if finding.go_to_directory(given, environ):
         # Who reads a message stands where the command was typed.
         key = "lock" if near.get("lock") else "project"
         named = "" if near.get(key) == "." else str(near.get(key, ""))
@@ -404,31 +351,13 @@ def _near(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
     return near
 
 
-def _place(near: "Settings", seen: dict[str, str]) -> Place:
-    """Find out in which directory the lock file is, and what is said there."""
-    lock = near.get("lock")
-    if isinstance(lock, str):
-        place = Place(_directory(lock), _project(_directory(lock), seen))
-    else:
-        place = _find(_start(near), seen)
-    _anchor(place.table, place.directory)
-    return place
-
-
-def _start(settings: "Settings") -> str:
-    """Return where to look for a project, as a prefix: `--project`, or else where one stands."""
-    project = settings.get("project") or ""
-    assert isinstance(project, str)
-    return project.rstrip("/") + "/" if project else ""
-
-
 def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[str, str]") -> "Settings":
     """Merge what the command line and our variables say with uv's variables, if uv has locked it, and the file."""
     script = lock.endswith(SCRIPT)
-    if script or _name(lock) == MEMBERS:
+    if script or finding.base_name(lock) == finding.MEMBERS:
         said = options.from_variables(environ, of_uv=True)
         if isinstance(said.get("env"), str):
-            said["env"] = _beside(_directory(lock), str(said["env"]))
+            said["env"] = configuration.beside(finding.directory_of(lock), str(said["env"]))
         if script:  # neither the project's environment nor what of a project is to be installed is meant for it
             for key in ("env", *(option.key for option in options.CHOICE)):
                 said.pop(key, None)
@@ -437,7 +366,7 @@ def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[st
         near = options.over(near, said)
     if script:
         table = {key: value for key, value in table.items() if key != "env"}
-    return _at_home(options.over(near, table), environ)
+    return configuration.at_home(options.over(near, table), environ)
 
 
 def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:
@@ -446,9 +375,10 @@ def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> 
     if settings.get("active") and environ.get("VIRTUAL_ENV"):
         template = environ["VIRTUAL_ENV"]
     if not isinstance(template, str):
-        template = _of_script(settings, lock, environ) if lock.endswith(SCRIPT) else _directory(lock) + ".venv"
+        is_script = lock.endswith(SCRIPT)
+        template = _of_script(settings, lock, environ) if is_script else finding.directory_of(lock) + ".venv"
     if not template.strip("/"):
-        raise _usage_error("the environment cannot be the root directory or an empty path")
+        raise options.usage_error("the environment cannot be the root directory or an empty path")
     return template.rstrip("/")
 
 
@@ -460,10 +390,10 @@ def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") ->
         cache = home.rstrip("/") + ("/Library/Caches/envsync" if str(sys.platform) == "darwin" else "/.cache/envsync")
     if cache == "/envsync":
         hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"
-        raise _usage_error(
-            "there is no place for the environment of a script: HOME is not set, or no absolute path", hint
+        raise options.usage_error(
+            "there is no place for the environment of a script: HOME is not set, or no absolute path", hint=hint
         )
-    return f"{cache}/environments/{_name(lock).removesuffix(SCRIPT)}-{{digest}}"
+    return f"{cache}/environments/{finding.base_name(lock).removesuffix(SCRIPT)}-{{digest}}"
 
 
 def with_script(settings: "Settings", words: "list[str]", environ: "Mapping[str, str]") -> "tuple[Settings, list[str]]":
@@ -473,172 +403,9 @@ def with_script(settings: "Settings", words: "list[str]", environ: "Mapping[str,
     """
     lock = words[0] + ".lock" if words and words[0].endswith(".py") else ""
     named = settings.get("lock") or environ.get("ENVSYNC_LOCK")
-    if not lock or named not in (None, "", lock) or not _is_file(lock):
+    if not lock or named not in (None, "", lock) or not reading.is_file(lock):
         return settings, words
     return {**settings, "lock": lock}, ["python", *words]
-
-
-def _directory(path: str) -> str:
-    return path[: path.rfind("/") + 1]
-
-
-def _name(path: str) -> str:
-    return path[path.rfind("/") + 1 :]
-
-
-def read(path: str) -> bytes:
-    """Read an input file.
-
-    :raises LockFileError: it cannot be read
-    """
-    try:
-        return content_of_named(path)
-    except OSError as error:
-        from envsync.errors import LockFileError
-
-        raise LockFileError(path, error.strerror or str(error), hint=hint_of(error)) from error
-
-
-def hint_of(error: OSError) -> str | None:
-    """Return what to do about an input that cannot be read."""
-    import errno
-
-    if error.errno == errno.ESPIPE:
-        return "write what it gives to a file, and name that one: `envsync sync --lock requirements.txt`"
-    return None
-
-
-def _usage_error(message: str, hint: str | None = None) -> "UsageError":
-    from envsync.errors import UsageError  # errors cost the fast lane as much as reading two files
-
-    return UsageError(message, hint=hint)
-
-
-def content(path: str) -> bytes:
-    """Read a file with as few calls as it takes. Nothing else is waited for or read: a pipe has no content to keep to.
-
-    :raises OSError: it cannot be read; ESPIPE: it is no file, but a pipe, a device, ...
-    """
-    try:
-        return _content(path)
-    except FileNotFoundError:
-        raise
-    except OSError:  # it may pass
-        from envsync.system.patience import reading
-
-        return reading(_content, path)
-
-
-def content_if_there(path: str) -> bytes:
-    """Read a file that may be missing, and is then as good as empty.
-
-    :raises OSError: as `content`
-    """
-    try:
-        return content(path)
-    except FileNotFoundError:
-        return b""
-
-
-def content_of_named(path: str) -> bytes:
-    """Read a file that ought to be there.
-
-    :raises OSError: as `content`
-    """
-    try:
-        return content(path)
-    except FileNotFoundError:
-        from envsync.system.patience import reading_what_is_there
-
-        return reading_what_is_there(_content, path)
-
-
-def _content(path: str) -> bytes:
-    fd = _open(path)
-    try:
-        status = os.fstat(fd)
-        if status.st_mode & _TYPE != _REGULAR:
-            raise _no_file(status.st_mode)
-        chunks = []
-        size = status.st_size
-        while size <= LARGEST and (chunk := os.read(fd, 1 << 20)):
-            chunks.append(chunk)
-            size = max(size, len(chunks) << 20)
-        if size > LARGEST:
-            raise _too_large()
-        return b"".join(chunks)
-    finally:
-        os.close(fd)
-
-
-_TYPE, _REGULAR = 0o170000, 0o100000
-if sys.platform == "win32":
-    _READ, _AT_ONCE = os.O_RDONLY | os.O_BINARY, 0
-else:
-    _READ, _AT_ONCE = os.O_RDONLY | os.O_CLOEXEC, os.O_NONBLOCK
-
-
-def _open(path: str) -> int:
-    try:
-        return os.open(path, _READ | _AT_ONCE)  # a pipe without a writer would be waited for
-    except BlockingIOError:  # a server of files wants its lease back first (fcntl(2)): that is worth to wait for
-        if os.stat(path).st_mode & _TYPE != _REGULAR:
-            raise
-        return os.open(path, _READ)
-
-
-def _too_large() -> OSError:
-    import errno
-
-    return OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB")
-
-
-def _no_file(mode: int) -> OSError:
-    import errno
-
-    if mode & _TYPE == 0o040000:
-        return IsADirectoryError(errno.EISDIR, "Is a directory")
-    kind = {0o010000: "a pipe", 0o140000: "a socket"}.get(mode & _TYPE, "a device")
-    return OSError(errno.ESPIPE, f"it is {kind}, and has to be a regular file: what was read once is read again")
-
-
-def _anchor(table: "Settings", directory: str) -> None:
-    """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
-    for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
-        value = table.get(key)
-        if isinstance(value, str):
-            table[key] = _beside(directory, value)
-        elif isinstance(value, list):
-            table[key] = [_beside(directory, item) for item in value]
-
-
-def _beside(directory: str, path: str) -> str:
-    return path if path.startswith("/") or _is_at_home(path) or "://" in path else directory + path
-
-
-def _at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
-    """Replace a leading `~` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
-
-    :raises UsageError: there is one, and HOME is no absolute path
-    """
-    for key in ("lock", "project", "env", "cache_dir", "cache_fallback", "find_links"):
-        value = settings.get(key)
-        if isinstance(value, str) and _is_at_home(value):
-            settings[key] = _home(value, environ)
-        elif isinstance(value, list):
-            settings[key] = [_home(item, environ) if _is_at_home(item) else item for item in value]
-    return settings
-
-
-def _is_at_home(path: str) -> bool:
-    return path == "~" or path.startswith("~/")
-
-
-def _home(path: str, environ: "Mapping[str, str]") -> str:
-    home = environ.get("HOME", "")
-    if not home.startswith("/"):
-        raise _usage_error(f"`{path}` is below HOME, which is {'no absolute path' if home else 'not set'}")
-    return home.rstrip("/") + path[1:]
 
 
 def _chosen(settings: "Settings", shapes: str, *, whole: bool = False) -> list[str]:
@@ -681,275 +448,3 @@ def _absolute(source: str) -> str:
     from posixpath import normpath
 
     return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
-
-
-def _find(start: str, seen: dict[str, str]) -> Place:
-    """Find the lock files here or in the nearest parent.
-
-    One listing a level tells which candidates are there and which are not, and what else is there that counts.
-
-    :param start: where to begin, as a prefix
-    """
-    project: str | None = None
-    pin = ""
-    for directory in _upwards(start):
-        try:
-            names = _files(directory or ".")
-        except OSError as error:
-            raise _usage_error(f"cannot look for a lock file in `{directory or '.'}`: {error.strerror}") from error
-        if project is None and PROJECT in names:
-            project = directory
-        if not pin:
-            pin = next((directory + name for name in PINS if name in names), "")
-        place = Place(directory, _project(directory, seen, is_there=PROJECT in names))
-        place.names = [name for name in CANDIDATES if name in names]
-        if place.names or isinstance(place.table.get("lock"), str):
-            place.member = _below(directory, directory if project is None else project) or "."
-            place.pin = _below(directory, pin) if pin else ""
-            return place
-    raise _nothing_found(start)
-
-
-def _below(directory: str, path: str) -> str:
-    """Return a path relative to a directory that is above it."""
-    if path.startswith(directory) and "../" not in path[len(directory) :]:
-        return path[len(directory) :].rstrip("/")
-    return "/".join(_steps(path)[len(_steps(directory)) :])
-
-
-def _upwards(start: str) -> "Iterator[str]":
-    """Yield a directory and all above it, as prefixes."""
-    yield start
-    if start:
-        steps = _steps(start)
-        yield from ("/".join(["", *steps[:count], ""]) for count in range(len(steps) - 1, -1, -1))
-        return
-    try:
-        levels = os.getcwd().count("/")
-    except OSError as error:
-        hint = "go to a directory that is there: `cd /`"
-        raise _usage_error(f"the working directory cannot be named: {error.strerror}", hint) from error
-    yield from ("../" * count for count in range(1, levels + 1))
-
-
-def _standing(place: Place, lock: str, start: str) -> tuple[str, str | None]:
-    """Name the nearest project at or above where one stands, relative to the lock file, and the pin if it was seen.
-
-    If the way from one to the other was not gone, one listing of each directory in between; none if one stands in that
-    of the lock file itself, or elsewhere. Then nobody has looked for a pin in that.
-
-    :param start: where one stands, as a prefix
-    """
-    directory = _directory(lock)
-    if place.member is not None and place.directory == directory:
-        return place.member, place.pin
-    member, pin = ".", None
-    for prefix, below in _between(directory, start):
-        names = _telling(prefix)
-        if member == "." and PROJECT in names:
-            member = below
-        if pin is None:
-            pin = next((f"{below}/{name}" for name in PINS if name in names), None)
-    return member, pin
-
-
-def _telling(prefix: str) -> "Sequence[str]":
-    """List a directory, as far as it tells a project or a pin; it may be one that cannot be listed."""
-    try:
-        return _files_there(prefix)
-    except OSError:
-        return [name for name in (PROJECT, *PINS) if _is_file(prefix + name)]
-
-
-def _decides(  # noqa: PLR0917
-    member: str, place: Place, lock: str, data: bytes, settings: "Settings", seen: dict[str, str]
-) -> bool:
-    """Tell whether the member that one stands in decides what is installed.
-
-    If members are named, or all are meant, it still says which groups are installed if nothing is said of groups. One
-    that is named alone says that itself, in a newer lock file. Where nobody says it, the groups are the same for all.
-
-    :param data: the lock file
-    :param seen: is told the checksum of what is read
-    """
-    packages = settings.get("package")
-    if not (packages or settings.get("all_packages")):
-        return True
-    is_newer = _revision(data) >= DEFAULTS_SINCE
-    if is_newer and isinstance(packages, list) and len(set(map(options.normalized, packages))) == 1:
-        return False
-    directory = _directory(lock)
-    texts = [data, place.project if place.directory == directory else _project(directory, seen)]
-    texts += [] if is_newer else [_project(f"{directory}{member}/", seen)]
-    return any(DEFAULTS in text for text in texts)
-
-
-def _revision(data: bytes) -> int:
-    """Return the revision of a uv.lock; 0 if it does not say."""
-    number = data.partition(b"\nrevision = ")[2].partition(b"\n")[0].strip()
-    return int(number) if number.isdigit() else 0
-
-
-def _between(directory: str, start: str) -> "list[tuple[str, str]]":
-    """Return where one stands and all directories above it but for the lock file's own, and both as seen from there."""
-    if directory == start:
-        return []
-    try:
-        here, there = _steps(start), _steps(directory)
-    except OSError:  # the working directory is gone: then one stands nowhere
-        return []
-    if here[: len(there)] != there:
-        return []
-    counts = range(len(here), len(there), -1)
-    return [("/".join(["", *here[:count], ""]), "/".join(here[len(there) : count])) for count in counts]
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return os.stat(path).st_mode & _TYPE == _REGULAR
-    except OSError:
-        return False
-
-
-def _steps(path: str) -> list[str]:
-    """Return the names that lead from the root to a path, as it is written.
-
-    :raises OSError: it is relative, and the working directory is gone
-    """
-    steps: list[str] = []
-    for step in (path if path.startswith("/") else f"{os.getcwd()}/{path}").split("/"):
-        if step == "..":
-            del steps[-1:]
-        elif step not in ("", "."):
-            steps.append(step)
-    return steps
-
-
-def _best(directory: str, names: list[str]) -> tuple[str, bytes]:
-    """Read the lock file that is meant of those in a directory.
-
-    :raises UsageError: there are several of one rank
-    """
-    for rank in RANKS if len(names) > 1 else ():
-        able = [(name, data) for name in rank if name in names and (data := _readable(directory, name)) is not None]
-        if len(able) > 1:
-            place = f"`{directory}`" if directory else "this directory"
-            raise _usage_error(
-                f"several lock files in {place}: {', '.join(name for name, _ in able)}",
-                hint=f"choose one: `envsync sync --lock {directory}{able[0][0]}`",
-            )
-        if able:
-            return directory + able[0][0], able[0][1]
-    return directory + names[0], read(directory + names[0])
-
-
-def _readable(directory: str, name: str) -> bytes | None:
-    """Read a lock file, unless it surely cannot be read: it is for others, or of a version that is not read.
-
-    One that is empty, or half of one, is just being written: it is the one that is meant all the same.
-    """
-    try:
-        data = content_of_named(directory + name)
-    except (PermissionError, IsADirectoryError):
-        return None
-    except OSError:
-        return read(directory + name)
-    key, known = READ.get(name, (b"", ()))
-    _, found, version = (b"\n" + data).partition(key) if key else (b"", b"", b"")
-    return data if not found or version.startswith(known) else None
-
-
-def _nothing_found(start: str) -> "UsageError":
-    from envsync.errors import remedies
-
-    return _usage_error(
-        f"no lock file ({', '.join(CANDIDATES)}) in `{'/' + '/'.join(_steps(start))}` or any of its parents",
-        hint=remedies.first_lock(_files(start or ".")),
-    )
-
-
-def _files(directory: str) -> list[str]:
-    """List a directory without the directories in it, which may have any name."""
-    try:
-        return _files_there(directory)
-    except OSError:  # it may pass
-        from envsync.system.patience import reading
-
-        return reading(_files_there, directory)
-
-
-def _files_there(directory: str) -> list[str]:
-    """The listing says what is a directory (`d_type` in readdir(3)): on most filesystems, that costs nothing more."""
-    return [entry.name for entry in os.scandir(directory) if not entry.is_dir(follow_symlinks=False)]
-
-
-def _project(directory: str, seen: dict[str, str], *, is_there: bool = True) -> bytes:
-    """Read the pyproject.toml in a directory; empty if there is none, or a directory of that name.
-
-    :param seen: is told the checksum of the file: it may be an input, too, and is not read a second time
-    """
-    path = directory + PROJECT
-    try:
-        data = content_if_there(path) if is_there else b""
-    except IsADirectoryError:
-        data = b""
-    except OSError as error:
-        raise _usage_error(f"cannot read `{path}`: {error.strerror}") from error
-    seen[path] = checksum(data)
-    return data
-
-
-def _table(data: bytes, path: str) -> "Settings":
-    """Return what `[tool.envsync]` says in a pyproject.toml; empty if there is none."""
-    if b"envsync" not in data:
-        return {}
-    table = plain_table(data)
-    if table is None:
-        table = _parsed_table(data, path)
-    return options.from_table(table, path)
-
-
-def plain_table(data: bytes) -> "Mapping[str, object] | None":
-    """Read a `[tool.envsync]` that holds nothing but one-line strings and booleans, without a TOML parser.
-
-    :returns: the table, empty if there surely is none, or None if only a TOML parser can tell
-    """
-    if b'"""' in data or b"'''" in data or b"\\" in data:
-        return None
-    table: dict[str, object] = {}
-    inside = False
-    for raw in data.decode("utf-8", "replace").split("\n"):  # nothing else ends a line in TOML
-        line = raw.strip()
-        if line.startswith("["):
-            squeezed = line.replace(" ", "").replace("\t", "")
-            inside = line == "[tool.envsync]"
-            if not inside and ("envsync" in line or squeezed == "[tool]"):
-                return None
-        elif not inside:
-            if "envsync" in line:
-                return None
-        elif line and not line.startswith("#"):
-            name, _, value = (part.strip() for part in line.partition("="))
-            if not name.replace("-", "").isalnum():
-                return None
-            if value in ("true", "false"):
-                table[name] = value == "true"
-            elif len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" and value.count(value[0]) == 2:
-                table[name] = value[1:-1]
-            else:
-                return None
-    return table
-
-
-def _parsed_table(data: bytes, path: str) -> "Mapping[str, object]":
-    import tomllib
-
-    try:
-        table: object = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _usage_error(f"cannot parse `{path}`: {error}") from error
-    for name in ("tool", "envsync"):
-        table = table.get(name, {}) if isinstance(table, dict) else None
-    if not isinstance(table, dict):
-        raise _usage_error(f"`tool.envsync` in `{path}` has to be a table")
-    return table

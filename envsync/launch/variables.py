@@ -92,7 +92,7 @@ def _stand_in(value: str | None, *, whole: bool) -> str:
 def used_by(lock: str, environ: Mapping[str, str], read: Callable[[str], bytes]) -> list[str]:
     """Return what stands for all variables that a lock file seems to use, before anybody has parsed it.
 
-    :param read: returns the content of a file (`envsync.launch.request.content`)
+    :param read: returns the content of a file (`envsync.launch.reading.content`)
     """
     names: set[str] = set()
     if lock.endswith(".lock"):

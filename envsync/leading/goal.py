@@ -28,7 +28,8 @@ from envsync.installed.ledger import Ledger
 from envsync.installed.plan import Origin, Wanted
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.progress import Report
-from envsync.launch.request import INDEX_OF_UV, Request, content, describe_python
+from envsync.launch.reading import content
+from envsync.launch.request import INDEX_OF_UV, Request, describe_python
 from envsync.launch.stamp import LocalFile, Stamp, Tree
 from envsync.leading import kept_hashes
 from envsync.python import interpreter, spelling

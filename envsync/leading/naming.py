@@ -28,7 +28,8 @@ from envsync.errors import FilesystemError
 from envsync.launch import Environment, names, stamp
 from envsync.launch.messages import say
 from envsync.launch.names import Name
-from envsync.launch.request import content, describe_python, looks_at, own_python, own_version
+from envsync.launch.reading import content
+from envsync.launch.request import describe_python, looks_at, own_python, own_version
 from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file, sources_of
 from envsync.python import interpreter
 from envsync.system import atomic, groups

@@ -10,7 +10,8 @@ from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.fast_lane import Entry
 from envsync.launch.messages import say
 from envsync.launch.progress import quiet
-from envsync.launch.request import Request, content
+from envsync.launch.reading import content
+from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
 from envsync.leading.goal import renewed
 from envsync.leading.planning import spare_of

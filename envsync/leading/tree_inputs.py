@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from envsync.building import trees
 from envsync.errors import FilesystemError
 from envsync.launch import command, stamp
-from envsync.launch.request import content_if_there
+from envsync.launch.reading import content_if_there
 from envsync.launch.stamp import Tree
 from envsync.launch.variables import describe
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from envsync.errors import LockFileError
-from envsync.launch.request import content_of_named, hint_of
+from envsync.launch.reading import content_of_named, hint_of
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import Target

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from packaging.utils import InvalidName, canonicalize_name
 
-from envsync.launch.request import content_of_named
+from envsync.launch.reading import content_of_named
 from envsync.lockfile import pyproject
 from envsync.lockfile.grammar import GrammarError
 

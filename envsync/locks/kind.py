@@ -20,7 +20,7 @@ if sys.platform == "win32":
 else:
     import posix as os
 
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.system import processes, records
 
 TYPE_CHECKING = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.launch import request
+from envsync.launch import reading
 from envsync.python.facts import Layout
 from envsync.staging import scripts, uv_cache
 from envsync.staging.link import make_directory
@@ -63,7 +63,7 @@ class Maker:
         for name in manifest.rewrite:
             path = f"{self.store.path(manifest.sha256)}/scripts/{name}"
             try:
-                content = request.content(path)
+                content = reading.content(path)
             except OSError as error:
                 raise cannot_open(manifest, path, error) from error
             yield name, scripts.rewrite(content, python)

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.store.store import Store
 from envsync.system import atomic
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack

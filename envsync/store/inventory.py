@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.store import trash
 from envsync.wheel.manifest import NAME, load
 

@@ -23,7 +23,7 @@ import stat
 import time
 
 from envsync.errors import FilesystemError
-from envsync.launch.request import content
+from envsync.launch.reading import content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

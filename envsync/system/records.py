@@ -19,7 +19,7 @@ tells (who leads, who waits, what failed); where others go by it, it is refused 
 
 from __future__ import annotations
 
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.launch.stamp import seal, unseal
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ import stat
 from envsync.installed.plan import Installed
 from envsync.installed.scan import is_skeleton
 from envsync.launch import Environment
-from envsync.launch.request import content
+from envsync.launch.reading import content
 from envsync.wheel import record
 from envsync.wheel.record import OwnedFile
 

@@ -36,8 +36,11 @@ LAUNCH = {
     "envsync.__main__",
     "envsync.launch",
     "envsync.launch.command",
+    "envsync.launch.configuration",
     "envsync.launch.fast_lane",
+    "envsync.launch.finding",
     "envsync.launch.options",
+    "envsync.launch.reading",
     "envsync.launch.request",
     "envsync.launch.stamp",
 }

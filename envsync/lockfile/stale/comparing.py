@@ -16,7 +16,7 @@ from glob import glob
 from typing import Any, NamedTuple
 
 from envsync.errors import LockFileError, remedies
-from envsync.launch.request import content_of_named
+from envsync.launch.reading import content_of_named
 from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.stale import by_hash, by_requirements
 from envsync.lockfile.stale.by_hash import Verdict

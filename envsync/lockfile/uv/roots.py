@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from envsync.launch.request import DEFAULTS_SINCE
+from envsync.launch.finding import DEFAULTS_SINCE
 from envsync.lockfile.choice import Choice
 from envsync.lockfile.uv.project import Project
 from envsync.lockfile.uv.records import Defaults, Lock, ManifestRequirement, PackageRecord

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from envsync.launch.request import MEMBERS, PROJECT, content_if_there
+from envsync.launch.finding import MEMBERS, PROJECT
+from envsync.launch.reading import content_if_there
 
 UNHEEDED = (
     "UV_BUILD_CONSTRAINT",

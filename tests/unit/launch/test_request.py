@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from envsync.errors import LockFileError, UsageError
 from envsync.launch import options
-from envsync.launch.request import INDEX_OF_UV, Request, describe_python, go_to, plain_table, resolve
+from envsync.launch.configuration import plain_table
+from envsync.launch.finding import go_to
+from envsync.launch.request import INDEX_OF_UV, Request, describe_python, resolve
 from envsync.launch.stamp import LocalFile, checksum
 
 ROOT = Path(__file__).parent.parent.parent.parent

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.launch import variables
-from envsync.launch.request import Request, content
+from envsync.launch.reading import content
+from envsync.launch.request import Request
 
 TEXTS = st.text(st.sampled_from("$${}{}A1_b /:@"), max_size=30)
 PIPS = re.compile(r"\$\{([A-Z0-9_]+)\}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from envsync.errors import FilesystemError, LockFileError
-from envsync.launch import request
+from envsync.launch import reading, request
 from envsync.system import mounts, patience
 
 FOR_EVER = 10_000
@@ -88,7 +88,7 @@ def test_a_named_lock_file(monkeypatch: pytest.MonkeyPatch, slept: list[float], 
     """A lock file that another host replaces just now is read; one that is missing here is not waited for."""
     path = os.path.join(tmp_path, "pylock.toml")
     with pytest.raises(LockFileError, match="No such file"):
-        request.read(path)
+        reading.read_input(path)
     assert slept == []
     with open(path, "wb") as file:
         file.write(b"content")
@@ -101,4 +101,4 @@ def test_a_named_lock_file(monkeypatch: pytest.MonkeyPatch, slept: list[float], 
         return original(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(request.os, "open", sometimes)
-    assert request.read(path) == b"content"
+    assert reading.read_input(path) == b"content"
