@@ -8,6 +8,8 @@ Benchmarks:
     launches   50 of them at once
     warm       sync a missing environment from a full cache, by hard links
     cold       sync a missing environment from a directory of wheels, cache empty
+    network    sync a missing environment over HTTPS from an index on loopback, cache empty; and what is counted
+    index      the same from the index that the machine is configured for (left out where it cannot be reached)
     bytecode   warm, with all modules compiled; and the first time, when the cache has the wheels alone
     burst      10, 50 and 200 runs at once on a missing environment, cache full; and what happened, by events
     project    50 runs at once, and launches, in a project of uv with nothing but its uv.lock
@@ -25,7 +27,7 @@ Benchmarks:
 Ratios are of medians; below 1, the first takes less. Cells are medians with the least and the most. `limit`
 is what the work itself costs: for launch and wake the bare command, for warm mkdir and link from Python, for
 cold to inflate, hash and write from Python. SET holds pylock.toml and pins.txt, WHEELS the wheels that both
-name. Nothing is fetched from anywhere. pip is slow and has to be asked for: --only envsync,uv,pip,limit.
+name. Only `index` fetches from elsewhere. pip is slow and has to be asked for: --only envsync,uv,pip,limit.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from killed import killed
 from launch import launch, launches
 from linking import clones, copies, symlink
 from measure import MeasuringError, Row
+from network import index, network
 from project import project
 from sync import cold, warm
 from table import as_json, as_table
@@ -60,6 +63,8 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     "launches": launches,
     "warm": warm,
     "cold": cold,
+    "network": network,
+    "index": index,
     "bytecode": bytecode,
     "burst": burst,
     "project": project,

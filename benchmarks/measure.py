@@ -45,6 +45,7 @@ class Outcome:
     :param failures: what the failing processes of a burst wrote to stderr
     :param ends: when each process of a burst ended, in seconds after the start, the first one first
     :param began_ns: when a burst was released, by time.time_ns()
+    :param switches: how often a thread of a single command gave up the CPU to wait for something
     """
 
     seconds: float
@@ -52,6 +53,7 @@ class Outcome:
     failures: tuple[str, ...] = ()
     ends: tuple[float, ...] = ()
     began_ns: int = 0
+    switches: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def run(command: Command, time_limit: float) -> Outcome:
         if process.returncode:
             how = f"took more than {time_limit:g} s" if expired else ended(process.returncode)
             raise CommandFailedError(command, how, text_of(stderr))
-    return Outcome(seconds, usage.ru_utime + usage.ru_stime)
+    return Outcome(seconds, usage.ru_utime + usage.ru_stime, switches=usage.ru_nvcsw)
 
 
 def run_at_once(command: Command, count: int, time_limit: float) -> Outcome:

@@ -1,7 +1,7 @@
-"""Count what a command asks of the filesystem, with strace: system calls that take a path, and flock(2).
+"""Count what a command asks of the kernel, with strace: system calls that take a path, flock(2), and all of them.
 
-A call counts if it names a path: fstat of an open file (newfstatat or statx with an empty path) does not, nor
-do getcwd, which only returns one, and execve, which is the command itself.
+A call is a file operation if it names a path: fstat of an open file (newfstatat or statx with an empty path) does
+not, nor do getcwd, which only returns one, and execve, which is the command itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from measure import Command, MeasuringError, run
 
@@ -22,41 +22,55 @@ CALL = re.compile(
     r"|\d+<(?P<locked>[^>]*)>, (?P<lock>LOCK_SH|LOCK_EX))"
 )
 UNCOUNTED = ("execve", "getcwd")
+NAME = re.compile(r"^\d+ +(?:\d+\.\d+ +)?(?P<name>\w+)\(")
+"""Matches once for each call: what ends one that was interrupted by another's begins with `<...`."""
+FILES_AND_LOCKS = "%file,flock"
 
 
 @dataclass(frozen=True)
 class Operations:
-    """What one command did: calls with a path below the places of interest, all of them, and flock calls."""
+    """What one command did: calls with a path below the places of interest, all of them, and flock calls.
+
+    :param names: how often each call was made, of those that were traced
+    """
 
     inside: int
     everywhere: int
     shared: int
     exclusive: int
+    names: Counter[str] = field(default_factory=Counter)
 
 
-def traced(command: Command, trace: str) -> Command:
+def traced(command: Command, trace: str, what: str = FILES_AND_LOCKS) -> Command:
     """Return what runs a command under strace, with the times of its calls.
 
     :param trace: where strace writes to
+    :param what: the calls to trace, as strace wants them
     :raises MeasuringError: there is no strace
     """
     strace = shutil.which("strace")
     if strace is None:
         raise MeasuringError("strace is needed to count file operations\nhint: apt-get install strace")
-    options = (strace, "-f", "-y", "-qq", "-ttt", "-e", "trace=%file,flock", "-e", "signal=none", "-o", trace)
+    apart = ("--seccomp-bpf",) if what != "all" else ()  # stops at nothing else, which would change who waits for whom
+    options = (strace, "-f", *apart, "-y", "-qq", "-ttt", "-e", f"trace={what}", "-e", "signal=none", "-o", trace)
     return replace(command, words=(*options, *command.words))
 
 
-def count_operations(command: Command, places: Iterable[str], trace: str, time_limit: float) -> Operations:
+def count_operations(
+    command: Command, places: Iterable[str], trace: str, time_limit: float, what: str = FILES_AND_LOCKS
+) -> Operations:
     """Run a command under strace and count.
 
     :param places: directories, whose own paths count, too
     :param trace: where strace writes to
+    :param what: the calls to trace, as strace wants them
     :raises MeasuringError: there is no strace, or the command fails
     """
-    run(traced(command, trace), time_limit)
-    with open(trace, encoding="utf-8", errors="replace") as lines:
-        return count(lines, command.directory, tuple(places))
+    run(traced(command, trace, what), time_limit)
+    with open(trace, encoding="utf-8", errors="replace") as file:
+        lines = file.readlines()
+    names = Counter(call["name"] for call in map(NAME.match, lines) if call)
+    return replace(count(lines, command.directory, tuple(places)), names=names)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contenders import ENVSYNC, LIMIT, PIP, UV
 from measure import Row
 
 RATIOS = ((ENVSYNC, UV), (ENVSYNC, PIP), (ENVSYNC, LIMIT), (UV, LIMIT))
-DIGITS = {"ms": ".1f", "s": ".3f", "n": ",.0f", "1/s": ",.1f", "ms/s": ".2f"}
+DIGITS = {"ms": ".1f", "s": ".3f", "n": ",.0f", "MB": ",.1f", "1/s": ",.1f", "ms/s": ".2f"}
 """By unit; "n" is a plain number."""
 
 
