@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from envsync.cli.tell import completed_by
 from envsync.errors import LockFileError, UsageError
-from envsync.launch import Environment, fast_lane, finding, options, request
+from envsync.launch import Environment, configuration, fast_lane, finding, options, request
 from envsync.launch.messages import show
 from envsync.library.reach import named_by_digest
 
@@ -19,9 +19,10 @@ def environment_meant(settings: options.Settings) -> tuple[Environment, request.
         asked = request.resolve(settings, os.environ)
     except (UsageError, LockFileError):
         env = settings.get("env") or os.environ.get("ENVSYNC_ENV")
-        if "lock" in settings or not isinstance(env, str) or "{digest}" in env or not env.strip("/"):
+        if "lock" in settings or not isinstance(env, str) or request.is_named_later(env) or not env.strip("/"):
             raise
-        return Environment(env.rstrip("/")), None
+        path = configuration.filled({"env": env}, os.environ)["env"]
+        return Environment(str(path).rstrip("/")), None
     return fast_lane.environment_of(asked) or named_by_digest(asked), asked
 
 

@@ -10,6 +10,7 @@ from envsync.doctor import Facts, Subject, Verdict, examine, is_safe, judge
 from envsync.doctor.judge import LIMITED
 from envsync.launch import options
 from envsync.launch.messages import show_json
+from envsync.launch.request import above_names, is_named_later
 from envsync.leading.sync_cache import NO_HOME, cache_directory
 from envsync.store.store import NOWHERE
 
@@ -20,7 +21,7 @@ def doctor(settings: options.Settings) -> int:
     """Say what the filesystem of the environment does, and what follows; 1 if syncing there would be unsafe."""
     asked = request_meant(settings)
     template = asked.env_template
-    env = template.partition("{digest}")[0].rpartition("/")[0] if "{digest}" in template else template
+    env = above_names(template).rstrip("/") if is_named_later(template) else template
     place = Subject(os.path.abspath(env or "."), cache_directory(asked))
     facts = examine(place)
     blind = "{digest}" in template or asked.text("busy") == "ignore"

@@ -1,15 +1,41 @@
-"""The options that files give: `[tool.envsync]` in a pyproject.toml.
+"""The options that files give: the project's, the user's and the site's; and what stands for something else in them.
 
-Read without a TOML parser where it is plain: one-line strings and booleans. `tomllib` costs a launch 8 ms.
+    [tool.envsync] in pyproject.toml       the project
+    $XDG_CONFIG_HOME/envsync.toml          the user; ~/.config/envsync.toml if that variable is not set
+    /etc/envsync.toml                      the site; another file if `ENVSYNC_SITE_CONFIG` names one
+
+What is said nearer to the command wins: command line, `ENVSYNC_*`, project, user, site. All are read at every launch:
+the last two cost it a try to open each, outside of environment and project. A home may lie on a network filesystem.
+So a site's file can say `user-configuration = false`, and the user's is not looked for.
+
+Each is read without a TOML parser where it is plain: one-line strings and booleans. `tomllib` costs a launch 8 ms.
 """
 
-from envsync.launch import options
+import sys
+
+if sys.platform == "win32":
+    import os
+else:
+    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
+
+from envsync.launch import options, reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from envsync.launch.options import Settings
+
+SITE = "/etc/envsync.toml"
+SITE_VARIABLE = "ENVSYNC_SITE_CONFIG"
+"""Names another file instead, as a module file of a cluster may."""
+USERS = "user-configuration"
+"""The key of a site's file that says whether the user's is read."""
+FILE = "envsync.toml"
+PATHS = ("lock", "project", "env", "cache_dir", "cache_fallback", "find_links")
+OWN_PLACES = ("env", "cache_dir", "cache_fallback")
+"""What may have `{user}` and `{host}` in it: where envsync writes."""
+LEFT_OUT = "leave such files out: `envsync sync --no-config`"
 
 
 def table_of(data: bytes, path: str) -> "Settings":
@@ -18,22 +44,113 @@ def table_of(data: bytes, path: str) -> "Settings":
         return {}
     table = plain_table(data)
     if table is None:
-        table = _parsed_table(data, path)
-    return options.from_table(table, path)
+        table = _parsed(data, path, "tool", "envsync")
+    return options.from_table(table, f"[tool.envsync] of `{path}`", options.IN_A_PROJECT)
 
 
-def plain_table(data: bytes) -> "Mapping[str, object] | None":
+def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
+    """Return what the user's file says, and the site's where that says nothing.
+
+    :param directory: of the lock file, as a prefix: there an environment is that they name by a relative path
+    :raises UsageError: one cannot be read, or makes no sense
+    """
+    site = _of_file(environ.get(SITE_VARIABLE) or SITE, named=bool(environ.get(SITE_VARIABLE)))
+    asks = site.pop(USERS, True)
+    if not isinstance(asks, bool):
+        raise options.usage_error(f"`{USERS}` in `{environ.get(SITE_VARIABLE) or SITE}` has to be true or false")
+    settings = _shared(site, environ.get(SITE_VARIABLE) or SITE, environ)
+    path = _users(environ) if asks else ""
+    if path:
+        settings = options.over(_shared(_of_file(path), path, environ), settings)
+    env = settings.get("env")
+    if isinstance(env, str):
+        settings["env"] = beside(directory, env)
+    return settings
+
+
+def _users(environ: "Mapping[str, str]") -> str:
+    """Return where the user's file would be; empty if there is no home."""
+    base, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
+    if base.startswith("/"):  # a relative one is to be ignored (XDG Base Directory Specification)
+        return f"{base}/{FILE}"
+    return f"{home.rstrip('/')}/.config/{FILE}" if home.startswith("/") else ""
+
+
+def _of_file(path: str, *, named: bool = False) -> "dict[str, object]":
+    """Read a file that has nothing but our options; empty if it is not there.
+
+    The home that a job inherits may be somebody else's, as under `sudo -u`: what may not be looked at is not there.
+
+    :param named: it has to be there
+    :raises UsageError: it cannot be read or parsed
+    """
+    try:
+        data = reading.content(path)
+    except OSError as error:
+        if not named and isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            return {}
+        raise options.usage_error(f"cannot read `{path}`: {error.strerror}", hint=LEFT_OUT) from error
+    table = plain_table(data, everywhere=True)
+    return dict(_parsed(data, path) if table is None else table)
+
+
+def _shared(table: "Mapping[str, object]", path: str, environ: "Mapping[str, str]") -> "Settings":
+    """Return the options in a file that is not a project's."""
+    settings = options.from_table(table, f"`{path}`", options.SHARED)
+    expand(settings, environ, path)
+    for key in ("cache_dir", "cache_fallback", "find_links"):
+        value = settings.get(key, [])
+        for item in value if isinstance(value, list) else [str(value)]:
+            if not item.startswith(("/", "~")) and "://" not in item:
+                raise options.usage_error(f"`{key.replace('_', '-')}` in `{path}` has to be an absolute path: `{item}`")
+    return settings
+
+
+def expand(settings: "Settings", environ: "Mapping[str, str]", path: str) -> None:
+    """Replace `${NAME}` in what a file says by environment variables, as in requirements files.
+
+    :raises UsageError: one is not set
+    """
+
+    def expanded(text: str) -> str:
+        before, found, rest = text.partition("${")
+        if not found:
+            return text
+        name, closed, after = rest.partition("}")
+        if not closed or not name.replace("_", "a").isalnum() or not name.isascii():
+            return before + found + expanded(rest)
+        if name not in environ:
+            hint = f"set it, as in: `export {name}=/path`"
+            raise options.usage_error(f"`${{{name}}}` in `{path}`: there is no such variable", hint=hint)
+        return before + environ[name] + expanded(after)
+
+    _each(settings, tuple(settings), expanded)
+
+
+def _each(settings: "Settings", keys: "tuple[str, ...]", change: "Callable[[str], str]") -> None:
+    for key in keys:
+        value = settings.get(key)
+        if isinstance(value, str):
+            settings[key] = change(value)
+        elif isinstance(value, list):
+            settings[key] = [change(item) for item in value]
+
+
+def plain_table(data: bytes, *, everywhere: bool = False) -> "Mapping[str, object] | None":
     """Read a `[tool.envsync]` that holds nothing but one-line strings and booleans, without a TOML parser.
 
+    :param everywhere: all of the file is such a table
     :returns: the table, empty if there surely is none, or None if only a TOML parser can tell
     """
     if b'"""' in data or b"'''" in data or b"\\" in data:
         return None
     table: dict[str, object] = {}
-    inside = False
+    inside = everywhere
     for raw in data.decode("utf-8", "replace").split("\n"):  # nothing else ends a line in TOML
         line = raw.strip()
         if line.startswith("["):
+            if everywhere:
+                return None
             squeezed = line.replace(" ", "").replace("\t", "")
             inside = line == "[tool.envsync]"
             if not inside and ("envsync" in line or squeezed == "[tool]"):
@@ -54,28 +171,24 @@ def plain_table(data: bytes) -> "Mapping[str, object] | None":
     return table
 
 
-def _parsed_table(data: bytes, path: str) -> "Mapping[str, object]":
+def _parsed(data: bytes, path: str, *names: str) -> "Mapping[str, object]":
+    """Return a table of a TOML file, by the names that lead to it; empty if there is none."""
     import tomllib
 
     try:
         table: object = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise options.usage_error(f"cannot parse `{path}`: {error}") from error
-    for name in ("tool", "envsync"):
+        raise options.usage_error(f"cannot parse `{path}`: {error}", hint=None if names else LEFT_OUT) from error
+    for name in names:
         table = table.get(name, {}) if isinstance(table, dict) else None
     if not isinstance(table, dict):
-        raise options.usage_error(f"`tool.envsync` in `{path}` has to be a table")
+        raise options.usage_error(f"`{'.'.join(names)}` in `{path}` has to be a table")
     return table
 
 
 def anchor(table: "Settings", directory: str) -> None:
     """Make the paths in `[tool.envsync]` relative to its file instead of the working directory."""
-    for key in ("lock", "env", "cache_dir", "cache_fallback", "find_links"):
-        value = table.get(key)
-        if isinstance(value, str):
-            table[key] = beside(directory, value)
-        elif isinstance(value, list):
-            table[key] = [beside(directory, item) for item in value]
+    _each(table, PATHS, lambda path: beside(directory, path))
 
 
 def beside(directory: str, path: str) -> str:
@@ -87,13 +200,38 @@ def at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
 
     :raises UsageError: there is one, and HOME is no absolute path
     """
-    for key in ("lock", "project", "env", "cache_dir", "cache_fallback", "find_links"):
-        value = settings.get(key)
-        if isinstance(value, str) and is_at_home(value):
-            settings[key] = below_home(value, environ)
-        elif isinstance(value, list):
-            settings[key] = [below_home(item, environ) if is_at_home(item) else item for item in value]
+    _each(settings, PATHS, lambda path: below_home(path, environ) if is_at_home(path) else path)
     return settings
+
+
+def filled(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
+    """Replace `{user}` and `{host}` where envsync writes: one environment for each, on a disk that all share.
+
+    :raises UsageError: the user has a name that cannot be part of a path
+    """
+
+    def fill(path: str) -> str:
+        if "{user}" in path:
+            path = path.replace("{user}", _user(environ))
+        return path.replace("{host}", os.uname().nodename) if "{host}" in path else path
+
+    _each(settings, OWN_PLACES, fill)
+    return settings
+
+
+def _user(environ: "Mapping[str, str]") -> str:
+    """Name the user as Python's own `getpass.getuser` does: by LOGNAME or USER, else by the database of users."""
+    name = environ.get("LOGNAME") or environ.get("USER")
+    if not name:
+        import pwd
+
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # containers often have no such entry
+            name = str(os.getuid())
+    if "/" in name or name in (".", ".."):
+        raise options.usage_error(f"`{{user}}` cannot stand for `{name}`: set LOGNAME to a name without a slash")
+    return name
 
 
 def is_at_home(path: str) -> bool:

@@ -32,6 +32,7 @@ from envsync.launch.request import (
     Request,
     describe_python,
     exactly,
+    is_named_later,
     own_python,
     own_version,
     resolve,
@@ -81,18 +82,18 @@ def launch(
 def environment_of(request: Request) -> Environment | None:
     """Return the environment that a request names, or None if its name takes more than a glance.
 
-    `{digest}` needs facts that only a parser or a look at other Pythons can give: so the name has to be remembered, but
-    for a pylock.toml that is to be installed for the Python that runs envsync.
+    `{digest}` and `{python}` need facts that only a parser or a look at other Pythons can give: so the name has to be
+    remembered, but for a pylock.toml that is to be installed for the Python that runs envsync.
     """
-    if "{digest}" not in request.env_template:
+    if not is_named_later(request.env_template):
         return Environment(request.env_template)
     if request.text("python") or not request.lock.endswith(".toml") or TREES in request.looks_at:
         from envsync.launch import names
 
         name = names.recall(request)
-    else:
-        name = request.digest(own_python(), conditions=exactly(request.looks_at, own_version()))
-    return Environment(request.env_template.replace("{digest}", name)) if name is not None else None
+        return request.environment(name.digest, name.python) if name is not None else None
+    python = own_python()
+    return request.environment(request.digest(python, conditions=exactly(request.looks_at, own_version())), python)
 
 
 def enter(request: Request, environment: Environment, *, accept_racy: bool = False, share: bool = True) -> Entry | None:

@@ -61,6 +61,11 @@ class Place:
         self.member: str | None = None
         self.pin: str | None = None
 
+    def settle(self, environ: "Mapping[str, str]") -> None:
+        """Have the options in the table mean what they do: variables, and paths relative to its file."""
+        configuration.expand(self.table, environ, self.directory + PROJECT)
+        configuration.anchor(self.table, self.directory)
+
 
 def go_to(given: "Settings", environ: "Mapping[str, str]") -> None:
     """Change to the directory that a command line, or a variable, names: what follows is as if one stood there.
@@ -81,14 +86,14 @@ def go_to_directory(given: "Settings", environ: "Mapping[str, str]") -> "Value |
     return next((each for each in found if each), None)
 
 
-def find_place(near: "Settings", seen: dict[str, str]) -> Place:
+def find_place(near: "Settings", environ: "Mapping[str, str]", seen: dict[str, str]) -> Place:
     """Find out in which directory the lock file is, and what is said there."""
     lock = near.get("lock")
     if isinstance(lock, str):
         place = Place(directory_of(lock), project_of(directory_of(lock), seen))
     else:
         place = _find(start_of(near), seen)
-    configuration.anchor(place.table, place.directory)
+    place.settle(environ)
     return place
 
 

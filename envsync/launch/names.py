@@ -1,4 +1,4 @@
-"""What `{digest}` stands for, remembered beside the environments that are named so.
+"""What `{digest}` and `{python}` stand for, remembered beside the environments that are named so.
 
 The name takes what only a parser can tell of a lock file, and a search for the Python that `--python` asks for. Whoever
 has found it out the slow way (`envsync.leading.naming`) leaves it in `.envsync-names`, in the directory that holds the
@@ -80,8 +80,8 @@ class Name:
         self.local_files: list[LocalFile] = []
 
 
-def recall(asked: "Request") -> str | None:
-    """Return what `{digest}` stands for, or None for "don't know".
+def recall(asked: "Request") -> Name | None:
+    """Return what `{digest}` and `{python}` stand for, or None for "don't know".
 
     Of the further inputs, the request knows from here on what it has seen: they are not read again.
     """
@@ -92,7 +92,7 @@ def recall(asked: "Request") -> str | None:
     looked: dict[str, str] = {}
     for name in reversed(load(data)):
         if fits(name, asked, looked):
-            return name.digest
+            return name
     return None
 
 
@@ -107,8 +107,7 @@ def path_of(asked: "Request") -> str:
 
 def directory_of(asked: "Request") -> str:
     """Return the directory of all names, beside the environments."""
-    above, slash, _ = asked.env_template.partition("{digest}")[0].rpartition("/")
-    return above + slash + DIRECTORY
+    return request.above_names(asked.env_template) + DIRECTORY
 
 
 def fits(name: Name, asked: "Request", looked: dict[str, str]) -> bool:

@@ -90,7 +90,7 @@ class Option:
 
 ONLY_ON_THE_COMMAND_LINE = frozenset({"quiet", "verbose", "dry_run", "json", "exit_code", "repair"})
 """`ENVSYNC_JSON=1` in a job's environment would change what scripts read."""
-NOT_IN_A_FILE = frozenset({"project", "directory", "trusted_builder"}) | ONLY_ON_THE_COMMAND_LINE
+NOT_IN_A_FILE = frozenset({"project", "directory", "no_config", "trusted_builder"}) | ONLY_ON_THE_COMMAND_LINE
 """What tells where the file is, and what is not for a project to say."""
 NOT_IN_THE_LIBRARY = frozenset({"lock", "active", "frozen", "no_sync"}) | NOT_IN_A_FILE
 """What a program says otherwise, or has no need to say."""
@@ -270,10 +270,11 @@ REQUEST = (
     ),
     Option("project", TEXT, "Look for the lock file here and above. Default: the working directory.", metavar="DIR"),
     Option("directory", TEXT, "Change to this directory first.", metavar="DIR"),
+    Option("no-config", FLAG, "Read neither the user's envsync.toml nor the site's.", negation="--config"),
     Option(
         "env",
         TEXT,
-        "The environment. Default: .venv beside the lock file. {digest} is replaced.",
+        "The environment. Default: .venv beside the lock file. {digest}, {python}, {user} and {host} are replaced.",
         metavar="DIR",
         uv=("UV_PROJECT_ENVIRONMENT",),
     ),
@@ -394,6 +395,10 @@ PRUNE = (
 )
 ANYWHERE = (*RUN, *PRUNE[-2:])
 """What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
+IN_A_PROJECT = tuple(option for option in ANYWHERE if option.key not in NOT_IN_A_FILE)
+_FOR_A_PROJECT = frozenset({"lock", *(option.key for option in CHOICE)}) | NOT_IN_A_FILE
+SHARED = tuple(o for o in ANYWHERE if o.key not in _FOR_A_PROJECT or o.key == "trusted_builder")
+"""What a user's or a site's file may say: not what is to be installed, nor where a project is."""
 
 
 def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Settings, list[str]] | None":
@@ -539,16 +544,17 @@ def _as_uv(text: str) -> str:
     return url if "://" in url and "/" not in name else text.replace(",", " ")
 
 
-def from_table(table: "Mapping[str, object]", path: str) -> "Settings":
-    """Read the table `[tool.envsync]` of a pyproject.toml, whose keys are the options' names.
+def from_table(table: "Mapping[str, object]", where: str, known: "Iterable[Option]") -> "Settings":
+    """Read a table of a file whose keys are the options' names.
 
+    :param where: it is, for messages
     :raises UsageError: a key is unknown or a value has the wrong type
     """
-    by_name = {option.name: option for option in ANYWHERE if option.key not in NOT_IN_A_FILE}
+    by_name = {option.name: option for option in known} if table else {}
     settings: Settings = {}
     for name, value in table.items():
         option = by_name.get(name)
-        origin = f"`{name}` in [tool.envsync] of `{path}`"
+        origin = f"`{name}` in {where}"
         if option is None:
             hint = f"`envsync sync --help` says more; known are: {', '.join(sorted(by_name))}"
             raise usage_error(f"{origin} is not an option", hint=hint)

@@ -17,7 +17,7 @@ if sys.platform == "win32":
 else:
     import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
 
-from envsync.launch import configuration, finding, options, reading
+from envsync.launch import Environment, configuration, finding, options, reading
 from envsync.launch.stamp import LocalFile, checksum
 
 TYPE_CHECKING = False
@@ -32,6 +32,8 @@ TREES = "directory"
 """What a pylock.toml says that has directories: then its own place belongs to the name, which takes a parser."""
 SCRIPT = ".py.lock"
 """How the name of a script's lock file ends (PEP 723, as uv locks it). Its environment is none of the project's."""
+NAMED_LATER = ("{digest}", "{python}")
+"""What in the path of an environment only the lock file, or a look at the Python, can tell."""
 INDEX_OF_UV = "index_of_uv"
 """What in the settings says that the index is the one of uv's variables: it counts for what has no URL only."""
 
@@ -153,6 +155,14 @@ class Request:
         same = self.lock, self.content, self.env_template, self.looks_at
         return Request(asked, *same, member=self.member, pin=self.pin, seen=self.seen)
 
+    def environment(self, digest: str, python: str) -> Environment:
+        """Return the environment whose name tells the digest or the Python.
+
+        :param python: as `describe_python` says it
+        """
+        path = self.env_template.replace("{digest}", digest)
+        return Environment(path.replace("{python}", python.split(" ")[1]) if "{python}" in path else path)
+
     def text(self, key: str) -> str | None:
         """Return the value of an option that takes one word."""
         value = self.settings.get(key)
@@ -225,6 +235,18 @@ class Request:
         if unhashed:
             lines += [f"local {local.size} {local.mtime_ns} {local.path}" for local in local_files]
         return checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def is_named_later(template: str) -> bool:
+    """Tell whether it takes more than the options to name an environment."""
+    return "{" in template and any(name in template for name in NAMED_LATER)
+
+
+def above_names(template: str) -> str:
+    """Return the directory of environments that are named later: the part of the path that is known, as a prefix."""
+    for name in NAMED_LATER:
+        template = template.partition(name)[0]
+    return template[: template.rfind("/") + 1]
 
 
 def own_python() -> str:
@@ -300,14 +322,14 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     """
     seen: dict[str, str] = {}
     near = _near(given, environ)
-    place = finding.find_place(near, seen)
+    place = finding.find_place(near, environ, seen)
     lock, data = near.get("lock") or place.table.get("lock"), None
     if not isinstance(lock, str):
         lock, data = finding.best_of(place.directory, place.names)
     settings = _merged(near, place.table, lock, environ)
     template = _template(settings, lock, environ)
     data = reading.read_input(lock) if data is None else data
-    looks = looks_at(data) if "{digest}" in template else ()
+    looks = looks_at(data) if is_named_later(template) else ()
     is_workspace = finding.base_name(lock) == finding.MEMBERS
     member, pin = finding.standing(place, lock, finding.start_of(near)) if is_workspace else (".", "")
     if member != "." and not finding.decides(member, place, lock, data, settings, seen):
@@ -326,13 +348,13 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
 
     near = _near(given, environ)
     try:
-        place = finding.find_place(near, {})
+        place = finding.find_place(near, environ, {})
     except UsageError:
         if near.get("lock"):
             raise
         # No lock file: then the table is the one of this directory
         place = finding.Place("", finding.project_of("", {}))
-        configuration.anchor(place.table, "")
+        place.settle(environ)
     lock = near.get("lock") or place.table.get("lock") or "".join(place.names[:1])
     return _merged(near, place.table, str(lock), environ)
 
@@ -366,7 +388,13 @@ def _merged(near: "Settings", table: "Settings", lock: str, environ: "Mapping[st
         near = options.over(near, said)
     if script:
         table = {key: value for key, value in table.items() if key != "env"}
-    return configuration.at_home(options.over(near, table), environ)
+    settings = options.over(near, table)
+    if not settings.get("no_config"):
+        said = configuration.shared(environ, finding.directory_of(lock))
+        if script and "{digest}" not in str(said.get("env", "")):
+            said.pop("env", None)
+        settings = options.over(settings, said)
+    return configuration.filled(configuration.at_home(settings, environ), environ)
 
 
 def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:

@@ -62,7 +62,7 @@ def environment_by_digest(request: Request, cache: str) -> Environment:
     facts = interpreter.inspect(base, cache)
     name = _name(request, facts)
     request.name = name if _find_again(name, spec, base, facts, began) else None
-    return Environment(request.env_template.replace("{digest}", name.digest))
+    return request.environment(name.digest, name.python)
 
 
 def _name(request: Request, facts: Interpreter) -> Name:

@@ -300,3 +300,46 @@ def test_a_copied_environment_is_not_the_one_that_was_stamped(project: Path, run
     done = run_envsync("run", "--lock", str(project / "pylock.toml"), "--env", "copy", "--", "greet")
     assert done.stdout == "HELLO, WORLD!\n"
     assert str(project) not in (tmp_path / "copy" / "bin" / "greet").read_text()
+
+
+@pytest.mark.parametrize(("site", "tries"), [("", 2), ("user-configuration = false\n", 1)], ids=["", "spared"])
+def test_the_files_of_site_and_user(
+    launcher: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: str, tries: int
+) -> None:
+    """Two tries to open a file, outside of the project; one if the site says that homes are to be left alone."""
+    if site:
+        (tmp_path / "site.toml").write_text(site)
+        monkeypatch.setenv("ENVSYNC_SITE_CONFIG", str(tmp_path / "site.toml"))
+    words = [str(launcher), "run", "--lock", str(project / "pylock.toml"), "--", "true"]
+    calls = traced(words, tmp_path, tmp_path / "trace")
+    named = [call for call in calls if re.search(r'"[^"]*/(envsync|site)\.toml"', call)]
+    assert len(named) == tries, "\n".join(named)
+    assert not any("libtomllib" in call or "tomllib" in call for call in calls)
+
+
+@pytest.mark.parametrize("options", [[], ["--python", "{own}"]], ids=["", "asked for"])
+def test_an_environment_named_by_its_python(
+    launcher: Path, project: Path, run_envsync: Run, tmp_path: Path, options: list[str]
+) -> None:
+    """`{python}` is the version; one file more tells it where a Python was asked for."""
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    asked = [each.format(own=own) for each in options]
+    words = [
+        "run",
+        "--lock",
+        str(project / "pylock.toml"),
+        "--env",
+        str(project / "envs/py{python}"),
+        *asked,
+        "--",
+        "true",
+    ]
+    run_envsync(*words, check=True)
+    flags = getattr(sys, "abiflags", "")
+    assert (project / f"envs/py{own}{flags}/bin/python").exists()
+    calls = traced([str(launcher), *words], tmp_path, tmp_path / "trace")
+    started = next(i for i, call in enumerate(calls) if "execve" in call and "python3" in call)
+    became = next(i for i, call in enumerate(calls) if "bin/true" in call and "= 0" in call)
+    ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=False)]
+    operations = [call for call in ours if not re.search("execve|flock|fcntl", call)]
+    assert len(operations) <= 7 + bool(options), "\n".join(operations)

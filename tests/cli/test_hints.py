@@ -333,6 +333,7 @@ AFRESH = ("sync", "--lock", str(FIXTURES / "pylock.next.toml"), "--env", "env")
 NO_SPACE = Scene(SYNC, faults={"rename": ["ENOSPC", 10_000, 0], "link": "ENOSPC"})
 NO_FLOCK = Scene(SYNC, faults={"flock": "ENOSYS"})
 LOCKED = Scene((*AFRESH, "--timeout", "0.2"), sync, during=environment_lock)
+SCRATCH = '[tool.envsync]\nenv = "${NOT_SET}/env"\n'
 PINNED = writes("requirements.txt", "absent==1.0\n")
 SCENES = {
     "envsync run -- python --version": Scene(("run", "--lock", LOCK, "--env", "env")),
@@ -406,6 +407,12 @@ SCENES = {
     ),
     "envsync sync --no-offline": Scene(("sync", "--offline"), during=served, lasting=True),
     "envsync sync --offline": Scene(("sync",), during=an_index_that_is_none, lasting=True, then=sync),
+    "envsync sync --no-config": Scene(
+        ("sync", "--lock", LOCK, "--env", "env"),
+        writes("site.toml", "nonsense"),
+        variables={"ENVSYNC_SITE_CONFIG": "site.toml"},
+    ),
+    "export {}=/path": Scene(("sync", "--lock", "pylock.toml"), writes("pyproject.toml", SCRATCH)),
     "export {}=1": Scene(("sync",), raising="raise ValueError('odd')"),
     "pip install --force-reinstall envsync": Scene(("sync",), raising="import no_such_module"),
     "cd /": Scene(("sync",), raising="import os; os.mkdir('x'); os.chdir('x'); os.rmdir('../x'); os.getcwd()"),

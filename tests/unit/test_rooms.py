@@ -197,7 +197,7 @@ def test_no_class_holds_too_much(path: Path) -> None:
 # What is named
 
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != "CHANGELOG.md")
-NAMES = re.compile(r"(?<![\w./~-])envsync(?:\.[A-Za-z_]\w*)+")
+NAMES = re.compile(r"(?<![\w./~-])envsync(?!\.toml\b)(?:\.[A-Za-z_]\w*)+")
 PATHS = re.compile(r"(?<![\w./~-])(?:envsync|tests|docs|benchmarks|fixtures|\.ci)/[\w./-]*\w")
 LINKS = re.compile(r"\]\(([^)#:]+)[^)]*\)")
 

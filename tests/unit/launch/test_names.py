@@ -19,6 +19,12 @@ from tests.unit.launch.test_stamp import NUMBERS, PATHS, WORDS
 STATES = st.builds("{}.{}.{}".format, NUMBERS, NUMBERS, NUMBERS) | st.just(names.NOTHING)
 
 
+def recalled(asked: Request) -> str | None:
+    """Return what `{digest}` is known to stand for."""
+    name = names.recall(asked)
+    return None if name is None else name.digest
+
+
 def fields(value: object) -> object:
     """Return what an object with slots says, comparable."""
     if isinstance(value, list):
@@ -108,14 +114,14 @@ def test_another_content_is_not_known(project: Path) -> None:
     request = asked(project)
     name = found(request)
     leave(request, name)
-    assert names.recall(asked(project)) == name.digest
+    assert recalled(asked(project)) == name.digest
     (project / "more.txt").write_text("demo==1  # why\n")
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
     name.inputs[0].seen.append(checksum(b"demo==1  # why\n"))
     leave(request, name)
-    assert names.recall(asked(project)) == name.digest
+    assert recalled(asked(project)) == name.digest
     (project / "more.txt").unlink()
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
 
 
 def test_several_contents_have_several_names(project: Path) -> None:
@@ -125,9 +131,9 @@ def test_several_contents_have_several_names(project: Path) -> None:
     (project / "more.txt").write_text("demo==2\n")
     two = found(request, lambda name: setattr(name.inputs[0], "counts", "c1"))
     leave(request, one, two)
-    assert names.recall(asked(project)) == two.digest != one.digest
+    assert recalled(asked(project)) == two.digest != one.digest
     (project / "more.txt").write_text("demo==1\n")
-    assert names.recall(asked(project)) == one.digest
+    assert recalled(asked(project)) == one.digest
 
 
 def test_a_name_counts_only_if_it_comes_out_as_it_says(project: Path) -> None:
@@ -136,7 +142,7 @@ def test_a_name_counts_only_if_it_comes_out_as_it_says(project: Path) -> None:
     name = found(request)
     name.digest = "f" * 32
     leave(request, name)
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
 
 
 def test_options_and_lock_file_have_names_of_their_own(project: Path) -> None:
@@ -168,9 +174,9 @@ def test_a_variable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("V", "1")
     request = asked(project)
     leave(request, found(request, lambda name: name.variables.append("V")))
-    assert names.recall(asked(project)) is not None
+    assert recalled(asked(project)) is not None
     monkeypatch.setenv("V", "2")
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
 
 
 def test_a_local_wheel(project: Path) -> None:
@@ -181,9 +187,9 @@ def test_a_local_wheel(project: Path) -> None:
     local = LocalFile(str(wheel), status.st_size, status.st_mtime_ns, direct=True)
     request = asked(project)
     leave(request, found(request, lambda name: (name.local_files.append(local), setattr(name, "unhashed", True))))
-    assert names.recall(asked(project)) is not None
+    assert recalled(asked(project)) is not None
     wheel.write_bytes(b"other")
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
 
 
 def test_the_same_files_elsewhere(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -197,10 +203,10 @@ def test_the_same_files_elsewhere(project: Path, tmp_path_factory: pytest.TempPa
         return resolve({"lock": f"{place}/requirements.txt", "env": request.env_template}, {})
 
     leave(request, found(request))
-    assert names.recall(at(other)) == names.recall(at(project)) is not None
+    assert recalled(at(other)) == recalled(at(project)) is not None
     leave(request, found(request, lambda name: (setattr(name, "placed", True), setattr(name, "unhashed", True))))
-    assert names.recall(at(project)) is not None
-    assert names.recall(at(other)) is None
+    assert recalled(at(project)) is not None
+    assert recalled(at(other)) is None
 
 
 def test_what_was_looked_at_to_find_a_python(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +222,7 @@ def test_what_was_looked_at_to_find_a_python(project: Path, monkeypatch: pytest.
         name.seen = {path: names.look_at(path) for path in paths}
 
     def is_known() -> bool:
-        return names.recall(asked(project, python="9")) is not None
+        return recalled(asked(project, python="9")) is not None
 
     def again() -> None:
         request = asked(project, python="9")
@@ -251,7 +257,7 @@ def test_the_full_version_and_the_kernel(project: Path) -> None:
     request = asked(project)
     name = found(request, lambda name: name.looks_at.extend(["python_full_version", "platform_release"]))
     leave(request, name)
-    assert names.recall(asked(project)) == name.digest
+    assert recalled(asked(project)) == name.digest
     name.version = "3.1.1"
     leave(request, name)
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None

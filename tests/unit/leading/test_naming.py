@@ -20,6 +20,12 @@ OTHER = "3.12" if sys.version_info[1] != 12 else "3.11"
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
+def recalled(asked: Request) -> str | None:
+    """Return what `{digest}` is known to stand for."""
+    name = names.recall(asked)
+    return None if name is None else name.digest
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "requirements.txt").write_text("-r more.txt\n")
@@ -37,7 +43,7 @@ def left(project: Path, **settings: str | bool) -> bool:
     request = asked(project, **settings)
     environment = naming.environment_by_digest(request, str(project / "cache"))
     naming.leave(request)
-    known = names.recall(asked(project, **settings))
+    known = recalled(asked(project, **settings))
     assert known is None or environment.path == f"{project}/envs/{known}"
     return known is not None
 
@@ -74,7 +80,7 @@ def test_names_that_drive_each_other_out(project: Path) -> None:
     assert left(project)
     assert len(kept(project)) == names.KEPT
     (project / "more.txt").write_text("demo==0\n")
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
 
 
 def test_damage_is_mended(project: Path) -> None:
@@ -82,7 +88,7 @@ def test_damage_is_mended(project: Path) -> None:
     assert left(project)
     (path,) = (project / "envs/.envsync-names").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
-    assert names.recall(asked(project)) is None
+    assert recalled(asked(project)) is None
     assert left(project)
 
 
@@ -155,7 +161,7 @@ class TestPython:
         assert name.path == f"{path}/first:{path}/second"
         assert set(name.seen) == {f"{path}/first", f"{path}/second", f"{path}/second/python{OTHER}"}
         (path / f"first/python{OTHER}").symlink_to(path / f"second/python{OTHER}")
-        assert names.recall(asked(path, python=OTHER)) is None
+        assert recalled(asked(path, python=OTHER)) is None
 
     def test_what_was_changed_just_now(self, path: Path) -> None:
         """It may change once more without another time."""
@@ -179,7 +185,7 @@ class TestPython:
         assert left(path, python=spec)
         assert [(name.path, list(name.seen)) for name in kept(path)] == [("", [spec])]
         os.unlink(spec)
-        assert names.recall(asked(path, python=spec)) is None
+        assert recalled(asked(path, python=spec)) is None
 
 
 def test_what_is_asked_for_is_found_out_once(project: Path) -> None:

@@ -485,7 +485,9 @@ async def test_what_digest_stands_for_is_left_for_the_next(tmp_path: Path, by: s
         assert not (tmp_path / "envs/.envsync-names").exists()
         result = await sync(good, **options)
     asked = resolve({"lock": str(good), "env": str(options["env"]), "python": str(options["python"])}, {})
-    assert f"{tmp_path}/envs/{names.recall(asked)}" == result.env
+    name = names.recall(asked)
+    assert name is not None
+    assert f"{tmp_path}/envs/{name.digest}" == result.env
 
 
 async def test_waiting_is_not_told_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
