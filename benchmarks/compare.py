@@ -4,7 +4,7 @@
     python benchmarks/compare.py launch warm --set SET --wheelhouse WHEELS     some
 
 Benchmarks:
-    launch     a command in a current environment; and its file operations and flock calls
+    launch     a command in a current environment; and its file operations, flock calls and all system calls
     launches   50 of them at once
     warm       sync a missing environment from a full cache, by hard links
     cold       sync a missing environment from a directory of wheels, cache empty

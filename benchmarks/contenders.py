@@ -254,3 +254,26 @@ def version_of(path: str) -> str:
     """Return what a program calls itself, its version included, or its path if it does not say."""
     said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     return " ".join(said.split()[:2]).replace(",", "") or path
+
+
+def python_of(bench: Bench) -> str:
+    """Return the Python beside envsync's launcher, which runs it.
+
+    :raises MeasuringError: there is none
+    """
+    python = os.path.join(os.path.dirname(os.path.realpath(bench.envsync)), "python3")
+    if not os.access(python, os.X_OK):
+        raise MeasuringError(f"there is no `{python}`, beside envsync's launcher, to look at its modules")
+    return python
+
+
+def package_of(bench: Bench) -> str:
+    """Return the directory of the package that envsync's launcher starts.
+
+    :raises MeasuringError: the Python beside the launcher has none
+    """
+    find = "import importlib.util as find; print(*find.find_spec('envsync').submodule_search_locations)"
+    said = subprocess.run([python_of(bench), "-I", "-c", find], capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise MeasuringError(f"cannot ask where envsync's modules are:\n{said.stderr.strip()}")
+    return os.path.realpath(said.stdout.strip())

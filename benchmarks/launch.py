@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from contenders import ENVSYNC, LIMIT, UV, Bench, Envsync, Uv
+from contenders import ENVSYNC, LIMIT, UV, Bench, Envsync, Uv, package_of
 from measure import Command, MeasuringError, Row, alternate, rows_of, run, run_at_once
-from operations import count_operations, has_strace
+from operations import count_all, count_operations, has_strace
 
 WORDS = {"true": ("true",), "python -I -c pass": ("python", "-I", "-c", "pass")}
 
@@ -52,7 +52,7 @@ class Current:
 
 
 def launch(bench: Bench) -> list[Row]:
-    """Time single launches, and count their file operations."""
+    """Time single launches, and count their file operations and system calls."""
     current = Current(bench)
     rows = []
     for name, words in WORDS.items():
@@ -65,7 +65,7 @@ def launch(bench: Bench) -> list[Row]:
 
 
 def counted(current: Current, name: str) -> list[Row]:
-    """Count file operations and flock calls of one launch; the limit's are the command's own."""
+    """Count file operations, flock calls and all system calls of one launch; the limit's are the command's own."""
     bench = current.bench
     places = [place for both in current.places.values() for place in both]
     counts = {
@@ -78,9 +78,25 @@ def counted(current: Current, name: str) -> list[Row]:
         "shared flock calls": "shared",
         "exclusive flock calls": "exclusive",
     }
-    return [
+    rows = [
         Row(f"launch {name}: {what}", "n", {who: [getattr(count, kind)] for who, count in counts.items()})
         for what, kind in kinds.items()
+    ]
+    return rows + counted_all(current, name)
+
+
+def counted_all(current: Current, name: str) -> list[Row]:
+    """Count all system calls of one launch, and those that find and read envsync's own modules: uv is one file."""
+    bench = current.bench
+    package = package_of(bench) if ENVSYNC in bench.chosen else ""
+    counts = {
+        who: count_all(command, package if who == ENVSYNC else "", bench.place.fresh("trace"), bench.time_limit)
+        for who, command in current.commands(WORDS[name]).items()
+    }
+    own = {ENVSYNC: [counts[ENVSYNC][1]]} if ENVSYNC in counts else {}
+    return [
+        Row(f"launch {name}: system calls", "n", {who: [every] for who, (every, _) in counts.items()}),
+        Row(f"launch {name}: of these, for own modules", "n", own),
     ]
 
 

@@ -73,6 +73,21 @@ def count_operations(
     return replace(count(lines, command.directory, tuple(places)), names=names)
 
 
+def count_all(command: Command, place: str, trace: str, time_limit: float) -> tuple[int, int]:
+    """Run a command under strace and count its system calls of all kinds.
+
+    :param place: a directory, or empty
+    :param trace: where strace writes to
+    :returns: all of them, and those that name the place, what is below it, or an open file of it
+    :raises MeasuringError: there is no strace, or the command fails
+    """
+    run(traced(command, trace, "all"), time_limit)
+    named = re.compile(rf'[<"]{re.escape(place)}[/">]')
+    with open(trace, encoding="utf-8", errors="replace") as file:
+        lines = [line for line in file if NAME.match(line)]
+    return len(lines), sum(named.search(line) is not None for line in lines) if place else 0
+
+
 @dataclass(frozen=True)
 class Call:
     """One system call of a trace that names a path or locks.

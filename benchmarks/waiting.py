@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from contenders import ENVSYNC, LIMIT, UV, Bench, Envsync, Uv
+from contenders import ENVSYNC, LIMIT, UV, Bench, Envsync, Uv, python_of
 from launch import Current
 from measure import Command, MeasuringError, Row, run_for
 from operations import Call, calls, count_operations, has_strace, traced
@@ -191,15 +191,9 @@ def looks_between(bench: Bench, begin: float, end: float) -> Looks:
 
 
 def paced(bench: Bench, *words: str) -> tuple[str, ...]:
-    """Return the words of paced.py, run by the Python beside envsync's launcher as that runs it.
-
-    :raises MeasuringError: there is none
-    """
-    directory = os.path.dirname(os.path.realpath(bench.envsync))
-    python = os.path.join(directory, "python3")
-    if not os.access(python, os.X_OK):
-        raise MeasuringError(f"there is no `{python}`, beside envsync's launcher, to look at its pace")
-    return (python, "-I", "-S", PACED, directory, *words)
+    """Return the words of paced.py, run by the Python beside envsync's launcher as that runs it."""
+    python = python_of(bench)
+    return (python, "-I", "-S", PACED, os.path.dirname(python), *words)
 
 
 def launched(bench: Bench) -> list[Row]:
