@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py --set SET --wheelhouse WHEELS                 all of them
     python benchmarks/compare.py launch warm --set SET --wheelhouse WHEELS     some
+    python benchmarks/compare.py --page --set SET --wheelhouse WHEELS          store them for docs/performance.md
 
 Benchmarks:
     launch     a command in a current environment; and its file operations, flock calls and all system calls
@@ -33,8 +34,10 @@ name. Only `index` fetches from elsewhere. pip is slow and has to be asked for: 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -50,6 +53,7 @@ from launch import launch, launches
 from linking import clones, copies, symlink
 from measure import MeasuringError, Row
 from network import index, network
+from page import publish
 from project import project
 from sync import cold, warm
 from table import as_json, as_table
@@ -86,7 +90,7 @@ def main() -> int:
     arguments = parse()
     try:
         with workplace(arguments.workdir) as place:
-            return report(bench_of(arguments, place), arguments.benchmarks, arguments.json)
+            return report(bench_of(arguments, place), arguments.benchmarks, json=arguments.json, page=arguments.page)
     except MeasuringError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
@@ -127,6 +131,7 @@ def parse() -> argparse.Namespace:
         help="for one command (default: %(default)g)",
     )
     add("--json", action="store_true", help="print JSON with all values instead of the table")
+    add("--page", action="store_true", help="write the figures and plots of docs/performance.md (needs matplotlib)")
     arguments = parser.parse_args()
     arguments.benchmarks = arguments.benchmarks or list(BENCHMARKS)
     arguments.only = arguments.only.split(",")
@@ -137,8 +142,10 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def report(bench: Bench, names: list[str], json: bool) -> int:
+def report(bench: Bench, names: list[str], *, json: bool, page: bool) -> int:
     """Run the benchmarks and print what they found. Returns 1 if one of them could not go on, else 0."""
+    if page and importlib.util.find_spec("matplotlib") is None:
+        raise MeasuringError("matplotlib is needed for --page\nhint: pip install --group benchmarks")
     before = load_average()
     groups, stopped = measure_all(bench, names)
     about = about_of(bench, f"{before} at the start, {load_average()} at the end")
@@ -147,6 +154,8 @@ def report(bench: Bench, names: list[str], json: bool) -> int:
     else:
         print("; ".join(f"{key}: {value}" for key, value in about.items()))
         print(as_table(groups, bench.chosen))
+    if page:
+        publish(about, groups)
     return int(stopped)
 
 
@@ -166,10 +175,24 @@ def about_of(bench: Bench, load: str) -> dict[str, object]:
         "set": f"{bench.wheels.name} ({len(bench.wheels.wheels)} distributions)",
         "contenders": ", ".join(version_of(path) for path in (bench.envsync, bench.uv) if path),
         "python": platform.python_version(),
-        "CPUs": os.cpu_count(),
+        "CPUs": f"{os.cpu_count()} x {processor()}",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "filesystem": filesystem_of(bench.place.directory),
         "system": platform.platform(),
         "load": load,
     }
+
+
+def processor() -> str:
+    """Return what the first processor calls itself."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        named = (line.partition(":")[2] for line in file if line.startswith("model name"))
+        return " ".join(next(named, "unknown").split())
+
+
+def filesystem_of(directory: str) -> str:
+    said = subprocess.run(("df", "--output=fstype", directory), capture_output=True, text=True, check=False).stdout
+    return (said.split() or ["unknown"])[-1]
 
 
 def load_average() -> str:

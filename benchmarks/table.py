@@ -35,6 +35,12 @@ def cell_of(row: Row, contender: str) -> str:
     return f"{median:{digits}}{unit}{spread}"
 
 
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Choose what is plotted: rows that compare several, of which one at least did something."""
+    some = [row for row in rows if any(any(values) for values in row.values.values())]
+    return [row for row in some if len(row.values) > 1] or some or list(rows)
+
+
 def as_table(groups: Mapping[str, Sequence[Row]], contenders: Sequence[str]) -> str:
     """Lay the rows out, a line each, below the name of their benchmark.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import subprocess
@@ -85,3 +86,87 @@ def test_both_fetch_every_wheel_once_from_the_server(a_set: Path, tmp_path: Path
     assert rows["network: requests"] == {"envsync": len(PINS), "uv": len(PINS)}
     assert rows["network: bytes"] == pytest.approx({"envsync": size / 1e6, "uv": size / 1e6})
     assert set(rows["network: wall"]) == {"envsync", "uv"}
+
+
+# The page
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmarks be imported as they import one another."""
+    monkeypatch.syspath_prepend(str(COMPARE.parent))
+
+
+@needs_linux
+@pytest.mark.usefixtures("imported")
+def test_page_has_a_place_for_every_benchmark_and_only_for_them() -> None:
+    """What is measured is shown; each once."""
+    import compare
+    import page
+
+    names = [mark["name"] for mark in page.MARKED.finditer(Path(page.PAGE).read_text())]
+    assert sorted(names) == sorted((*compare.BENCHMARKS, page.SUMMARY, page.MACHINE))
+    assert {benchmark for benchmark, *_ in page.GOALS} <= set(compare.BENCHMARKS)
+
+
+@pytest.mark.usefixtures("imported")
+def test_tables_of_the_page_are_what_the_stored_results_say() -> None:
+    """Nobody edits a figure: `python benchmarks/page.py` changes nothing."""
+    import page
+
+    text = Path(page.PAGE).read_text()
+    assert page.with_tables(text, page.read()) == text
+
+
+@pytest.mark.usefixtures("imported")
+def test_plots_of_the_page_are_of_the_stored_results() -> None:
+    """Each plot has the numbers of its rows, and there is none of anything else."""
+    import page
+    import table
+
+    results = {name: page.rows_of(result) for name, result in page.read().items()}
+    plots = {path.stem: html.unescape(path.read_text()) for path in Path(page.PLOTS).glob("*.svg")}
+    assert set(plots) == {name for name, rows in results.items() if rows}
+    for name, plot in plots.items():
+        for row in table.compared(results[name]):
+            assert f">{row.name}<" in plot
+            assert [who for who in row.values if f">{table.cell_of(row, who)}<" not in plot] == []
+
+
+@pytest.mark.usefixtures("imported")
+def test_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    """Drawn twice, the plots are equal: no date, no chance, no order of a set."""
+    pytest.importorskip("matplotlib")
+    import plots
+    from measure import Row
+
+    rows = [
+        Row("a launch: wall", "ms", {"envsync": [9.0, 8.5, 9.5], "uv": [18.0, 17.0, 30.0], "limit": [0.7, 0.7]}),
+        Row("calls & locks, $ and _", "n", {"envsync": [0], "uv": [2]}),
+        Row("nothing happened", "n", {"envsync": [0.0], "uv": [0.0]}),
+    ]
+    for number in "12":
+        plots.draw({"launch": rows, "not measured": []}, str(tmp_path / number))
+    first, second = (list((tmp_path / number).iterdir()) for number in "12")
+    assert [path.name for path in first] == [path.name for path in second] == ["launch.svg"]
+    assert first[0].read_bytes() == second[0].read_bytes()
+    drawn = html.unescape(first[0].read_text())
+    assert ">9.0 ms (8.5-9.5)<" in drawn
+    assert ">calls & locks, $ and _<" in drawn
+    assert "nothing happened" not in drawn
+
+
+@pytest.mark.usefixtures("imported")
+def test_results_of_one_benchmark_leave_the_others() -> None:
+    """What is measured anew takes the place of its older figures, and the page tells them apart by load and machine."""
+    import page
+    from measure import Row
+
+    warm, cold = Row("warm: wall", "s", {"envsync": [1.0], "uv": [2.0]}), Row("cold: wall", "s", {"uv": [1 / 3]})
+    old = page.merged({}, {"CPUs": "1", "load": "0.1"}, {"warm": [warm], "cold": [cold]})
+    anew = page.merged(old, {"CPUs": "2", "load": "0.2"}, {"warm": [warm]})
+    assert json.loads(page.as_text(anew)) == anew
+    assert page.section("machine", anew) == "- warm: CPUs: 2\n- cold: CPUs: 1\n"
+    assert "| warm: wall | 0.50 | 1.000 s | 2.000 s |" in page.section("warm", anew)
+    assert "Load of the machine: 0.1." in page.section("cold", anew)
+    assert "| 0.75 | yes |" in page.section("summary", page.merged(old, {}, {"warm": [warm]}))
