@@ -1,4 +1,4 @@
-"""What `cache dir`, `size`, `clean`, `prune` and `verify` do and print."""
+"""What `cache dir`, `size`, `add`, `clean`, `prune` and `verify` do and print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from envsync.cli.tell import completed_by
 from envsync.errors import FilesystemError, UsageError
-from envsync.launch import options, request
+from envsync.launch import finding, options, request
 from envsync.launch.messages import say, show, show_json
 from envsync.launch.request import Request
 from envsync.leading.sync_cache import NO_HOME, cache_directory
@@ -64,6 +64,27 @@ def size(settings: Settings) -> int:
     show(f"not used for {DEFAULT_AGE}, or left over, so that {prune} removes it: {_described(_sums(old))}")
     for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
         show(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
+    return 0
+
+
+def add(settings: Settings) -> int:
+    """Bring into the cache what a lock file needs, and make no environment.
+
+    For those who sync later: without the network, or from a cache that they cannot write to.
+    """
+    from envsync.cli.display import Display
+    from envsync.leading.provision import provide
+
+    finding.go_to(settings, os.environ)
+    asked = request.resolve(settings, os.environ)
+    with Display(asked) as display:
+        done = provide(asked, display)
+    if asked.flag("json"):
+        show_json(done._asdict())
+    elif not asked.flag("quiet"):
+        show(f"`{done.cache}` has all {len(done.wheels)} wheels of `{asked.lock}` for `{done.python}`")
+        if done.left:
+            show(f"what is linked to its tree is left to each environment: {', '.join(done.left)}")
     return 0
 
 

@@ -193,10 +193,11 @@ def _cache_command(name: str, function: Callable[[options.Settings], int], table
 
 
 def _cache() -> click.Group:
-    group = Group("cache", help="See and shrink the cache, safely at any time.")
+    group = Group("cache", help="See, fill and shrink the cache, safely at any time.")
     for name, function, table in (
         ("dir", cache.directory, options.CACHE),
         ("size", cache.size, options.CACHE),
+        ("add", cache.add, options.ADD),
         ("clean", cache.remove_all, options.CLEAN),
         ("prune", cache.prune, options.PRUNE),
         ("verify", cache.verify, options.CACHE),

@@ -23,6 +23,7 @@ _TABLES = {
     "doctor": options.DOCTOR,
     "cache dir": options.CACHE,
     "cache size": options.CACHE,
+    "cache add": options.ADD,
     "cache clean": options.CLEAN,
     "cache prune": options.PRUNE,
     "cache verify": options.CACHE,

@@ -393,6 +393,13 @@ PRUNE = (
     Option("older-than", TEXT, "Remove what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
     Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
 )
+_OF_AN_ENVIRONMENT = ("env", "active", "inexact", "link_mode", "cache_fallback")
+ADD = (
+    *(option for option in REQUEST if option.key not in _OF_AN_ENVIRONMENT),
+    *(option for option in (*HOW, *WAIT) if option.key in ("durable", "timeout")),
+    *COMMON,
+    Option("json", FLAG, "Print the outcome as one JSON object."),
+)
 ANYWHERE = (*RUN, *PRUNE[-2:])
 """What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
 IN_A_PROJECT = tuple(option for option in ANYWHERE if option.key not in NOT_IN_A_FILE)

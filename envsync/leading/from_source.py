@@ -124,6 +124,13 @@ def only(target: Target, names: Collection[str]) -> Target:
     return target._replace(artifacts=tuple(artifact for artifact in target.artifacts if artifact.name in names))
 
 
+def shareable(target: Target) -> tuple[Target, tuple[str, ...]]:
+    """Leave of a target what does not belong to one environment; and name what does: what is linked to its tree."""
+    linked = [each for each in target.artifacts if each.source is not None and each.source.editable]
+    rest = tuple(each for each in target.artifacts if each not in linked)
+    return target._replace(artifacts=rest), tuple(each.name for each in linked)
+
+
 def _wheels_of(sources: Sequence[Artifact], yard: Yard, beside: Sequence[str]) -> dict[str, Built]:
     found: dict[str, Built] = {}
     jobs = {job.artifact.name: job for job in _known(sources, yard, beside)}

@@ -202,6 +202,20 @@ class Seeker:
         self.is_whole = False
         self.fetch()
 
+    def provide(self, ledger: Ledger) -> tuple[str, ...]:
+        """Bring into the store all that environments can share.
+
+        :returns: the names of what they cannot: what is linked to its tree
+        :raises EnvsyncError: as for `seek`
+        """
+        from envsync.leading import from_source
+
+        self._compare()
+        self.target, left = from_source.shareable(self._target(self._find_python(ledger)))
+        self.is_whole = False
+        self.fetch()
+        return left
+
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
         return self._with_bytecode(self._select(self._find_python(ledger), fetching=False))

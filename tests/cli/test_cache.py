@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, unverified
+from tests.projects import make_project
 
 LOCK = str(FIXTURES / "pylock.toml")
 Run = Callable[..., CompletedProcess[str]]
@@ -313,3 +315,83 @@ class TestLinked:
         repaired = run_envsync("check", "--repair", "--lock", LOCK, "--env", "linked", "--cache-dir", "cache")
         assert repaired.returncode == 0, repaired.stdout
         assert run_envsync("cache", "verify", "--cache-dir", "cache").returncode == 0
+
+
+class TestAdd:
+    """`cache add` fills a cache, and makes no environment."""
+
+    ASKED = ("--lock", str(FIXTURES / "pylock.toml"))
+
+    def test_a_sync_needs_nothing_else(self, run_envsync: Run, tmp_path: Path) -> None:
+        """With the wheels out of reach, all that it takes is in the cache; and nothing was made beside it."""
+        wheels = tmp_path / "wheels"
+        shutil.copytree(FIXTURES / "wheels", wheels)
+        lock = tmp_path / "pylock.toml"
+        shutil.copy(FIXTURES / "pylock.toml", lock)
+        before = set(tmp_path.iterdir())
+        cache = tmp_path / "cache"
+        asked = ("--lock", str(lock), "--cache-dir", str(cache))
+        done = run_envsync("cache", "add", *asked, "--compile-bytecode", "--json", check=True)
+        told = json.loads(done.stdout)
+        assert "greet==1.0" in told["wheels"]
+        assert told["cache"] == str(cache)
+        assert set(tmp_path.iterdir()) - before == {cache}
+        assert os.listdir(cache / "v1/tmp") == []
+        shutil.rmtree(wheels)
+        entries = set((cache / "v1/wheels").iterdir())
+        compiled = set((cache / "v1/bytecode").iterdir())
+        assert compiled
+        run_envsync("sync", *asked, "--offline", "--compile-bytecode", "--env", "env", check=True)
+        assert set((cache / "v1/wheels").iterdir()) == entries
+        assert set((cache / "v1/bytecode").iterdir()) == compiled
+
+    def test_again_is_nothing(self, run_envsync: Run, tmp_path: Path) -> None:
+        """What is there is left as it is; it is said in one line."""
+        first = run_envsync("cache", "add", *self.ASKED, check=True)
+        again = run_envsync("cache", "add", *self.ASKED, check=True)
+        assert first.stdout == again.stdout
+        assert "wheels of" in again.stdout
+        assert run_envsync("cache", "add", *self.ASKED, "--quiet", check=True).stdout == ""
+
+    def test_a_damaged_entry_is_got_again(self, run_envsync: Run, cache: Path) -> None:
+        """If its bytecode is wanted, for then all sources are read."""
+        module = next(cache.glob("v1/wheels/*/purelib/greet/__init__.py"))
+        content = module.read_bytes()
+        os.chmod(module, 0o600)
+        module.write_bytes(b"#" + content)
+        run_envsync("cache", "add", *self.ASKED, "--compile-bytecode", "--cache-dir", str(cache), check=True)
+        assert next(cache.glob("v1/wheels/*/purelib/greet/__init__.py")).read_bytes() == content
+
+    def test_a_cache_that_cannot_be_written(self, run_envsync: Run, tmp_path: Path) -> None:
+        """That is an error here: there is nothing else to be done."""
+        (tmp_path / "file").touch()
+        done = run_envsync("cache", "add", *self.ASKED, "--cache-dir", str(tmp_path / "file"))
+        assert done.returncode == 125
+        assert "hint:" in done.stderr
+
+    def test_a_failure_keeps_what_was_added(self, run_envsync: Run, tmp_path: Path) -> None:
+        """A wheel that is not what the lock file says costs the others nothing."""
+        lock = tmp_path / "requirements.txt"
+        good = FIXTURES / "wheels/tally-1.0-py3-none-any.whl"
+        digest = hashlib.sha256(good.read_bytes()).hexdigest()
+        lock.write_text(
+            f"{good} --hash=sha256:{digest}\n{FIXTURES}/wheels/greet-1.0-py3-none-any.whl --hash=sha256:{'0' * 64}\n"
+        )
+        done = run_envsync("cache", "add", "--lock", str(lock), "--cache-dir", str(tmp_path / "cache"))
+        assert done.returncode == 125
+        assert "greet" in done.stderr
+        assert os.listdir(tmp_path / "cache/v1/tmp") == []
+
+    def test_what_is_linked_to_its_tree_is_left(self, run_envsync: Run, tmp_path: Path) -> None:
+        """An editable wheel has a path in it; without `--editable`, it is built for all."""
+        project = make_project(tmp_path / "app", "app")
+        (project / "uv.lock").write_text(
+            'version = 1\nrevision = 3\nrequires-python = ">=3.9"\n\n[[package]]\nname = "app"\nversion = "1.0"\n'
+            'source = { editable = "." }\n'
+        )
+        asked = ("cache", "add", "--cache-dir", str(tmp_path / "cache"))
+        done = run_envsync(*asked, cwd=project, check=True)
+        assert "left to each environment: app" in done.stdout
+        told = json.loads(run_envsync(*asked, "--no-editable", "--json", cwd=project, check=True).stdout)
+        assert (told["wheels"], told["left"]) == (["app==1.0"], [])
+        assert not (project / ".venv").exists()
