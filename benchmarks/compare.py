@@ -40,6 +40,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 
 from burst import burst
@@ -163,10 +164,12 @@ def measure_all(bench: Bench, names: list[str]) -> tuple[dict[str, list[Row]], b
     """Run the benchmarks: one that cannot go on is told on stderr, and does not keep the others from it."""
     groups = {}
     for name in names:
+        start = time.monotonic()
         try:
             groups[name] = BENCHMARKS[name](bench)
         except MeasuringError as error:
             print(f"compare.py: {name}: {error}", file=sys.stderr)
+        print(f"{name}: done after {time.monotonic() - start:.0f} s", file=sys.stderr)
     return groups, len(groups) < len(set(names))
 
 

@@ -21,7 +21,8 @@ from measure import Command, CommandFailedError, MeasuringError, Outcome, Row, a
 from operations import FILES_AND_LOCKS, Operations, count_operations, has_strace
 
 NETWORK_VARIABLES = ("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC")
-INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_CONFIG_FILE")
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_CONFIG_FILE")
+"""What these begin with: uv has variables for the user and the password of each index."""
 MEGABYTE = 1e6
 WARM_UP = 1
 
@@ -48,7 +49,12 @@ class Locked:
             self.bench.envsync,
             *("sync", "--lock", lock, "--env", environment, "--link-mode", "hardlink"),
             directory=self.project,
-            **{"ENVSYNC_CACHE_DIR": cache, PYTHON_OPTION: self.bench.python, **self.variables},
+            **{
+                "ENVSYNC_CACHE_DIR": cache,
+                "ENVSYNC_NO_CONFIG": "1",  # with the user's home, for netrc, come the user's options
+                PYTHON_OPTION: self.bench.python,
+                **self.variables,
+            },
         )
 
     def uv(self) -> Command:
@@ -161,9 +167,10 @@ def configured(bench: Bench) -> dict[str, str]:
 
     If uv is told nothing by variables, pip's index counts, as configured by variable or file.
     """
-    names = [name for known in NETWORK_VARIABLES for name in (known, known.lower())] + list(INDEX_VARIABLES)
-    variables = {name: os.environ[name] for name in ("HOME", *names) if name in os.environ}
-    if not any(name in variables for name in INDEX_VARIABLES):
+    told = {name: value for name, value in os.environ.items() if name.startswith(INDEX_VARIABLES)}
+    reached = [name for known in NETWORK_VARIABLES for name in (known, known.lower())]
+    variables = {**told, **{name: os.environ[name] for name in ("HOME", *reached) if name in os.environ}}
+    if not told:
         words = (bench.python, "-m", "pip", "config", "get", "global.index-url")
         said = subprocess.run(words, capture_output=True, text=True, check=False)
         url = os.environ.get("PIP_INDEX_URL") or said.stdout.strip()

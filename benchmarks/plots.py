@@ -35,11 +35,14 @@ NAMES, NUMBERS = 0.16, 0.6
 
 
 def draw(groups: Mapping[str, Sequence[Row]], directory: str) -> None:
-    """Write one SVG file for each benchmark that has rows."""
+    """Write one SVG file for each benchmark that has rows, and remove those of others."""
     os.makedirs(directory, exist_ok=True)
-    for name, rows in groups.items():
-        if rows:
-            plot(compared(rows), os.path.join(directory, f"{name}.svg"))
+    plotted = {f"{name}.svg": compared(rows) for name, rows in groups.items() if rows}
+    for name in os.listdir(directory):
+        if name.endswith(".svg") and name not in plotted:
+            os.unlink(os.path.join(directory, name))
+    for name, rows in plotted.items():
+        plot(rows, os.path.join(directory, name))
 
 
 def plot(rows: Sequence[Row], path: str) -> None:

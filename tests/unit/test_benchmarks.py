@@ -59,6 +59,12 @@ def a_set(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the benchmarks' modules be imported as they import one another."""
+    monkeypatch.syspath_prepend(str(COMPARE.parent))
+
+
 @needs_linux
 @needs_openssl
 def test_server_has_the_wheels_whole_and_in_parts_and_counts_what_it_sent(a_set: Path, tmp_path: Path) -> None:
@@ -71,6 +77,7 @@ def test_server_has_the_wheels_whole_and_in_parts_and_counts_what_it_sent(a_set:
 @needs_linux
 @needs_openssl
 @pytest.mark.oracle
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv")
 def test_both_fetch_every_wheel_once_from_the_server(a_set: Path, tmp_path: Path) -> None:
     """`compare.py network` measures two syncs that ask the server for the same: all wheels, nothing twice."""
@@ -88,13 +95,31 @@ def test_both_fetch_every_wheel_once_from_the_server(a_set: Path, tmp_path: Path
     assert set(rows["network: wall"]) == {"envsync", "uv"}
 
 
+@needs_linux
+@pytest.mark.usefixtures("imported")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+def test_calls_are_counted_that_name_a_directory_or_an_open_file_of_it(tmp_path: Path) -> None:
+    """Of all system calls, those for one directory: by path and by descriptor, and none of its neighbour."""
+    from measure import Command
+    from operations import count_all, count_operations
+
+    for name in ("place", "place-beside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("something")
+    place, beside, cat = str(tmp_path / "place"), str(tmp_path / "place-beside"), shutil.which("cat") or ""
+    trace = str(tmp_path / "trace")
+    one = count_all(Command((cat, f"{place}/file"), "/", {}), place, trace, 60)
+    both = count_all(Command((cat, f"{place}/file", f"{beside}/file"), "/", {}), place, trace, 60)
+    none = count_all(Command((cat, f"{beside}/file"), "/", {}), place, trace, 60)
+    assert one[1] == both[1] >= 3  # opened, read, closed
+    assert none[1] == 0
+    assert one[0] < both[0]
+    counted = count_operations(Command((cat, f"{place}/file"), "/", {}), (place,), trace, 60)
+    assert counted.inside == 1
+    assert counted.names["openat"] >= 1
+
+
 # The page
-
-
-@pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the benchmarks be imported as they import one another."""
-    monkeypatch.syspath_prepend(str(COMPARE.parent))
 
 
 @needs_linux
