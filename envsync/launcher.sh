@@ -8,8 +8,8 @@
 #
 # Variables of the shell that were exported keep being so: so all that is set here has a name that nobody else uses.
 case $0 in
-*/*) _envsync_self=$0 ;;
-*) _envsync_self=./$0 ;;
+/*) _envsync_self=$0 ;;
+*) _envsync_self=$PWD/$0 ;;
 esac
 while [ -L "$_envsync_self" ]; do
     _envsync_link=$(readlink "$_envsync_self")
@@ -81,11 +81,31 @@ if [ "${1-}" = run ] && [ -z "${BASH_VERSION-}" ]; then
     IFS=$_envsync_ifs
 fi
 
+# In a wheel, all that a launch loads is in one file besides (`.ci/join.py`): Python finds its bytecode, or makes it, as it
+# does for any module, and six system calls read it. Else (an editable install has no such file, or it cannot be loaded)
+# the modules are imported one by one.
 exec "$_envsync_python" -I -S -c '
-import sys
-bin, *said = sys.argv[1:4]
-sys.argv[:4] = ["envsync"]
-sys.path.insert(0, "%s/../lib/python%d.%d/site-packages" % (bin, *sys.version_info[:2]))
+import gc, posix, sys
+from _frozen_importlib_external import SourceFileLoader
+
+def read(path):
+    fd = posix.open(path, posix.O_CLOEXEC)
+    data = posix.read(fd, posix.fstat(fd).st_size)
+    posix.close(fd)
+    return data
+
+gc.disable()
+_, bin, said, anew, otherwise, *words = sys.argv
+sys.argv = ["envsync", *words]
+home = bin + "/../lib/python%d.%d/site-packages" % sys.version_info[:2]
+try:
+    loader = SourceFileLoader("joined", home + "/envsync/launch/joined.py")
+    loader.get_data = read
+    exec(loader.get_code("joined"))
+except Exception:
+    exec(otherwise)
+start(said)' "$_envsync_bin" "$_envsync_pipe $_envsync_xfsz $_envsync_ctype" "$_envsync_anew" '
+sys.path.insert(0, home)
 try:
     from envsync.__main__ import start
 except ImportError:
@@ -97,10 +117,8 @@ except ImportError:
     except ImportError as error:
         import re
         python = re.sub("(?i)((ps|tp|sh):/+)[^ ]*@", r"\1", sys.executable)
-        sys.stderr.write("envsync: error: `%s` has no envsync: %s\nhint: %s\n" % (python, error, said[1]))
-        sys.exit(125)
-start(said[0])' "$_envsync_bin" "$_envsync_pipe $_envsync_xfsz $_envsync_ctype" \
-    "$_envsync_anew" "$@"
+        sys.stderr.write("envsync: error: `%s` has no envsync: %s\nhint: %s\n" % (python, error, anew))
+        sys.exit(125)' "$@"
 '''
 
 from envsync.__main__ import start

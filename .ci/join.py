@@ -1,0 +1,286 @@
+"""Join the modules that a launch loads into one file, `envsync/launch/joined.py` of a wheel.
+
+    python .ci/join.py          prints it, to look at
+
+Python makes a dozen system calls to find and read a module, and a launch loads eleven. So hatchling calls this when
+it builds a wheel (pyproject.toml), and the launcher loads that file in place of them. The sources stay the only
+truth: the file is made of them alone, in the wheel alone, and never at run time. An editable install has none.
+
+Each module becomes a function that declares all names of the module `global`. It is executed with the dictionary of
+the module, which has its own name, `__file__`, `__spec__` and `__path__` (`_ENTRY`): whoever imports the module later
+gets this one, and what is not joined is imported from its own file as ever.
+
+The text is the source's, line by line, indented. Cut out is what nobody asks for at run time and what takes time to
+load: docstrings, annotations, and what is under `TYPE_CHECKING`. Nothing is written anew from a syntax tree: the text
+of that would depend on the Python that builds.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import symtable
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+Hook: Any = object
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface as Hook
+except ImportError:
+    pass  # to look at the file takes no hatchling
+
+MODULES = (
+    "envsync",
+    "envsync.launch",
+    "envsync.launch.command",
+    "envsync.launch.stamp",
+    "envsync.launch.options",
+    "envsync.launch.reading",
+    "envsync.launch.configuration",
+    "envsync.launch.finding",
+    "envsync.launch.request",
+    "envsync.launch.fast_lane",
+    "envsync.__main__",
+)
+"""What a launch in a current environment loads (tests/unit/test_rooms.py), each after those that it imports."""
+LATER = ("envsync.launch.names",)
+"""What some launches load: an environment that `{digest}` names may take it."""
+EXTENSIONS = ("_blake2", "fcntl")
+"""What a launch loads of Python's own, and is a file in many builds of it."""
+TARGET = "envsync/launch/joined.py"
+
+_HEAD = """\
+# What a launch loads, joined from its sources when the wheel was built (.ci/join.py): edits belong there.
+# The launcher executes it, with the directory that has the package as `home`, and then calls `start`.
+
+import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import EXTENSION_SUFFIXES, ExtensionFileLoader, SourceFileLoader
+
+if __name__ != "__main__":
+    raise ImportError("this file is for the launcher alone: import envsync")
+"""
+_ENTRY = """
+
+class Loader(SourceFileLoader):
+    # Knows all that the loader of the module's own file knows, and takes what to execute from here.
+
+    def exec_module(self, module):
+        exec(JOINED[self.name].__code__, module.__dict__)
+
+
+class Finder:
+    # Finds what is loaded later, if at all.
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_of(name) if name in LATER else None
+
+
+def spec_of(name):
+    path = f"{home}/{name.replace('.', '/')}"
+    file = f"{path}/__init__.py" if name in PACKAGES else f"{path}.py"
+    spec = ModuleSpec(name, Loader(name, file), origin=file, is_package=name in PACKAGES)
+    spec.has_location = True
+    if name in PACKAGES:
+        spec.submodule_search_locations = [path]
+    return spec
+
+
+def spec_of_extension(name):
+    # Where Python finds it in the end, without a look at all places before.
+    path = f"{sys.path[-1]}/{name}{EXTENSION_SUFFIXES[0]}"
+    spec = ModuleSpec(name, ExtensionFileLoader(name, path), origin=path)
+    spec.has_location = True
+    return spec
+
+
+def load(spec):
+    # As Python's own import system does it, in a fifth of the time: nobody else imports anything yet.
+    module = spec.loader.create_module(spec) or type(sys)(spec.name)
+    package, _, short = spec.name.rpartition(".")
+    module.__file__ = spec.origin
+    module.__loader__ = spec.loader
+    module.__package__ = spec.parent
+    module.__spec__ = spec
+    if spec.submodule_search_locations is not None:
+        module.__path__ = spec.submodule_search_locations
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if package:
+        setattr(sys.modules[package], short, module)
+
+
+for name in EXTENSIONS:
+    if name not in sys.builtin_module_names:
+        try:
+            load(spec_of_extension(name))
+        except ImportError:  # it is elsewhere: whoever imports it will find it
+            sys.modules.pop(name, None)
+try:
+    for name in JOINED:
+        if name not in LATER:
+            load(spec_of(name))
+except BaseException:
+    for name in JOINED:
+        sys.modules.pop(name, None)
+    raise
+sys.meta_path.insert(0, Finder)
+start = sys.modules["envsync.__main__"].start
+"""
+
+
+class JoinHook(Hook):  # type: ignore[misc]
+    """Lets hatchling put the file into a wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        handle, self._made = tempfile.mkstemp(suffix=".py")
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(join(self.root))
+        os.chmod(self._made, 0o644)
+        build_data["force_include"][self._made] = TARGET
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        if version != "editable":
+            os.unlink(self._made)
+
+
+def join(root: str) -> str:
+    """Return the text of the file.
+
+    :param root: the directory that has the package's directory
+    :raises ValueError: a module imports one of ours that is not joined, or that comes after it
+    """
+    parts, packages, seen = [], [], set[str]()
+    for name in (*MODULES, *LATER):
+        path = _path(root, name)
+        if path.endswith("__init__.py"):
+            packages.append(name)
+        with open(path, "rb") as file:
+            source = file.read()
+        early = {each for each in imported(source) if _path(root, each)} - seen
+        if early:
+            raise ValueError(f"{name} imports {', '.join(sorted(early))}: list it in .ci/join.py, before {name}")
+        seen.add(name)
+        parts.append(as_function(name, source))
+    table = "".join(f"    {name!r}: {_function_name(name)},\n" for name in (*MODULES, *LATER))
+    return (
+        f"{_HEAD}{''.join(parts)}\n\nJOINED = {{\n{table}}}\n"
+        f"PACKAGES = {packages!r}\nLATER = {list(LATER)!r}\nEXTENSIONS = {list(EXTENSIONS)!r}\n{_ENTRY}"
+    )
+
+
+def _path(root: str, module: str) -> str:
+    """Return the file of a module, or the empty string if there is none."""
+    path = os.path.join(root, *module.split("."))
+    return next((file for file in (os.path.join(path, "__init__.py"), f"{path}.py") if os.path.isfile(file)), "")
+
+
+def imported(source: bytes) -> set[str]:
+    """Return what a module imports of envsync as it is loaded: modules, and names in them as if they were some."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.partition(".")[0] == "envsync"}
+
+
+def as_function(module: str, source: bytes) -> str:
+    """Return a module as a function.
+
+    :param source: of the module, in UTF-8
+    """
+    text = cut(source)
+    inside = {line for node in ast.walk(ast.parse(text)) for line in _lines_within(node)}
+    lines = [
+        line if number in inside else f"    {line}"
+        for number, line in enumerate(text.decode().split("\n"), 1)
+        if line.strip() or number in inside
+    ]
+    return "\n".join(["", "", f"def {_function_name(module)}():", f"    global {', '.join(bound(text))}", *lines, ""])
+
+
+def bound(text: bytes) -> list[str]:
+    """Return the names that a module binds, by imports, too."""
+    symbols = symtable.symtable(text.decode(), "joined", "exec").get_symbols()
+    return sorted(
+        symbol.get_name()
+        for symbol in symbols
+        if symbol.is_assigned() or symbol.is_imported() or symbol.is_declared_global()  # the last: `:=` in a list
+    )
+
+
+def cut(source: bytes) -> bytes:
+    """Cut out of a module what nobody asks for at run time."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    text = source
+    for begin, end, instead in sorted(_cuts(ast.parse(source), source, starts), reverse=True):
+        text = text[:begin] + instead + text[end:]
+    return text
+
+
+def _cuts(tree: ast.Module, source: bytes, starts: list[int]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield from where to where to cut, and what to put there instead."""
+
+    def begin(node: Any) -> int:
+        return int(starts[node.lineno - 1] + node.col_offset)
+
+    def end(node: Any) -> int:
+        return int(starts[node.end_lineno - 1] + node.end_col_offset)
+
+    for node in _walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            gone = [each for each in body if _is_text(each) or _is_for_types(each)]
+            for each in gone:
+                alone = len(gone) == len(body) and each is gone[0] and not isinstance(node, ast.Module)
+                yield begin(each), end(each), b"pass" if alone else b""
+        if isinstance(node, ast.AnnAssign):
+            if node.value is None:
+                raise ValueError(f"line {node.lineno}: an annotation without a value cannot be joined")
+            yield end(node.target), source.index(b"=", end(node.annotation)), b" "
+        elif isinstance(node, ast.arg) and node.annotation is not None:
+            yield begin(node) + len(node.arg.encode()), end(node.annotation), b""
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
+            yield source.rindex(b"->", 0, begin(node.returns)), source.index(b":", end(node.returns)), b""
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree, but for what is cut out as a whole."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not _is_for_types(child):
+            yield from _walk(child)
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Tell whether a statement is a docstring, of whatever."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    is_so = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return is_so and not node.orelse  # type: ignore[attr-defined]
+
+
+def _lines_within(node: ast.AST) -> range:
+    """Return the lines that begin within a string: to indent them would change it."""
+    if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
+        return range(node.lineno + 1, (node.end_lineno or 0) + 1)
+    return range(0)
+
+
+def _function_name(module: str) -> str:
+    return "_" + module.replace(".", "_")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
