@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 _BY_LOCK_FILE = {"uv.lock": "uv", "pdm.lock": "pdm", "poetry.lock": "poetry", "pipfile.lock": "pipenv"}
-_LINE = re.compile(r"line (\d+)(?: of `(.*)`)?")
+_LINE = r"line (\d+)(?: of `(.*)`)?"
 
 
 def tool_of(name: str) -> str:
@@ -62,12 +62,12 @@ def lock(path: str, tool: str = "", options: str = "") -> str:
     return f"`{_inside(directory)}{tool} lock{f' {options}' if options else ''}`" if tool else ""
 
 
-_MADE_OF = (
-    (re.compile(r"pixi\.(lock|toml)|(.*[.-])?conda-lock\.ya?ml|environment([-_.].*)?\.ya?ml"), ""),
-    (re.compile(r"Pipfile"), "pipenv lock"),
-    (re.compile(r"pyproject\.toml"), "uv lock"),
-    (re.compile(r"requirements.*\.in"), "uv pip compile --generate-hashes --output-file requirements.txt {}"),
-    (re.compile(r"setup\.(py|cfg)"), "uv pip compile --generate-hashes --output-file requirements.txt {}"),
+_MADE_OF = (  # patterns, compiled when they are needed: every sync imports this, and hardly any fails
+    (r"pixi\.(lock|toml)|(.*[.-])?conda-lock\.ya?ml|environment([-_.].*)?\.ya?ml", ""),
+    (r"Pipfile", "pipenv lock"),
+    (r"pyproject\.toml", "uv lock"),
+    (r"requirements.*\.in", "uv pip compile --generate-hashes --output-file requirements.txt {}"),
+    (r"setup\.(py|cfg)", "uv pip compile --generate-hashes --output-file requirements.txt {}"),
 )
 
 
@@ -78,9 +78,9 @@ def first_lock(names: Iterable[str]) -> str:
     """
     for pattern, command in _MADE_OF:
         for name in sorted(names):
-            if pattern.fullmatch(name) and command:
+            if re.fullmatch(pattern, name) and command:
                 return f"name one with --lock, or make one: `{command.format(shlex.quote(name))}`"
-            if pattern.fullmatch(name):
+            if re.fullmatch(pattern, name):
                 return (
                     f"`{name}` is a file of conda or pixi, whose packages are no wheels: list the Python packages that "
                     f"are meant in `requirements.in`, a line each; then {pin('requirements.in')}"
@@ -98,7 +98,7 @@ def pin(path: str) -> str:
 
 def show(where: str, path: str) -> str:
     """Give the command that shows a place in a lock file: a line, or all of it."""
-    return show_line(where, path) if _LINE.match(where) else f"`cat {shlex.quote(path)}` shows what it says"
+    return show_line(where, path) if re.match(_LINE, where) else f"`cat {shlex.quote(path)}` shows what it says"
 
 
 def show_line(where: str, path: str) -> str:
@@ -107,7 +107,7 @@ def show_line(where: str, path: str) -> str:
     :param where: as in "line 3" or "line 3 of `more.txt`"
     :param path: the file, if that does not say it
     """
-    match = _LINE.match(where)
+    match = re.match(_LINE, where)
     assert match is not None
     return f"`sed -n {match[1]}p {shlex.quote(match[2] or path)}` shows it"
 

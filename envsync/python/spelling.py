@@ -17,17 +17,14 @@ from envsync.launch.request import libc_family
 
 _IMPLEMENTATIONS = {"cp": "cpython", "pp": "pypy", "gp": "graalpy", "py": "", "python": "", "any": ""}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
-_FORM = re.compile(
-    r"""
-    (?P<implementation>cpython|cp|pypy|pp|graalpy|gp|python|py|any|(?=[v\d<>=~!]))
-    (?:[-@]|\s*)
-    (?:v?(?P<version>\d+(?:\.\d+){0,2})(?P<builds>t?d?|(?:\+(?:gil|freethreaded|debug))*)
-      |(?P<range>[<>=~!][^-]*)
-      |any)?
-    (?P<platform>(?:-[a-z][a-z0-9_]*){0,3})
-    """,
-    re.VERBOSE,
-)
+_FORM = r"""
+(?P<implementation>cpython|cp|pypy|pp|graalpy|gp|python|py|any|(?=[v\d<>=~!]))
+(?:[-@]|\s*)
+(?:v?(?P<version>\d+(?:\.\d+){0,2})(?P<builds>t?d?|(?:\+(?:gil|freethreaded|debug))*)
+  |(?P<range>[<>=~!][^-]*)
+  |any)?
+(?P<platform>(?:-[a-z][a-z0-9_]*){0,3})
+"""
 
 
 def translate(asked: str) -> str | None:
@@ -39,7 +36,7 @@ def translate(asked: str) -> str | None:
         return None
     if os.sep in asked:
         return asked
-    match = _FORM.fullmatch(asked.lower())
+    match = re.fullmatch(_FORM, asked.lower(), re.VERBOSE)
     if match is None or not all(map(_is_here, match["platform"].split("-")[1:])):
         raise ValueError(asked)
     implementation = _IMPLEMENTATIONS.get(match["implementation"], match["implementation"])

@@ -90,31 +90,30 @@ class Linker:
         :raises DamagedError: a store entry has been changed
         :raises FilesystemError: no space, no permission, ...; a part of the files is there
         """
-        groups = sorted(groups, key=_size, reverse=True)
-        total = sum(map(_size, groups))
+        sized = sorted(((_size(group), group) for group in groups), key=lambda pair: pair[0], reverse=True)
+        total = sum(size for size, _ in sized)
         report("staging", 0, total)
-        if forking.can_share(len(groups)):
+        if forking.can_share(len(sized)):
             done = 0
 
             def work(number: int) -> None:
-                self._do_group(groups[number])
+                self._do_group(sized[number][1])
 
             def tell(number: int | None) -> None:
                 nonlocal done
                 if number is not None:
-                    done += 2 * _size(groups[number])  # the child is about as far as we are
+                    done += 2 * sized[number][0]  # the child is about as far as we are
                 report("staging", min(done, total), total)
 
             with _Heard(self.told) as heard:
                 self.ways.tell_to(heard.tell)
-                forking.share(len(groups), work, tell=tell)
+                forking.share(len(sized), work, tell=tell)
         else:
-            self._run_in_two_threads(groups, report)
+            self._run_in_two_threads(sized, total, report)
         self.said = link_modes.conclude(self.mode, self.told)
 
-    def _run_in_two_threads(self, groups: list[list[AnyJob]], report: Report) -> None:
-        total = sum(map(_size, groups))
-        pending = iter(groups)
+    def _run_in_two_threads(self, sized: list[tuple[int, list[AnyJob]]], total: int, report: Report) -> None:
+        pending = iter(sized)
         errors: list[BaseException] = []
         done = 0
 
@@ -122,13 +121,13 @@ class Linker:
             nonlocal done
             while not errors:
                 with self.lock:
-                    group = next(pending, None)
+                    size, group = next(pending, (0, None))
                 if group is None:
                     return
                 try:
                     self._do_group(group)
                     with self.lock:
-                        done += _size(group)
+                        done += size
                         report("staging", done, total)
                 except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
                     errors.append(error)

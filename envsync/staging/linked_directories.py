@@ -146,14 +146,14 @@ def _real(item: Item, part: Part) -> Iterator[str]:
 
 
 def _is_real(item: Item, part: Part, directory: Directory) -> bool:
-    for name, *_ in directory.files:
+    for name, _, _ in directory.files:
         if ".so" in name and _is_shared_object(name):
             return True
     apart = item.skip | item.later
     if not apart:
         return False
     path = posixpath.join(part.base, directory.path)
-    return any(f"{path}/{name}" in apart for name, *_ in directory.files)
+    return any(f"{path}/{name}" in apart for name, _, _ in directory.files)
 
 
 def _highest(item: Item, part: Part, known: _Holders, fits: Fits) -> Iterator[Whole]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.launch import reading
 from envsync.python.facts import Layout
-from envsync.staging import scripts, uv_cache
+from envsync.staging import scripts
 from envsync.staging.link import make_directory
 from envsync.staging.linked_directories import Whole
 from envsync.staging.parts import Item
@@ -80,7 +80,8 @@ class Maker:
         lines.append(record.bare_line(record.relative(own, site)))
         # A link comes before all that is in it (`envsync.staging.linked_directories`).
         links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
-        return "".join([*links, *sorted(set(lines))]).encode()
+        # Each once; in the order in which the wheel has them, which is almost the one in which they are sorted.
+        return "".join([*links, *sorted(dict.fromkeys(lines))]).encode()
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
         full = f"{self.root}/{path}"
@@ -142,6 +143,8 @@ class Maker:
 def origin_of(direct_url: str | None) -> Iterator[tuple[str, bytes]]:
     """Give the files that say where a distribution came from, if it was asked for by URL or path."""
     if direct_url is not None:
+        from envsync.staging import uv_cache  # parses URLs: 3 ms that most syncs have no use for
+
         yield "direct_url.json", direct_url.encode()
         if (cached := uv_cache.text(direct_url)) is not None:
             yield uv_cache.NAME, cached

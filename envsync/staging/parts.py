@@ -41,10 +41,12 @@ def parts(layout: Layout, name: str, has: Manifest | Compiled) -> list[Part]:
     :param name: of the distribution
     """
     found: dict[tuple[str, str], Part] = {}
+    sites, schemes = layout.sites, {scheme for scheme, _, _ in has.directories}
+    bases = {scheme: layout.directory(scheme, name) for scheme in schemes}
     for directory in has.directories:
         scheme, path, _ = directory
-        base = layout.directory(scheme, name)
-        if path and base in layout.sites:
+        base = bases[scheme]
+        if path and base in sites:
             place, is_loose = f"{base}/{path.partition('/')[0]}", False
         else:
             full = "/".join(part for part in (base, path) if part)
@@ -77,7 +79,7 @@ def entries_of(layout: Layout, manifest: Manifest, found: Sequence[Part]) -> set
     for part in found:
         if part.is_loose:
             above = f"{part.place}/" if part.place else ""
-            entries.update(f"{above}{name}" for directory in part.directories for name, *_ in directory.files)
+            entries.update(f"{above}{name}" for directory in part.directories for name, _, _ in directory.files)
         else:
             entries.add(part.place)
     return entries
@@ -103,7 +105,7 @@ class Item(NamedTuple):
     def has_guard(self) -> bool:
         """Tell whether it has the file that a stamp may name (`envsync.transaction.stamping`)."""
         return any(
-            directory.path == self.manifest.dist_info and any(name == GUARD for name, *_ in directory.files)
+            directory.path == self.manifest.dist_info and any(name == GUARD for name, _, _ in directory.files)
             for directory in self.manifest.directories
             if directory.scheme == self.manifest.root
         )

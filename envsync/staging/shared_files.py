@@ -73,7 +73,7 @@ def _candidates(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[
         for path, inside in _by_directory(found).items():
             if len(inside) > 1 or path in kept_directories or path == layout.scripts:
                 for item, files in inside:
-                    for name, *_ in files:
+                    for name, _, _ in files:
                         candidates.setdefault(f"{path}/{name}" if path else name, []).append(item)
     for item in items:
         for script in item.manifest.scripts:

@@ -154,10 +154,13 @@ class Stager:
             jobs[one.scheme, one.below] = job
         for part in item.parts:
             left = []
+            tops = {below: below for scheme, below in jobs if scheme == part.scheme}
+            """Directory → the linked one that it is, or is in; the empty string for none."""
             for directory in part.directories:
-                below = directory.path
-                while below and (part.scheme, below) not in jobs:
-                    below = below.rpartition("/")[0]
+                path = directory.path
+                while path and path not in tops:
+                    path = path.rpartition("/")[0]
+                below = tops[directory.path] = tops.get(path, "")
                 if below:
                     inside = directory.path[len(below) + 1 :]
                     jobs[part.scheme, below].directories.append((inside, directory.files))
@@ -184,7 +187,7 @@ class Stager:
         def fill(node: Node) -> None:
             for directory in part.directories:
                 path = posixpath.join(part.base, directory.path)
-                node.directory(path[below:]).files.update([name for name, *_ in directory.files])
+                node.directory(path[below:]).files.update([name for name, _, _ in directory.files])
 
         self.tree.directory(part.place).later(fill)
 
@@ -199,7 +202,7 @@ class Stager:
         for directory in part.directories if part.scheme == "data" else part.directories[:1]:
             first = directory.path.partition("/")[0]
             # Of files, those in the scheme's own directory: the data scheme has loose ones elsewhere, too.
-            if first in names or (not directory.path and any(name in names for name, *_ in directory.files)):
+            if first in names or (not directory.path and any(name in names for name, _, _ in directory.files)):
                 raise WheelError(manifest.filename, f"it wants to write to `{part.place}`, which is reserved")
 
     def _plan_generated(self, item: Item, groups: dict[str, list[AnyJob]]) -> None:
@@ -309,8 +312,8 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
     """
     directories = []
     for directory in part.directories:
-        path = posixpath.join(part.base, directory.path)
-        full = (posixpath.join(path, name) for name, *_ in directory.files)
+        above = posixpath.join(part.base, directory.path, "")
+        full = (f"{above}{name}" for name, _, _ in directory.files)
         names = (source_of(one, tag) for one in full) if tag else full
         files = [file for file, name in zip(directory.files, names, strict=True) if name not in left_out]
         if files:

@@ -25,13 +25,15 @@ class Node:
     @property
     def children(self) -> dict[str, Node]:
         """Name → the directory of that name."""
-        self._fill()
+        if self._later:
+            self._fill()
         return self._children
 
     @property
     def files(self) -> set[str]:
         """The names of the files in it."""
-        self._fill()
+        if self._later:
+            self._fill()
         return self._files
 
     def later(self, fill: Callable[[Node], None]) -> None:

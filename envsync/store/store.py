@@ -33,14 +33,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, WheelError
-from envsync.lockfile.target import Artifact
 from envsync.store.directories import Directories
 from envsync.store.trash import REPLACED
 from envsync.system import groups
 from envsync.system.patience import patiently
 from envsync.wheel.manifest import NAME, Manifest, is_sha256, load
+
+if TYPE_CHECKING:
+    from envsync.lockfile.target import Artifact
 
 PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""

@@ -252,7 +252,8 @@ class _Bounds:
         """Tell whether no symbolic link leads a step out of the environment. The step is then taken."""
         paths = (step.path, step.trash if isinstance(step, Remove) else step.source)
         within = all(map(self._is_within, paths))
-        self.known = {one for one in self.known if not any(f"{one}/".startswith(f"{path}/") for path in paths)}
+        moved = tuple(f"{path}/" for path in paths)
+        self.known = {one for one in self.known if not f"{one}/".startswith(moved)}
         return within
 
     def _is_within(self, path: str) -> bool:

@@ -205,7 +205,7 @@ def unpack(data: bytes, version: int, *, lazily: bool = False) -> tuple[dict[str
     head = data[:end]
     if end < 0 or data[end + 1 : start - 1] != checksum(head).encode():
         raise ValueError("its checksum does not match")
-    value = json.loads(head)
+    value = json.loads(head.decode())  # of bytes it would find out the encoding first
     if value["format"] != version:
         raise ValueError(f"its format is {value['format']!r}, not {version}")
     record = Rows(data, start, str(value["record"]))
@@ -219,15 +219,19 @@ def directories_of(value: Mapping[str, Any]) -> tuple[Directory, ...]:
 
     :raises ValueError: one of them would lead elsewhere, or has what is no file
     """
-    directories = tuple([Directory(scheme, path, files) for scheme, path, files in value["directories"]])
+    directories = tuple(map(Directory._make, value["directories"]))
+    names: list[str] = []
+    sizes: list[int] = []
     for scheme, path, files in directories:
-        names = [name for name, _, _ in files]
-        joined = "\n".join(names)  # thousands, at every sync: so they are looked at in one go
-        if scheme not in SCHEMES or "/" in joined or "\0" in joined or not _NO_NAMES.isdisjoint(names):
-            raise ValueError(f"a directory in it has a name that is none: {path!r}")
-        if path and not _NO_NAMES.isdisjoint(path.split("/")):
+        if scheme not in SCHEMES or (path and not _NO_NAMES.isdisjoint(path.split("/"))):
             raise ValueError(f"a directory in it leads elsewhere: {path!r}")
-        sum([size for _, size, _ in files])
+        for name, size, _ in files:
+            names.append(name)
+            sizes.append(size)
+    joined = "\n".join(names)  # thousands, at every sync: so they are looked at in one go
+    if "/" in joined or "\0" in joined or not _NO_NAMES.isdisjoint(names):
+        raise ValueError("it has a file with a name that is none")
+    sum(sizes)
     return directories
 
 

@@ -200,6 +200,8 @@ def bare_line(path: str) -> str:
 
 def relative(path: str, site: str) -> str:
     """Return a path as an installed RECORD has it, both relative to the environment."""
+    if path.startswith(f"{site}/"):
+        return path[len(site) + 1 :]
     return posixpath.relpath(f"/{path}", f"/{site}")  # of relative ones, relpath asks for the working directory
 
 
