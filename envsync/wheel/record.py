@@ -107,13 +107,12 @@ def parse(text: str, own: str) -> dict[str, Expected]:
     """
     entries: dict[str, Expected] = {}
     stem = own.rpartition("/")[0].removesuffix(".dist-info")
-    tagged = re.compile(r"\A" + re.escape(stem) + r"-\d[^/]*\.dist-info/")
     for number, row in enumerate(rows(text.removeprefix("\ufeff"), strict=True), 1):
         if not row:
             continue
         if len(row) != 3:
             raise ValueError(f"line {number} has {len(row)} fields, not 3")
-        path = tagged.sub(f"{stem}.dist-info/", _plain(row[0]))
+        path = _untagged(_plain(row[0]), stem)
         if path == own or not path or path.endswith("/"):
             continue
         entry = _entry(path, row[1], row[2])
@@ -126,6 +125,19 @@ def _plain(path: str) -> str:
     """Return a path as the archive has it: some tools write backslashes, some begin with `./`."""
     path = path.replace("\\", "/")
     return "/".join(part for part in path.split("/") if part != ".") if "./" in path else path
+
+
+_TAG = r"-\d[^/]*\.dist-info/"
+
+
+def _untagged(path: str, stem: str) -> str:
+    """Return a path as the archive has it: some tools put a build tag into what RECORD calls the .dist-info.
+
+    :param stem: the name of the .dist-info without its suffix
+    """
+    rest = path[len(stem) :] if path.startswith(stem) else ""
+    tag = re.match(_TAG, rest)
+    return path if tag is None else f"{stem}.dist-info/{rest[tag.end() :]}"
 
 
 def _entry(path: str, hashed: str, size: str) -> Expected:
@@ -219,7 +231,10 @@ def _prefixed(line: str, prefix: str) -> str:
     return f'"{prefix}/{line[1:]}' if line.startswith('"') else f"{prefix}/{line}"
 
 
+_SPECIAL = frozenset(',"\r\n')
+
+
 def _quoted(path: str) -> str:
-    if any(character in path for character in ',"\r\n'):
+    if not _SPECIAL.isdisjoint(path):
         return '"' + path.replace('"', '""') + '"'
     return path

@@ -38,6 +38,23 @@ def test_lines_of_another_scheme_say_where_the_file_is(names: list[str]) -> None
 
 
 @pytest.mark.parametrize(
+    ("listed", "read"),
+    [
+        ("demo-1-2abc.dist-info/WHEEL", "demo-1.dist-info/WHEEL"),
+        ("demo-1-2.dist-info/licenses/A", "demo-1.dist-info/licenses/A"),
+        ("demo-1.dist-info/WHEEL", "demo-1.dist-info/WHEEL"),
+        ("demo-1-abc.dist-info/WHEEL", "demo-1-abc.dist-info/WHEEL"),
+        ("demo-1-2/b.dist-info/WHEEL", "demo-1-2/b.dist-info/WHEEL"),
+        ("x/demo-1-2.dist-info/WHEEL", "x/demo-1-2.dist-info/WHEEL"),
+        ("demo-1-2.dist-info", "demo-1-2.dist-info"),
+    ],
+)
+def test_a_dist_info_that_is_named_with_the_build_tag(listed: str, read: str) -> None:
+    """Files in it are read as those of the .dist-info that the archive has; nothing else that looks like it is."""
+    assert [*record.parse(record.line(listed, "x", 1), "demo-1.dist-info/RECORD")] == [read]
+
+
+@pytest.mark.parametrize(
     ("path", "place"),
     [
         ("demo/a.py", f"{SITE}/demo/a.py"),
