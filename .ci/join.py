@@ -1,17 +1,17 @@
-"""Join the modules that a launch loads into one file, `envsync/launch/joined.py` of a wheel.
+"""Join the modules that a launch loads into one file of a wheel, and what one that waits loads besides into another.
 
-    python .ci/join.py          prints it, to look at
+    python .ci/join.py          prints them, to look at
 
 Python makes a dozen system calls to find and read a module, and a launch loads eleven. So hatchling calls this when
-it builds a wheel (pyproject.toml), and the launcher loads that file in place of them. The sources stay the only
-truth: the file is made of them alone, in the wheel alone, and never at run time. An editable install has none.
+it builds a wheel (pyproject.toml), and the launcher loads the file in place of them. The sources stay the only truth:
+the files are made of them alone, in the wheel alone, and never at run time. An editable install has none.
 
 Each module becomes a function that declares all names of the module `global`. It is executed with the dictionary of
 the module, which has its own name, `__file__`, `__spec__` and `__path__` (`_ENTRY`): whoever imports the module later
 gets this one, and what is not joined is imported from its own file as ever.
 
 The text is the source's, line by line, indented. Cut out is what nobody asks for at run time and what takes time to
-load: docstrings, annotations, and what is under `TYPE_CHECKING`. Nothing is written anew from a syntax tree: the text
+load: docstrings, annotations, and what is for type checkers. Nothing is written anew from a syntax tree: the text
 of that would depend on the Python that builds.
 """
 
@@ -44,24 +44,64 @@ MODULES = (
     "envsync.launch.fast_lane",
     "envsync.__main__",
 )
-"""What a launch in a current environment loads (tests/unit/test_rooms.py), each after those that it imports."""
-LATER = ("envsync.launch.names",)
-"""What some launches load: an environment that `{digest}` names may take it."""
+"""What a launch in a current environment loads (tests/unit/test_rooms.py)."""
+LATER = ("envsync.launch.names", "envsync.cli")
+"""What is in the same file, and loaded once it is imported: `{digest}` may take the one, the command line the other."""
+WAITING = (
+    "envsync.errors",
+    "envsync.errors.redact",
+    "envsync.system",
+    "envsync.system.processes",
+    "envsync.system.records",
+    "envsync.system.mounts",
+    "envsync.system.forks",
+    "envsync.launch.signals",
+    "envsync.launch.libraries",
+    "envsync.launch.messages",
+    "envsync.launch.demand",
+    "envsync.launch.variables",
+    "envsync.locks",
+    "envsync.locks.flock",
+    "envsync.locks.kind",
+    "envsync.locks.environment_lock",
+    "envsync.waiting",
+    "envsync.waiting.bare",
+    "envsync.waiting.directory",
+    "envsync.waiting.failures",
+    "envsync.waiting.queue",
+    "envsync.waiting.cycle",
+    "envsync.waiting.shortening",
+    "envsync.waiting.narrator",
+    "envsync.waiting.company",
+    "envsync.waiting.pace",
+    "envsync.waiting.bid",
+    "envsync.waiting.waiter",
+    "envsync.library",
+    "envsync.library.reach",
+    "envsync.cli.run",
+)
+"""What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all."""
 EXTENSIONS = ("_blake2", "fcntl")
 """What a launch loads of Python's own, and is a file in many builds of it."""
-TARGET = "envsync/launch/joined.py"
+FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": WAITING}
+"""The files, and what is in each."""
 
-_HEAD = """\
+_GUARD = """
+if __name__ != "__main__":
+    raise ImportError("this file is for the launcher alone: import envsync")
+"""
+_HEAD = f"""\
 # What a launch loads, joined from its sources when the wheel was built (.ci/join.py): edits belong there.
 # The launcher executes it, with the directory that has the package as `home`, and then calls `start`.
 
 import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import EXTENSION_SUFFIXES, ExtensionFileLoader, SourceFileLoader
-
-if __name__ != "__main__":
-    raise ImportError("this file is for the launcher alone: import envsync")
-"""
+{_GUARD}"""
+_HEAD_OF_WAITING = f"""\
+# What a `run` loads that has to wait, joined from its sources when the wheel was built (.ci/join.py): edits belong
+# there. It is executed where `envsync/launch/joined.py` has been.
+{_GUARD}"""
 _ENTRY = """
 
 class Loader(SourceFileLoader):
@@ -72,11 +112,13 @@ class Loader(SourceFileLoader):
 
 
 class Finder:
-    # Finds what is loaded later, if at all.
+    # Finds what is joined, the first time.
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        return spec_of(name) if name in LATER else None
+        if name == WAITING[-1] and name not in JOINED:
+            load_waiting()
+        return spec_of(name) if name in JOINED and target is None else None
 
 
 def spec_of(name):
@@ -98,7 +140,7 @@ def spec_of_extension(name):
 
 
 def load(spec):
-    # As Python's own import system does it, in a fifth of the time: nobody else imports anything yet.
+    # As Python's own import system does it, in a fifth of the time: no other thread imports anything yet.
     module = spec.loader.create_module(spec) or type(sys)(spec.name)
     package, _, short = spec.name.rpartition(".")
     module.__file__ = spec.origin
@@ -108,26 +150,44 @@ def load(spec):
     if spec.submodule_search_locations is not None:
         module.__path__ = spec.submodule_search_locations
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
     if package:
         setattr(sys.modules[package], short, module)
+
+
+def load_all(names):
+    for name in names:
+        if name not in sys.modules:
+            load(spec_of(name))
+
+
+def load_waiting():
+    file = f"{home}/envsync/waiting/joined.py"
+    try:
+        exec(SourceFileLoader("joined", file).get_code("joined"), globals())
+        load_all(WAITING[:-1])
+    except Exception:
+        pass  # what is not there yet is imported from its own file, which says what is wrong
 
 
 for name in EXTENSIONS:
     if name not in sys.builtin_module_names:
         try:
             load(spec_of_extension(name))
-        except ImportError:  # it is elsewhere: whoever imports it will find it
-            sys.modules.pop(name, None)
+        except ImportError:
+            pass  # it is elsewhere: whoever imports it will find it
+sys.meta_path.insert(0, Finder)
 try:
-    for name in JOINED:
-        if name not in LATER:
-            load(spec_of(name))
+    load_all(MODULES)
 except BaseException:
+    sys.meta_path.remove(Finder)
     for name in JOINED:
         sys.modules.pop(name, None)
     raise
-sys.meta_path.insert(0, Finder)
 start = sys.modules["envsync.__main__"].start
 """
 
@@ -140,40 +200,49 @@ class JoinHook(Hook):  # type: ignore[misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return
-        handle, self._made = tempfile.mkstemp(suffix=".py")
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(join(self.root))
-        os.chmod(self._made, 0o644)
-        build_data["force_include"][self._made] = TARGET
+        self._made = tempfile.TemporaryDirectory()
+        for number, (target, text) in enumerate(join(self.root).items()):
+            made = os.path.join(self._made.name, f"{number}.py")
+            with open(made, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            build_data["force_include"][made] = target
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         if version != "editable":
-            os.unlink(self._made)
+            self._made.cleanup()
 
 
-def join(root: str) -> str:
-    """Return the text of the file.
+def join(root: str) -> dict[str, str]:
+    """Return the files, and their texts.
 
     :param root: the directory that has the package's directory
-    :raises ValueError: a module imports one of ours that is not joined, or that comes after it
+    :raises ValueError: a module imports one of ours that is not joined
     """
-    parts, packages, seen = [], [], set[str]()
-    for name in (*MODULES, *LATER):
-        path = _path(root, name)
-        if path.endswith("__init__.py"):
-            packages.append(name)
-        with open(path, "rb") as file:
-            source = file.read()
-        early = {each for each in imported(source) if _path(root, each)} - seen
-        if early:
-            raise ValueError(f"{name} imports {', '.join(sorted(early))}: list it in .ci/join.py, before {name}")
-        seen.add(name)
-        parts.append(as_function(name, source))
-    table = "".join(f"    {name!r}: {_function_name(name)},\n" for name in (*MODULES, *LATER))
-    return (
-        f"{_HEAD}{''.join(parts)}\n\nJOINED = {{\n{table}}}\n"
-        f"PACKAGES = {packages!r}\nLATER = {list(LATER)!r}\nEXTENSIONS = {list(EXTENSIONS)!r}\n{_ENTRY}"
+    launch, waiting = (_functions(root, modules) for modules in FILES.values())
+    packages = sorted(name for name in (*MODULES, *LATER, *WAITING) if _path(root, name).endswith("__init__.py"))
+    lists = f"PACKAGES = {packages!r}\nMODULES = {MODULES!r}\nWAITING = {WAITING!r}\nEXTENSIONS = {EXTENSIONS!r}\n"
+    texts = (
+        f"{_HEAD}{launch}\n\nJOINED = {_table((*MODULES, *LATER))}\n{lists}{_ENTRY}",
+        f"{_HEAD_OF_WAITING}{waiting}\n\nJOINED |= {_table(WAITING)}\n",
     )
+    return dict(zip(FILES, texts, strict=True))
+
+
+def _functions(root: str, modules: tuple[str, ...]) -> str:
+    """Return modules as functions."""
+    parts = []
+    for name in modules:
+        with open(_path(root, name), "rb") as file:
+            source = file.read()
+        known = {*MODULES, *LATER, *modules}
+        if missing := {each for each in imported(source) if _path(root, each)} - known:
+            raise ValueError(f"{name} imports {', '.join(sorted(missing))}: list it in .ci/join.py")
+        parts.append(as_function(name, source))
+    return "".join(parts)
+
+
+def _table(modules: tuple[str, ...]) -> str:
+    return "{\n" + "".join(f"    {name!r}: {_function_name(name)},\n" for name in modules) + "}"
 
 
 def _path(root: str, module: str) -> str:
@@ -204,7 +273,8 @@ def as_function(module: str, source: bytes) -> str:
         for number, line in enumerate(text.decode().split("\n"), 1)
         if line.strip() or number in inside
     ]
-    return "\n".join(["", "", f"def {_function_name(module)}():", f"    global {', '.join(bound(text))}", *lines, ""])
+    names = f"global {', '.join(bound(text))}" if bound(text) else "pass"
+    return "\n".join(["", "", f"def {_function_name(module)}():", f"    {names}", *lines, ""])
 
 
 def bound(text: bytes) -> list[str]:
@@ -239,13 +309,11 @@ def _cuts(tree: ast.Module, source: bytes, starts: list[int]) -> Iterator[tuple[
 
     for node in _walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
-            gone = [each for each in body if _is_text(each) or _is_for_types(each)]
+            gone = [each for each in body if _is_gone(each)]
             for each in gone:
                 alone = len(gone) == len(body) and each is gone[0] and not isinstance(node, ast.Module)
                 yield begin(each), end(each), b"pass" if alone else b""
-        if isinstance(node, ast.AnnAssign):
-            if node.value is None:
-                raise ValueError(f"line {node.lineno}: an annotation without a value cannot be joined")
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
             yield end(node.target), source.index(b"=", end(node.annotation)), b" "
         elif isinstance(node, ast.arg) and node.annotation is not None:
             yield begin(node) + len(node.arg.encode()), end(node.annotation), b""
@@ -261,9 +329,13 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
             yield from _walk(child)
 
 
-def _is_text(node: ast.AST) -> bool:
-    """Tell whether a statement is a docstring, of whatever."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _is_gone(node: ast.AST) -> bool:
+    """Tell whether a statement is cut out as a whole: it has no effect at run time, or none that is missed."""
+    if isinstance(node, ast.Expr):  # a docstring, of whatever
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, ast.ImportFrom):  # it is about annotations, and would load a module
+        return node.module == "__future__"
+    return _is_for_types(node) or (isinstance(node, ast.AnnAssign) and node.value is None)
 
 
 def _is_for_types(node: ast.AST) -> bool:
@@ -283,4 +355,4 @@ def _function_name(module: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    sys.stdout.write("\n\n".join(join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))).values()))

@@ -1,4 +1,4 @@
-"""The one file that a launch loads of a wheel in place of its modules (.ci/join.py): it is those, and nothing else."""
+"""The files that a `run` loads of a wheel in place of its modules (.ci/join.py): they are those, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 from tests.environments import FIXTURES
-from tests.unit.test_rooms import LAUNCH, ROOT
+from tests.unit.test_rooms import LAUNCH, ROOT, TELL, wait_to_the_end
 
 JOIN = ROOT / ".ci/join.py"
 MOST_CALLS = 8
@@ -41,10 +41,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text(wheel: Path) -> str:
-    """The file, as it is in the wheel."""
+def texts(wheel: Path) -> dict[str, str]:
+    """The files, as they are in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        return archive.read("envsync/launch/joined.py").decode()
+        return {name: archive.read(name).decode() for name in archive.namelist() if name.endswith("/joined.py")}
 
 
 @pytest.fixture(scope="module")
@@ -105,27 +105,28 @@ def project(tmp_path: Path) -> Path:
 # It is made of the sources alone
 
 
-def test_it_is_the_same_whoever_makes_it(join: ModuleType, text: str, tmp_path: Path) -> None:
+def test_it_is_the_same_whoever_makes_it(join: ModuleType, texts: dict[str, str], tmp_path: Path) -> None:
     """From another directory, with another order of sets, in a wheel: byte by byte."""
+    assert join.join(str(ROOT)) == texts
     for seed, cwd in (("1", tmp_path), ("2", ROOT)):
         env = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run([sys.executable, JOIN], cwd=cwd, env=env, capture_output=True, text=True, check=True)
-        assert done.stdout == text
-    assert join.join(str(ROOT)) == text
+        assert done.stdout == "\n\n".join(texts[name] for name in join.FILES)
 
 
-def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, text: str, tmp_path: Path) -> None:
-    """It has the file, and RECORD lists it; the source distribution has what makes it, and not the file itself."""
+def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    """It has the files, and RECORD lists them; the source distribution has what makes them, and not the files."""
     with tarfile.open(build(ROOT, "sdist", tmp_path / "sdist")) as archive:
-        assert not [name for name in archive.getnames() if name.endswith("launch/joined.py")]
+        assert not [name for name in archive.getnames() if name.endswith("/joined.py")]
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.glob("envsync-*")
     with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(build(source, "wheel", tmp_path / "wheel")) as other:
         assert sorted(one.namelist()) == sorted(other.namelist())
         assert [name for name in one.namelist() if one.read(name) != other.read(name)] == []
         record = next(name for name in one.namelist() if name.endswith(".dist-info/RECORD"))
-        assert "\nenvsync/launch/joined.py,sha256=" in one.read(record).decode()
-    assert not (ROOT / "envsync/launch/joined.py").exists()
+        listed = one.read(record).decode()
+        assert all(f"envsync/{room}/joined.py,sha256=" in listed for room in ("launch", "waiting"))
+    assert list((ROOT / "envsync").rglob("joined.py")) == []
 
 
 class Stripped(ast.NodeTransformer):
@@ -136,27 +137,31 @@ class Stripped(ast.NodeTransformer):
             return None
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return None
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            return None
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            return None
         self.generic_visit(node)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.body:
             node.body = [ast.Pass()]
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
         if isinstance(node, ast.AnnAssign):
-            assert node.value is not None
             return ast.Assign([node.target], node.value)
         return node
 
 
-def test_each_module_is_its_source(join: ModuleType, text: str) -> None:
+def test_each_module_is_its_source(join: ModuleType, texts: dict[str, str]) -> None:
     """Statement by statement, but for docstrings, annotations and what is for type checkers."""
-    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
-    for name in (*join.MODULES, *join.LATER):
-        declared, *body = functions["_" + name.replace(".", "_")].body
-        source = Stripped().visit(ast.parse(Path(join._path(str(ROOT), name)).read_bytes()))
-        assert [ast.dump(node) for node in body] == [ast.dump(node) for node in source.body], name
-        assert isinstance(declared, ast.Global)
+    for file, modules in join.FILES.items():
+        functions = {node.name: node for node in ast.parse(texts[file]).body if isinstance(node, ast.FunctionDef)}
+        for name in modules:
+            declared, *body = functions["_" + name.replace(".", "_")].body
+            source = Stripped().visit(ast.parse(Path(join._path(str(ROOT), name)).read_bytes()))
+            assert [ast.dump(node) for node in body] == [ast.dump(node) for node in source.body], name
+            assert isinstance(declared, ast.Global if body else ast.Pass)
 
 
 DESCRIBE = """
@@ -183,7 +188,7 @@ def about(thing, name):
         return [kind, sorted(map(repr, thing))]
     return [kind, repr(thing).partition(" at 0x")[0]]
 IGNORED = {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__doc__", "__builtins__",
-           "__cached__", "__loader__", "__spec__", "__firstlineno__", "__conditional_annotations__"}
+           "__cached__", "__loader__", "__spec__", "__firstlineno__", "__conditional_annotations__", "annotations"}
 found = {}
 for name in sorted(each for each in sys.modules if each.partition(".")[0] == "envsync"):
     module = sys.modules[name]
@@ -197,11 +202,13 @@ print(json.dumps(found))
 """
 
 
-def test_each_name_is_that_of_the_source(installed: Installation) -> None:
+@pytest.mark.parametrize("waiting", [False, True], ids=["launch", "waiting"])
+def test_each_name_is_that_of_the_source(installed: Installation, join: ModuleType, *, waiting: bool) -> None:
     """Loaded in both ways, the modules have the same names: functions, classes, constants, and whence they are."""
-    one = json.loads(installed.tell(DESCRIBE, joined=True))
-    other = json.loads(installed.tell(DESCRIBE, joined=False))
-    assert one.keys() == other.keys() == LAUNCH
+    more = f"import {', '.join(join.WAITING)}\n" if waiting else ""
+    one = json.loads(installed.tell(f"import envsync.cli.run\n{DESCRIBE}" if waiting else DESCRIBE, joined=True))
+    other = json.loads(installed.tell(f"{more}{DESCRIBE}", joined=False))
+    assert one.keys() == other.keys() == LAUNCH | ({*join.WAITING, "envsync.cli"} if waiting else set())
     for name, names in one.items():
         assert names == other[name], name
     assert sum(map(len, one.values())) > 200
@@ -210,23 +217,21 @@ def test_each_name_is_that_of_the_source(installed: Installation) -> None:
 def test_all_that_a_launch_loads_is_in_it(join: ModuleType) -> None:
     """What tests/unit/test_rooms.py sees a launch load."""
     assert set(join.MODULES) == LAUNCH
-    assert join.LATER == ("envsync.launch.names",)
 
 
 def test_what_cannot_be_joined_is_refused(join: ModuleType, tmp_path: Path) -> None:
-    """A module that is not listed, or after who imports it, would be loaded twice: no wheel is built."""
+    """A module that is not listed would be read from its own file by each launch: no wheel is built."""
     shutil.copytree(ROOT / "envsync", tmp_path / "envsync")
     source = tmp_path / "envsync/launch/stamp.py"
     more = "\nfrom envsync.launch import messages\nfrom _blake2"
     source.write_text(source.read_text().replace("\nfrom _blake2", more))
     with pytest.raises(ValueError, match=r"envsync.launch.stamp imports envsync.launch.messages: list it"):
         join.join(str(tmp_path))
-    with pytest.raises(ValueError, match=r"line 2: an annotation without a value"):
-        join.cut(b"class A:\n    x: int\n")
 
 
 ODD = '''\
 """What it is for."""
+from __future__ import annotations
 NAMES: "list[str]" = ["a", *("ä" for _ in range(2))]
 """Whose names."""
 TEXT = """ an
@@ -241,11 +246,17 @@ class Empty(Exception):
     """Nothing."""
 
 
+class Bare:
+    field: int
+
+
 def many(first: "dict[str, str]", /, ä: int = 1, *rest: str, key: "str | None" = None, **others: "list[int]") -> (
     "tuple[int, int]"
 ):
     """Do it."""
     inner: int = 1
+    later: int
+    later = 2
 
     def nested(x: int) -> int:
         """Nest."""
@@ -275,10 +286,10 @@ def test_odd_modules(join: ModuleType) -> None:
     exec(compile(text, "joined", "exec"), made)
     scope: dict[str, object] = {"__name__": "odd"}
     exec(made["_odd"].__code__, scope)  # type: ignore[attr-defined]
-    assert scope.keys() | {"__doc__", "__annotations__", "__conditional_annotations__", "__annotate__"} >= plain.keys()
+    assert scope.keys() | {"__doc__", "__annotations__", "annotations"} >= plain.keys() - {"__annotate__"}
     for name in ("NAMES", "TEXT", "DATA", "found", "last", "turn", "seen"):
         assert scope[name] == plain[name]
-    for name in ("Empty", "many"):
+    for name in ("Bare", "Empty", "many"):
         assert scope[name].__qualname__ == name  # type: ignore[attr-defined]
         assert scope[name].__module__ == "odd"  # type: ignore[attr-defined]
     assert Stripped().visit(ast.parse(ODD)).body[-1]
@@ -354,11 +365,12 @@ os.register_at_fork = lambda **handlers: registered.append(handlers)
 from envsync.launch.libraries import load_site
 before = dict(sys.modules)
 load_site()
+import envsync.cli.run
 import envsync, envsync.locks.flock as flock, envsync.system.forks as forks, importlib, inspect, pickle
 from envsync.launch import command, names, stamp
 import envsync.launch.request
 assert command is before["envsync.launch.command"] is flock.command is envsync.launch.command
-assert type(names.__spec__.loader) is type(command.__spec__.loader) or not JOINED_IS
+assert type(names.__spec__.loader) is type(command.__spec__.loader)
 assert all(sys.modules[name] is module for name, module in before.items() if name.startswith("envsync"))
 held = command.held
 assert pickle.loads(pickle.dumps(stamp.Site)) is stamp.Site
@@ -399,7 +411,23 @@ assert command.__doc__
     assert done.stdout == "this file is for the launcher alone: import envsync\n"
 
 
-@pytest.mark.parametrize("spoil", ["gone", "spoiled", "another"])
+def test_a_waiter_reads_two_files(installed: Installation, project: Path) -> None:
+    """All of envsync that one loads who waits to the end is joined."""
+    installed.run("sync", "--env", ".env", cwd=project)
+    teller = installed.launcher.with_name("teller")
+    loader = "type(module.__spec__.loader).__name__"
+    tell = TELL.replace(
+        "*sys.modules", f'*(f"{{name}}={{{loader}}}" for name, module in sys.modules.items() if ENVSYNC)'
+    )
+    tell = tell.replace("ENVSYNC", 'name.startswith("envsync")')
+    teller.write_text(installed.launcher.read_text().replace("\ngc.disable()\n", f"\ngc.disable()\n{tell}", 1))
+    teller.chmod(0o755)
+    loaders = dict(each.split("=") for each in wait_to_the_end(project, [str(teller)]).splitlines()[0].split())
+    assert len(loaders) > 40
+    assert {name for name, loader in loaders.items() if loader != "Loader"} == set()
+
+
+@pytest.mark.parametrize("spoil", ["gone", "spoiled", "another", "waiting"])
 def test_without_it_modules_are_imported(installed: Installation, project: Path, tmp_path: Path, spoil: str) -> None:
     """Whatever is wrong with the file, a launch takes the modules themselves."""
     installed.run("run", "true", cwd=project)
@@ -409,7 +437,12 @@ def test_without_it_modules_are_imported(installed: Installation, project: Path,
     shutil.rmtree(other.joined.parent / "__pycache__")
     if spoil == "gone":
         other.joined.unlink()
+    elif spoil == "waiting":
+        (other.site / "envsync/waiting/joined.py").write_text("def")
+        shutil.rmtree(other.site / "envsync/waiting/__pycache__")
+        shutil.rmtree(project / ".venv")
     else:
         other.joined.write_text("def" if spoil == "spoiled" else "import no_such_module")
     assert other.run("run", "greet", cwd=project).stdout == "HELLO, WORLD!\n"
-    assert (other.joined.parent / "__pycache__" / f"stamp.{sys.implementation.cache_tag}.pyc").exists()
+    module = "waiting/__pycache__/bare" if spoil == "waiting" else "launch/__pycache__/stamp"
+    assert (other.site / f"envsync/{module}.{sys.implementation.cache_tag}.pyc").exists()

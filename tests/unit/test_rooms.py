@@ -134,21 +134,25 @@ def test_what_a_sync_loads(project: Path, run_envsync: Callable[..., subprocess.
     assert not (parsers | of_urls) & set(modules.split())
 
 
-def test_what_a_waiter_loads(project: Path) -> None:
-    """One that waits to the end: says by the leader's word for whom, puts its name into the list, and enters."""
+def wait_to_the_end(project: Path, start: list[str]) -> str:
+    """Let one wait for the current environment of a project, and then have it. Returns what it has printed.
+
+    It says by the leader's word for whom it waits, puts its name into the list, and enters.
+
+    :param start: the words that start envsync
+    """
     asked = request.resolve({"lock": str(project / "pylock.toml")}, {})
     environment = Environment(str(project / ".env"))
     locks = [flock.acquire_nowait(path, shared=False) for path in (environment.lock, environment.leading)]
     os.rename(environment.stamp, environment.draining)
     progress = ProgressFile(environment, asked.key, quiet)
     progress("downloading", 3, 9)
-    code = f"{TELL}sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.__main__ import start\nstart()"
-    words = [*BARE, code, "run", "--lock", asked.lock, "--", "true"]
+    words = [*start, "run", "--lock", asked.lock, "--env", environment.path, "--", "true"]
     with subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiter:
         assert waiter.stderr is not None
         said = waiter.stderr.readline()
         while not (os.path.isdir(environment.waiting) and os.listdir(environment.waiting)):
-            assert waiter.poll() is None
+            assert waiter.poll() is None, said
             time.sleep(0.01)
         os.rename(environment.draining, environment.stamp)
         output, _ = waiter.communicate()
@@ -159,7 +163,13 @@ def test_what_a_waiter_loads(project: Path) -> None:
     assert f"waiting for pid {os.getpid()} on " in said
     assert "downloading 3 of 9" in said
     assert waiter.returncode == 0
-    modules = loaded(output)
+    return output
+
+
+def test_what_a_waiter_loads(project: Path) -> None:
+    """No library, and of Python's own nothing but what is written in C: fifty of them start at once."""
+    code = f"{TELL}sys.path.insert(0, {str(ROOT)!r})\nfrom envsync.__main__ import start\nstart()"
+    modules = loaded(wait_to_the_end(project, [*BARE, code]))
     assert "envsync.waiting.queue" in modules
     strangers = {name for name in ours(modules) - WAITERS_WAY if name.split(".")[1] not in WAITERS_ROOMS}
     assert strangers == set()
