@@ -80,3 +80,14 @@ def test_the_task_runner(tmp_path: Path, backend: str) -> None:
         told = [line for line in done.stderr.splitlines() if line.startswith(f"{env}: ")]
         assert told.count(f"{env}: is being changed") == 1
         assert sum("synced in" in line for line in told) == 1
+
+
+def test_every_script_for_a_cluster_is_on_its_page() -> None:
+    """As it is, and each is run by a test on a cluster."""
+    page = (ROOT / "docs/slurm.md").read_text()
+    tests = (ROOT / "tests/lab/test_slurm.py").read_text()
+    scripts = list((EXAMPLES / "slurm").iterdir())
+    assert len(scripts) > 5
+    for script in scripts:
+        assert script.read_text().strip() in page
+        assert script.stem in tests

@@ -1,0 +1,120 @@
+"""A Slurm with two nodes or more, and a directory that all of them share.
+
+    SLURM_SHARED=DIR python -m pytest -m lab tests/lab
+
+DIR is the directory as the nodes see it; `SLURM_SHARED_HERE` is the same one as this host sees it, if that is another
+path; `SLURM_LOCAL` is a directory on each node's own disk (default: /tmp). `sbatch` and `srun` have to be on PATH, and
+envsync installed where the nodes find it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.environments import FIXTURES
+
+SCRIPTS = ROOT / "docs/examples/slurm"
+JOB = """\
+import json, os, socket, sys
+import greet, shout
+print(json.dumps([os.environ["SLURM_PROCID"], socket.gethostname(), sys.prefix, greet.__file__]), flush=True)
+"""
+
+
+class Cluster:
+    """A project in a directory that all nodes share.
+
+    :ivar here: the project, as this host sees it
+    :ivar there: the same, as the nodes see it
+    """
+
+    def __init__(self, here: Path, there: str) -> None:
+        self.here = here
+        self.there = there
+        self.events = here / "events"
+        self.events.mkdir()
+        shutil.copytree(FIXTURES / "wheels", here / "wheels")
+        for path in (*FIXTURES.glob("pylock*.toml"), *SCRIPTS.iterdir()):
+            shutil.copy(path, here)
+        (here / "job.py").write_text(JOB)
+        self.variables = {
+            **os.environ,
+            "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+            "ENVSYNC_EVENTS": f"{there}/events",
+            "ENVSYNC_CACHE_DIR": f"{there}/cache",
+            "HOME": there,
+            "LOCAL": f"{os.environ.get('SLURM_LOCAL', '/tmp')}/{here.name}",
+        }
+
+    def submit(self, *words: str) -> str:
+        """Submit a job, and return its id."""
+        done = subprocess.run(
+            ["sbatch", "--parsable", "--overcommit", "-D", self.there, *words],
+            cwd=self.here,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def wait(self, job: str, seconds: float = 120) -> str:
+        """Wait until a job has ended, and return what it has written."""
+        self.until(lambda: not self.squeue("-j", job, "-o", "%T"), seconds)
+        return "".join(path.read_text() for path in sorted(self.here.glob(f"job-{job}*.out")))
+
+    def run(self, *words: str) -> str:
+        """Submit a job, wait for its end, and return what it has written."""
+        return self.wait(self.submit(*words))
+
+    def srun(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a step of its own."""
+        return subprocess.run(
+            ["srun", "--overcommit", "-D", self.there, *words],
+            cwd=self.here,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=120,
+        )
+
+    def squeue(self, *words: str) -> list[str]:
+        done = subprocess.run(["squeue", "-h", *words], env=self.variables, capture_output=True, text=True, check=False)
+        return done.stdout.split() if done.returncode == 0 else []
+
+    def until(self, done: Callable[[], object], seconds: float = 60) -> None:
+        """Wait until something is so: other nodes do it, and nobody tells."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, "this did not come about"
+            time.sleep(0.1)
+
+    def happened(self, event: str) -> list[str]:
+        """Return the events of one kind, as they were written."""
+        lines = (line for path in self.events.iterdir() for line in path.read_text().splitlines())
+        return [line for line in lines if f'"event": "{event}"' in line]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A project of its own on the shared directory, gone afterwards."""
+    there = os.environ.get("SLURM_SHARED")
+    if not there or shutil.which("sbatch") is None:
+        pytest.skip("SLURM_SHARED names no directory that the nodes of a Slurm share, or there is no sbatch")
+    here = Path(os.environ.get("SLURM_SHARED_HERE", there))
+    name = f"envsync-{os.urandom(4).hex()}"
+    (here / name).mkdir()
+    try:
+        yield Cluster(here / name, f"{there}/{name}")
+    finally:
+        shutil.rmtree(here / name, ignore_errors=True)
