@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
@@ -17,7 +17,7 @@ from envsync.staging import scripts
 from envsync.staging.link import make_directory
 from envsync.staging.linked_directories import Whole
 from envsync.staging.parts import Item
-from envsync.store.damage import cannot_open, rows_of
+from envsync.store.damage import DamagedError, cannot_open, compare, rows_of
 from envsync.store.store import Store
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
@@ -69,19 +69,30 @@ class Maker:
             yield name, scripts.rewrite(content, python)
 
     def _record(
-        self, manifest: Manifest, own: str, written: Iterable[tuple[str, bytes]], whole: Iterable[Whole]
+        self, manifest: Manifest, own: str, written: Sequence[tuple[str, bytes]], whole: Iterable[Whole]
     ) -> bytes:
         site = self.layout.directory(manifest.root, manifest.name)
+        # A link comes before all that is in it (`envsync.staging.linked_directories`).
+        links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
+        if manifest.complete and not written:
+            return "".join(links).encode() + self._as_unpacked(manifest)
         lines: list[str] = []
         for scheme, text in rows_of(manifest):
             lines += record.installed_lines(text, self.layout.directory(scheme, manifest.name), site)
         for path, content in written:
             lines.append(record.line(record.relative(path, site), record.digest_of(content), len(content)))
         lines.append(record.bare_line(record.relative(own, site)))
-        # A link comes before all that is in it (`envsync.staging.linked_directories`).
-        links = sorted(record.bare_line(record.relative(one.path, site)) for one in whole)
         # Each once; in the order in which the wheel has them, which is almost the one in which they are sorted.
         return "".join([*links, *sorted(dict.fromkeys(lines))]).encode()
+
+    def _as_unpacked(self, manifest: Manifest) -> bytes:
+        """Read the RECORD of an entry of which all is in it, compared as what is linked is."""
+        directory = f"{self.store.path(manifest.sha256)}/{manifest.root}/{manifest.dist_info}/"
+        compare(manifest, "", directory, [(record.NAME, record_size(manifest), False)])
+        try:
+            return reading.content(f"{directory}{record.NAME}")
+        except OSError as error:
+            raise cannot_open(manifest, f"{directory}{record.NAME}", error) from error
 
     def _write(self, path: str, content: bytes, mode: int) -> None:
         full = f"{self.root}/{path}"
@@ -153,6 +164,19 @@ def origin_of(direct_url: str | None) -> Iterator[tuple[str, bytes]]:
 def dist_info_of(layout: Layout, manifest: Manifest) -> str:
     """Return where a wheel's .dist-info goes, relative to the environment."""
     return f"{layout.directory(manifest.root, manifest.name)}/{manifest.dist_info}"
+
+
+def record_size(manifest: Manifest) -> int:
+    """Return how many bytes the RECORD of an entry has that has one.
+
+    :raises DamagedError: its manifest lists none
+    """
+    for directory in manifest.directories:
+        if directory.scheme == manifest.root and directory.path == manifest.dist_info:
+            for name, size, _ in directory.files:
+                if name == record.NAME:
+                    return int(size)
+    raise DamagedError(manifest, manifest.dist_info, "it has no RECORD")
 
 
 class Copy(NamedTuple):

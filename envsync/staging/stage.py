@@ -21,7 +21,7 @@ from envsync.staging import scripts
 from envsync.staging.link import AnyJob, Linker, Making, PartJob
 from envsync.staging.link_modes import SYMLINK, Said
 from envsync.staging.linked_directories import Whole, WholeJob, can_seal, choose
-from envsync.staging.made import Copy, Maker, as_it_is, dist_info_of, made_to_fit, origin_of
+from envsync.staging.made import Copy, Maker, as_it_is, dist_info_of, made_to_fit, origin_of, record_size
 from envsync.staging.parts import GUARD, Item, Part, parts, place_of
 from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
@@ -233,7 +233,7 @@ class Stager:
         """Return the size and the mtime in nanoseconds of a distribution's RECORD."""
         manifest = item.manifest
         if self._is_complete(item) and manifest.mtime and not item.fresh and not self.linker.said.timeless:
-            return _record_size(manifest), manifest.mtime * 1_000_000_000
+            return record_size(manifest), manifest.mtime * 1_000_000_000
         path = f"{self.root}/{dist_info_of(self.layout, manifest)}/{record.NAME}"
         try:
             status = os.lstat(path)
@@ -319,15 +319,6 @@ def _without(part: Part, left_out: Collection[str], tag: str = "") -> Part:
         if files:
             directories.append(directory._replace(files=files))
     return part._replace(directories=directories)
-
-
-def _record_size(manifest: Manifest) -> int:
-    for directory in manifest.directories:
-        if directory.scheme == manifest.root and directory.path == manifest.dist_info:
-            for name, size, _ in directory.files:
-                if name == record.NAME:
-                    return int(size)
-    raise DamagedError(manifest, manifest.dist_info, "it has no RECORD")
 
 
 def _clear(path: str, wanted: Node) -> None:

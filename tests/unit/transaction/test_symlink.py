@@ -32,6 +32,10 @@ ALPHA = {
 }
 
 
+PLAIN = {"plain/__init__.py": "x = 1\n", "plain/sub/a-b.py": "", "plain/sub/a.py": ""}
+PLAIN_RECORD = "plain-1.0.dist-info/RECORD"
+
+
 class Project:
     """A wheelhouse, a lock file and an environment."""
 
@@ -87,6 +91,11 @@ class Project:
         return found
 
 
+def record_in_the_store(project: Project) -> Path:
+    (found,) = project.cache.glob(f"v1/wheels/*/purelib/{PLAIN_RECORD}")
+    return found
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*envsync_command(), *words], check=False, capture_output=True, text=True)
 
@@ -115,6 +124,14 @@ def test_a_pure_package_is_one_link(project: Project) -> None:
     assert project.python(code) == "1.0 True"
     assert project.check().returncode == 0
     assert project.sync().outcome == "current"
+
+
+def test_record_is_the_wheels_own_after_the_links(project: Project) -> None:
+    """Where the environment adds nothing: read from the store, not put together of all files anew."""
+    project.wheel("plain", PLAIN)
+    project.sync()
+    assert (project.site / PLAIN_RECORD).read_text() == "plain,,\n" + record_in_the_store(project).read_text()
+    assert unverified(project.env) == []
 
 
 def test_what_is_shared_or_native_is_real(project: Project) -> None:
@@ -254,6 +271,19 @@ class TestWhatRootDoes:
         assert project.check("--repair").returncode == 0
         assert path.read_text() == "x = 1\n"
         assert project.is_linked("alpha")
+        assert unverified(project.env) == []
+
+    def test_a_changed_record_is_found(self, project: Project) -> None:
+        """It is read and not linked, and compared all the same."""
+        project.wheel("plain", PLAIN)
+        project.sync()
+        record = record_in_the_store(project)
+        record.chmod(0o644)
+        record.write_text(record.read_text() + "plain/more.py,,\n")
+        project.env = project.root / "next"
+        result = project.sync()
+        assert any("set aside and fetched again" in note for note in result.notes)
+        assert "more.py" not in (project.site / PLAIN_RECORD).read_text()
         assert unverified(project.env) == []
 
     def test_a_removed_file_is_restored(self, project: Project) -> None:
