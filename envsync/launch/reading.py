@@ -93,12 +93,13 @@ def _content(path: str) -> bytes:
         status = os.fstat(fd)
         if status.st_mode & _TYPE != _REGULAR:
             raise _no_file(status.st_mode)
-        chunks = []
-        size = status.st_size
-        while size <= LARGEST and (chunk := os.read(fd, 1 << 20)):
+        chunks: list[bytes] = []
+        read, size = 0, status.st_size
+        # Room for all that is said to be there: more of it would be mapped, and unmapped again, for each file.
+        while max(read, size) <= LARGEST and (chunk := os.read(fd, max(1 << 12, min(size - read, 1 << 20)))):
             chunks.append(chunk)
-            size = max(size, len(chunks) << 20)
-        if size > LARGEST:
+            read += len(chunk)
+        if max(read, size) > LARGEST:
             raise _too_large()
         return b"".join(chunks)
     finally:
