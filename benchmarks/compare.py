@@ -147,30 +147,35 @@ def report(bench: Bench, names: list[str], *, json: bool, page: bool) -> int:
     """Run the benchmarks and print what they found. Returns 1 if one of them could not go on, else 0."""
     if page and importlib.util.find_spec("matplotlib") is None:
         raise MeasuringError("matplotlib is needed for --page\nhint: pip install --group benchmarks")
-    before = load_average()
-    groups, stopped = measure_all(bench, names)
-    about = about_of(bench, f"{before} at the start, {load_average()} at the end")
+    begin = load_average()
+    groups = {}
+    for name in dict.fromkeys(names):
+        before = load_average()
+        rows = measured(bench, name)
+        if rows is None:
+            continue
+        groups[name] = rows
+        if page:  # at once: what comes may take an hour, and fail
+            publish(about_of(bench, f"{before} before, {load_average()} after"), {name: rows})
+    about = about_of(bench, f"{begin} at the start, {load_average()} at the end")
     if json:
         print(as_json(about, groups))
     else:
         print("; ".join(f"{key}: {value}" for key, value in about.items()))
         print(as_table(groups, bench.chosen))
-    if page:
-        publish(about, groups)
-    return int(stopped)
+    return int(len(groups) < len(set(names)))
 
 
-def measure_all(bench: Bench, names: list[str]) -> tuple[dict[str, list[Row]], bool]:
-    """Run the benchmarks: one that cannot go on is told on stderr, and does not keep the others from it."""
-    groups = {}
-    for name in names:
-        start = time.monotonic()
-        try:
-            groups[name] = BENCHMARKS[name](bench)
-        except MeasuringError as error:
-            print(f"compare.py: {name}: {error}", file=sys.stderr)
+def measured(bench: Bench, name: str) -> list[Row] | None:
+    """Run a benchmark: if it cannot go on, that is told on stderr, and does not keep others from it."""
+    start = time.monotonic()
+    try:
+        return BENCHMARKS[name](bench)
+    except MeasuringError as error:
+        print(f"compare.py: {name}: {error}", file=sys.stderr)
+        return None
+    finally:
         print(f"{name}: done after {time.monotonic() - start:.0f} s", file=sys.stderr)
-    return groups, len(groups) < len(set(names))
 
 
 def about_of(bench: Bench, load: str) -> dict[str, object]:

@@ -117,7 +117,8 @@ def section(name: str, results: Results) -> str:
         return "Not measured: it could not run on that machine.\n"
     load = results[name]["about"].get("load", "not known")
     plotted = f"![{name}: medians, from the least to the most](plots/{name}.svg)"
-    return f"{plotted}\n\n{table(rows)}\nLoad of the machine: {load}.\n"
+    rounds = max(len(values) for row in rows for values in row.values.values())
+    return f"{plotted}\n\n{table(rows)}\nRounds: {rounds}. Load of the machine: {load}.\n"
 
 
 def table(rows: Sequence[Row]) -> str:

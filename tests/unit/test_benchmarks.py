@@ -193,5 +193,5 @@ def test_results_of_one_benchmark_leave_the_others() -> None:
     assert json.loads(page.as_text(anew)) == anew
     assert page.section("machine", anew) == "- warm: CPUs: 2\n- cold: CPUs: 1\n"
     assert "| warm: wall | 0.50 | 1.000 s | 2.000 s |" in page.section("warm", anew)
-    assert "Load of the machine: 0.1." in page.section("cold", anew)
+    assert "Rounds: 1. Load of the machine: 0.1." in page.section("cold", anew)
     assert "| 0.75 | yes |" in page.section("summary", page.merged(old, {}, {"warm": [warm]}))
