@@ -4,6 +4,8 @@ Each process takes the next number from one pipe until none is left. A child tha
 does that one itself, so that what is wrong shows itself in the open; if a child was killed, the parent does again all
 that it has not done itself. So every piece has to be one that may be done twice.
 
+What does not fit into that, downloads say, starts children by the same rules (`start`).
+
 Children inherit all descriptors, the environment lock among them: it is held until the last of them has ended,
 whatever becomes of the parent. A process with other threads does not fork: their locks would stay locked in the child.
 """
@@ -15,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from envsync.system import forks
 
@@ -43,9 +45,7 @@ def share(
         while the children are waited for; what it raises ends the work
     :raises BaseException: what a piece raised; the children have ended by then
     """
-    reading, writing = os.pipe()
-    os.write(writing, b"".join(number.to_bytes(_NUMBER_BYTES, "big") for number in range(count)))
-    os.close(writing)
+    reading = pieces(range(count))
     failing, failed = os.pipe()
     os.set_blocking(failing, False)
     running: list[int] = []
@@ -71,7 +71,7 @@ def share(
             do(number)
             look()
         while running:
-            all_well &= _wait(running[-1], look, tell) == 0
+            all_well &= wait(running[-1], look, tell) == 0
             running.pop()
         look()
     finally:
@@ -81,7 +81,7 @@ def share(
             except ProcessLookupError:
                 pass  # we were interrupted just after it was waited for
         for child in running:
-            _wait(child)
+            wait(child)
         for descriptor in (reading, failing, failed):
             os.close(descriptor)
     if not all_well:
@@ -89,7 +89,21 @@ def share(
             do(number)
 
 
-def _wait(
+def pieces(numbers: Iterable[int]) -> int:
+    """Return the reading end of a pipe that has these numbers, for all who `take` from it; as many as `can_share`."""
+    reading, writing = os.pipe()
+    os.write(writing, b"".join(number.to_bytes(_NUMBER_BYTES, "big") for number in numbers))
+    os.close(writing)
+    return reading
+
+
+def take(reading: int) -> int | None:
+    """Take the next number; None if none is left."""
+    data = os.read(reading, _NUMBER_BYTES)
+    return int.from_bytes(data, "big") if data else None
+
+
+def wait(
     child: int, look: Callable[[], None] | None = None, tell: Callable[[int | None], None] = lambda _: None
 ) -> int:
     """Wait for a child and return its status; 1 where nobody is told (SIGCHLD is ignored, as some daemons do)."""
@@ -112,14 +126,20 @@ def _wait(
 
 def _numbers(reading: int) -> Iterator[int]:
     try:
-        while data := os.read(reading, _NUMBER_BYTES):
-            yield int.from_bytes(data, "big")
+        while (number := take(reading)) is not None:
+            yield number
     except BlockingIOError:
         pass  # there is none now
 
 
-def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[int]) -> None:
-    """Start a child, and add it to those that are running before anything can interrupt us."""
+def start(body: Callable[[], int], end: Callable[[], object], running: list[int]) -> None:
+    """Start a child that has all locks of this process, and add it to those that are running before anything can
+    interrupt us.
+
+    :param body: what the child does; it exits with what this returns, or 1 if this raises
+    :param end: called in the child at SIGTERM, and at SIGINT and SIGHUP unless they are ignored; may raise
+    :raises OSError: no more processes are allowed, or there is no memory
+    """
     # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     child = -1
@@ -132,22 +152,30 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
         return
+    try:
+        sys.unraisablehook = lambda _: None  # what `end` raises may come in a destructor, which would show it
+        signal.signal(signal.SIGTERM, lambda *_: end())  # the parent sends it, even if nobody else is to be heeded
+        for interrupt in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(interrupt) != signal.SIG_IGN:
+                signal.signal(interrupt, lambda *_: end())
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os._exit(body())
+    finally:
+        os._exit(1)
+
+
+def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[int]) -> None:
+    """Start a child that takes pieces until none is left."""
     handled, ending = sys.exception(), False
 
-    def end(*_: object) -> None:
+    def end() -> None:
         """Have what was begun cleaned up, unless that is what is being done: on a full disk, all fail at once."""
         nonlocal ending
         ending = True
         if sys.exception() is handled:
             raise KeyboardInterrupt
 
-    try:
-        sys.unraisablehook = lambda _: None  # it may come in a destructor, which would show it; then `ending` is heeded
-        signal.signal(signal.SIGTERM, end)  # the parent sends it, even if nobody else is to be heeded
-        for interrupt in (signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(interrupt) != signal.SIG_IGN:
-                signal.signal(interrupt, end)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    def body() -> int:
         for number in _numbers(reading):
             try:
                 work(number)
@@ -156,6 +184,6 @@ def _fork(reading: int, failed: int, work: Callable[[int], None], running: list[
                 break
             if ending:
                 break
-        os._exit(1 if ending else 0)
-    finally:
-        os._exit(1)
+        return int(ending)
+
+    start(body, end, running)
