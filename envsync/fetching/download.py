@@ -1,11 +1,12 @@
-"""Download wheels: concurrently, again after what may pass, and where a download broke off rather than from the
+"""Download wheels: in blocking threads, again after what may pass, and where a download broke off rather than from the
 start.
 
 A file whose sha256 the lock file gives is downloaded to `<tmp>/<sha256>.part`, under flock, so that whoever
 comes next (after a lost connection, a crash, another job) continues it. Whoever finds it taken, or finds no
-flock, and files without a sha256, use a file of their own that is not continued. What was there before is
-hashed before anything is added, and the whole is compared with the sha256 at the end: a continuation that
-does not fit is thrown away and the file downloaded once more from the start.
+flock, and files without a sha256, use a file of their own that is not continued. A file that came in pieces is
+compared with the sha256 at the end: a continuation that does not fit is thrown away and the file downloaded once more
+from the start. One that came whole is hashed once, by whoever unpacks it, from the file itself and not from what
+came: so it does not matter who else may have written to it meanwhile.
 
 Credentials come from the URL, from the index URLs and from netrc, by unearth; they are in no message. A
 redirect from https to http is refused, and TLS is always verified.
@@ -15,13 +16,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
-from types import TracebackType
 
-import anyio
-import anyio.to_thread
 import httpx2
 from unearth.auth import MultiDomainBasicAuth
 
@@ -29,13 +28,15 @@ from envsync import __version__
 from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
+from envsync.fetching import CONNECTIONS
+from envsync.fetching.halting import Halt
 from envsync.launch import command
 from envsync.lockfile import hearing, retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
 from envsync.system import groups
 from envsync.wheel.manifest import is_sha256
-from envsync.wheel.verify import hash_mismatch, origin, size_mismatch
+from envsync.wheel.verify import origin, size_mismatch
 
 try:
     import fcntl
@@ -43,14 +44,18 @@ except ImportError:  # pragma: no cover (Windows: nothing is continued)
     fcntl = None  # type: ignore[assignment]
 
 TRIES = 5
-CONNECTIONS = 16
 REDIRECTS = 10
+PIECES = 32
+"""As many are kept to be written at once."""
+WRITE_SECONDS = 0.1
+"""At the most until what came is written: whoever is killed then leaves that."""
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 class Downloader:
-    """A client for downloads into one store; an async context manager, under asyncio or Trio.
+    """A client for downloads into one store, for any number of threads. It has no connection before the first download:
+    a process that has none yet may fork, and parent and children all use it.
 
     :param store: where to keep what is being downloaded
     :param index_urls: where to look for credentials besides the URL itself
@@ -58,16 +63,15 @@ class Downloader:
     """
 
     def __init__(
-        self, store: Store, index_urls: Iterable[str] = (), transport: httpx2.AsyncBaseTransport | None = None
+        self, store: Store, index_urls: Iterable[str] = (), transport: httpx2.BaseTransport | None = None
     ) -> None:
         self._store = store
-        self._limiter = anyio.CapacityLimiter(CONNECTIONS)
-        self._stack = AsyncExitStack()
         hearing.attach()
         keep_out_of_logs()
         try:
-            self._client = httpx2.AsyncClient(
+            self._client = httpx2.Client(
                 auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
+                verify=httpx2.create_ssl_context(),  # once, for the proxies, too: to read the certificates takes long
                 headers={"User-Agent": f"envsync/{__version__}", "Accept-Encoding": "identity"},
                 timeout=httpx2.Timeout(30, connect=10, pool=None),
                 limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
@@ -77,31 +81,29 @@ class Downloader:
             # Its text may have a proxy's password.
             raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES) from None
 
-    async def __aenter__(self) -> Downloader:
-        await self._stack.enter_async_context(self._client)
-        return self
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    @asynccontextmanager
-    async def download(self, artifact: Artifact, progress: Callable[[int], None]) -> AsyncIterator[str]:
+    @contextmanager
+    def download(self, artifact: Artifact, progress: Callable[[int], None], halt: Halt) -> Iterator[str]:
         """Download a file and lend its path; it is gone afterwards.
 
-        Cancelling, and an error that may pass, leave behind what can be continued.
+        The file has the size that the lock file says. Its hash is up to whoever it is lent to: a `WheelError` of
+        theirs says that it is not what it should be.
+
+        Being halted, and an error that may pass, leave behind what can be continued.
 
         :param progress: called with the number of bytes that came in, or, negative, were thrown away
+        :param halt: by what another thread ends this
         :raises FetchError: it could not be had
-        :raises WheelError: it is not what the lock file says (`HashMismatchError` for its bytes)
+        :raises WheelError: it is not what the lock file says
+        :raises HaltedError: somebody has ended this
         """
         part = _Part(self._store, artifact.sha256)
         keep = False
         try:
-            transfer = _Transfer(artifact, part, progress)
-            async with self._limiter:
-                await transfer.run(self._client)
+            _Transfer(artifact, part, progress, halt).run(self._client)
             yield part.path
         except WheelError:
             raise  # it would be no better the next time
@@ -180,62 +182,68 @@ class _Transfer:
     :param progress: called with the number of bytes that came in, or, negative, were thrown away
     """
 
-    def __init__(self, artifact: Artifact, part: _Part, progress: Callable[[int], None]) -> None:
+    def __init__(self, artifact: Artifact, part: _Part, progress: Callable[[int], None], halt: Halt) -> None:
         self._artifact = artifact
         self._part = part
         self._progress = progress
-        self._hasher = sha256()
+        self._halt = halt
+        self._unwritten: list[bytes] = []
+        self._written_at = 0.0
         self._done = 0
         self._total = artifact.size
         self._validator: str | None = None
         self._pieced = False
         """Whether what is there came from more than one answer."""
 
-    async def run(self, client: httpx2.AsyncClient) -> None:
-        if self._part.shared:
-            await anyio.to_thread.run_sync(self._take_over)
-            if self._done and self._hasher.hexdigest() == self._expected:
-                return  # somebody downloaded all of it but did not get to unpack it
+    def run(self, client: httpx2.Client) -> None:
+        if self._part.shared and self._take_over():
+            return
         for attempt in range(1, TRIES + 1):
             try:
-                await self._try(client)
+                self._try(client)
                 return
             except _PassingError as problem:
                 if attempt == TRIES:
                     raise self._error(f"{problem} (tried {TRIES} times)") from None
-                await anyio.sleep(retrying.wait_after(attempt, problem.delay))
+                self._halt.wait(retrying.wait_after(attempt, problem.delay))
 
-    async def _try(self, client: httpx2.AsyncClient) -> None:
+    def _try(self, client: httpx2.Client) -> None:
         try:
-            async with self._open(client) as response:
+            with self._open(client) as response:
                 self._accept(response)
-                async with aclosing(response.aiter_raw()) as pieces:
-                    async for data in pieces:
-                        self._write(data)
+                for data in response.iter_raw():
+                    self._halt.check()
+                    self._take(data)
         except httpx2.HTTPError as error:
+            self._halt.check()  # then it was woken up
             raise self._translated(error) from None
         except (httpx2.InvalidURL, httpx2.StreamError) as error:
             raise self._error(type(error).__name__) from None
+        finally:
+            self._write()
+        self._halt.check()
         self._check()
 
-    @asynccontextmanager
-    async def _open(self, client: httpx2.AsyncClient) -> AsyncIterator[httpx2.Response]:
+    @contextmanager
+    def _open(self, client: httpx2.Client) -> Iterator[httpx2.Response]:
         """Ask for what is missing and follow redirects."""
         headers = {}
         if self._done:
             headers["Range"] = f"bytes={self._done}-"
             if self._validator is not None:
                 headers["If-Range"] = self._validator
-        request = client.build_request("GET", self._artifact.url or "", headers=headers)
+        extensions = {"trace": self._halt.watch}
+        request = client.build_request("GET", self._artifact.url or "", headers=headers, extensions=extensions)
         for _ in range(REDIRECTS + 1):
-            response = await client.send(request, stream=True, follow_redirects=False)
+            self._halt.check()
+            response = client.send(request, stream=True, follow_redirects=False)
             try:
                 following = response.next_request
                 if following is None:
                     yield response
                     return
             finally:
-                await response.aclose()
+                response.close()
             if request.url.scheme == "https" and following.url.scheme != "https":
                 raise self._error("it redirects from https to an unprotected connection")
             request = following
@@ -274,49 +282,68 @@ class _Transfer:
             raise self._wrong_size(text)
         self._total = int(text)
 
-    def _write(self, data: bytes) -> None:
-        """Add to the file. Writing blocks the event loop: briefly, for it goes to the page cache."""
+    def _take(self, data: bytes) -> None:
+        """Take in what came. It is written in few large pieces: TLS hands on 16 KiB at most."""
         if self._total is not None and self._done + len(data) > self._total:
             if self._artifact.size is not None:
                 raise self._wrong_size("more")
             raise self._error(f"the server sends more than the {self._total} bytes it announced")
+        self._unwritten.append(data)
+        self._done += len(data)
+        self._progress(len(data))
+        now = time.monotonic()
+        if len(self._unwritten) >= PIECES or now >= self._written_at + WRITE_SECONDS:
+            self._written_at = now
+            self._write()
+
+    def _write(self) -> None:
+        """Write what was taken in."""
+        data = b"".join(self._unwritten)
+        self._unwritten.clear()
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._part.descriptor, view) :]
         except OSError as error:
             raise FilesystemError("write", self._part.path, error) from error
-        self._hasher.update(data)
-        self._done += len(data)
-        self._progress(len(data))
 
     def _check(self) -> None:
-        """Look at what there is at the end of an answer."""
+        """Look at what there is at the end of an answer.
+
+        What came whole is not hashed here: its hash is compared before it is unpacked, and another one is final.
+        """
         if self._total is not None and self._done < self._total:
             raise _PassingError(f"the connection ended after {self._done} of {self._total} bytes")
-        if self._expected is None or self._hasher.hexdigest() == self._expected:
-            return
-        got = self._hasher.hexdigest()
-        if not self._pieced:
-            raise hash_mismatch(self._artifact, "sha256", self._expected, got)
-        self._start_over()
-        raise _PassingError("what was downloaded in pieces does not fit together", 0)
+        if self._expected is not None and self._pieced and self._digest() != self._expected:
+            self._start_over()
+            raise _PassingError("what was downloaded in pieces does not fit together", 0)
 
-    def _take_over(self) -> None:
-        """Hash what somebody else downloaded before."""
-        try:
-            with os.fdopen(self._part.descriptor, "rb", buffering=0, closefd=False) as stream:
-                while data := stream.read(1024 * 1024):
-                    self._hasher.update(data)
-                    self._done += len(data)
-        except OSError as error:
-            raise FilesystemError("read", self._part.path, error) from error
+    def _take_over(self) -> bool:
+        """Continue what somebody else downloaded before. Returns whether they had all, but did not get to unpack it."""
+        self._done = os.lseek(self._part.descriptor, 0, os.SEEK_END)
         if not self._done:
-            return
+            return False
         self._pieced = True
         self._progress(self._done)
-        if self._total is not None and self._done >= self._total and self._hasher.hexdigest() != self._expected:
+        if self._total is not None and self._done < self._total:
+            return False
+        if self._digest() == self._expected:
+            return True
+        if self._total is not None:
             self._start_over()
+        return False
+
+    def _digest(self) -> str:
+        """Hash all that is there. What is written next goes to the end."""
+        hasher = sha256()
+        try:
+            os.lseek(self._part.descriptor, 0, os.SEEK_SET)
+            while data := os.read(self._part.descriptor, 1024 * 1024):
+                self._halt.check()
+                hasher.update(data)
+        except OSError as error:
+            raise FilesystemError("read", self._part.path, error) from error
+        return hasher.hexdigest()
 
     def _start_over(self) -> None:
         try:
@@ -326,7 +353,6 @@ class _Transfer:
             raise FilesystemError("write", self._part.path, error) from error
         if self._done:
             self._progress(-self._done)
-        self._hasher = sha256()
         self._done = 0
         self._total = self._artifact.size
         self._validator = None

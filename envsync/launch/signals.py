@@ -8,8 +8,8 @@ terminal and a wrapper that hands on, say), and what the second raised would com
 process that ends so leaves what one that was killed leaves. A signal is never given back to Python's default while
 it may have come already: Python would show that it lost it.
 
-A handler raises wherever the main thread happens to be. So nothing that loses exceptions may run there: an event loop
-runs in a thread of its own (`envsync.fetching.fetch`). What is raised within a destructor is shown and forgotten,
+A handler raises wherever the main thread happens to be. So nothing that loses exceptions may run there: downloads have
+threads of their own (`envsync.fetching.crew`). What is raised within a destructor is shown and forgotten,
 whatever one does; therefore who waits for long asks again (`heed`).
 
 Uses `_signal`, which is built in, since `signal` takes 3 ms to import.

@@ -79,7 +79,7 @@ class Turn:
     def holder(self) -> str:
         """Name who has it, as far as that can be seen from here."""
         pids = [] if self._path is None else processes.holders(self._path)
-        return f"pid {pids[0]}" if pids else "another process"
+        return f"pid {processes.who_forked(pids[0])}" if pids else "another process"
 
     def _moves(self) -> bool:
         """Tell whether what is being downloaded has grown lately."""

@@ -141,7 +141,8 @@ def start(body: Callable[[], int], end: Callable[[], object], running: list[int]
     :raises OSError: no more processes are allowed, or there is no memory
     """
     # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     child = -1
     try:
         child = forks.fork()
@@ -155,7 +156,7 @@ def start(body: Callable[[], int], end: Callable[[], object], running: list[int]
     try:
         sys.unraisablehook = lambda _: None  # what `end` raises may come in a destructor, which would show it
         signal.signal(signal.SIGTERM, lambda *_: end())  # the parent sends it, even if nobody else is to be heeded
-        for interrupt in (signal.SIGINT, signal.SIGHUP):
+        for interrupt in ending[1:]:
             if signal.getsignal(interrupt) != signal.SIG_IGN:
                 signal.signal(interrupt, lambda *_: end())
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

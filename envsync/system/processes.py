@@ -179,11 +179,24 @@ def ancestors() -> set[int]:
     pid = os.getppid()
     while pid > 1 and pid not in found:
         found.add(pid)
-        parents = [
-            line.split()[1] for line in read_proc(f"/proc/{pid}/status").splitlines() if line.startswith("PPid:")
-        ]
-        pid = int(parents[0]) if parents else 0
+        pid = _parent(pid)
     return found
+
+
+def _parent(pid: int) -> int:
+    """Return the parent of a process here; 0 if it has none, or is gone."""
+    lines = read_proc(f"/proc/{pid}/status").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("PPid:")), 0)
+
+
+def who_forked(pid: int) -> int:
+    """Return the process that has forked another one to share its work, or that one itself: both have one command
+    line. It is the one that people have started, and can end.
+    """
+    command = read_proc(f"/proc/{pid}/cmdline")
+    while command and read_proc(f"/proc/{_parent(pid)}/cmdline") == command:
+        pid = _parent(pid)
+    return pid
 
 
 def has_proc() -> bool:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.crash.harness import ERRORS, KILL_ONE, KILLS, LASTING, LOOP, SIGNALS, Kind, Striker, strike
+from tests.crash.harness import DOWNLOADING, ERRORS, KILL_ONE, KILLS, LASTING, SIGNALS, Kind, Striker, strike
 from tests.crash.judge import judge
 from tests.crash.scenarios import Scenario, build_wheels
 from tests.crash.stage import Stage
 
-KINDS = {kind.name: kind for kind in (*KILLS, KILL_ONE, *SIGNALS, *LOOP, *ERRORS, *LASTING)}
+KINDS = {kind.name: kind for kind in (*KILLS, KILL_ONE, *SIGNALS, *DOWNLOADING, *ERRORS, *LASTING)}
 MOST = 2000
 """Changes after which something is wrong with the counting."""
 

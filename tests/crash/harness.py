@@ -6,7 +6,8 @@ else. The count is kept in a pipe: a byte for each change, and the N-th says tha
 processes that the command forks, and whatever runs in threads.
 
 A strike comes before the change, or right after it: then a file that was just created is empty, for instance. Strikes
-within the event loop (`LOOP`) count what that does instead: each wait for the network, and each write of what has come.
+within downloads (`DOWNLOADING`) count what their threads do instead: each wait for the network, and each write of
+what has come.
 
 What the hook does not see are write, fsync, close and copy_file_range, which raise no audit events, and what is changed
 by children that are not Python or exec another program: for those there is the lab's killer (test_from_outside.py).
@@ -21,13 +22,14 @@ import io
 import json
 import os
 import posix
-import selectors
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
+
+from httpcore2._backends.sync import SyncStream
 
 from envsync.__main__ import main
 
@@ -53,8 +55,8 @@ CALLS = (
     *("truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime"),
 )
 DECIDES = "/.envsync/journal"
-LOOP_THREAD = "envsync fetch"
-"""The thread of the event loop (`envsync.fetching.fetch`)."""
+FETCH_THREAD = "envsync fetch"
+"""The threads that download (`envsync.fetching.crew`)."""
 SECONDS = 30
 """After which a command that was struck is taken to hang."""
 PIPE_BYTES = 60_000
@@ -73,7 +75,7 @@ class Kind(NamedTuple):
     lasting: frozenset[str] | None = None
     """Changes that keep failing from then on; None: the next one goes well again."""
     within: bool = False
-    """What is counted and struck are the waits and writes of the event loop, not the changes."""
+    """What is counted and struck are the waits and writes of downloads, not the changes."""
 
 
 KILL = Kind("SIGKILL", signal.SIGKILL)
@@ -84,8 +86,8 @@ SIGNALS = tuple(
     for after in (False, True)
     for number in (signal.SIGTERM, signal.SIGINT)
 )
-LOOP = tuple(
-    Kind(f"{number.name} in the event loop, {'after' if after else 'before'}", number, after=after, within=True)
+DOWNLOADING = tuple(
+    Kind(f"{number.name} in a download, {'after' if after else 'before'}", number, after=after, within=True)
     for after in (False, True)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 )
@@ -220,7 +222,7 @@ class Hook:
     def arm(self) -> None:
         """Begin to count. There is no way back."""
         if self.kind.within:
-            self._arm_loop()
+            self._arm_downloads()
         elif self.kind.after:
             for module in (os, posix):
                 for name in CALLS:
@@ -229,14 +231,13 @@ class Hook:
             builtins.open = io.open = self._struck_after(open)
         sys.addaudithook(self._audit)
 
-    def _arm_loop(self) -> None:
-        os.write = self._struck_in_loop("write", os.write)
-        selector = selectors.DefaultSelector
-        selector.select = self._struck_in_loop("wait", selector.select)  # type: ignore[method-assign]
+    def _arm_downloads(self) -> None:
+        os.write = self._struck_in_download("write", os.write)
+        SyncStream.read = self._struck_in_download("wait", SyncStream.read)  # type: ignore[method-assign]
 
-    def _struck_in_loop(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _struck_in_download(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def struck(*args: Any, **options: Any) -> Any:
-            if not threading.current_thread().name.startswith(LOOP_THREAD):
+            if not threading.current_thread().name.startswith(FETCH_THREAD):
                 return call(*args, **options)
             due = os.read(self.tokens, 1) == b"X"
             if due:

@@ -232,6 +232,10 @@ def _serve(directory: Path) -> str:
     return f"http://127.0.0.1:{server.server_address[1]}"
 
 
+def _refuse(*_: object) -> None:
+    raise BlockingIOError("no more processes")
+
+
 def _be_steady(scenario: Scenario) -> None:
     """Let a command make the same changes in the same order, every time, and not ask the same Python again and again.
 
@@ -244,6 +248,7 @@ def _be_steady(scenario: Scenario) -> None:
             count, work, children=0, tell=tell
         )
         forking.can_share = lambda count: count > 0
+        forking.start = _refuse
         assert Linker.run.__globals__["forking"] is forking
     if scenario.cache != NOTHING:
         ask, answers = interpreter._ask, {}

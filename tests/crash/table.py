@@ -119,9 +119,9 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def thinned(chosen: Sequence[Kind], nth: int, apart: int) -> list[Kind]:
-    """Return every so manieth kind by turns: one at least of those that count changes, and of those in the event loop.
+    """Return every so manieth kind by turns: one at least of those that count changes, and of those in downloads.
 
-    One at least is plain. The others may strike nothing before the end is reached: the event loop does less than there
+    One at least is plain. The others may strike nothing before the end is reached: downloads do less than there
     are changes, and a full disk does not refuse each of them. Then a scenario would seem to be over.
     """
     found: list[Kind] = []

@@ -35,7 +35,7 @@ def test_killed_after_any_change(tmp_path: Path, scenario: Scenario) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["two processes", "two processes, cold store"])
+@pytest.mark.parametrize("name", ["two processes", "two processes, cold store", "two processes, downloads"])
 def test_one_of_two_processes_killed_at_any_change(tmp_path: Path, name: str) -> None:
     """If one of two processes is killed, the other does its work, too, or the next command does."""
     check(BY_NAME[name], strike_all(BY_NAME[name], lambda _: (KILL_ONE,), tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.grid import check, strike_all
-from tests.crash.harness import LOOP, SIGNALS
+from tests.crash.harness import DOWNLOADING, SIGNALS
 from tests.crash.scenarios import BY_NAME, Scenario, rows
 
 
@@ -19,10 +19,10 @@ def test_a_signal_at_any_change(tmp_path: Path, scenario: Scenario) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_signal_in_the_event_loop(tmp_path: Path) -> None:
+def test_a_signal_in_a_download(tmp_path: Path) -> None:
     """So it is at any wait for the network and any write of what has come, before and after it."""
     scenario = BY_NAME["downloads"]
-    check(scenario, strike_all(scenario, lambda nth: (LOOP[nth // 2 % len(LOOP)],), tmp_path))
+    check(scenario, strike_all(scenario, lambda nth: (DOWNLOADING[nth // 2 % len(DOWNLOADING)],), tmp_path))
 
 
 @pytest.mark.slow
