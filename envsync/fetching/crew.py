@@ -199,9 +199,13 @@ class Crew(Generic[Kept]):
         self._telling.say(KEPT, number, kept)
 
     def _add(self, artifact: Artifact, path: str) -> Kept:
-        with self._unpacking:
+        def check() -> None:
             self.halt.check()
-            return self._job.keeper.add(artifact, path, self.halt.check)
+            having.give_way()
+
+        with self._unpacking, self.halt.floor.had() as having:
+            self.halt.check()
+            return self._job.keeper.add(artifact, path, check)
 
 
 class _Telling:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +47,7 @@ except ImportError:  # pragma: no cover (Windows: nothing is continued)
 
 TRIES = 5
 REDIRECTS = 10
+READ_SECONDS = 30.0
 PIECES = 32
 """As many are kept to be written at once."""
 WRITE_SECONDS = 0.1
@@ -73,7 +76,7 @@ class Downloader:
                 auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
                 verify=httpx2.create_ssl_context(),  # once, for the proxies, too: to read the certificates takes long
                 headers={"User-Agent": f"envsync/{__version__}", "Accept-Encoding": "identity"},
-                timeout=httpx2.Timeout(30, connect=10, pool=None),
+                timeout=httpx2.Timeout(READ_SECONDS, connect=10, pool=None),
                 limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
                 transport=transport,
             )
@@ -211,9 +214,7 @@ class _Transfer:
         try:
             with self._open(client) as response:
                 self._accept(response)
-                for data in response.iter_raw():
-                    self._halt.check()
-                    self._take(data)
+                self._receive(response)
         except httpx2.HTTPError as error:
             self._halt.check()  # then it was woken up
             raise self._translated(error) from None
@@ -223,6 +224,29 @@ class _Transfer:
             self._write()
         self._halt.check()
         self._check()
+
+    def _receive(self, response: httpx2.Response) -> None:
+        """Take in the body: with the floor as soon as there is something to read, as far as that can be told."""
+        pieces = response.iter_raw()
+        self._take_next(pieces)  # it may have come with the head
+        wait = _waiting(response)
+        while wait is not None and not _is_whole(response):
+            if not wait(READ_SECONDS):
+                raise httpx2.ReadTimeout("")
+            floor = self._halt.floor
+            with floor.had():
+                while self._take_next(pieces) and not (_is_whole(response) or floor.is_asked_for) and wait(0):
+                    pass
+        while self._take_next(pieces):
+            pass
+
+    def _take_next(self, pieces: Iterator[bytes]) -> bool:
+        """Take in one piece. Returns False if there was none."""
+        data = next(pieces, None)
+        self._halt.check()
+        if data is not None:
+            self._take(data)
+        return data is not None
 
     @contextmanager
     def _open(self, client: httpx2.Client) -> Iterator[httpx2.Response]:
@@ -381,6 +405,32 @@ class _Transfer:
 
     def _error(self, problem: str, hint: str | None = None) -> FetchError:
         return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint)
+
+
+def _waiting(response: httpx2.Response) -> Callable[[float], bool] | None:
+    """Return a function that waits so many seconds for something to read, and tells whether there is; None if that
+    cannot be told: nobody knows how much is to come, or TLS is within another TLS, of a proxy.
+    """
+    stream = response.extensions.get("network_stream")
+    connection = None if stream is None else stream.get_extra_info("socket")
+    make = getattr(select, "poll", None)  # Windows has none
+    is_encrypted = isinstance(connection, ssl.SSLSocket)
+    if connection is None or is_encrypted != (response.url.scheme == "https") or make is None:
+        return None
+    if not response.headers.get("Content-Length", "").isdecimal():
+        return None
+    poll = make()
+    poll.register(connection, getattr(select, "POLLIN", 1))
+
+    def wait(seconds: float) -> bool:
+        return bool(is_encrypted and connection.pending()) or bool(poll.poll(int(seconds * 1000)))
+
+    return wait
+
+
+def _is_whole(response: httpx2.Response) -> bool:
+    """Tell whether all of a body has come whose length is known."""
+    return response.num_bytes_downloaded >= int(response.headers["Content-Length"])
 
 
 def _reason(error: httpx2.HTTPError) -> str:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+from envsync.fetching.floor import Floor
+
 
 class HaltedError(Exception):
     """What a thread was doing was ended from outside."""
@@ -23,6 +25,7 @@ class Halt:
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self.floor = Floor()
         self._mutex = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
 
