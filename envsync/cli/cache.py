@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
 from shlex import quote
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from envsync.cli.amounts import human, parse_age, parse_size
 from envsync.cli.tell import completed_by
 from envsync.errors import FilesystemError, UsageError
 from envsync.launch import finding, options, request
@@ -34,11 +34,6 @@ NAMED = 3
 """How many directories that cannot be removed are named."""
 EXIT_DAMAGED = 1
 
-_AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)(i?)b?", re.IGNORECASE)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
 
 def directory(settings: Settings) -> int:
     """Print the path of the cache."""
@@ -63,7 +58,7 @@ def size(settings: Settings) -> int:
     prune = completed_by("`envsync cache prune`", settings, options.CACHE)
     show(f"not used for {DEFAULT_AGE}, or left over, so that {prune} removes it: {_described(_sums(old))}")
     for item in sorted(wheels, key=lambda item: item.bytes, reverse=True)[:LARGEST]:
-        show(f"{_human(item.bytes):>10}  {item.wheel or item.name}")
+        show(f"{human(item.bytes):>10}  {item.wheel or item.name}")
     return 0
 
 
@@ -164,32 +159,6 @@ def root_of(settings: Settings) -> str:
     return root
 
 
-def parse_age(text: str) -> float:
-    """Return seconds. A unit is asked for: who types 30 hardly means half a minute.
-
-    :raises UsageError: it is not a number with s, m, h, d or w behind it, nor 0
-    """
-    match = _AGE.fullmatch(text.strip().lower())
-    if match is None or (not match[2] and float(match[1])):
-        _refuse("--older-than", text, "an age such as 30d, 12h or 90m")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def parse_size(text: str) -> int:
-    """Return bytes: k, M, G and T are powers of 1000, with an i behind them of 1024.
-
-    :raises UsageError: it is not a number with such a letter behind it
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or (match[3] and not match[2]) or len(match[1]) > 30:
-        _refuse("--max-size", text, "a size such as 500M, 10G or 10GiB")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
-
-
-def _refuse(option: str, text: str, wanted: str) -> NoReturn:
-    raise UsageError(f"option `{option}`: `{text}` is not {wanted}")
-
-
 def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]], *, unless_used: bool) -> int:
     """Remove things from the cache. The lock is held for the renames alone."""
     timeout = request.settings_here(settings, os.environ).get("timeout")
@@ -241,18 +210,8 @@ def _sums(items: Iterable[CacheItem]) -> dict[str, int]:
 
 
 def _described(sums: dict[str, int]) -> str:
-    linked = f" ({_human(sums['free'])} of it not linked from environments)" if sums["free"] != sums["bytes"] else ""
-    return f"{sums['wheels']} wheels, {sums['files']} files, {_human(sums['bytes'])}{linked}"
-
-
-def _human(size: int) -> str:
-    """Write a number of bytes as people do."""
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
+    linked = f" ({human(sums['free'])} of it not linked from environments)" if sums["free"] != sums["bytes"] else ""
+    return f"{sums['wheels']} wheels, {sums['files']} files, {human(sums['bytes'])}{linked}"
 
 
 def _narrator(settings: Settings) -> Callable[[str], None]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from envsync import __version__
-from envsync.cli import cache, tell
+from envsync.cli import cache, env, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options
@@ -207,3 +207,30 @@ def _cache() -> click.Group:
 
 
 envsync_command.add_command(_cache())
+
+
+def _env_command(
+    name: str, function: Callable[..., int], table: Sequence[Option], argument: click.Argument
+) -> click.Command:
+    def call(**given: Any) -> int:
+        named = given.pop(argument.name)
+        return function(_settings(table, given), named)
+
+    return Command(name, callback=call, help=function.__doc__, params=[*_parameters(table), argument])
+
+
+def _env() -> click.Group:
+    group = Group("env", help="See and remove environments that are named by {digest}.")
+    template = click.Argument(["template"], default="", metavar="[TEMPLATE]")
+    paths = click.Argument(["paths"], nargs=-1, required=True, metavar="PATH...")
+    for name, function, table, argument in (
+        ("list", env.listed, options.LIST_ENVIRONMENTS, template),
+        ("show", env.shown, options.SHOW_ENVIRONMENTS, paths),
+        ("prune", env.prune, options.PRUNE_ENVIRONMENTS, template),
+        ("remove", env.remove, options.REMOVE_ENVIRONMENTS, paths),
+    ):
+        group.add_command(_env_command(name, function, table, argument))
+    return group
+
+
+envsync_command.add_command(_env())

@@ -27,8 +27,13 @@ _TABLES = {
     "cache clean": options.CLEAN,
     "cache prune": options.PRUNE,
     "cache verify": options.CACHE,
+    "env list": options.LIST_ENVIRONMENTS,
+    "env show": options.SHOW_ENVIRONMENTS,
+    "env prune": options.PRUNE_ENVIRONMENTS,
+    "env remove": options.REMOVE_ENVIRONMENTS,
 }
-_HINTED = re.compile(r"`envsync (cache [a-z]+|[a-z]+)(| [^`]*)`")
+_GROUPS = ("cache", "env")
+_HINTED = re.compile(rf"`envsync ((?:{'|'.join(_GROUPS)}) [a-z]+|[a-z]+)(| [^`]*)`")
 
 
 def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
@@ -60,7 +65,7 @@ def command_of(arguments: Sequence[str]) -> str:
     """Name the command of a command line, as in `envsync cache prune`."""
     for count in (2, 1):
         name = " ".join(arguments[:count])
-        if name in _TABLES or name == "cache":
+        if name in _TABLES or name in _GROUPS:
             return f"envsync {name}"
     return "envsync"
 

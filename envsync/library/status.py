@@ -121,19 +121,19 @@ def look(environment: Environment, request: Request | None) -> Status:
 
     :param request: what it ought to be current for, if that is known
     """
-    leader = _leader(environment)
+    leader = leader_of(environment)
     lockers = processes.holders(environment.lock)
     commands = processes.holders(environment.in_use)
-    reason, digest = _doubt(environment, request)
+    reason, digest = doubt(environment, request)
     return Status(
         env=os.path.abspath(environment.path),
         current=None if request is None and not reason else not reason,
         reason=reason,
         digest=digest,
         leader=leader,
-        holders=() if leader is not None else tuple(_commands(lockers)),
+        holders=() if leader is not None else tuple(occupants(lockers)),
         waiters=tuple(_waiter(waiter.said) for waiter in queue.waiting(environment)),
-        commands=tuple(_commands(pid for pid in commands if pid not in lockers)),
+        commands=tuple(occupants(pid for pid in commands if pid not in lockers)),
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
         unverified=_unverified(environment),
@@ -162,7 +162,8 @@ def _trees(environment: Environment) -> Iterator[SourceTree]:
             yield SourceTree(tree.path, tree.editable, have_changed([tree]))
 
 
-def _leader(environment: Environment) -> Syncer | None:
+def leader_of(environment: Environment) -> Syncer | None:
+    """Say who syncs; None: nobody."""
     if not is_led(environment):
         return None
     said = records.load(environment.progress)
@@ -218,7 +219,8 @@ def _waiter(said: dict[str, object]) -> Waiter:
     )
 
 
-def _commands(pids: Iterable[int]) -> Iterator[Occupant]:
+def occupants(pids: Iterable[int]) -> Iterator[Occupant]:
+    """Name processes of this host."""
     for pid in pids:
         yield Occupant(pid, processes.command_of(pid))
 
@@ -248,7 +250,7 @@ def _leftovers(environment: Environment) -> Iterator[str]:
     yield from leftovers.find(environment)
 
 
-def _doubt(environment: Environment, request: Request | None) -> tuple[str, str]:
+def doubt(environment: Environment, request: Request | None) -> tuple[str, str]:
     """Say why the environment is not current, and what digest it has. As the fast lane looks, without its lock.
 
     What a sync of ours changes while one looks is nobody else's change.

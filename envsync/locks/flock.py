@@ -96,16 +96,17 @@ class Flock:
                 pass  # closed it is all the same (close(2)): the network filesystem's client has died, say
 
 
-def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | None:
+def acquire_nowait(path: str, *, shared: bool, create: bool = True, renew: bool = True) -> Flock | None:
     """Try to take a lock without waiting. Returns None if somebody holds it.
 
     :param create: make the lock file if it is missing, mode 0666 under the umask
+    :param renew: let it look new, as in `try_lock`
     :raises LockingError: this filesystem has no flock, or this is not a POSIX system
     :raises FilesystemError: the lock file cannot be opened
     """
     fd = open_file(path, shared=shared, create=create)
     try:
-        if try_lock(fd, path, shared=shared):
+        if try_lock(fd, path, shared=shared, renew=renew):
             return Flock(path, fd, shared=shared)
     except BaseException:
         command.close_lock(fd)
@@ -114,10 +115,11 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True) -> Flock | N
     return None
 
 
-def try_lock(fd: int, path: str, *, shared: bool) -> bool:
+def try_lock(fd: int, path: str, *, shared: bool, renew: bool = True) -> bool:
     """Try to lock an open file without waiting.
 
     :param path: its name, for the error
+    :param renew: let it look new if it is old; False for who only wants to know, where the time says when it was used
     :raises LockingError: this filesystem has no flock
     """
     try:
@@ -140,7 +142,8 @@ def try_lock(fd: int, path: str, *, shared: bool) -> bool:
                 hint="put it on a filesystem with flock, as a local disk is: `envsync doctor --env /var/tmp/venv`",
             ) from error
         raise FilesystemError("lock", path, error) from error
-    keep_new(fd)
+    if renew:
+        keep_new(fd)
     return True
 
 

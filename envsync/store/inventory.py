@@ -81,11 +81,16 @@ def measure(root: str, kind: str, name: str) -> CacheItem | None:
     files = total = free = 0
     for status in _statuses(path) if stat.S_ISDIR(itself.st_mode) else (itself,):
         files += 1
-        size = status.st_blocks * BLOCK
+        size = room(status)
         total += size
         free += size if status.st_nlink == 1 else 0
     wheel = _wheel(path) if kind == WHEELS else ""
     return CacheItem(kind, name, wheel, files, total, free, itself.st_mtime)
+
+
+def room(status: os.stat_result) -> int:
+    """Return how many bytes a file takes on the disk."""
+    return int(status.st_blocks) * BLOCK
 
 
 def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None) -> list[CacheItem]:

@@ -78,6 +78,19 @@ def mount_of(path: str) -> Mount:
     return parse(read_proc("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
 
 
+def mounted_in(path: str) -> str:
+    """Name a directory at or below a path that something is mounted on, of whatever filesystem; empty if none is."""
+    import os
+
+    real = os.fsencode(os.path.realpath(path))
+    for fields in map(str.split, read_proc("/proc/self/mountinfo").splitlines()):
+        # A blank, a tab, a newline and a backslash are written in octal digits (proc(5)).
+        point = fields[4].encode().decode("unicode_escape").encode("latin-1") if len(fields) > 4 else b""
+        if point == real or point.startswith(real + b"/"):
+            return os.fsdecode(point)
+    return ""
+
+
 def parse(table: str, device: str) -> Mount:
     """Find a device, as in `8:1`, in the text of mountinfo. The first mount of it stands for all."""
     for fields in map(str.split, table.splitlines()):

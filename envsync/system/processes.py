@@ -131,7 +131,7 @@ def holders(path: str) -> list[int]:
         else:
             orphaned = True
     if orphaned:
-        found.update(pid for pid in _everybody() if _has_open(pid, status))
+        found.update(pid for pid in everybody() if _has_open(pid, status))
     return sorted(found)
 
 
@@ -147,7 +147,8 @@ def is_waited_for(path: str) -> bool:
     return False
 
 
-def _everybody() -> list[int]:
+def everybody() -> list[int]:
+    """Return all processes that are seen here."""
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:

@@ -140,6 +140,10 @@ def sync(directory: Path, *options: str) -> None:
     subprocess.run(words, cwd=directory, check=True)
 
 
+def named_by_digest(directory: Path) -> None:
+    sync(directory, "--env", ".venvs/{digest}")
+
+
 def spoil(path: Path) -> None:
     """Write through the hard link into the cache: the wheel cannot be had from there any more."""
     path.chmod(0o644)
@@ -458,6 +462,10 @@ SCENES = {
     "envsync sync --lock uv.lock": Scene(
         ("sync", "--lock", "requirements.txt", "--package", "p"), two_kinds_of_lock_files
     ),
+    "envsync env list '.venvs/{digest}'": Scene(("env", "list", ".venv")),
+    "envsync env list {}": Scene(("env", "show", f".venvs/{'0' * 32}")),
+    "envsync env prune {} --older-than 30d": Scene(("env", "prune", ".venvs/{digest}"), named_by_digest),
+    "envsync env prune {} --yes": Scene(("env", "prune", ".venvs/{digest}"), named_by_digest),
 }
 WITHOUT_SCENE = {
     "envsync sync --build-with uv": "needs a Python without ensurepip (tests/unit/building)",
@@ -533,7 +541,7 @@ def test_every_command_of_ours_is_accepted(command: str) -> None:
     if "--help" in words:
         return
     group = main.envsync_command.commands[words[0]]
-    if words[0] == "cache":
+    if words[0] in ("cache", "env"):
         group, words = group.commands[words[1]], words[1:]  # type: ignore[attr-defined]
     group.make_context(words[0], words[1:])
 

@@ -1,0 +1,235 @@
+"""An environment is removed only if nobody needs it, and as a whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import envsync
+from envsync.environments import removal
+from envsync.environments.known import Known, Surroundings
+from envsync.environments.removal import Removal
+from envsync.environments.template import TRASH, Template
+from envsync.errors import FilesystemError
+from envsync.launch import Environment
+from envsync.locks import flock, kind
+from envsync.locks.flock import Flock
+from envsync.system import atomic, mounts, processes
+from envsync.waiting import bare, directory
+from tests.environments import FIXTURES, unverified
+from tests.unit.scene import holder
+
+Removed = Callable[[], Removal]
+Looked = Callable[[], Known]
+LOCK = str(FIXTURES / "pylock.toml")
+OLD = time.time() - 40 * 86400
+
+
+def entries(environment: Path) -> list[str]:
+    return sorted(os.listdir(environment.parent))
+
+
+def test_one_that_nobody_needs(environment: Path, removed: Removed) -> None:
+    """It is gone, with all that was in it, and what that took is told."""
+    done = removed()
+    assert (done.kept, done.left) == ("", "")
+    assert done.size.files > 40
+    assert 0 < done.size.free < done.size.bytes
+    assert entries(environment) == []
+
+
+@pytest.mark.parametrize("name", [".lock", ".envsync/in-use"])
+def test_one_whose_lock_is_held(environment: Path, looked: Looked, name: str) -> None:
+    """By a sync, uv, or a command: it stays as it was, and who that is is said."""
+    known = looked()
+    os.utime(environment / ".envsync/in-use", (OLD, OLD))
+    with holder(str(environment / name)) as process:
+        done = removal.remove(known, Surroundings.here(), time.monotonic())
+    assert done is not None
+    assert f"pid {process.pid}" in done.kept
+    assert (environment / ".envsync/in-use").stat().st_mtime == OLD
+    assert envsync.sync(LOCK, env=str(environment.parent / "{digest}")).outcome == "current"
+
+
+def test_one_that_uv_waits_for(environment: Path, looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have the lock of a directory that is gone, and install into nothing."""
+    known = looked()
+    path = environment / ".lock"
+    code = f"import fcntl; f = open({str(path)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX)"
+    held = os.open(path, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with subprocess.Popen([sys.executable, "-c", code]) as waiter:
+        while not processes.is_waited_for(str(path)):
+            assert waiter.poll() is None
+            time.sleep(0.01)
+        # We get it instead of whoever waits: as if the lock had been free for us, and they had come just then
+        monkeypatch.setattr(removal, "_lead", lambda *_: Flock(str(path), held, shared=False))
+        monkeypatch.setattr(flock, "grants_twice", lambda _: False)
+        done = removal.remove(known, Surroundings.here(), 0.0)
+        assert done is not None
+        assert done.kept == "somebody waits for it"
+    assert environment.is_dir()
+
+
+def test_waiting_for_a_sync(environment: Path, looked: Looked) -> None:
+    """Up to a time that is given, and then it goes."""
+    known = looked()
+    with holder(str(environment / ".lock")) as process:
+        from threading import Timer
+
+        timer = Timer(0.2, process.kill)
+        timer.start()
+        done = removal.remove(known, Surroundings.here(), time.monotonic() + 60)
+        timer.join()
+    assert done is not None
+    assert done.kept == ""
+    assert entries(environment) == []
+
+
+@pytest.mark.parametrize("locking", [kind.Locking(kind.LEASE, in_use=False), kind.Locking(in_use=False)])
+def test_where_nobody_can_tell_who_runs(
+    environment: Path, looked: Looked, removed: Removed, locking: kind.Locking
+) -> None:
+    """Leased, or without shared locks."""
+    (environment / ".envsync/locking").unlink()
+    kind.record(Environment(str(environment)), locking)
+    assert "nobody can tell whether commands run in it" in looked().kept
+    assert "nobody can tell whether commands run in it" in removed().kept
+    assert unverified(environment) == []
+
+
+def test_where_flock_stays_within_the_node(
+    environment: Path, removed: Removed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the mount table says."""
+    monkeypatch.setattr(mounts.Mount, "local_flock", "lustre, localflock")
+    assert "flock stays within the node (lustre, localflock)" in removed().kept
+    assert unverified(environment) == []
+
+
+def test_a_record_that_is_damaged(environment: Path, removed: Removed) -> None:
+    """Others may hold a lock by what it said."""
+    (environment / ".envsync/locking").write_text("nonsense\n\n\n\n\n\n\n\n")
+    assert "is damaged" in removed().kept
+    assert environment.is_dir()
+
+
+def test_one_that_this_command_runs_in(environment: Path, removed: Removed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that has activated it, or the Python that runs envsync."""
+    monkeypatch.setenv("VIRTUAL_ENV", str(environment))
+    assert removed().kept == "this command runs in it"
+    monkeypatch.delenv("VIRTUAL_ENV")
+    monkeypatch.setattr(sys, "prefix", str(environment))
+    assert removed().kept == "this command runs in it"
+
+
+def test_one_that_was_started_past_envsync(environment: Path, removed: Removed) -> None:
+    """By a path to its Python: no lock knows, but this host does."""
+    with subprocess.Popen([environment / "bin/python", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert f"pid {process.pid}" in removed().kept
+        process.communicate(b"\n")
+    assert removed().kept == ""
+
+
+def test_an_in_use_lock_that_was_lost(environment: Path, removed: Removed) -> None:
+    """A purge has taken its name while a command holds it: the stamp still knows which one it was."""
+    with holder(str(environment / ".envsync/in-use"), "shared") as process:
+        (environment / ".envsync/in-use").unlink()
+        assert f"pid {process.pid}" in removed().kept
+    assert unverified(environment) == []
+
+
+def test_one_that_was_used_meanwhile(environment: Path, looked: Looked) -> None:
+    """It was chosen for its age, and is not that old any more."""
+    os.utime(environment / ".envsync/in-use", (OLD, OLD))
+    known = looked()
+    os.utime(environment / ".envsync/in-use")
+    done = removal.remove(known, Surroundings.here(), 0.0)
+    assert done is not None
+    assert done.kept == removal.CHANGED
+    assert envsync.sync(LOCK, env=str(environment.parent / "{digest}")).outcome == "current"
+
+
+def test_one_that_is_gone(environment: Path, looked: Looked) -> None:
+    """Somebody else has removed it, which is what was wanted."""
+    known = looked()
+    shutil.rmtree(environment)
+    assert removal.remove(known, Surroundings.here(), 0.0) is None
+    assert entries(environment) == []
+
+
+def test_one_that_somebody_wants(tmp_path: Path, looked: Looked, removed: Removed) -> None:
+    """It was never served, and who waits has to hear how that ended. Once nobody does, it goes."""
+    environment = Environment(f"{tmp_path}/envs/{'b' * 32}")
+    directory.prepare(environment)
+    wanted = bare.want_nowait(environment)
+    assert wanted is not None
+    known = looked()
+    assert "somebody waits for it" in getattr(removal.remove(known, Surroundings.here(), 0.0), "kept", "")
+    wanted.release()
+    assert removed().kept == ""
+    assert os.listdir(tmp_path / "envs") == []
+
+
+def test_directories_that_belong_to_it_alone(tmp_path: Path) -> None:
+    """Go with it; those above the template stay."""
+    template = Template(f"{tmp_path}/envs/{{digest}}/in/venv")
+    envsync.sync(LOCK, env=template.text)
+    from envsync.environments.known import look
+
+    (found,) = template.find()
+    known = look(found, Surroundings.here())
+    assert known is not None
+    done = removal.remove(known, Surroundings.here(), 0.0)
+    assert done is not None
+    assert done.kept == ""
+    assert os.listdir(tmp_path / "envs") == []
+
+
+def test_one_that_cannot_be_renamed(environment: Path, looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, and as current as it was."""
+    known = looked()
+
+    def refuse(source: str, destination: str) -> None:
+        if TRASH in destination:
+            raise OSError(5, "Input/output error")
+        os.rename(source, destination)
+
+    monkeypatch.setattr(atomic, "move", refuse)
+    with pytest.raises(FilesystemError, match="cannot remove"):
+        removal.remove(known, Surroundings.here(), 0.0)
+    assert entries(environment) == [environment.name]
+    assert envsync.sync(LOCK, env=str(environment.parent / "{digest}")).outcome == "current"
+
+
+def test_a_filesystem_that_does_not_rename_directories(
+    environment: Path, removed: Removed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is deleted in its place."""
+    rename = os.rename
+
+    def refuse(source: str, destination: str) -> None:
+        if os.path.isdir(source):
+            raise OSError(18, "Invalid cross-device link")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert removed().kept == ""
+    assert entries(environment) == []
+
+
+def test_trash_of_who_was_killed(environment: Path, template: Template) -> None:
+    """Whoever removes next deletes it, links in it not followed."""
+    os.rename(environment, environment.with_name(f"{TRASH}1"))
+    (environment.with_name(f"{TRASH}1") / "way").symlink_to(FIXTURES)
+    removal.sweep(template)
+    assert entries(environment) == []
+    assert (FIXTURES / "pylock.toml").is_file()
