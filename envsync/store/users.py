@@ -7,9 +7,9 @@ replaced by every sync of that environment. So there may be references too many,
 (holding the cache lock exclusively, as always) leaves those alone that are `used`. If it cannot be found out what is
 used, nothing may be removed.
 
-A reference counts as long as the environment is there and its in-use lock is the file that it was. One that must not be
-looked at counts, too. That an environment was removed, or made anew, is believed only where the same files are seen
-as by who wrote the reference:
+A reference counts as long as the environment is there and its in-use lock is the file that it was: the same inode, and
+not older, for launches renew its time (`envsync.launch.fast_lane`). One that must not be looked at counts, too. That
+an environment was removed, or made anew, is believed only where the same files are seen as by who wrote the reference:
 
 - on the same boot of the same host, in the same mount namespace: containers may share the host's name, and each may
   have an environment of the same path. After a reboot, other disks may be mounted
@@ -129,7 +129,7 @@ def _references(store_root: str) -> list[str]:
 
 def _counts(reference: _Reference, path: str) -> bool:
     try:
-        if _in_use(reference.env) == reference.in_use:
+        if _is_same(reference.in_use, _in_use(reference.env)):
             return True
     except (FileNotFoundError, NotADirectoryError):
         pass  # removed, or not to be seen from here
@@ -142,6 +142,11 @@ def _counts(reference: _Reference, path: str) -> bool:
         return time.time() - os.stat(path).st_mtime < ELSEWHERE_SECONDS
     except OSError:
         return False  # it was removed just now
+
+
+def _is_same(recorded: list[int], present: list[int]) -> bool:
+    """Tell whether an in-use lock may be the one that was recorded. One made anew with its number counts too often."""
+    return recorded[:1] == present[:1] and recorded[1:] <= present[1:]
 
 
 def _is_ours(reference: _Reference) -> bool:

@@ -199,6 +199,20 @@ class TestReferences:
             shutil.rmtree(project.env)
             assert users.used(str(project.cache)) == set()
 
+    def test_an_in_use_lock_that_a_launch_has_renewed(self, project: Project) -> None:
+        """The environment is the same, and used more than ever."""
+        in_use = project.env / ".envsync" / "in-use"
+        project.sync()
+        (reference,) = (project.cache / "v1" / "users").iterdir()
+        used = users.used(str(project.cache))
+        value = json.loads(reference.read_text())
+        value["in-use"][1] -= 2 * 86400 * 10**9
+        reference.write_text(json.dumps(value))
+        assert in_use.stat().st_mtime_ns > value["in-use"][1]
+        assert users.used(str(project.cache), drop=True) == used != set()
+        os.utime(in_use, (1, 1))
+        assert users.used(str(project.cache)) == set()
+
     def test_a_reference_of_an_earlier_version(self, project: Project) -> None:
         """It does not say who wrote it, so nobody may take it for their own."""
         project.sync()
