@@ -218,7 +218,7 @@ def _tell(settings: Settings, done: list[Removal], named: str, *, all_reasons: b
             for each in gone:
                 show(f"{verb} `{each.path}`: {_room(each.size)}")
         sizes = Size(*(sum(column) for column in zip(*(each.size for each in gone), strict=True))) if gone else Size()
-        show(f"{verb} {len(gone)} environments, {_room(sizes)} (`{named}`)")
+        show(f"{verb} {len(gone)} environment{'' if len(gone) == 1 else 's'}, {_room(sizes)} (`{named}`)")
         for each in gone:
             if each.left:
                 say(f"some of it is still in `{each.left}`: somebody has it open, or only its owner can remove it")

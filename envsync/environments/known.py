@@ -93,7 +93,7 @@ def look(found: Found, surroundings: Surroundings) -> Known | None:
         return None
     known = Known(os.path.abspath(found.path), found.digest, itself.st_uid, between=found.between)
     environment = Environment(found.path)
-    if stranger := why_stranger(environment, itself, is_link=found.is_link):
+    if stranger := why_stranger(environment, is_link=found.is_link):
         return known._replace(stranger=stranger, made=itself.st_mtime, used=itself.st_mtime)
     vouched = _vouched(environment)
     reason, _ = status.doubt(environment, None)
@@ -113,13 +113,19 @@ def look(found: Found, surroundings: Surroundings) -> Known | None:
     return known._replace(current=not known.reason, kept=why_kept(environment, surroundings) or _busy(known))
 
 
-def why_stranger(environment: Environment, itself: os.stat_result, *, is_link: bool) -> str:
+def why_stranger(environment: Environment, *, is_link: bool = False) -> str:
     """Say why something is no environment of ours; empty if it is one.
 
-    :param itself: its status, by lstat(2)
+    :param is_link: a directory above it is a symbolic link
     """
-    if is_link or not stat.S_ISDIR(itself.st_mode):
-        return "it is a symbolic link" if is_link else "it is no directory"
+    try:
+        itself = os.lstat(environment.path)
+    except OSError:
+        return "it is gone"
+    if is_link or stat.S_ISLNK(itself.st_mode):
+        return "it is a symbolic link"
+    if not stat.S_ISDIR(itself.st_mode):
+        return "it is no directory"
     if itself.st_uid != processes.user():
         return f"it belongs to another user ({itself.st_uid})"
     return "" if _looks_ours(environment) else "it does not look like an environment that envsync has made"

@@ -96,10 +96,10 @@ def remove(wanted: Known, surroundings: Surroundings, deadline: float) -> Remova
         if os.path.lexists(wanted.path):
             raise
         return None  # somebody else has removed it
-    if aside:
+    if aside != wanted.path:
         trash.remove_tree(aside)
     remove_directories(wanted.between)
-    return removal._replace(size=size, left=aside if aside and os.path.lexists(aside) else "")
+    return removal._replace(size=size, left=aside if os.path.lexists(aside) else "")
 
 
 def sweep(template: Template) -> None:
@@ -155,6 +155,8 @@ def _be_alone(environment: Environment, wanted: Known, deadline: float, locks: E
         raise _Kept(error.message) from None
     if reason := known.why_unseen(environment):
         raise _Kept(reason)
+    if stranger := known.why_stranger(environment):
+        raise _Kept(stranger)
     if not lock.is_in_place() or (was_there and known.used(environment) > wanted.used):
         raise _Kept(CHANGED)
 
@@ -186,7 +188,7 @@ def _take(path: str, reason: str) -> Flock:
 def _set_aside(environment: Environment) -> str:
     """Take the environment out of everybody's sight. All locks are held.
 
-    :returns: where it is now; empty if it had to be deleted in its place
+    :returns: where it is now; its own path if it had to be deleted in its place
     :raises FilesystemError: it cannot be renamed, and is current again if it was
     """
     aside = f"{os.path.dirname(environment.path)}/{TRASH}{os.urandom(8).hex()}"
@@ -196,7 +198,7 @@ def _set_aside(environment: Environment) -> str:
     except OSError as error:
         if atomic.is_refused_directory(environment.path, error):
             _empty(environment)
-            return ""
+            return environment.path
         if was_current:
             atomic.rename_if_there(environment.draining, environment.stamp)
         raise FilesystemError("remove", environment.path, error) from error
@@ -206,7 +208,7 @@ def _set_aside(environment: Environment) -> str:
 def _empty(environment: Environment) -> None:
     """Delete an environment that cannot be renamed.
 
-    Once `.lock` is gone others may lead in the directory, which then stays.
+    Once `.lock` is gone others may lead in the directory, which then stays: nothing is done to it from here on.
     """
     atomic.write(environment.making, b"")
     atomic.discard(environment.draining)

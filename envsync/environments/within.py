@@ -28,8 +28,10 @@ def programs() -> dict[Identity, list[int]]:
     for pid in processes.everybody():
         program = processes.read_proc(f"/proc/{pid}/cmdline").partition("\0")[0]
         above, is_in_bin, _ = program.rpartition(BIN)
-        if not is_in_bin or not above.startswith("/"):
+        if not is_in_bin:
             continue
+        if not above.startswith("/"):
+            above = f"/proc/{pid}/cwd/{above}"  # as it was started, if it has not gone elsewhere since
         if above not in prefixes:
             prefixes[above] = identity_of(above)
         identity = prefixes[above]

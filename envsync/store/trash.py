@@ -103,7 +103,8 @@ def remove_tree(path: str) -> None:
         return
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
-        if os.path.isdir(path):  # directories of it may be sealed (`envsync.staging.linked_directories`)
+        if os.path.isdir(path):  # it, or directories in it, may be sealed (`envsync.staging.linked_directories`)
+            _make_writable(path)
             for directory, names, _ in os.walk(path):
                 for name in names:
                     _make_writable(f"{directory}/{name}")

@@ -102,3 +102,30 @@ def test_two_users_of_one_group(shared: Path, umask: str) -> None:
     assert unverified(work / "env") == []
     assert unowned(work / "env") == set()
     assert leftovers(work / "env") == []
+
+
+def test_environments_of_somebody_else_are_not_removed(shared: Path) -> None:
+    """Whoever asks, and whatever the directories allow: root, and one who may write beside them. Their owner may."""
+    template = shared / "work/envs/{digest}"
+    made = ["--lock", shared / "fixtures/pylock.toml", "--env", template, "--cache-dir", shared / "work/cache"]
+    done = as_user(SOMEBODY, words("sync", *made), cwd=shared)
+    assert done.returncode == 0, done.stderr
+    (environment,) = (path for path in (shared / "work/envs").iterdir() if not path.name.startswith("."))
+    (shared / "work/envs").chmod(0o777)
+    trash = shared / "work/envs/.envsync-trash.1"
+    trash.mkdir()
+    os.chown(trash, SOMEBODY, SOMEBODY)
+    before = files(environment)
+    prune = words("env", "prune", template, "--yes", "--verbose")
+    for done in (output(prune), as_user(NOBODY, prune, cwd=shared)):
+        assert done.returncode == 0, done.stderr
+        assert "removed 0 environments" in done.stdout
+    remove = words("env", "remove", environment)
+    for done in (output(remove), as_user(NOBODY, remove, cwd=shared)):
+        assert done.returncode == 1
+        assert "it belongs to another user (12345)" in done.stderr
+    assert (files(environment), unverified(environment)) == (before, [])
+    assert trash.is_dir()
+    done = as_user(SOMEBODY, prune, cwd=shared)
+    assert "removed 1 environment," in done.stdout, done.stderr
+    assert os.listdir(shared / "work/envs") == []

@@ -87,3 +87,19 @@ def test_a_read_only_cache_with_nothing_in_it_is_named(synced: Path, made: bool)
     assert f"`{empty}` cannot be written" in done.stderr
     assert unverified(synced / "env") == []
     assert [path.name for path in empty.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_read_only_environment_is_not_removed(synced: Path) -> None:
+    """Nor made not current by the try."""
+    template = synced / "envs/{digest}"
+    options = ["--lock", LOCK, "--env", template, "--cache-dir", synced / "cache"]
+    assert output(words("sync", *options)).returncode == 0
+    done = read_only(synced / "envs", words("env", "prune", template, "--yes", "--verbose"))
+    assert done.returncode == 0
+    assert f"`{synced / 'envs'}` cannot be written to" in done.stderr
+    (environment,) = (path for path in (synced / "envs").iterdir() if not path.name.startswith("."))
+    done = read_only(environment, words("env", "remove", environment))
+    assert done.returncode == 1
+    assert f"something is mounted on `{environment}`" in done.stderr
+    done = output(words("sync", *options, "--json"))
+    assert json.loads(done.stdout)["outcome"] == "current"

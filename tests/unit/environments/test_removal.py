@@ -133,9 +133,12 @@ def test_one_that_this_command_runs_in(environment: Path, removed: Removed, monk
 
 def test_one_that_was_started_past_envsync(environment: Path, removed: Removed) -> None:
     """By a path to its Python: no lock knows, but this host does."""
-    with subprocess.Popen([environment / "bin/python", "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert f"pid {process.pid}" in removed().kept
-        process.communicate(b"\n")
+    for program in (environment / "bin/python", f"{environment.name}/bin/python"):
+        with subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE, cwd=environment.parent) as process:
+            while not processes.command_of(process.pid).startswith("python"):
+                time.sleep(0.01)
+            assert f"pid {process.pid}" in removed().kept
+            process.communicate(b"\n")
     assert removed().kept == ""
 
 
@@ -222,6 +225,28 @@ def test_a_filesystem_that_does_not_rename_directories(
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", refuse)
+    assert removed().kept == ""
+    assert entries(environment) == []
+
+
+def test_one_that_became_a_link(environment: Path, looked: Looked, tmp_path: Path) -> None:
+    """After it was chosen: neither the link goes, nor what is behind it."""
+    known = looked()
+    environment.rename(tmp_path / "elsewhere")
+    environment.symlink_to(tmp_path / "elsewhere")
+    done = removal.remove(known, Surroundings.here(), 0.0)
+    assert done is not None
+    assert done.kept == "it is a symbolic link"
+    assert environment.is_symlink()
+    assert (environment / ".envsync/stamp").is_file()
+
+
+def test_one_that_cannot_be_written_to(environment: Path, removed: Removed) -> None:
+    """Its directories are its owner's all the same."""
+    if os.geteuid() == 0:
+        pytest.skip("root can write to it")
+    for path in (*environment.rglob("site-packages"), environment):
+        path.chmod(0o555)
     assert removed().kept == ""
     assert entries(environment) == []
 
