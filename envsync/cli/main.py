@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from envsync import __version__
-from envsync.cli import cache, env, tell
+from envsync.cli import cache, env, env_options, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options
@@ -224,10 +224,10 @@ def _env() -> click.Group:
     template = click.Argument(["template"], default="", metavar="[TEMPLATE]")
     paths = click.Argument(["paths"], nargs=-1, required=True, metavar="PATH...")
     for name, function, table, argument in (
-        ("list", env.listed, options.LIST_ENVIRONMENTS, template),
-        ("show", env.shown, options.SHOW_ENVIRONMENTS, paths),
-        ("prune", env.prune, options.PRUNE_ENVIRONMENTS, template),
-        ("remove", env.remove, options.REMOVE_ENVIRONMENTS, paths),
+        ("list", env.listed, env_options.LIST, template),
+        ("show", env.shown, env_options.SHOW, paths),
+        ("prune", env.prune, env_options.PRUNE, template),
+        ("remove", env.remove, env_options.REMOVE, paths),
     ):
         group.add_command(_env_command(name, function, table, argument))
     return group

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from envsync.cli import env_options
 from envsync.errors import EnvsyncError, UsageError
 from envsync.errors.hints import HELP
 from envsync.errors.redact import redacted
@@ -27,10 +28,10 @@ _TABLES = {
     "cache clean": options.CLEAN,
     "cache prune": options.PRUNE,
     "cache verify": options.CACHE,
-    "env list": options.LIST_ENVIRONMENTS,
-    "env show": options.SHOW_ENVIRONMENTS,
-    "env prune": options.PRUNE_ENVIRONMENTS,
-    "env remove": options.REMOVE_ENVIRONMENTS,
+    "env list": env_options.LIST,
+    "env show": env_options.SHOW,
+    "env prune": env_options.PRUNE,
+    "env remove": env_options.REMOVE,
 }
 _GROUPS = ("cache", "env")
 _HINTED = re.compile(rf"`envsync ((?:{'|'.join(_GROUPS)}) [a-z]+|[a-z]+)(| [^`]*)`")

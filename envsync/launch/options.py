@@ -395,29 +395,6 @@ PRUNE = (
     Option("older-than", TEXT, "Remove what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
     Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
 )
-_SHOWN = (
-    *(option for option in REQUEST if option.key in ("project", "directory", "no_config")),
-    Option("json", FLAG, "Print the outcome as one JSON object."),
-    Option("no-size", FLAG, "Do not look how much room they take, which is a look at each file."),
-)
-LIST_ENVIRONMENTS = (
-    *_SHOWN,
-    Option("verbose", FLAG, "Say of each why it is not current, and why it would be kept.", short="v"),
-)
-SHOW_ENVIRONMENTS = _SHOWN
-REMOVE_ENVIRONMENTS = (
-    *_SHOWN[:-1],
-    Option("dry-run", FLAG, "Say what would go, remove nothing."),
-    Option("yes", FLAG, "Do not ask.", short="y"),
-    Option("timeout", SECONDS, "How long to wait for syncs of them. Default: not at all.", metavar="SECONDS"),
-    *COMMON,
-)
-PRUNE_ENVIRONMENTS = (
-    *REMOVE_ENVIRONMENTS,
-    Option("older-than", TEXT, "Only what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
-    Option("keep", TEXT, "Not the N that were used last.", metavar="N"),
-)
-"""Of `env`. An age is asked for on the command line alone: elsewhere `older-than` is meant for the cache."""
 _OF_AN_ENVIRONMENT = ("env", "active", "inexact", "link_mode", "cache_fallback")
 ADD = (
     *(option for option in REQUEST if option.key not in _OF_AN_ENVIRONMENT),
