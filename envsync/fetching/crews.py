@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import select
 import signal
 import time
 from collections import deque
@@ -23,7 +22,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from envsync.fetching.crew import BROKEN, KEPT, LEAVE_SECONDS, Crew, Job, Said
-from envsync.system import forking
+from envsync.system import forking, processes
 
 Kept = TypeVar("Kept")
 
@@ -40,6 +39,9 @@ class Work(Protocol):
 
     def stop(self) -> None:
         """End it, and wait for that, though not for long. What it says from then on is to be heard still."""
+
+    def stopped(self) -> int:
+        """Return a process of it that somebody has stopped (SIGSTOP, a debugger); 0 if there is none."""
 
 
 class InThreads(Generic[Kept]):
@@ -77,6 +79,9 @@ class InThreads(Generic[Kept]):
         self._stopped = True
         self._crew.stop()
         self._said.put(None)
+
+    def stopped(self) -> int:
+        return 0
 
 
 class InChildren(Generic[Kept]):
@@ -131,7 +136,7 @@ class InChildren(Generic[Kept]):
         return heard
 
     def _listen(self) -> None:
-        ready, _, _ = select.select([child.listening for child in self._children], [], [], LOOK_SECONDS)
+        ready = forking.readable([child.listening for child in self._children], LOOK_SECONDS)
         for child in [child for child in self._children if child.listening in ready]:
             try:
                 self._heard += [self._whole(*said) for said in child.hear()]
@@ -145,14 +150,18 @@ class InChildren(Generic[Kept]):
     def stop(self) -> None:
         for child in self._children:
             child.send(signal.SIGTERM)
+            child.send(signal.SIGCONT)  # it may be stopped, and would have our locks for as long
         deadline = time.monotonic() + 2 * LEAVE_SECONDS
         while self._children and time.monotonic() < deadline:
             self._listen()
-        for child in self._children:  # it was stopped, say, or its disk does not answer
+        for child in self._children:  # its disk does not answer, say
             child.send(signal.SIGKILL)
             child.bury()
         self._children.clear()
         self._close()
+
+    def stopped(self) -> int:
+        return next((child.pid for child in self._children if processes.is_stopped(child.pid)), 0)
 
     def _close(self) -> None:
         for descriptor in (self._numbers, self._lifeline, self._alive):
@@ -164,12 +173,13 @@ class InChildren(Generic[Kept]):
 class _Child:
     """A child as its parent sees it.
 
+    :ivar pid: its process id
     :ivar listening: where it is heard
     """
 
     def __init__(self, pid: int, listening: int) -> None:
         self.listening = listening
-        self._pid = pid
+        self.pid = pid
         self._rest = b""
 
     def hear(self) -> list[Said]:
@@ -193,12 +203,12 @@ class _Child:
     def send(self, number: int) -> None:
         """Send it a signal."""
         with suppress(ProcessLookupError):
-            os.kill(self._pid, number)
+            os.kill(self.pid, number)
 
     def bury(self) -> None:
         """Wait for its end."""
         os.close(self.listening)
-        forking.wait(self._pid)
+        forking.wait(self.pid)
 
 
 class _Inside(Generic[Kept]):
@@ -224,7 +234,7 @@ class _Inside(Generic[Kept]):
         crew = Crew(self._job, take, self._tell, threads=self._threads, unpackers=1, over=self._wake)
         crew.start()
         try:
-            while not self._ending and not select.select([self._lifeline, woken], [], [], LOOK_SECONDS)[0]:
+            while not self._ending and not forking.readable([self._lifeline, woken], LOOK_SECONDS):
                 crew.flush()
         except BrokenPipeError:
             pass  # the parent has ended

@@ -82,13 +82,14 @@ class Gathering(Generic[Kept]):
                     stopped = True
                     work.stop()
                 signals.heed()
-                self._tell(bool(said))
+                self._tell(bool(said), work)
         except BaseException:
             work.stop()
             raise
 
     def _note(self, what: int, number: int, more: Any) -> None:
         if what == RECEIVED:
+            self._others.pop(number, None)  # they have ended, or do not get on
             self._progress.receive(number, more)
         elif what == DOWNLOADED:
             self._progress.finish_download(number)
@@ -103,7 +104,7 @@ class Gathering(Generic[Kept]):
             self._kept[self._job.artifacts[number].name] = more
             self._progress.finish(number)
 
-    def _tell(self, news: bool) -> None:
+    def _tell(self, news: bool, work: Work) -> None:
         """Report what has happened; if nothing has, now and then how far it is: somebody may want to end it."""
         now = time.monotonic()
         if not news and now < self._told + ALIVE_SECONDS:
@@ -112,7 +113,7 @@ class Gathering(Generic[Kept]):
         detail = getattr(self._report, "detail", None)
         if detail is not None:
             detail(self._progress.slowest)
-        waiting = self._waited_for()
+        waiting = self._waited_for() or ("" if news else _about_stopped(work.stopped()))
         if waiting:
             self._report(waiting, *self._progress.unpacked)
         else:
@@ -126,3 +127,8 @@ class Gathering(Generic[Kept]):
         return (
             f"waiting for {turn.holder()}, which fetches {self._job.artifacts[number].name}" if turn is not None else ""
         )
+
+
+def _about_stopped(pid: int) -> str:
+    """Say of a process that it was stopped: what it has begun, nobody else here does."""
+    return f"waiting for pid {pid}, which is stopped: continue it with `kill -CONT {pid}`, or end it" if pid else ""

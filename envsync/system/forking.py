@@ -12,7 +12,9 @@ whatever becomes of the parent. A process with other threads does not fork: thei
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -103,6 +105,19 @@ def take(reading: int) -> int | None:
     return int.from_bytes(data, "big") if data else None
 
 
+def readable(descriptors: Iterable[int], seconds: float) -> set[int]:
+    """Wait until there is something to read in one of these, or one has ended. Returns which; none if the time is over.
+
+    By poll(2): select(2) knows no descriptor above 1,023, and a program may have more files open.
+    """
+    if sys.platform == "win32":
+        return set()  # there are no children there
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
+
+
 def wait(
     child: int, look: Callable[[], None] | None = None, tell: Callable[[int | None], None] = lambda _: None
 ) -> int:
@@ -138,8 +153,10 @@ def start(body: Callable[[], int], end: Callable[[], object], running: list[int]
 
     :param body: what the child does; it exits with what this returns, or 1 if this raises
     :param end: called in the child at SIGTERM, and at SIGINT and SIGHUP unless they are ignored; may raise
-    :raises OSError: no more processes are allowed, or there is no memory
+    :raises OSError: no more processes are allowed, there is no memory, or no fork
     """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     # A signal that comes while the child is still being set up would be shown and forgotten (`os.register_at_fork`).
     ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending)

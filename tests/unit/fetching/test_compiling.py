@@ -421,11 +421,11 @@ def test_an_error_of_the_disk_is_one(store: Store, target: Interpreter, tmp_path
 
 def test_what_another_process_compiles_is_waited_for(store: Store, target: Interpreter) -> None:
     """It is said for whom, while all that nobody else does is done; then what the other has made is used."""
-    first, second = add(store), add(store, "second", {"second.py": "x = 1\n"})
+    first = add(store)
+    theirs = Store(shutil.copytree(store.root, f"{store.root}-theirs"))
+    compiled = compile_all(theirs, target, first)
+    second = add(store, "second", {"second.py": "x = 1\n"})
     shelf = Shelf(store, target.bytecode)
-    theirs = Store(f"{store.root}-theirs")
-    theirs.prepare()
-    compiled = compile_all(theirs, target, add(theirs))
     lock = flock.acquire_nowait(f"{store.locks}/bytecode-{int(first.sha256[:8], 16) % 64}", shared=False)
     assert lock is not None
     phases = []

@@ -66,6 +66,7 @@ print(json.dumps(said))
 """
 IN_THREADS = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
 """By which a process has other threads, so that it may not fork."""
+TELLING = "\ndef report(*said):\n    print(json.dumps(said), flush=True)"
 NO_FORK = "import posix\ndef fork():\n    raise BlockingIOError\nposix.fork = fork"
 ONCE = """\
 write = unpacking._Writer.write
@@ -302,6 +303,66 @@ def test_a_signal_while_all_wait(
     assert all(name.endswith(".part") for name in os.listdir(store.tmp))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGCONT])
+def test_a_child_that_is_stopped(store: Store, wanted: list[Artifact], server: Server, number: signal.Signals) -> None:
+    """It is said which, and how to continue it. It does not survive its parent's end, and goes on if it may."""
+    for item in wanted:
+        server.files[f"/{item.filename}"].hold = threading.Event()
+    with running(store, wanted, TELLING) as process:
+        until(lambda: server.busy == len(wanted))
+        assert process.stdout is not None
+        children = children_of(process.pid)
+        os.kill(children[0], signal.SIGSTOP)
+        said = (
+            f"waiting for pid {children[0]}, which is stopped: continue it with `kill -CONT {children[0]}`, or end it"
+        )
+        while json.loads(process.stdout.readline())[0] != said:
+            pass
+        if number == signal.SIGINT:
+            process.send_signal(number)
+            assert process.communicate(timeout=60)[1] == ""
+            assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        else:
+            os.kill(children[0], number)
+            for item in wanted:
+                hold = server.files[f"/{item.filename}"].hold
+                assert hold is not None
+                hold.set()
+            assert json.loads(process.communicate(timeout=60)[0].splitlines()[-1])["found"] == whole(wanted)
+    assert are_locks_free(store)
+
+
+def test_many_open_files(store: Store, wanted: list[Artifact]) -> None:
+    """A program may have more than select(2) knows."""
+    extra = """\
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (1300, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+many = [os.dup(0) for _ in range(1100)]"""
+    done = run(store, wanted, extra)
+    assert (done.get("found"), done["left"], done["descriptors"]) == (whole(wanted), 0, True), done
+    assert done["forked"] >= 2
+
+
+def test_what_another_process_leaves_is_not_waited_for_any_more(
+    store: Store, wanted: list[Artifact], server: Server
+) -> None:
+    """As soon as it comes, that is what is said."""
+    hold = server.files[f"/{wanted[3].filename}"].hold = threading.Event()
+    lock = Turn(store, wanted[3].sha256).take()
+    assert lock is not None
+    with running(store, wanted, TELLING) as process:
+        assert process.stdout is not None
+        while not (said := json.loads(process.stdout.readline())[0]).startswith("waiting"):
+            pass
+        assert said == f"waiting for pid {os.getpid()}, which fetches demo3"
+        lock.release()
+        while (said := json.loads(process.stdout.readline()))[0].startswith("waiting"):
+            pass
+        hold.set()
+        assert json.loads(process.communicate(timeout=60)[0].splitlines()[-1])["found"] == whole(wanted)
+    assert said[0] == "downloading"
+
+
 def test_a_child_is_not_who_is_waited_for(store: Store, wanted: list[Artifact], server: Server) -> None:
     """Others are told of the process that somebody has started, and that can be ended."""
     for item in wanted:
@@ -341,11 +402,10 @@ def test_what_a_report_raises_ends_all(store: Store, wanted: list[Artifact], ser
 
 def test_bytes_are_reported(store: Store, wanted: list[Artifact], server: Server) -> None:
     """What children receive is counted by their parent: all of it, in the end."""
-    telling = "\ndef report(*said):\n    print(json.dumps(said), flush=True)"
     hold = server.files[f"/{wanted[3].filename}"].hold = threading.Event()
     half = (wanted[3].size or 0) // 2
     others = sum(item.size or 0 for item in wanted[:3])
-    with running(store, wanted, telling) as process:
+    with running(store, wanted, TELLING) as process:
         assert process.stdout is not None
         while json.loads(process.stdout.readline())[:4] != ["downloading", 3, 4, others + half]:
             pass
