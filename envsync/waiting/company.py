@@ -34,18 +34,21 @@ class Company:
         self._known: dict[str, Lookout] = {}
         """Of others' environments, who waits for them, as far as `cycle.find` has looked."""
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, *, spared: bool = False) -> None:
         """Put our name into the list, look whether those we wait for wait for us, and say for whom we wait.
 
+        :param spared: somebody else on this node looks for us: its name in the list is enough
         :raises RefusedError: they do
         """
         if now >= self._enlist_at:
-            self._be_known(now)
+            self._be_known(now, spared=spared)
         self._narrator.look(now)
 
-    def _be_known(self, now: float) -> None:
+    def _be_known(self, now: float, *, spared: bool) -> None:
         if self._holds is None:
             self._holds = cycle.holds()
+        if spared and not self._holds:
+            return
         self._enlist_at = now + (cycle.EVERY_SECONDS if self._holds else ENLIST_AGAIN_SECONDS)
         if self._rank is None:
             self._rank = queue.enlist(self.demand, self._holds)

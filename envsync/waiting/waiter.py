@@ -15,7 +15,8 @@ those who ask for something else take turns (`envsync.waiting.queue`).
 
 Polling is the only thing that works on every filesystem: flock(2) cannot wait with a time limit, is not fair, and
 would wake the waiters one after another; inotify(7) does not see what other clients of a network filesystem do.
-How often is said in `envsync.waiting.pace`.
+How often is said in `envsync.waiting.pace`; and of those on one node, over a network, one looks for all
+(`envsync.waiting.neighbours`).
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
     from envsync.waiting.bid import Slots
     from envsync.waiting.company import Company
     from envsync.waiting.failures import Arrival
+    from envsync.waiting.neighbours import Neighbours
 
 SOCIAL_SECONDS = 0.8
 """How long a process waits before it says for whom, and puts its name into the list: for less it is not worth it."""
 FAILURES_APART = 4
 """Looks at the stamp for each look at the failures."""
+FOLLOWERS_SECONDS = 0.05
+"""How often the word is read of who looks for all on this node: that costs microseconds there."""
 DOUBT_SECONDS = 2.0
 """For how long other mtimes than the stamp's may be a network filesystem's cache (nfs(5), attribute caching)."""
 
@@ -78,7 +82,7 @@ class Wait:
 
     __slots__ = (
         "_company",
-        "_looks",
+        "_neighbours",
         "_try_at",
         "arrival",
         "at_once",
@@ -100,7 +104,7 @@ class Wait:
         self.sight = Sight(demand)
         self.pace = pace.Pace(network=False)
         self._company: Company | None = None
-        self._looks = 0
+        self._neighbours: Neighbours | None = None
         self._try_at = 0.0
 
     @property
@@ -150,6 +154,11 @@ class Wait:
                 hint="give each its own environment: `envsync sync --env '.venvs/{digest}'`",
             )
         self.pace = pace.Pace(network=mounts.is_network(self.environment.path))
+        if self.pace.network:
+            from envsync.waiting import neighbours
+
+            # Who has to wait for a slot first cannot try the environment lock for others.
+            self._neighbours = neighbours.find(self.demand, time.monotonic(), may_poll=self.bid.slots is None)
         self._try_at = self.arrival.began + self._between_tries()
         return None
 
@@ -165,33 +174,68 @@ class Wait:
         return None
 
     def look(self) -> EnvironmentLock | Entry | None:
-        """Look once whether the wait is over.
+        """Look once whether the wait is over, or hear whether somebody else has seen anything new.
 
         :returns: the held environment lock, a shared hold on the current environment, or None: wait on
         """
         now = time.monotonic()
+        if self._neighbours is None:
+            return self._look(now)
+        is_late = self.deadline is not None and now >= self.deadline
+        if self._neighbours.spares(now) and not is_late:
+            self._be_among_others(now)
+            return None
+        held = None
+        try:
+            held = self._look(now, self._neighbours)
+            return held
+        finally:
+            self._tell(self._neighbours, now, held)
+
+    def _look(self, now: float, neighbours: Neighbours | None = None) -> EnvironmentLock | Entry | None:
+        """Look once ourselves.
+
+        :param neighbours: if given, the failures are looked at each time: it is seldom, or for all
+        """
         network, share = self.pace.network, self.bid.locks.in_use
-        entry = self.sight.enter(again=now >= self._try_at, network=network, share=share)
+        is_to_try = now >= self._try_at and not (neighbours is not None and neighbours.try_for_us(now))
+        entry = self.sight.enter(again=is_to_try, network=network, share=share)
         if entry is not None:
             return entry
-        self._looks += 1
-        if self._looks % FAILURES_APART == 0 or now >= self._try_at:
+        self.sight.looks += 1
+        if self.sight.looks % FAILURES_APART == 0 or is_to_try or neighbours is not None:
             failures.check(self.environment, self.demand.key, self.arrival, leading=False)
         if self.deadline is not None and now >= self.deadline:
             raise self._timeout()
-        if now >= self._try_at and not (network and self.sight.is_in_doubt(now)):
+        if is_to_try and not (network and self.sight.is_in_doubt(now)):
             self._try_at = now + self._between_tries()
             held = self.bid.try_nowait(self._between_tries())
             if held is not None:
                 return held
-        if now >= self.arrival.began + SOCIAL_SECONDS:
-            self._among_others().look(now)
+        self._be_among_others(now)
         return None
+
+    def _tell(self, neighbours: Neighbours, now: float, held: EnvironmentLock | Entry | None) -> None:
+        """Say to others on this node what we have seen, or remember that we have looked."""
+        interval = self.pace.longest(now - self.arrival.began, for_others=neighbours.are_there())
+        may_be_for_us = held is None and self.sight.latest != (0, 0) and neighbours.hears(now)
+        neighbours.looked(
+            now,
+            (self.sight.latest, self.arrival.seen),
+            interval + time.monotonic() - now,
+            is_for_us=may_be_for_us and self.demand.is_named(),
+            entered=held is not None and not self.bid.leads,
+        )
+
+    def _be_among_others(self, now: float) -> None:
+        if now >= self.arrival.began + SOCIAL_SECONDS:
+            self._among_others().look(now, spared=self._neighbours is not None and self._neighbours.rests)
 
     def pause(self) -> float:
         """Return how many seconds to sleep until the next look."""
         now = time.monotonic()
-        pause = self.pace.pause(now - self.arrival.began)
+        rests = self._neighbours is not None and self._neighbours.rests
+        pause = FOLLOWERS_SECONDS if rests else self._pause(now)
         return pause if self.deadline is None else max(0.0, min(pause, self.deadline - now))
 
     def describe(self) -> str:
@@ -201,13 +245,19 @@ class Wait:
         return self._among_others().describe(time.monotonic())
 
     def end(self) -> None:
-        """Take back what others see of us."""
+        """Take back what others see of us, and let the next look for those on this node."""
+        if self._neighbours is not None:
+            self._neighbours.leave()
         if self._company is not None:
             self._company.leave()
         self.bid.end()
 
+    def _pause(self, now: float) -> float:
+        for_others = self._neighbours is not None and self._neighbours.are_there()
+        return self.pace.pause(now - self.arrival.began, for_others=for_others)
+
     def _between_tries(self) -> float:
-        return pace.LOCKS_APART * self.pace.pause(time.monotonic() - self.arrival.began)
+        return pace.LOCKS_APART * self._pause(time.monotonic())
 
     def _among_others(self) -> Company:
         if self._company is None:
@@ -228,13 +278,17 @@ class Sight:
     """What one who waits makes of the stamps that it sees.
 
     :ivar doubted: since when a stamp for us is there that does not fit yet, by time.monotonic()
+    :ivar latest: the identity of the stamp that was seen last; zeros if there was none
+    :ivar looks: how many there were
     """
 
-    __slots__ = ("demand", "doubted", "unfit")
+    __slots__ = ("demand", "doubted", "latest", "looks", "unfit")
 
     def __init__(self, demand: Demand) -> None:
         self.demand = demand
         self.doubted: float | None = None
+        self.latest = (0, 0)
+        self.looks = 0
         self.unfit = (0, 0)
         """A stamp, by its identity, that is for another request."""
 
@@ -246,7 +300,7 @@ class Sight:
 
         :param again: look into that one, too
         """
-        latest = failures.identity(self.demand.environment.stamp)
+        self.latest = latest = failures.identity(self.demand.environment.stamp)
         if latest == (0, 0) or (latest == self.unfit and not again):
             return None
         entry = self.demand.enter(accept_racy=True, share=share)
