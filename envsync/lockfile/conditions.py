@@ -27,6 +27,7 @@ _OPERAND = r"""([a-z_]+|"[^"]*"|'[^']*')"""
 _COMPARISON = re.compile(rf"{_OPERAND} (===|==|~=|!=|<=|>=|<|>|not in|in) {_OPERAND}")
 """One comparison, in the form that `packaging` gives a marker's text."""
 _ORDERS = frozenset({"<", "<=", "==", "!=", ">=", ">", "~="})
+_CONTRARY = {"<": ">=", ">=": "<", ">": "<=", "<=": ">", "==": "!=", "!=": "==", "in": "not in", "not in": "in"}
 _PLAIN = re.compile(r"\d+\.\d+\.\d+")
 _LARGE = 10**6
 
@@ -49,10 +50,9 @@ def of(markers: Iterable[str], environment: Mapping[str, str]) -> Conditions:
     :param environment: the target's markers
     """
     outcomes, names = {}, set[str]()
-    for variables, text in sorted(set(_comparisons(markers))):
-        if not _is_settled(variables, text, environment):
-            outcomes[text] = _outcome(text, environment)
-            names |= variables
+    for variables, text in _unsettled(markers, environment):
+        outcomes[text] = _outcome(text, environment)
+        names |= variables
     if not outcomes:
         return Conditions()
     lines = [f"{text} {outcome}" for text, outcome in outcomes.items()]
@@ -61,6 +61,32 @@ def of(markers: Iterable[str], environment: Mapping[str, str]) -> Conditions:
         full=not names.isdisjoint(FULL),
         kernel=tuple(name for name in KERNEL if name in names),
     )
+
+
+def clauses(markers: Iterable[str], environment: Mapping[str, str]) -> list[str]:
+    """Write as markers how each comparison comes out that X.Y does not settle: they are true here, and where all comes
+    out the same.
+
+    :param markers: as for `of`
+    """
+    return [_clause(variables, text, environment) for variables, text in _unsettled(markers, environment)]
+
+
+def _unsettled(markers: Iterable[str], environment: Mapping[str, str]) -> Iterator[tuple[frozenset[str], str]]:
+    for variables, text in sorted(set(_comparisons(markers)), key=lambda found: found[1]):
+        if not _is_settled(variables, text, environment):
+            yield variables, text
+
+
+def _clause(variables: frozenset[str], text: str, environment: Mapping[str, str]) -> str:
+    match = _COMPARISON.fullmatch(text)
+    assert match is not None
+    outcome = _outcome(text, environment)
+    if outcome == "True":
+        return text
+    if outcome == "False" and match[2] in _CONTRARY:
+        return f"{match[1]} {_CONTRARY[match[2]]} {match[3]}"
+    return " and ".join(f'{name} == "{environment[name]}"' for name in sorted(variables))
 
 
 def needs(requires_python: SpecifierSet | None) -> list[str]:

@@ -54,16 +54,18 @@ def _full_version(info: Sequence[Any]) -> str:
     return ".".join(map(str, info[:3])) + level
 
 
-def tags(facts: Facts) -> list[str]:
-    """Return the supported tags, best first, each as `cp311-cp311-manylinux_2_17_x86_64`."""
-    return [str(tag) for tag in _tags(facts)]
+def tags(facts: Facts, platforms: Sequence[str] = ()) -> list[str]:
+    """Return the supported tags, best first, each as `cp311-cp311-manylinux_2_17_x86_64`.
+
+    :param platforms: those of the platform tags, best first; default: what the facts say
+    """
+    return [str(tag) for tag in _tags(facts, list(platforms) or list(_platforms(facts)))]
 
 
-def _tags(facts: Facts) -> Iterator[Tag]:
+def _tags(facts: Facts, platforms: Sequence[str]) -> Iterator[Tag]:
     version = tuple(int(part) for part in facts["version"].split(".")[:2])
     name = INTERPRETER_SHORT_NAMES.get(facts["implementation"]) or facts["implementation"]
     nodot = facts["configuration"]["py_version_nodot"] or "".join(map(str, version))
-    platforms = list(_platforms(facts))
     if name == "cp":
         yield from cpython_tags(version, list(_cpython_abis(facts, version)), platforms)
     else:
@@ -137,17 +139,31 @@ def _manylinux(facts: Facts, machines: Sequence[str], header: elf.Header | None)
     if latest is None or not _has_their_abi(machines, header):
         return
     refused = {tuple(answer[:3]) for answer in facts["manylinux"].get("answers", ()) if not answer[3]}
+    for major, minor, machine in _glibcs((int(latest[1]), int(latest[2])), machines):
+        if (major, minor, machine) not in refused:
+            yield from _named(major, minor, machine)
+
+
+def manylinux(glibc: tuple[int, int], machine: str) -> list[str]:
+    """Return the platform tags, best first, of wheels that run with this glibc or an older one, wherever that is."""
+    return [tag for found in _glibcs(glibc, [machine]) for tag in _named(*found)]
+
+
+def _glibcs(top: tuple[int, int], machines: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Yield the versions of glibc that wheels may be for, the latest first, for one machine after the other."""
     oldest = 5 if {"x86_64", "i686"} & set(machines) else 17
-    top = (int(latest[1]), int(latest[2]))
     for machine in machines:
         for major in range(top[0], 1, -1):
             last = top[1] if major == top[0] else LAST_MINOR
             for minor in range(last, (oldest if major == 2 else 0) - 1, -1):
-                if (major, minor, machine) in refused:
-                    continue
-                yield f"manylinux_{major}_{minor}_{machine}"
-                if (major, minor) in LEGACY:
-                    yield f"{LEGACY[major, minor]}_{machine}"
+                yield major, minor, machine
+
+
+def _named(major: int, minor: int, machine: str) -> Iterator[str]:
+    """Yield the names that platform tags have for one version of glibc."""
+    yield f"manylinux_{major}_{minor}_{machine}"
+    if (major, minor) in LEGACY:
+        yield f"{LEGACY[major, minor]}_{machine}"
 
 
 def _has_their_abi(machines: Sequence[str], header: elf.Header | None) -> bool:
