@@ -35,16 +35,6 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
 
 
-def human(size: int) -> str:
-    """Write a number of bytes as people do."""
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
 def since(seconds: float, *, days: bool = False) -> str:
     """Write how long ago something was, as in `12 d`.
 

@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from envsync.cli.amounts import human, parse_age, parse_size
+from envsync.cli.amounts import parse_age, parse_size
 from envsync.cli.tell import completed_by
-from envsync.errors import FilesystemError, UsageError
+from envsync.errors import FilesystemError
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say, show, show_json
 from envsync.launch.request import Request
-from envsync.leading.sync_cache import NO_HOME, cache_directory
+from envsync.leading.sync_cache import cache_needed
 from envsync.locks import cache_lock
 from envsync.store import clean, users
 from envsync.store.clean import Removal, VerifiedEntry
 from envsync.store.inventory import UNFINISHED, WHEELS, CacheItem, Rules, inventory, measure, prunable
-from envsync.store.store import NOWHERE, Store
+from envsync.store.store import Store
 from envsync.store.trash import remove_tree
+from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
     from envsync.launch.options import Settings
@@ -71,7 +72,7 @@ def add(settings: Settings) -> int:
     from envsync.leading.provision import provide
 
     finding.go_to(settings, os.environ)
-    asked = request.resolve(settings, os.environ)
+    asked = request.resolve(settings, os.environ, placed=False)
     with Display(asked) as display:
         done = provide(asked, display)
     if asked.flag("json"):
@@ -117,7 +118,7 @@ def verify(settings: Settings) -> int:
     count = 0
     removed: list[VerifiedEntry] = []
     refused: list[tuple[VerifiedEntry, str]] = []
-    lock = cache_lock.share(root, _narrator(settings)) if os.path.isdir(root) else None
+    lock = cache_lock.share(root, narrator(settings)) if os.path.isdir(root) else None
     try:
         for verified in clean.verify(root):
             count += not verified.bytecode
@@ -151,12 +152,7 @@ def verify(settings: Settings) -> int:
 
 def root_of(settings: Settings) -> str:
     """Find out which cache is meant: the one that a sync here would use."""
-    root = cache_directory(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
-    if root == NOWHERE:
-        raise UsageError(
-            f"there is no cache, since {NO_HOME}", hint="name one: `envsync cache dir --cache-dir /var/tmp/cache`"
-        )
-    return root
+    return cache_needed(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
 
 
 def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]], *, unless_used: bool) -> int:
@@ -165,7 +161,7 @@ def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]]
     limit = timeout if isinstance(timeout, (int, float)) else None
     removal = Removal([], [], [], [])
     if os.path.isdir(f"{root}/v1"):
-        with cache_lock.exclude(root, _narrator(settings), timeout=limit):
+        with cache_lock.exclude(root, narrator(settings), timeout=limit):
             removal = clean.set_aside(root, choose(), unless_used=unless_used)
     trash = [measure(root, UNFINISHED, name) for name in removal.trash]
     for name in removal.trash:
@@ -214,7 +210,7 @@ def _described(sums: dict[str, int]) -> str:
     return f"{sums['wheels']} wheels, {sums['files']} files, {human(sums['bytes'])}{linked}"
 
 
-def _narrator(settings: Settings) -> Callable[[str], None]:
+def narrator(settings: Settings) -> Callable[[str], None]:
     """Return what says who is waited for: at once, and then once a minute."""
     due = 0.0
 

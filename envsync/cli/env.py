@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from envsync.cli.amounts import human, parse_age, since
+from envsync.cli.amounts import parse_age, since
 from envsync.environments import forgetting, removal
 from envsync.environments.choice import Rules, chosen
 from envsync.environments.known import Known, Surroundings, age, look
@@ -19,6 +19,7 @@ from envsync.environments.template import DIGEST, Template, of_path
 from envsync.errors import FilesystemError, NoEnvironmentError, UsageError
 from envsync.launch import finding, request
 from envsync.launch.messages import say, show, show_json
+from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
     from envsync.launch.options import Settings

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from envsync import __version__
-from envsync.cli import cache, env, env_options, tell
+from envsync.cli import bundle_options, cache, env, env_options, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options
@@ -234,3 +234,50 @@ def _env() -> click.Group:
 
 
 envsync_command.add_command(_env())
+
+
+def _make_bundle(context: click.Context, /, **given: Any) -> int | None:
+    """Put everything that a lock file needs into one directory, to be used without an index, a network or a compiler.
+
+    --python and --platform may be given several times: it is for each of these Pythons on each of these platforms.
+    """
+    if context.invoked_subcommand:
+        return None
+    from envsync.cli import bundle
+
+    return bundle.make(_settings(bundle_options.MAKE, given))
+
+
+def _verify_bundle(directory: str, **given: Any) -> int:
+    """Compare all that a bundle has with its hashes. Exits with 1 if anything is damaged."""
+    from envsync.cli import bundle
+
+    return bundle.verify(directory, _settings(bundle_options.VERIFY, given))
+
+
+def _prune_bundle(directory: str, **given: Any) -> int:
+    """Remove from a bundle the wheels that no version of the last seven days names."""
+    from envsync.cli import bundle
+
+    return bundle.prune(directory, _settings(bundle_options.PRUNE, given))
+
+
+def _bundle() -> click.Group:
+    group = Group(
+        "bundle",
+        callback=click.pass_context(_make_bundle),
+        help=_make_bundle.__doc__,
+        params=_parameters(bundle_options.MAKE),
+        invoke_without_command=True,
+    )
+    where = click.Argument(["directory"], metavar="DIR")
+    for name, function, table in (
+        ("verify", _verify_bundle, bundle_options.VERIFY),
+        ("prune", _prune_bundle, bundle_options.PRUNE),
+    ):
+        parameters = [*_parameters(table), where]
+        group.add_command(Command(name, callback=function, help=function.__doc__, params=parameters))
+    return group
+
+
+envsync_command.add_command(_bundle())

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from envsync.cli import env_options
+from envsync.cli import bundle_options, env_options
 from envsync.errors import EnvsyncError, UsageError
 from envsync.errors.hints import HELP
 from envsync.errors.redact import redacted
@@ -32,9 +32,12 @@ _TABLES = {
     "env show": env_options.SHOW,
     "env prune": env_options.PRUNE,
     "env remove": env_options.REMOVE,
+    "bundle": bundle_options.MAKE,
+    "bundle verify": bundle_options.VERIFY,
+    "bundle prune": bundle_options.PRUNE,
 }
 _GROUPS = ("cache", "env")
-_HINTED = re.compile(rf"`envsync ((?:{'|'.join(_GROUPS)}) [a-z]+|[a-z]+)(| [^`]*)`")
+_HINTED = re.compile(rf"`envsync ((?:{'|'.join(_GROUPS)}) [a-z]+|bundle verify|bundle prune|[a-z]+)(| [^`]*)`")
 
 
 def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from envsync.errors import NoWheelError
 from envsync.fetching.progress import size_of
@@ -28,6 +29,11 @@ from envsync.store.store import Store
 from envsync.system import forking, processes
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.verify import check_identity, check_vouched, origin, vouches
+
+if TYPE_CHECKING:
+    from envsync.fetching.crew import Keeper
+
+Kept = TypeVar("Kept")
 
 MOST_WORKERS = 4
 REPORT_SECONDS = 0.1
@@ -101,21 +107,49 @@ def fetch_archives(
 
     :returns: where they are, by the artifacts' names
     """
-    found = {artifact.name: kept for artifact in artifacts if (kept := archives.find(store, artifact)) is not None}
+    from envsync.fetching.crew import Keeper
+
+    keeper = Keeper[Archive](
+        lambda artifact, store: archives.find(store, artifact),
+        lambda artifact, path, check: archives.keep(store, path, artifact, check),
+        lambda archive: archive,
+        lambda archive: archive,
+    )
+    return fetch_files(
+        artifacts,
+        store,
+        keeper,
+        offline=offline,
+        report=report,
+        index_urls=index_urls,
+        lock_file=lock_file,
+    )
+
+
+def fetch_files(
+    artifacts: Sequence[Artifact],
+    store: Store,
+    keeper: Keeper[Kept],
+    *,
+    offline: bool = False,
+    report: Report = quiet,
+    index_urls: Iterable[str] = (),
+    lock_file: str = "",
+) -> dict[str, Kept]:
+    """Get files as they are, and have them kept; blocks until they are. Parameters and errors are those of `fetch`.
+
+    :param store: where to keep what is being downloaded
+    :param keeper: what becomes of them, and of local files, too; it may be asked in a child
+    :returns: what was kept, by the artifacts' names
+    """
+    found = {artifact.name: kept for artifact in artifacts if (kept := keeper.find(artifact, store)) is not None}
     missing = [artifact for artifact in artifacts if artifact.name not in found]
     for artifact in missing:
         _check_reachable(artifact, offline, lock_file)
     if missing:
-        store.prepare()
-        from envsync.fetching.crew import Keeper
         from envsync.fetching.gathering import Gathering
 
-        keeper = Keeper[Archive](
-            lambda artifact, store: archives.find(store, artifact),
-            lambda artifact, path, check: archives.keep(store, path, artifact, check),
-            lambda archive: archive,
-            lambda archive: archive,
-        )
+        store.prepare()
         workers = min(MOST_WORKERS, processes.processors())
         found.update(Gathering(missing, store, report, workers, keeper).run(tuple(index_urls)))
         store.note_written()

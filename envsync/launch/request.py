@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from envsync.errors import UsageError
     from envsync.launch.options import Settings, Value
 
 EXACT = ("python_full_version", "implementation_version", "platform_release", "platform_version")
@@ -32,6 +33,8 @@ TREES = "directory"
 """What a pylock.toml says that has directories: then its own place belongs to the name, which takes a parser."""
 SCRIPT = ".py.lock"
 """How the name of a script's lock file ends (PEP 723, as uv locks it). Its environment is none of the project's."""
+BUNDLE = b"\n[tool.envsync.bundle]\n"
+"""What the lock file of a bundle says: an environment beside it would lie in the bundle."""
 NAMED_LATER = ("{digest}", "{python}")
 """What in the path of an environment only the lock file, or a look at the Python, can tell."""
 INDEX_OF_UV = "index_of_uv"
@@ -49,6 +52,7 @@ class Request:
     :ivar member: the directory of the member of a workspace that one stands in, relative to the lock file's
     :ivar name: what `{digest}` stands for, if it was found out, for `envsync.leading.naming` to leave
     :ivar pin: the file `.python-version` that counts, relative to the lock file, or empty; None if nobody has looked
+    :ivar data: the lock file, as it was read to find out what is asked for; None if nobody has
     :ivar seen: checksums of further files that were read on the way, by path: they may be inputs, too
     """
 
@@ -56,6 +60,7 @@ class Request:
         "_key",
         "_pinned",
         "content",
+        "data",
         "directory",
         "env_template",
         "lock",
@@ -77,6 +82,7 @@ class Request:
         *,
         member: str = ".",
         pin: str | None = "",
+        data: bytes | None = None,
         seen: dict[str, str] | None = None,
     ) -> None:
         self.settings = settings
@@ -87,6 +93,7 @@ class Request:
         self.looks_at = looks_at
         self.member = member
         self.pin = pin
+        self.data = data
         self.seen: dict[str, str] = {} if seen is None else seen
         self.name: object = None
         self._key = ""
@@ -153,7 +160,7 @@ class Request:
         """Return the same request with other settings."""
         asked = {**self.settings, **settings}
         same = self.lock, self.content, self.env_template, self.looks_at
-        return Request(asked, *same, member=self.member, pin=self.pin, seen=self.seen)
+        return Request(asked, *same, member=self.member, pin=self.pin, data=self.data, seen=self.seen)
 
     def environment(self, digest: str, python: str) -> Environment:
         """Return the environment whose name tells the digest or the Python.
@@ -312,11 +319,12 @@ def libc_family() -> str:
         return "other"
 
 
-def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
+def resolve(given: "Settings", environ: "Mapping[str, str]", *, placed: bool = True) -> Request:
     """Find the lock file and merge the options.
 
     :param given: the options of the command line
     :param environ: the process's environment variables
+    :param placed: it is about an environment, so that it has to be known where that is
     :raises UsageError: an option makes no sense, or no single lock file can be found
     :raises LockFileError: the lock file cannot be read
     """
@@ -330,13 +338,23 @@ def resolve(given: "Settings", environ: "Mapping[str, str]") -> Request:
     template = _template(settings, lock, environ)
     data = reading.read_input(lock) if data is None else data
     looks = looks_at(data) if is_named_later(template) else ()
+    if placed and template == finding.directory_of(lock) + ".venv" and "env" not in settings and BUNDLE in data:
+        raise _in_bundle(lock)
     is_workspace = finding.base_name(lock) == finding.MEMBERS
     member, pin = finding.standing(place, lock, finding.start_of(near)) if is_workspace else (".", "")
     if member != "." and not finding.decides(member, place, lock, data, settings, seen):
         member = "."
     if settings.get("python"):
         pin = ""
-    return Request(settings, lock, checksum(data), template, looks, member=member, pin=pin, seen=seen)
+    return Request(settings, lock, checksum(data), template, looks, member=member, pin=pin, data=data, seen=seen)
+
+
+def _in_bundle(lock: str) -> "UsageError":
+    hint = "name one on a disk of this node: `envsync sync --env '/var/tmp/{user}/{digest}'`"
+    return options.usage_error(
+        f"`{lock}` is the lock file of a bundle, and no environment is named: one beside it would lie in the bundle",
+        hint=hint,
+    )
 
 
 def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":

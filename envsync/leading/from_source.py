@@ -124,6 +124,11 @@ def only(target: Target, names: Collection[str]) -> Target:
     return target._replace(artifacts=tuple(artifact for artifact in target.artifacts if artifact.name in names))
 
 
+def has_unisolated(target: Target) -> bool:
+    """Tell whether a target has what is built with what is installed beside it."""
+    return any(keys.is_unisolated(artifact.name, target.rules) for artifact in target.sources)
+
+
 def shareable(target: Target) -> tuple[Target, tuple[str, ...]]:
     """Leave of a target what does not belong to one environment; and name what does: what is linked to its tree."""
     linked = [each for each in target.artifacts if each.source is not None and each.source.editable]

@@ -41,9 +41,10 @@ from envsync.waiting.directory import was_environment
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from envsync.building.build import Order
+    from envsync.fetching.crew import Keeper, Kept
     from envsync.lockfile import LockFile, Sources
     from envsync.lockfile.conditions import Conditions
     from envsync.lockfile.stale.comparing import Compared
@@ -215,6 +216,53 @@ class Seeker:
         self.is_whole = False
         self.fetch()
         return left
+
+    def select(self, facts: Interpreter) -> tuple[Target, tuple[str, ...]]:
+        """Select what environments of a Python can share, and fetch nothing. The Python need not be here.
+
+        What the store has is looked for all the same: it has no files as they came.
+
+        :returns: that, and the names of what they cannot share
+        :raises EnvsyncError: the lock file does not fit that Python, or a place that has to be asked does not answer
+        """
+        from envsync.leading import from_source
+        from envsync.lockfile.parsed import known_to_nobody
+
+        if self.compared is None:
+            self._compare()
+        return from_source.shareable(self._selected(facts, known_to_nobody))
+
+    def wheels_of(self, target: Target, python: Python) -> list[Artifact]:
+        """Have built what a target has that is no wheel, by a Python that is here, and return the wheels.
+
+        What is built with others beside it has those brought into the store.
+
+        :raises EnvsyncError: as for `seek`
+        """
+        from envsync.leading import from_source
+
+        self.python, self.is_whole = python, False
+        if from_source.has_unisolated(target):
+            self.manifests = self._fetch([artifact for artifact in target.artifacts if artifact.source is None])
+        return self._build(target) if target.sources else []
+
+    def fetch_into(self, wheels: Sequence[Artifact], keeper: Keeper[Kept]) -> dict[str, Kept]:
+        """Get wheels as files, and have them kept.
+
+        :returns: what was kept, by name
+        :raises EnvsyncError: as for `seek`
+        """
+        from envsync.fetching.fetch import fetch_files
+
+        return fetch_files(
+            wheels,
+            self.store,
+            keeper,
+            offline=self.request.flag("offline"),
+            report=self.report,
+            index_urls=self._index_urls(),
+            lock_file=self.request.lock,
+        )
 
     def preview(self, ledger: Ledger) -> Goal:
         """Set the goal without fetching anything. A wheel whose hash is not known has the empty string for one."""
@@ -397,14 +445,17 @@ class Seeker:
         return tuple(sorted(wheels, key=lambda artifact: artifact.name))
 
     def _target(self, python: Python) -> Target:
+        return self._selected(python.interpreter, self.store.filename)
+
+    def _selected(self, facts: Interpreter, known: Callable[[str], str | None]) -> Target:
         from envsync.lockfile import choice_of
 
         self.report("resolving", 0, 0)
         target = self.lock_file.select(
-            python.interpreter,
+            facts,
             choice_of(self.request.settings, self.request.member),
             sources=sources_of(self.request),
-            known=self.store.filename,
+            known=known,
         )
         return kept_hashes.recalled(target, self.store) if target.unverified or target.sources else target
 
@@ -478,11 +529,14 @@ def sources_of(request: Request) -> Sources:
 def read_lock_file(request: Request) -> LockFile:
     """Parse the lock file. What is parsed is what the digest stands for, even while it is being edited.
 
+    A pylock.toml is parsed as it was read first: that of a bundle may be replaced at any moment, which is no failure of
+    those who have read the former one.
+
     :raises LockFileError: it cannot be used, or is not what it was when the request was made
     """
     from envsync import lockfile
 
-    parsed = lockfile.read(request.lock)
+    parsed = lockfile.read(request.lock, request.data)
     if stamp.checksum(parsed.contents[0]) != request.content:
         raise LockFileError(request.lock, "it changed while it was being read", hint=AGAIN)
     return parsed

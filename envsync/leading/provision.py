@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment
 from envsync.leading.goal import Seeker
-from envsync.leading.sync_cache import NO_HOME, cache_directory
+from envsync.leading.sync_cache import cache_needed
 from envsync.locks import cache_lock
-from envsync.store.store import NOWHERE, Store
+from envsync.store.store import Store
 from envsync.wheel import seconds
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ def provide(request: Request, report: Report) -> Provision:
     :raises WaitTimeoutError: it is being cleaned for longer than `--timeout` allows
     """
     began = time.monotonic()
-    root = cache_directory(request)
-    if root == NOWHERE:
-        from envsync.errors import UsageError
-
-        hint = "name one: `envsync cache dir --cache-dir /var/tmp/cache`"
-        raise UsageError(f"there is no cache, since {NO_HOME}", hint=hint)
+    root = cache_needed(request)
     store = Store(root, durable=request.flag("durable"))
     store.prepare()
     deadline = None if request.timeout is None else began + request.timeout

@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from envsync.errors import FilesystemError
+from envsync.errors import FilesystemError, UsageError
 from envsync.locks import cache_lock
 from envsync.store.store import NOWHERE, Store
 from envsync.system import atomic
@@ -145,6 +145,18 @@ def cache_directory(request: Request) -> str:
             return NOWHERE
         base = f"{home.rstrip('/')}/.cache"
     return os.path.join(base, "envsync")
+
+
+def cache_needed(request: Request) -> str:
+    """Return the cache directory, for what cannot do without.
+
+    :raises UsageError: there is none
+    """
+    root = cache_directory(request)
+    if root == NOWHERE:
+        hint = "name one: `envsync cache dir --cache-dir /var/tmp/cache`"
+        raise UsageError(f"there is no cache, since {NO_HOME}", hint=hint)
+    return root
 
 
 def _home_of_user() -> str:

@@ -11,22 +11,23 @@ from envsync.lockfile.parsed import LockFile, understanding
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 
 
-def read(path: str) -> LockFile:
+def read(path: str, content: bytes | None = None) -> LockFile:
     """Read and parse a lock file and all that it includes. Blocks on the file system only.
 
+    :param content: of a pylock.toml, what was read of it before: it is not read again, and may be another one by now
     :raises LockFileError: it cannot be read, is malformed, or asks for what envsync does not do
     """
     with understanding(path):
-        return _read(path)
+        return _read(path, content)
 
 
-def _read(path: str) -> LockFile:
+def _read(path: str, content: bytes | None) -> LockFile:
     name = os.path.basename(path)
     if _PYLOCK.fullmatch(name):
         from envsync.lockfile import foreign, pylock
 
         try:
-            return pylock.read(path)
+            return pylock.read(path, content)
         except LockFileError:
             foreign.refuse_pylock(path)
             raise

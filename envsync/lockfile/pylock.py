@@ -20,12 +20,13 @@ from envsync.lockfile.target import Target
 from envsync.python.facts import Interpreter
 
 
-def read(path: str) -> PylockFile:
+def read(path: str, content: bytes | None = None) -> PylockFile:
     """Read and parse a pylock file.
 
+    :param content: what was read of it before, if anything was
     :raises LockFileError: it cannot be read, or is not a valid one
     """
-    content = read_input(path, path)
+    content = read_input(path, path) if content is None else content
     table = records.toml(path, content)
     relock = remedies.relock(path)
     version = table.get("lock-version")

@@ -107,11 +107,18 @@ def opened(wheel: str) -> Iterator[int]:
 
 
 def verify(
-    descriptor: int, status: os.stat_result, wheel: str, artifact: Artifact, checkpoint: Callable[[], object]
+    descriptor: int,
+    status: os.stat_result,
+    wheel: str,
+    artifact: Artifact,
+    checkpoint: Callable[[], object],
+    *,
+    hand_on: Callable[[bytes], object] | None = None,
 ) -> Mapping[str, str]:
     """Compare the wheel's bytes with all that is said of them; return their hashes by algorithm, sha256 among them.
 
     :param checkpoint: called every few milliseconds; whatever it raises ends the work
+    :param hand_on: is given the bytes as they are read, before it is known whether they are the right ones
     :raises WheelError: they are others (`HashMismatchError`), or the lock file has a hash that cannot be computed
     :raises FilesystemError: they cannot be read
     """
@@ -133,6 +140,8 @@ def verify(
         position += len(data)
         for hasher in hashers.values():
             hasher.update(data)
+        if hand_on is not None:
+            hand_on(data)
     got = {name: hasher.hexdigest() for name, hasher in hashers.items()}
     _compare(got, artifact)
     return got

@@ -23,7 +23,7 @@ import pytest
 from envsync.cli import main
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES, site_packages
-from tests.projects import make_project
+from tests.projects import make_project, make_sdist
 from tests.unit.fetching.server import File, serving
 from tests.wheels import build_wheel, sha256_of
 
@@ -322,6 +322,25 @@ NEAR = ("sync", "--no-index", "--find-links", "wheels")
 FAILING = Scene(("sync",), own(fails="boom"))
 
 
+def a_bundle(directory: Path) -> None:
+    lock_file(directory)
+    subprocess.run([*envsync_command(), "bundle", "-q", "--to", "bundle"], cwd=directory, check=True)
+
+
+def damaged_bundle(directory: Path) -> None:
+    a_bundle(directory)
+    spoil(next((directory / "bundle").glob("wheels/*/shout-*")))
+
+
+def bundle_lock(directory: Path) -> AbstractContextManager[None]:
+    return held(directory / "bundle/.lock")
+
+
+def only_an_archive(directory: Path) -> None:
+    make_sdist(make_project(directory / "tree", "packed"), filename="packed-1.0.tar.gz")
+    (directory / "requirements.txt").write_text(f"./packed-1.0.tar.gz\n{SHOUT}")
+
+
 def two_kinds_of_lock_files(directory: Path) -> None:
     uv_project(directory, "virtual")
     (directory / "requirements.txt").touch()
@@ -390,6 +409,25 @@ SCENES = {
         passing=True,
         status=1,
     ),
+    "envsync bundle --to bundle": Scene(("bundle", "verify", "."), lock_file),
+    "envsync bundle --to {}": Scene(("bundle", "verify", "bundle"), damaged_bundle, told=True),
+    "envsync bundle --platform manylinux_2_28_x86_64": Scene(
+        ("bundle", "--lock", LOCK, "--to", "bundle", "--platform", "plan9_mips")
+    ),
+    "envsync bundle --no-install-package {}": Scene(
+        ("bundle", "--to", "bundle", "--platform", "manylinux_2_28_x86_64"), only_an_archive
+    ),
+    "envsync bundle --help": Scene(
+        ("bundle", "--to", "bundle", "--platform", "win_amd64"),
+        writes("requirements.txt", f"{FIXTURES}/wheels/shout-1.0-py3-none-any.whl ; platform_release != '1'\n"),
+    ),
+    "envsync bundle --timeout 600": Scene(
+        ("bundle", "--to", "bundle", "--timeout", "0.2"), a_bundle, during=bundle_lock
+    ),
+    "envsync bundle prune {} --timeout 600": Scene(
+        ("bundle", "prune", "bundle", "--timeout", "0.2"), a_bundle, during=bundle_lock
+    ),
+    "envsync sync --env '/var/tmp/{user}/{digest}'": Scene(("sync", "--lock", "bundle/pylock.toml"), a_bundle),
     "envsync check": Scene(SYNC, in_the_way),
     "envsync check --repair": Scene(("check", "--env", "env"), damaged_copy, told=True),
     "envsync check --repair --lock pylock.toml": Scene(("check", "--repair", "--env", "env"), damaged, then=lock_file),
@@ -470,6 +508,7 @@ SCENES = {
 WITHOUT_SCENE = {
     "envsync sync --build-with uv": "needs a Python without ensurepip (tests/unit/building)",
     "envsync sync --build-with pip": "needs a host without uv (tests/unit/building)",
+    "envsync bundle --platform manylinux_2_28_x86_64 --to bundle-2": "needs a Python without the GIL, too",
     "envsync sync --cache-dir {}-2": "needs a git repository in the cache that is another user's",
     "envsync doctor --env /var/tmp/venv": "needs a filesystem that loses flock while it is used",
     "envsync sync --env '/var/tmp/venvs/{digest}'": "needs a filesystem that does not tell case apart (tests/odd)",
@@ -541,7 +580,7 @@ def test_every_command_of_ours_is_accepted(command: str) -> None:
     if "--help" in words:
         return
     group = main.envsync_command.commands[words[0]]
-    if words[0] in ("cache", "env"):
+    if words[0] in ("cache", "env") or words[1:2] in (["verify"], ["prune"]):
         group, words = group.commands[words[1]], words[1:]  # type: ignore[attr-defined]
     group.make_context(words[0], words[1:])
 
