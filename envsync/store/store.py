@@ -32,7 +32,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, WheelError
@@ -231,11 +232,13 @@ class Store(Directories):
         :raises WheelError: it is not what `artifact` says (`HashMismatchError`), or not sound
         :raises FilesystemError: it cannot be read, or the store cannot be written
         """
-        from envsync.wheel import verify
+        from envsync.wheel import near, verify
 
-        with verify.opened(wheel) as descriptor:
+        with verify.opened(wheel) as descriptor, ExitStack() as stack:
             before = verify.status_of(descriptor, wheel)
-            hashes = verify.verify(descriptor, before, wheel, artifact, checkpoint)
+            copy = stack.enter_context(near.copy_of(before, self.tmp, lambda: self.staging("wheel")))
+            keep = None if copy is None else partial(near.write, copy, directory=self.tmp)
+            hashes = verify.verify(descriptor, before, wheel, artifact, checkpoint, hand_on=keep)
             sha256 = hashes["sha256"]
             manifest = self.get(sha256)
             if manifest is not None:
@@ -248,7 +251,7 @@ class Store(Directories):
 
                 hint = None if verify.vouches(artifact, hashes) else verify.how_to_vouch(artifact)
                 manifest = unpack(
-                    descriptor,
+                    descriptor if copy is None else copy,
                     artifact.filename,
                     sha256,
                     directory,
@@ -257,7 +260,7 @@ class Store(Directories):
                     checkpoint=checkpoint,
                 )
                 verify.check_identity(manifest, artifact)
-                if verify.state(verify.status_of(descriptor, wheel)) != verify.state(before):
+                if copy is None and verify.state(verify.status_of(descriptor, wheel)) != verify.state(before):
                     problem, hint = f"`{wheel}` changed while it was read", "run `envsync sync` again once it is whole"
                     raise WheelError(artifact.filename, problem, hint=hint)
                 return self._publish(directory, manifest)
