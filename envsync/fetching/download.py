@@ -294,7 +294,7 @@ class _Transfer:
             self._set_total(match[2])
         else:
             self._start_over()
-            self._set_total(response.headers.get("Content-Length", "*"))
+            self._set_total(_announced(response))
         tag = response.headers.get("ETag", "")
         # A weak tag may not be used for a range (RFC 9110, 13.1.5)
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
@@ -417,7 +417,7 @@ def _waiting(response: httpx2.Response) -> Callable[[float], bool] | None:
     is_encrypted = isinstance(connection, ssl.SSLSocket)
     if connection is None or is_encrypted != (response.url.scheme == "https") or make is None:
         return None
-    if not response.headers.get("Content-Length", "").isdecimal():
+    if not _announced(response).isdecimal():
         return None
     poll = make()
     poll.register(connection, getattr(select, "POLLIN", 1))
@@ -430,7 +430,12 @@ def _waiting(response: httpx2.Response) -> Callable[[float], bool] | None:
 
 def _is_whole(response: httpx2.Response) -> bool:
     """Tell whether all of a body has come whose length is known."""
-    return response.num_bytes_downloaded >= int(response.headers["Content-Length"])
+    return response.num_bytes_downloaded >= int(_announced(response))
+
+
+def _announced(response: httpx2.Response) -> str:
+    """Return how many bytes a body is said to have; empty if it says itself where it ends (RFC 9112, 6.3)."""
+    return "" if "Transfer-Encoding" in response.headers else response.headers.get("Content-Length", "")
 
 
 def _reason(error: httpx2.HTTPError) -> str:

@@ -4,6 +4,7 @@ The lock changes hands at each read of 16 KiB, at each file that is written: wit
 first sync does. So a thread that has data to read, or a wheel to unpack, asks for the floor, and has it for a while.
 
 It only saves time. Who does not get it soon goes on without: its holder may wait for the rest of what it is reading.
+Then nobody else waits for that one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Floor:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._had = False
+        self._stuck = False
+        """Whether somebody has waited in vain for whoever has it."""
         self._asking: deque[threading.Lock] = deque()
         self._since = 0.0
 
@@ -40,7 +43,7 @@ class Floor:
     @property
     def is_asked_for(self) -> bool:
         """Whether whoever has it had better give it away: others ask for it, and it was had for a while."""
-        return bool(self._asking) and time.monotonic() > self._since + HAVE_SECONDS
+        return (bool(self._asking) or self._stuck) and time.monotonic() > self._since + HAVE_SECONDS
 
     def ask(self) -> bool:
         """Wait for it, not for long. Returns whether one has it."""
@@ -49,6 +52,8 @@ class Floor:
                 self._had = True
                 self._since = time.monotonic()
                 return True
+            if self._stuck:
+                return False
             turn = threading.Lock()
             turn.acquire()
             self._asking.append(turn)
@@ -59,12 +64,14 @@ class Floor:
                 self._asking.remove(turn)
             except ValueError:
                 return True  # it was handed on just now
+            self._stuck = True
         return False
 
     def hand_on(self) -> None:
         """Give it to whoever has asked first."""
         with self._mutex:
             self._since = time.monotonic()
+            self._stuck = False
             if self._asking:
                 self._asking.popleft().release()
             else:

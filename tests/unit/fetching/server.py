@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers: dict[str, str] = {}
         if file.chunked:
             headers["Transfer-Encoding"] = "chunked"
-        else:
+        if not file.chunked or file.length is not None:
             headers["Content-Length"] = str(len(body) if file.length is None else file.length)
         if file.etag:
             headers["ETag"] = file.etag

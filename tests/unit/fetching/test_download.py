@@ -185,6 +185,13 @@ def test_a_lost_connection_is_continued(server: Server, store: Store, get: Calla
     assert leftovers(store) == []
 
 
+def test_a_chunked_answer_says_itself_where_it_ends(server: Server, get: Callable[..., bytes]) -> None:
+    """Whatever else its head says (RFC 9112, 6.3)."""
+    server.files[f"/{NAME}"] = File(DATA, chunked=True, length=len(DATA) + 7)
+    assert get() == DATA
+    assert len(server.requests) == 1
+
+
 def test_an_unfinished_chunked_answer_is_continued(server: Server, get: Callable[..., bytes]) -> None:
     """So is an answer of unknown length."""
     server.files[f"/{NAME}"] = File(DATA, cuts=[100_000])

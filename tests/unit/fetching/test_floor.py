@@ -70,3 +70,20 @@ def test_who_does_not_get_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert floor._had
     assert not floor._had
     assert not floor._asking
+
+
+def test_nobody_waits_for_one_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has waited in vain; from when it gets on, all wait again."""
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "HAVE_SECONDS", 0.0)
+    floor = Floor()
+    with floor.had() as having:
+        assert not floor.ask()
+        monkeypatch.setattr(module, "PATIENCE", threading.TIMEOUT_MAX)
+        assert not floor.ask()
+        having.give_way()  # it gets on after all
+        thread = threading.Thread(target=lambda: floor.ask() and floor.hand_on())
+        thread.start()
+        until_asked_for(floor)
+    thread.join()
+    assert not floor._had
