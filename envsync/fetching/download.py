@@ -48,6 +48,10 @@ except ImportError:  # pragma: no cover (Windows: nothing is continued)
 TRIES = 5
 REDIRECTS = 10
 READ_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+FIRST_CONNECT_SECONDS = 4.0
+"""The same in a first try. Each address of a host has so long, and the first of them may lead nowhere (IPv6). Long enough
+for a packet that was lost: Linux sends it again after 1 and 3 seconds."""
 PIECES = 32
 """As many are kept to be written at once."""
 WRITE_SECONDS = 0.1
@@ -76,7 +80,7 @@ class Downloader:
                 auth=MultiDomainBasicAuth(prompting=False, index_urls=index_urls),
                 verify=httpx2.create_ssl_context(),  # once, for the proxies, too: to read the certificates takes long
                 headers={"User-Agent": f"envsync/{__version__}", "Accept-Encoding": "identity"},
-                timeout=httpx2.Timeout(READ_SECONDS, connect=10, pool=None),
+                timeout=_timeout(CONNECT_SECONDS),
                 limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
                 transport=transport,
             )
@@ -203,16 +207,16 @@ class _Transfer:
             return
         for attempt in range(1, TRIES + 1):
             try:
-                self._try(client)
+                self._try(client, FIRST_CONNECT_SECONDS if attempt == 1 else CONNECT_SECONDS)
                 return
             except _PassingError as problem:
                 if attempt == TRIES:
                     raise self._error(f"{problem} (tried {TRIES} times)") from None
                 self._halt.wait(retrying.wait_after(attempt, problem.delay))
 
-    def _try(self, client: httpx2.Client) -> None:
+    def _try(self, client: httpx2.Client, connect_seconds: float) -> None:
         try:
-            with self._open(client) as response:
+            with self._open(client, connect_seconds) as response:
                 self._accept(response)
                 self._receive(response)
         except httpx2.HTTPError as error:
@@ -249,7 +253,7 @@ class _Transfer:
         return data is not None
 
     @contextmanager
-    def _open(self, client: httpx2.Client) -> Iterator[httpx2.Response]:
+    def _open(self, client: httpx2.Client, connect_seconds: float) -> Iterator[httpx2.Response]:
         """Ask for what is missing and follow redirects."""
         headers = {}
         if self._done:
@@ -257,7 +261,9 @@ class _Transfer:
             if self._validator is not None:
                 headers["If-Range"] = self._validator
         extensions = {"trace": self._halt.watch}
-        request = client.build_request("GET", self._artifact.url or "", headers=headers, extensions=extensions)
+        timeout = _timeout(connect_seconds)
+        url = self._artifact.url or ""
+        request = client.build_request("GET", url, headers=headers, extensions=extensions, timeout=timeout)
         for _ in range(REDIRECTS + 1):
             self._halt.check()
             response = client.send(request, stream=True, follow_redirects=False)
@@ -405,6 +411,10 @@ class _Transfer:
 
     def _error(self, problem: str, hint: str | None = None) -> FetchError:
         return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint)
+
+
+def _timeout(connect_seconds: float) -> httpx2.Timeout:
+    return httpx2.Timeout(READ_SECONDS, connect=connect_seconds, pool=None)
 
 
 def _waiting(response: httpx2.Response) -> Callable[[float], bool] | None:

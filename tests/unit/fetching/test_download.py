@@ -185,6 +185,31 @@ def test_a_lost_connection_is_continued(server: Server, store: Store, get: Calla
     assert leftovers(store) == []
 
 
+def test_an_address_that_leads_nowhere(
+    server: Server, get: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host may have others, of which each has its time: little at first."""
+    given: list[object] = []
+    connect = socket.socket.connect
+
+    def lose(each: socket.socket, address: Any) -> None:
+        given.append((address[0], each.gettimeout()))
+        if address[0] != "127.0.0.1" or len(given) < 4:
+            raise TimeoutError
+        connect(each, address)
+
+    port = int(server.url.rpartition(":")[2])
+    addresses = [
+        (family, socket.SOCK_STREAM, 6, "", (host, port))
+        for family, host in ((socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "127.0.0.1"))
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    monkeypatch.setattr(socket.socket, "connect", lose)
+    server.files[f"/{NAME}"] = File(DATA)
+    assert get() == DATA
+    assert given == [(host, seconds) for seconds in (4.0, 10.0) for host in ("2001:db8::1", "127.0.0.1")]
+
+
 def test_a_chunked_answer_says_itself_where_it_ends(server: Server, get: Callable[..., bytes]) -> None:
     """Whatever else its head says (RFC 9112, 6.3)."""
     server.files[f"/{NAME}"] = File(DATA, chunked=True, length=len(DATA) + 7)
