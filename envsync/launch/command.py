@@ -29,6 +29,10 @@ SPOILED = frozenset({errno.EACCES, errno.ELOOP})
 """What exec answers of a command, besides ENOENT, if it or its interpreter is not what was installed."""
 WHO = "ENVSYNC_IN_BY"
 """The variable that says which process on which host is the command, as in `4711@node07`."""
+JOB = "ENVSYNC_IN_JOB"
+"""The variable that says in which job of a scheduler the command runs."""
+JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID")
+"""The variables by which schedulers say it; the last is Grid Engine's."""
 FIRST_FREE = 3
 IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 OUT_OF_THE_WAY = 200
@@ -200,6 +204,9 @@ def environment_variables(
     if isolated:
         variables.pop("PYTHONPATH", None)
         variables["PYTHONNOUSERSITE"] = "1"
+    variables[JOB] = next((environ[name] for name in JOBS if environ.get(name)), "")
+    if not variables[JOB]:
+        del variables[JOB]
     variables[WHO] = f"{os.getpid()}@{os.uname().nodename}" if sys.platform != "win32" else ""
     return variables
 

@@ -205,6 +205,9 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
     locked it is an ancestor. Pids of another host or container cannot be mistaken for ancestors: /proc/locks shows
     only locks of its own pid namespace, and of this host, and it is asked only if that namespace is ours.
 
+    One that a scheduler's daemon has started within the same job (`srun` in a batch script) is taken for inside, too:
+    there the command waits for what it has started, or ends with it.
+
     Where there is no /proc at all (macOS), `run` has said which process became the command (`command.WHO`): if that one
     lives and is of our session, or known as an ancestor, we are taken for inside.
 
@@ -212,8 +215,14 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
     """
     if not is_marked(environment):
         return False
-    if processes.inherited(environment.in_use, besides=besides):
+    if processes.inherited(environment.in_use, besides=besides) or _is_of_its_job():
         return True
     if processes.has_proc():
         return not processes.ancestors().isdisjoint(processes.holders(environment.in_use))
     return processes.is_below(command.variable(command.WHO))
+
+
+def _is_of_its_job() -> bool:
+    """Tell whether this process is of the scheduler's job in which the command runs whose variables it has."""
+    job = command.variable(command.JOB)
+    return job != "" and job == next(filter(None, map(command.variable, command.JOBS)), "")

@@ -152,6 +152,16 @@ class TestInside:
             os.close(fd)
 
     @pytest.mark.usefixtures("token")
+    @pytest.mark.parametrize(("ours", "inside"), [("12", True), ("13", False), ("", False)])
+    def test_of_the_same_job(
+        self, environment: Environment, monkeypatch: pytest.MonkeyPatch, ours: str, *, inside: bool
+    ) -> None:
+        """A step that the command has started by srun is within, and a job that it has submitted is not."""
+        monkeypatch.setenv("ENVSYNC_IN_JOB", "12")
+        monkeypatch.setenv("SLURM_JOB_ID", ours)
+        assert is_inside(environment) is inside
+
+    @pytest.mark.usefixtures("token")
     def test_the_mark(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """The variable alone is a mark: a command that runs there may have started this process by way of a daemon."""
         assert is_marked(environment)
