@@ -78,6 +78,7 @@ WAITING = (
     "envsync.waiting.word",
     "envsync.waiting.desk",
     "envsync.waiting.neighbours",
+    "envsync.waiting.speaking",
     "envsync.waiting.bid",
     "envsync.waiting.waiter",
     "envsync.library",

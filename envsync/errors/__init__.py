@@ -210,9 +210,14 @@ class RefusedError(EnvsyncError):
 
 
 class SharedFailureError(EnvsyncError):
-    """The process that synced for us failed; its message is ours."""
+    """The process that synced for us failed; its message is ours.
+
+    :ivar brief: the same in a line, where another task of a parallel step tells it whole
+    """
 
     _usual = "AGAIN"
+
+    brief = ""
 
 
 class DeadLeadersError(EnvsyncError):

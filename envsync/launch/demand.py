@@ -13,10 +13,11 @@ class Demand:
     :ivar lock: the lock file, to be shown
     :ivar timeout: seconds to wait for others, None without limit
     :ivar quiet: nobody wants to hear for whom one waits
+    :ivar verbose: everybody wants to hear all
     :ivar unseen: it will do with an environment in which nobody can tell whether commands run
     """
 
-    __slots__ = ("_request", "environment", "lock", "quiet", "timeout", "unseen")
+    __slots__ = ("_request", "environment", "lock", "quiet", "timeout", "unseen", "verbose")
 
     def __init__(self, request: "Request", environment: Environment) -> None:
         self._request = request
@@ -24,6 +25,7 @@ class Demand:
         self.lock = request.lock
         self.timeout = request.timeout
         self.quiet = request.flag("quiet")
+        self.verbose = request.flag("verbose")
         self.unseen = "{digest}" in request.env_template or request.text("busy") == "ignore"
 
     @property

@@ -143,6 +143,10 @@ def _shared(failure: Failure, *, times: int = 1) -> EnvsyncError:
         f"{tried})",
         hint=str(hint) if hint else None,
     )
+    who = f"pid {failure.get('pid')} on {failure.get('host')}"
+    error.brief = (
+        f"the sync by {who} failed (failure {_id(failure)[:8]}): another task of this step on this node says how"
+    )
     if isinstance(exit_code, int) and 1 < exit_code < 256:  # 0 would be a success, and 1 the command's own
         error.exit_code = exit_code
     return error

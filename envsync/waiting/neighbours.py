@@ -50,11 +50,12 @@ MOVE_SECONDS = 1.0
 """For how long a word stands at least before its poller is left alone: one that is merely slow is not."""
 
 
-def find(demand: Demand, now: float, *, may_poll: bool) -> Neighbours | None:
+def find(demand: Demand, now: float, *, may_poll: bool, circle: str = "") -> Neighbours | None:
     """Join those on this node who wait for the same, or begin a group. None: there is no place for one.
 
     :param now: by time.monotonic()
     :param may_poll: False to follow others only
+    :param circle: a group of its own among them (`envsync.waiting.speaking`)
     """
     directory = node_local.directory()
     if not directory:
@@ -63,7 +64,7 @@ def find(demand: Demand, now: float, *, may_poll: bool) -> Neighbours | None:
         path = demand.environment.path
         status = os.stat(path)
         path = path if path.startswith("/") else f"{os.getcwd()}/{path}"
-        group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{demand.key}".encode("utf-8", "surrogateescape")
+        group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{demand.key}\0{circle}".encode("utf-8", "surrogateescape")
         return Neighbours(f"{directory}/{stamp.checksum(group)}", now, may_poll=may_poll)
     except OSError:
         return None
@@ -112,6 +113,11 @@ class Neighbours:
         except OSError:
             self.leave()
         return self.rests
+
+    @property
+    def is_over(self) -> bool:
+        """Whether we are alone from now on."""
+        return self._desk is None
 
     def hears(self, now: float) -> bool:
         """Tell whether there is a word of somebody else, and it has not stood for too long."""

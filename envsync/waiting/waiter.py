@@ -198,13 +198,14 @@ class Wait:
         :param neighbours: if given, the failures are looked at each time: it is seldom, or for all
         """
         network, share = self.pace.network, self.bid.locks.in_use
-        is_to_try = now >= self._try_at and not (neighbours is not None and neighbours.try_for_us(now))
+        is_ours = neighbours is None or not neighbours.try_for_us(now)
+        is_to_try = now >= self._try_at and is_ours
         entry = self.sight.enter(again=is_to_try, network=network, share=share)
         if entry is not None:
             return entry
         self.sight.looks += 1
         if self.sight.looks % FAILURES_APART == 0 or is_to_try or neighbours is not None:
-            failures.check(self.environment, self.demand.key, self.arrival, leading=False)
+            is_to_try |= self._heed_failures(now) and is_ours
         if self.deadline is not None and now >= self.deadline:
             raise self._timeout()
         if is_to_try and not (network and self.sight.is_in_doubt(now)):
@@ -214,6 +215,22 @@ class Wait:
                 return held
         self._be_among_others(now)
         return None
+
+    def _heed_failures(self, now: float) -> bool:
+        """Look at the failures. True: there is a new one that is not ours, and perhaps nobody leads any more.
+
+        :raises EnvsyncError: one of them is ours, too
+        """
+        before = self.arrival.seen
+        try:
+            failures.check(self.environment, self.demand.key, self.arrival, leading=False)
+        except Exception as error:
+            from envsync.errors import SharedFailureError
+
+            if isinstance(error, SharedFailureError):
+                self._among_others().shorten(error, self.arrival.seen, now)
+            raise
+        return self.arrival.seen not in (before, (0, 0))
 
     def _tell(self, neighbours: Neighbours, now: float, held: EnvironmentLock | Entry | None) -> None:
         """Say to others on this node what we have seen, or remember that we have looked."""

@@ -242,6 +242,17 @@ def test_the_poller_takes_over(node: Node, leader: Flock) -> None:
     assert len(node.pollers) == 1
 
 
+def test_an_interrupted_leader_is_succeeded_at_once(
+    node: Node, environment: Environment, request_: Request, leader: Flock
+) -> None:
+    """What it has left word of shows that nobody leads: the poller does not wait for its next try at the lock."""
+    node.until(LONG)
+    failures.tell_interruption(environment, request_.key, "staging")
+    leader.release()
+    node.until(node.clock.passed + INTERVAL * pace.FOR_OTHERS)
+    assert [type(held) for held, _ in node.held.values()] == [Flock]
+
+
 def test_a_failure_reaches_all(node: Node, environment: Environment, request_: Request) -> None:
     """Each fails by what it has read itself."""
     node.until(LONG)
