@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from envsync.cli.amounts import parse_age, parse_size
+from envsync.cli.amounts import parse_age, parse_size, refuse
 from envsync.cli.tell import completed_by
-from envsync.errors import FilesystemError
+from envsync.errors import FilesystemError, UsageError
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say, show, show_json
 from envsync.launch.request import Request
@@ -34,6 +35,8 @@ LARGEST = 5
 NAMED = 3
 """How many directories that cannot be removed are named."""
 EXIT_DAMAGED = 1
+LEAST_UNUSED_SECONDS = 2 * 86400
+STRANGERS = "they stay, but for what nobody has read for long: `envsync cache prune --unused-for 90d`"
 
 
 def directory(settings: Settings) -> int:
@@ -87,9 +90,11 @@ def add(settings: Settings) -> int:
 def remove_all(settings: Settings) -> int:
     """Remove all that is in the cache, but for what environments link to."""
     root = root_of(settings)
+    if users.has_strangers(root) and not settings.get("quiet"):
+        say(f"note: others may link to the wheels in `{root}`, and cannot say so: {STRANGERS}")
     if settings.get("dry_run"):
-        linked = users.used(root)
-        gone = [item for item in inventory(root) if item.kind != WHEELS or item.name not in linked]
+        linked, strangers = users.used(root), users.has_strangers(root)
+        gone = [item for item in inventory(root) if item.kind != WHEELS or not (strangers or item.name in linked)]
         return _tell(settings, root, "would remove", gone)
     return _remove(settings, root, lambda: clean.everything(root), unless_used=False)
 
@@ -98,15 +103,20 @@ def prune(settings: Settings) -> int:
     """Remove what was not used for long, or what is too much."""
     root = root_of(settings)
     merged = request.settings_here(settings, os.environ)
-    age, limit = merged.get("older_than"), merged.get("max_size")
-    if age is None and limit is None:
+    age, limit, unused = merged.get("older_than"), merged.get("max_size"), merged.get("unused_for")
+    if age is None and limit is None and unused is None:
         age = DEFAULT_AGE
+    strangers = users.has_strangers(root)
     rules = Rules(
         None if age is None else parse_age(str(age)),
         None if limit is None else parse_size(str(limit)),
         users.used(root),
+        None if unused is None else _parse_unused(str(unused), root),
+        strangers,
     )
     chosen = prunable(inventory(root), rules)
+    if strangers and unused is None and not settings.get("quiet"):
+        say(f"note: others may link to the wheels in `{root}`, and cannot say so: {STRANGERS}")
     if settings.get("dry_run"):
         return _tell(settings, root, "would remove", chosen)
     return _remove(settings, root, lambda: clean.not_linked(root, chosen), unless_used=True)
@@ -153,6 +163,22 @@ def verify(settings: Settings) -> int:
 def root_of(settings: Settings) -> str:
     """Find out which cache is meant: the one that a sync here would use."""
     return cache_needed(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
+
+
+def _parse_unused(text: str, root: str) -> float:
+    """Return seconds, if it can be seen whether somebody has read a file for so long.
+
+    :raises UsageError: it is no age, is less than what filesystems note, or this one notes nothing
+    """
+    seconds = parse_age(text, "--unused-for")
+    if seconds < LEAST_UNUSED_SECONDS:
+        refuse("--unused-for", text, "an age of at least 2d: when a file was read is noted once a day (relatime)")
+    if sys.platform != "win32" and os.path.isdir(root) and os.statvfs(root).f_flag & getattr(os, "ST_NOATIME", 0):
+        raise UsageError(
+            f"the filesystem of `{root}` does not note when files are read (noatime), so nobody knows what is unused",
+            hint="see what there is, and remove all of it where nobody links to it: `envsync cache size`",
+        )
+    return seconds
 
 
 def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]], *, unless_used: bool) -> int:

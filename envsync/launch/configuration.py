@@ -221,15 +221,15 @@ def filled(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
 
 def _user(environ: "Mapping[str, str]") -> str:
     """Name the user as Python's own `getpass.getuser` does: by LOGNAME or USER, else by the database of users."""
-    name = environ.get("LOGNAME") or environ.get("USER")
-    if not name:
+    name = environ.get("LOGNAME") or environ.get("USER") or environ.get("USERNAME", "")
+    if not name and sys.platform != "win32":
         import pwd
 
         try:
             name = pwd.getpwuid(os.getuid()).pw_name
         except KeyError:  # containers often have no such entry
             name = str(os.getuid())
-    if "/" in name or name in (".", ".."):
+    if "/" in name or name in ("", ".", ".."):
         raise options.usage_error(f"`{{user}}` cannot stand for `{name}`: set LOGNAME to a name without a slash")
     return name
 

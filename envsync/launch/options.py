@@ -394,6 +394,7 @@ PRUNE = (
     *CLEAN,
     Option("older-than", TEXT, "Remove what was not used for so long, as in 30d, 12h or 90m.", metavar="AGE"),
     Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
+    Option("unused-for", TEXT, "Remove what nobody has used or read for so long, as in 90d.", metavar="AGE"),
 )
 _OF_AN_ENVIRONMENT = ("env", "active", "inexact", "link_mode", "cache_fallback")
 ADD = (
@@ -402,7 +403,7 @@ ADD = (
     *COMMON,
     Option("json", FLAG, "Print the outcome as one JSON object."),
 )
-ANYWHERE = (*RUN, *PRUNE[-2:])
+ANYWHERE = (*RUN, *PRUNE[-3:])
 """What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
 IN_A_PROJECT = tuple(option for option in ANYWHERE if option.key not in NOT_IN_A_FILE)
 _FOR_A_PROJECT = frozenset({"lock", *(option.key for option in CHOICE)}) | NOT_IN_A_FILE

@@ -409,7 +409,9 @@ class Leader:
         manifests = self.aim.manifests
         fresh = {item.name: manifests[item.name].mtime for item in planned.install if item.name in manifests}
         ledger = self.held.ledger()
-        stamping.guard(vouched, self.former, ledger, fresh)
+        store = self.cache.store
+        stores = [root for root in (store.below, store.root) if root is not None and "/.envsync/" not in root]
+        stamping.guard(vouched, self.former, ledger, fresh, stores)
         if planned.is_empty:
             self._remember_lost(ledger, lock.inode)
         return vouched

@@ -135,6 +135,8 @@ class Supply:
                     command.close_lock(flock.open_file(self.held.environment.in_use, shared=False))
                 users.record(root, env, shas)
             except FilesystemError as error:
+                if error.is_refusal and users.has_strangers(root):
+                    continue  # who prunes it knows that others link to it
                 self.said.note(f"the cache was not told that it is linked to, and may be pruned: {error.message}")
 
 

@@ -178,10 +178,11 @@ def _conclude_ways(mode: str, facts: Mapping[str, str]) -> Said:
     # Of `auto`, nobody has asked for a clone in particular: the reason why there are no links says more.
     better = HARDLINK if HARDLINK in wanted else CLONE
     reason = facts.get(f"no {better}") or facts.get(f"some {better}") or "unknown"
-    some = "some files" if len(used) > 1 else "files"
-    return Said(
-        (f"{some} were {_DONE[worst]}, since they could not be {_DONE[better]} from the cache: {reason}",), details
-    )
+    some = "some files" if len(used) > 1 or WHOLE in facts else "files"
+    said = f"{some} were {_DONE[worst]}, since they could not be {_DONE[better]} from the cache: {reason}"
+    if WHOLE in facts:
+        return Said((), (*details, said))  # what was asked for came as links
+    return Said((said,), details)
 
 
 def clone(source: int, destination: int) -> None:

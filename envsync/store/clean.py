@@ -69,11 +69,12 @@ def everything(root: str) -> list[CacheItem]:
     """
     Store(root).mend()
     linked = users.used(root, drop=True)
+    strangers = users.has_strangers(root)
     return [
         CacheItem(kind, name, "", 0, 0, 0, 0.0)
         for kind in sorted(names(f"{root}/v1"))
         for name in sorted(names(f"{root}/v1/{kind}"))
-        if kind != USERS and not (kind == WHEELS and name in linked)
+        if kind != USERS and not (kind == WHEELS and (strangers or name in linked))
     ]
 
 

@@ -38,6 +38,8 @@ class CacheItem(NamedTuple):
     """Bytes that removing it frees: those of files that no environment has a link to."""
     used: float
     """When it was used last, in seconds since the epoch."""
+    read: float = 0.0
+    """When a file of it was read last, as far as its filesystem tells: by who links to it, and by backups, too."""
 
     @property
     def path(self) -> str:
@@ -56,6 +58,10 @@ class Rules(NamedTuple):
     older_than: float | None = None
     max_size: int | None = None
     linked: Collection[str] = ()
+    unused_for: float | None = None
+    """Seconds in which nobody has used it, nor read a file of it."""
+    strangers: bool = False
+    """Others may link to wheels and cannot say so (`envsync.store.users.has_strangers`): `unused_for` alone counts."""
 
 
 def inventory(root: str) -> Iterator[CacheItem]:
@@ -79,13 +85,15 @@ def measure(root: str, kind: str, name: str) -> CacheItem | None:
     except OSError:
         return None
     files = total = free = 0
+    read = 0.0
     for status in _statuses(path) if stat.S_ISDIR(itself.st_mode) else (itself,):
         files += 1
         size = room(status)
         total += size
         free += size if status.st_nlink == 1 else 0
+        read = max(read, status.st_atime)
     wheel = _wheel(path) if kind == WHEELS else ""
-    return CacheItem(kind, name, wheel, files, total, free, itself.st_mtime)
+    return CacheItem(kind, name, wheel, files, total, free, itself.st_mtime, read)
 
 
 def room(status: os.stat_result) -> int:
@@ -113,23 +121,30 @@ def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None)
         elif item.kind == WHEELS and not item.wheel:
             # nobody can use it; but somebody may be removing it, or a newer version have made it
             limit = trash.LEFTOVER_SECONDS
-        is_old = limit is not None and now - item.used >= limit
-        (chosen if is_old and not _is_linked(item, rules) else stays).append(item)
+        is_old = (limit is not None and now - item.used >= limit) or _is_unused(item, rules, now)
+        (chosen if is_old and not _stays(item, rules, now) else stays).append(item)
     if rules.max_size is not None:
         sizes = {name: item.bytes for name, item in bytecode.items()}
         left = sum(item.bytes + (sizes.get(item.name, 0) if item.kind == WHEELS else 0) for item in stays)
         for item in sorted(stays, key=_used):
             if left <= rules.max_size:
                 break
-            if item.kind in SPACIOUS and not _is_linked(item, rules):
+            if item.kind in SPACIOUS and not _stays(item, rules, now):
                 chosen.append(item)
                 left -= item.bytes + (sizes.get(item.name, 0) if item.kind == WHEELS else 0)
     kept = {item.name for item in stays if item.kind == WHEELS} - {each.name for each in chosen if each.kind == WHEELS}
     return [*chosen, *(item for name, item in bytecode.items() if name not in kept)]
 
 
-def _is_linked(item: CacheItem, rules: Rules) -> bool:
-    return item.kind == WHEELS and item.name in rules.linked
+def _stays(item: CacheItem, rules: Rules, now: float) -> bool:
+    """Tell whether somebody may link to it by name."""
+    if item.kind != WHEELS or not item.wheel:
+        return False
+    return item.name in rules.linked or (rules.strangers and not _is_unused(item, rules, now))
+
+
+def _is_unused(item: CacheItem, rules: Rules, now: float) -> bool:
+    return rules.unused_for is not None and now - max(item.used, item.read) >= rules.unused_for
 
 
 def _used(item: CacheItem) -> float:
@@ -155,9 +170,19 @@ def _statuses(path: str) -> Iterator[os.stat_result]:
 
 def _wheel(path: str) -> str:
     try:
-        return load(content(f"{path}/{NAME}")).filename
+        return load(_quietly(f"{path}/{NAME}")).filename
     except (OSError, ValueError):
         return ""
+
+
+def _quietly(path: str) -> bytes:
+    """Read a file without a trace, where one may (open(2), O_NOATIME): that it was looked at is no use of it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return content(path)  # somebody else's
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 def names(path: str) -> list[str]:

@@ -68,6 +68,34 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
     _drop_others(store_root, env, path)
 
 
+def has_strangers(store_root: str) -> bool:
+    """Tell whether others may link to entries here and cannot say so: root's, which they can read and not write to.
+
+    Nobody links to what belongs to another user, but for root (`envsync.staging.linked_directories`).
+    """
+    try:
+        mode = _shared_mode(os.stat(f"{store_root}/v1/wheels"))
+        told = _shared_mode(os.stat(_directory(store_root))) if os.path.lexists(_directory(store_root)) else 0
+        above = _parents(store_root)
+        reachable = all(os.stat(path).st_mode & 0o011 for path in above)
+    except OSError:
+        return False  # there is no such cache, or nobody can reach it
+    ways = ((0o050, 0o020), (0o005, 0o002))
+    return reachable and any(mode & reading == reading and not told & writing for reading, writing in ways)
+
+
+def _shared_mode(status: os.stat_result) -> int:
+    """Return what group and others may do in a directory of root's; nothing, if it is not root's."""
+    if status.st_uid != 0:
+        return 0
+    return status.st_mode & (0o077 if status.st_gid else 0o007)
+
+
+def _parents(path: str) -> list[str]:
+    parts = os.path.realpath(path).split("/")
+    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]
+
+
 def used(store_root: str, *, drop: bool = False) -> set[str]:
     """Name the entries that some environment links.
 

@@ -4,7 +4,8 @@ A purge of a scratch filesystem removes the files that were not read or changed 
 So the stamp names one file, the guard, that goes no later than the rest: nobody reads it, it is as old as what was
 linked with it (`envsync.staging.stage`), and it is of the distribution that has been there longest. If it is gone,
 or another one, all files are counted. Where directories are linked into a store, one in there is named, too: a store
-may be purged by itself.
+may be purged by itself. And where the store could not be told that it is linked to, since it is somebody else's
+(`envsync.store.users`), the directory of its entries is: when one comes or goes there, all is looked at again.
 
 Not covered: a purge that is still going on, or that goes by something else than age (docs/filesystems.md).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
@@ -25,6 +26,8 @@ from envsync.staging.parts import GUARD
 from envsync.system import atomic
 from envsync.wheel import seconds
 
+ENTRIES = "/v1/wheels"
+"""Where a store has its entries."""
 PATIENCE_SECONDS = 1.5
 """How long to wait for the filesystem's clock to pass the last change: some count in whole seconds."""
 
@@ -53,18 +56,21 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     vouched.in_use = in_use
 
 
-def guard(vouched: Stamp, before: Stamp | None, ledger: Ledger, fresh: Mapping[str, int]) -> None:
+def guard(
+    vouched: Stamp, before: Stamp | None, ledger: Ledger, fresh: Mapping[str, int], stores: Iterable[str] = ()
+) -> None:
     """Put guards into a stamp: those of before, if they are still there.
 
     A file that was made anew may have the inode and the time of the one of before, and be young all the same.
 
     :param before: the stamp that was there, if it was for this environment
     :param fresh: distributions that were installed just now → the time of their files
+    :param stores: the cache directories that were used
     """
     infos = {name: info for name, entry in ledger.entries.items() if (info := _dist_info(entry))}
     made = {f"{vouched.environment}/{info}/{GUARD}" for name, info in infos.items() if name in fresh}
     for former in before.guards if before is not None else ():
-        if former.path in made:
+        if former.path in made or former.path.endswith(ENTRIES):
             continue
         found = _look(former.path)
         if found is not None and (found.inode, found.mtime_ns) == (former.inode, former.mtime_ns):
@@ -76,6 +82,21 @@ def guard(vouched: Stamp, before: Stamp | None, ledger: Ledger, fresh: Mapping[s
     for paths in kinds:
         if known.isdisjoint(paths.values()):
             vouched.guards += _oldest(paths, fresh)
+    vouched.guards += _of_foreign_stores(vouched, ledger, stores)
+
+
+def _of_foreign_stores(vouched: Stamp, ledger: Ledger, stores: Iterable[str]) -> list[Site]:
+    """Look at the directories of entries that are linked to, in stores that could not be told so."""
+    linked = {entry.origin.sha256: entry for entry in ledger.entries.values() if entry.linked}
+    above = {path for path in stores if any(os.path.isdir(f"{path}{ENTRIES}/{sha256}") for sha256 in linked)}
+    for path in (f"{vouched.environment}/{path}" for entry in linked.values() for path in entry.entries):
+        if is_store_link(path):
+            above.add(os.readlink(path).partition(ENTRIES + "/")[0])
+    foreign = sorted(path for path in above if not os.access(f"{path}/v1", os.W_OK))
+    sites = [site for path in foreign if (site := _look(path + ENTRIES)) is not None]
+    if all(any(os.path.isdir(f"{path}{ENTRIES}/{sha256}") for path in above) for sha256 in linked):
+        return sites
+    return [Site(site.path, site.inode, 0) for site in sites]  # one is gone already: a launch has to find that
 
 
 def _oldest(paths: Mapping[str, str], fresh: Mapping[str, int]) -> list[Site]:
@@ -100,9 +121,9 @@ def _in_store(vouched: Stamp, entry: LedgerEntry, dist_info: str) -> str:
     for path in entry.entries if entry.linked else ():
         linked = f"{vouched.environment}/{path}"
         if is_store_link(linked):
-            above, _, below = os.readlink(linked).partition("/v1/wheels/")
+            above, _, below = os.readlink(linked).partition(ENTRIES + "/")
             sha256, scheme = below.split("/")[:2]
-            return f"{above}/v1/wheels/{sha256}/{scheme}/{os.path.basename(dist_info)}/{GUARD}"
+            return f"{above}{ENTRIES}/{sha256}/{scheme}/{os.path.basename(dist_info)}/{GUARD}"
     return ""
 
 

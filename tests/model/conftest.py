@@ -26,8 +26,8 @@ def _any_set_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick() -> Iterator[None]:
     """Nobody waits for the stamps here, no child and no thread helps: so the N-th change is always the same."""
 
-    def run(self: Linker, groups: list[list[object]], report: object) -> None:
-        for group in groups:
+    def run(self: Linker, sized: list[tuple[int, list[object]]], total: int, report: object) -> None:
+        for _, group in sized:
             self._do_group(group)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patched:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,80 @@ def test_environments_of_somebody_else_are_not_removed(shared: Path) -> None:
     done = as_user(SOMEBODY, prune, cwd=shared)
     assert "removed 1 environment," in done.stdout, done.stderr
     assert os.listdir(shared / "work/envs") == []
+
+
+class TestACacheOfRoots:
+    """Root fills it; users who do not trust each other link to it, and cannot say so."""
+
+    @pytest.fixture
+    def place(self, shared: Path) -> Path:
+        done = as_user(0, words("cache", "add", *self.lock(shared), "--cache-dir", shared / "cache"), cwd=shared)
+        assert done.returncode == 0, done.stderr
+        return shared
+
+    def lock(self, place: Path) -> list[str | Path]:
+        return ["--lock", place / "fixtures/pylock.toml"]
+
+    def asked(self, place: Path, user: int) -> list[str | Path]:
+        env = place / f"work/env-{user}"
+        return [*self.lock(place), "--cache-dir", place / "cache", "--env", env, "--link-mode", "symlink"]
+
+    def greet(self, place: Path) -> Path:
+        """The entry that has the package."""
+        return next((place / "cache/v1/wheels").glob("*/purelib/greet")).parent.parent
+
+    def cache(self, place: Path, *words_of: str) -> str:
+        done = as_user(0, words("cache", *words_of, "--cache-dir", place / "cache"), cwd=place)
+        assert done.returncode == 0, done.stderr
+        return done.stderr + done.stdout
+
+    def test_nothing_but_links_and_no_note(self, place: Path) -> None:
+        """Each user's directories are links into it, and that is what was asked for."""
+        for user in (NOBODY, SOMEBODY):
+            done = as_user(user, words("sync", *self.asked(place, user)), cwd=place)
+            assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+            assert (
+                site_packages(place / f"work/env-{user}").joinpath("greet").readlink().is_relative_to(place / "cache")
+            )
+            assert not (place / "cache/v1/users").exists()
+
+    def test_prune_and_clean_leave_what_others_may_link_to(self, place: Path) -> None:
+        """Unless nobody has read it for as long as is said."""
+        before = sorted((place / "cache/v1/wheels").iterdir())
+        assert "cannot say so" in self.cache(place, "prune", "--older-than", "0s")
+        assert "cannot say so" in self.cache(place, "prune", "--max-size", "0")
+        assert "cannot say so" in self.cache(place, "clean")
+        assert "cannot say so" not in self.cache(place, "prune", "--unused-for", "90d")
+        assert sorted((place / "cache/v1/wheels").iterdir()) == before
+        ago = time.time() - 100 * 86400
+        for entry in before:
+            for path in (entry, *entry.rglob("*")):
+                os.utime(path, (ago, path.stat().st_mtime if path != entry else ago))
+        (
+            self.greet(place) / "purelib/greet/__init__.py"
+        ).read_bytes()  # as who imports it does: noted, for it is a day ago
+        assert "removed" in self.cache(place, "prune", "--unused-for", "90d")
+        assert sorted((place / "cache/v1/wheels").iterdir()) == [self.greet(place)]
+
+    def test_an_environment_whose_entries_are_gone_is_not_current(self, place: Path) -> None:
+        """Nor is one while entries come, until all of its own were looked at."""
+        asked = self.asked(place, SOMEBODY)
+        assert as_user(SOMEBODY, words("sync", *asked), cwd=place).returncode == 0
+        status = words("status", "--exit-code", *asked[:-2])
+        assert as_user(SOMEBODY, status, cwd=place).returncode == 0
+        shutil.rmtree(self.greet(place))
+        assert as_user(SOMEBODY, status, cwd=place).returncode == 1
+        done = as_user(SOMEBODY, words("run", *asked, "--", "greet"), cwd=place)
+        assert (done.returncode, done.stdout) == (0, "HELLO, WORLD!\n"), done.stderr
+        assert as_user(SOMEBODY, status, cwd=place).returncode == 0
+        (place / "cache/v1/wheels" / ("0" * 64)).mkdir()
+        assert as_user(SOMEBODY, status, cwd=place).returncode == 1
+        assert as_user(SOMEBODY, words("sync", *asked), cwd=place).returncode == 0
+        assert as_user(SOMEBODY, status, cwd=place).returncode == 0
+
+    @pytest.mark.parametrize("text", ["1h", "1d", "soon"])
+    def test_less_than_is_noted_is_refused(self, place: Path, text: str) -> None:
+        """A filesystem notes once a day that a file was read."""
+        done = as_user(0, words("cache", "prune", "--unused-for", text, "--cache-dir", place / "cache"), cwd=place)
+        assert done.returncode == 2
+        assert "--unused-for" in done.stderr
