@@ -75,8 +75,8 @@ def prune(settings: Settings, template: str) -> int:
     rules = _rules(settings)
     meant = _template(settings, template)
     wanted = chosen(_known(meant), rules)
-    if wanted and rules.is_everything:
-        _ask(settings, wanted, meant)
+    if wanted and rules.is_everything and not _may_go(settings, wanted, meant):
+        return EXIT_KEPT
     done = _remove(settings, [meant], wanted)
     if not settings.get("json"):
         _tell(settings, done, meant.text)
@@ -92,8 +92,8 @@ def remove(settings: Settings, paths: Sequence[str]) -> int:
     finding.go_to(settings, os.environ)
     templates = [_template(settings, path) if request.is_named_later(path) else of_path(path) for path in paths]
     wanted = [each for path in paths for each in _named(settings, path)]
-    if wanted and any(map(request.is_named_later, paths)):
-        _ask(settings, wanted, templates[0])
+    if wanted and any(map(request.is_named_later, paths)) and not _may_go(settings, wanted, templates[0]):
+        return EXIT_KEPT
     done = _remove(settings, templates, wanted)
     if not settings.get("json"):
         _tell(settings, done, ", ".join(paths), all_reasons=True)
@@ -190,15 +190,15 @@ def _answer(settings: Settings, done: list[Removal], templates: list[Template]) 
     return done
 
 
-def _ask(settings: Settings, wanted: list[Known], template: Template) -> None:
+def _may_go(settings: Settings, wanted: list[Known], template: Template) -> bool:
     """Ask whether all of them may go, unless that was said, or none goes.
 
-    :raises UsageError: there is nobody to ask, or the answer is no
+    :raises UsageError: there is nobody to ask
     """
     import click
 
     if settings.get("yes") or settings.get("dry_run"):
-        return
+        return True
     which = quote(template.text)
     all_of_them = f"all {len(wanted)} environments" if len(wanted) > 1 else f"`{wanted[0].path}`"
     if not sys.stdin.isatty():
@@ -207,8 +207,7 @@ def _ask(settings: Settings, wanted: list[Known], template: Template) -> None:
             hint=f"`envsync env prune {which} --older-than 30d` removes what was not used for so long, and "
             f"`envsync env prune {which} --yes` all that nobody runs in; `--dry-run` shows which",
         )
-    if not click.confirm(f"envsync: remove {all_of_them}?", err=True):
-        raise UsageError("nothing was removed")
+    return click.confirm(f"envsync: remove {all_of_them}?", err=True)
 
 
 def _tell(settings: Settings, done: list[Removal], named: str, *, all_reasons: bool = False) -> None:

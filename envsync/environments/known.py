@@ -132,18 +132,20 @@ def why_stranger(environment: Environment, *, is_link: bool = False) -> str:
 
 
 def _looks_ours(environment: Environment) -> bool:
-    """Tell whether envsync has led there: by files of ours, and a skeleton, or nothing besides."""
-    if not _is(environment.state, stat.S_ISDIR):
+    """Tell whether envsync has led there: by files of ours and a skeleton, or as there is nothing else."""
+    try:
+        has_nothing = set(os.listdir(environment.path)) <= OUR_OWN
+    except OSError:
         return False
+    if not _is(environment.state, stat.S_ISDIR):
+        return has_nothing and not os.path.lexists(environment.state)
+    if has_nothing:
+        return True
     marks = (environment.locking, environment.in_use)
     if not any(_is(path, stat.S_ISREG) for path in marks) and not _is(environment.bare, stat.S_ISDIR):
         return False
-    if any(_is(path, stat.S_ISREG) for path in (environment.config, environment.making)):
-        return True
-    try:
-        return set(os.listdir(environment.path)) <= OUR_OWN or bare.is_marked(environment)
-    except OSError:
-        return False
+    skeleton = (environment.config, environment.making)
+    return any(_is(path, stat.S_ISREG) for path in skeleton) or bare.is_marked(environment)
 
 
 def why_kept(environment: Environment, surroundings: Surroundings) -> str:
@@ -170,7 +172,7 @@ def why_unseen(environment: Environment) -> str:
     if recorded is not None and not recorded.in_use:
         locked = "it is locked by a lease" if recorded.kind == kind.LEASE else "it has no shared locks"
         return f"{locked}, so nobody can tell whether commands run in it"
-    if local := mounts.mount_of(environment.state).local_flock:
+    if local := mounts.mount_of(environment.path).local_flock:
         return f"flock stays within the node ({local}), so nobody can tell whether commands run in it"
     return ""
 

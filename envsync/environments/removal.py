@@ -19,24 +19,27 @@ Killed in between: before 4 nothing has changed; before 5 the environment is who
 makes it current again; after that it is trash, which the next `prune` or `remove` deletes. Trash belongs to whoever
 owned the environment.
 
-A filesystem that does not rename directories (docs/filesystems.md): what is in it is deleted in its place, with the
-mark `making`, so that the next leader makes a new skeleton of whatever is left, and pyvenv.cfg and our own files last.
+A filesystem that does not rename directories (docs/filesystems.md), or has no room for that: what is in it is deleted
+in its place, packages first, pyvenv.cfg and our own files last. It has the mark `making` as soon as there is room for
+it, so that the next leader makes a new skeleton of whatever is left. Before that, it finds what is missing of the
+packages.
 
 Not covered: commands that were started past envsync are seen on this host alone (`envsync.environments.within`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from envsync.environments import known
 from envsync.environments.known import Known, Surroundings
 from envsync.environments.size import Size, measure
 from envsync.environments.template import TRASH, Template
-from envsync.errors import FilesystemError, LockingError, RefusedError
+from envsync.errors import EnvsyncError, FilesystemError
 from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment
 from envsync.leading import lost
@@ -49,8 +52,10 @@ from envsync.waiting import bare, queue
 PAUSE_SECONDS = 0.05
 """Between two tries at an environment lock that somebody holds."""
 CHANGED = "it was used, or made anew, meanwhile"
-LAST = ("pyvenv.cfg", ".envsync", ".lock")
-"""What goes last where a directory cannot be renamed, in this order."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a rename is answered where a quota is used up, as on btrfs; to delete is allowed."""
+FIRST, LAST = ("lib",), ("pyvenv.cfg", ".envsync", ".lock")
+"""What goes first, and last, where a directory cannot be renamed."""
 
 
 class Removal(NamedTuple):
@@ -90,12 +95,12 @@ def remove(wanted: Known, surroundings: Surroundings, deadline: float) -> Remova
             aside = _set_aside(environment)
     except _Kept as kept:
         return removal._replace(kept=str(kept))
-    except LockingError as error:
-        return removal._replace(kept=error.message)
     except FilesystemError:
         if os.path.lexists(wanted.path):
             raise
         return None  # somebody else has removed it
+    except EnvsyncError as error:  # it cannot be locked from here, or a newer envsync keeps it
+        return removal._replace(kept=error.message)
     if aside != wanted.path:
         trash.remove_tree(aside)
     remove_directories(wanted.between)
@@ -136,6 +141,7 @@ def _be_alone(environment: Environment, wanted: Known, deadline: float, locks: E
     """Take all locks.
 
     :raises _Kept: somebody has one of them, or the environment is another one by now
+    :raises EnvsyncError: one cannot be had, or somebody may run in it by one that was lost
     """
     lock = _lead(environment, deadline)
     locks.callback(lock.release)
@@ -145,14 +151,12 @@ def _be_alone(environment: Environment, wanted: Known, deadline: float, locks: E
         raise _Kept("somebody waits for it")
     if bare.is_marked(environment):
         locks.callback(_take(environment.wanted, "somebody waits for it").release)
-    recorded = lost.former(environment, load_ledger(environment))
     was_there = os.path.lexists(environment.in_use)
-    in_use = _take(environment.in_use, "")
-    locks.callback(in_use.release)
-    try:
+    if os.path.isdir(environment.state):  # else somebody was killed who removed it, or has not begun to make it
+        recorded = lost.former(environment, load_ledger(environment))
+        in_use = _take(environment.in_use, "")
+        locks.callback(in_use.release)
         lost.check(environment, recorded, in_use.inode)
-    except RefusedError as error:
-        raise _Kept(error.message) from None
     if reason := known.why_unseen(environment):
         raise _Kept(reason)
     if stranger := known.why_stranger(environment):
@@ -192,11 +196,11 @@ def _set_aside(environment: Environment) -> str:
     :raises FilesystemError: it cannot be renamed, and is current again if it was
     """
     aside = f"{os.path.dirname(environment.path)}/{TRASH}{os.urandom(8).hex()}"
-    was_current = atomic.rename_if_there(environment.stamp, environment.draining)
+    was_current = _withdraw(environment)
     try:
         atomic.move(environment.path, aside)
     except OSError as error:
-        if atomic.is_refused_directory(environment.path, error):
+        if error.errno in NO_ROOM or atomic.is_refused_directory(environment.path, error):
             _empty(environment)
             return environment.path
         if was_current:
@@ -205,15 +209,27 @@ def _set_aside(environment: Environment) -> str:
     return aside
 
 
+def _withdraw(environment: Environment) -> bool:
+    """Let the environment not be current any more. Returns whether that can be taken back."""
+    try:
+        return atomic.rename_if_there(environment.stamp, environment.draining)
+    except FilesystemError as error:
+        if error.errno not in NO_ROOM:
+            raise
+    atomic.remove(environment.stamp)
+    return False
+
+
 def _empty(environment: Environment) -> None:
     """Delete an environment that cannot be renamed.
 
     Once `.lock` is gone others may lead in the directory, which then stays: nothing is done to it from here on.
     """
-    atomic.write(environment.making, b"")
     atomic.discard(environment.draining)
-    for name in sorted(set(os.listdir(environment.path)) - set(LAST)):
-        trash.remove_tree(f"{environment.path}/{name}")
-    for name in LAST:
+    names = set(os.listdir(environment.path)) - set(LAST)
+    for name in (*FIRST, *sorted(names - set(FIRST)), *LAST):
+        with suppress(FilesystemError):  # there is no room for it: what goes next makes some
+            if name not in LAST:
+                atomic.write(environment.making, b"")
         trash.remove_tree(f"{environment.path}/{name}")
     remove_directories((environment.path,))

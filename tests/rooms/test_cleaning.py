@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.environments import FIXTURES, unverified
 from tests.rooms.inside import ROOTLESS, output, words
-from tests.rooms.small import why_not
+from tests.rooms.small import KINDS, WHATS, why_not
 
 MOUNTS = {
     "no blocks": "truncate -s 4M image; mkfs.ext4 -q -m 0 image; mount -o loop image small",
@@ -49,3 +52,38 @@ def test_a_full_disk_can_be_cleaned(unshare: str, tmp_path: Path, scarce: str, c
     assert "removed 5 wheels" in done.stdout
     assert "wheels: 5, left: 0" in done.stdout
     assert unverified(tmp_path / "again") == []
+
+
+FULL = """\
+import subprocess, sys
+from pathlib import Path
+from tests.rooms import small
+kind, what, directory, *start = sys.argv[1:]
+place = Path(directory) / "narrow"
+place.mkdir()
+disk = small.make(kind, what, place)
+disk.mount()
+made = ["--lock", Path(directory, "pylock.toml"), "--env", place / "envs/{digest}", "--cache-dir", place / "cache"]
+def run(*words):
+    return subprocess.run([*start, *words], check=True, capture_output=True, text=True).stdout
+run("sync", *made, "--link-mode", "copy")
+disk.leave(0)
+print(run("env", "prune", place / "envs/{digest}", "--yes"))
+assert list((place / "envs").iterdir()) == []
+disk.widen()
+print(run("run", *made, "--", "greet"))
+"""
+
+
+@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind in KINDS for what in WHATS[kind]])
+def test_environments_on_a_full_disk_are_removed(tmp_path: Path, unshare: str, kind: str, what: str) -> None:
+    """There is no room for anything else, and that is when they are to go."""
+    if unshare or (reason := why_not(kind)):
+        pytest.skip(unshare or reason)
+    shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
+    shutil.copy(FIXTURES / "pylock.toml", tmp_path)
+    program = [sys.executable, "-c", FULL, kind, what, str(tmp_path), *words()]
+    done = output(["unshare", *ROOTLESS, "--mount", *program], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "removed 1 environment, " in done.stdout
+    assert "HELLO, WORLD!" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_what_is_none_of_ours(environment: Path, looked: Looked) -> None:
     (environment / ".envsync/in-use").touch()
     assert looked().stranger == ""
     (environment / "pyvenv.cfg").unlink()
+    assert "does not look like" in looked().stranger
+
+
+def test_nothing_but_what_is_ours(environment: Path, looked: Looked) -> None:
+    """As who was killed leaves it: a lock, or an empty directory. But not what a link leads to."""
+    shutil.rmtree(environment)
+    environment.mkdir()
+    assert (looked().stranger, looked().kept) == ("", "")
+    (environment / ".lock").touch()
+    (environment / ".envsync").mkdir()
+    assert (looked().stranger, looked().kept) == ("", "")
+    (environment / ".envsync").rmdir()
+    (environment / ".envsync").symlink_to("/usr")
     assert "does not look like" in looked().stranger
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import bare, directory
+from tests.crash.harness import KILL, strike
 from tests.environments import FIXTURES, unverified
 from tests.unit.scene import holder
 
@@ -227,6 +230,46 @@ def test_a_filesystem_that_does_not_rename_directories(
     monkeypatch.setattr(os, "rename", refuse)
     assert removed().kept == ""
     assert entries(environment) == []
+
+
+@pytest.mark.parametrize("reason", [errno.EXDEV, errno.EDQUOT], ids=errno.errorcode.get)
+def test_killed_while_it_is_deleted_in_its_place(
+    tmp_path: Path, run_envsync: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """The next sync makes it whole, the next prune removes it. With a quota that is used up, nothing can be made."""
+    monkeypatch.chdir(tmp_path)
+    rename, write = os.rename, atomic.write
+
+    def refuse(source: str, destination: str) -> None:
+        if os.path.isdir(source) or reason == errno.EDQUOT:
+            raise OSError(reason, os.strerror(reason))
+        rename(source, destination)
+
+    def no_room(path: str, data: bytes, **how: Any) -> None:
+        if reason == errno.EDQUOT and os.path.isdir("envs/" + os.listdir("envs")[0] + "/lib"):
+            raise FilesystemError("write", path, OSError(reason, os.strerror(reason)))
+        write(path, data, **how)
+
+    words = ("--lock", LOCK, "--env", "envs/{digest}")
+    nth = 1
+    while True:
+        run_envsync("sync", *words, check=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", refuse)
+            patched.setattr(atomic, "write", no_room)
+            blow = strike(["env", "prune", "envs/{digest}", "--yes"], nth, KILL)
+        if not blow.struck:
+            break
+        nth += 1 if nth < 6 or nth > 90 else 25
+        if nth % 2:
+            done = run_envsync("run", *words, "--", "greet")
+            assert done.returncode == 0, (blow, done.stderr)
+            (there,) = (tmp_path / "envs").iterdir()
+            assert unverified(there) == []
+        assert run_envsync("env", "prune", "envs/{digest}", "--yes").returncode == 0
+        assert os.listdir("envs") == [], blow
+    assert os.waitstatus_to_exitcode(blow.status) == 0
+    assert nth > 30
 
 
 def test_one_that_became_a_link(environment: Path, looked: Looked, tmp_path: Path) -> None:
