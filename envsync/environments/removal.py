@@ -1,6 +1,6 @@
 """Remove an environment: only if nobody syncs it or runs in it, and so that nobody ever finds half of it.
 
-In this order, with each lock held until the directory has gone from its name:
+In this order:
 
 1. the environment lock, as a leader takes it. Who holds it syncs, or is uv. Whoever is blocked on it would be left with
    the lock of a directory that is gone: then it stays
@@ -8,7 +8,9 @@ In this order, with each lock held until the directory has gone from its name:
 3. the in-use lock, exclusively, without waiting: who holds it runs in it. What was lost of it counts, too
 4. `stamp` → `stamp.draining`: the environment is not current any more
 5. the directory is renamed to `.envsync-trash.*` beside itself: no template and no request names that
-6. the locks are let go, and the trash is deleted without haste
+6. the trash is deleted, `.envsync` first and `.lock` last, and then the locks are let go: other clients of a network
+   filesystem find what was renamed by its old name for a while (MooseFS: a second), and nobody is to enter or to lead
+   in trash. Who finds nothing by that name does not wait for this
 
 What others see. A launch that has opened the in-use lock cannot share it, or finds no stamp behind it: it "does not
 know", and goes the slow way. A waiter, or a newcomer, that has opened `.lock` finds that its path does not name it any
@@ -93,6 +95,8 @@ def remove(wanted: Known, surroundings: Surroundings, deadline: float) -> Remova
         with ExitStack() as locks:
             _be_alone(environment, wanted, deadline, locks)
             aside = _set_aside(environment)
+            if aside != wanted.path:
+                _delete(aside)
     except _Kept as kept:
         return removal._replace(kept=str(kept))
     except FilesystemError:
@@ -101,8 +105,6 @@ def remove(wanted: Known, surroundings: Surroundings, deadline: float) -> Remova
         return None  # somebody else has removed it
     except EnvsyncError as error:  # it cannot be locked from here, or a newer envsync keeps it
         return removal._replace(kept=error.message)
-    if aside != wanted.path:
-        trash.remove_tree(aside)
     remove_directories(wanted.between)
     return removal._replace(size=size, left=aside if os.path.lexists(aside) else "")
 
@@ -207,6 +209,17 @@ def _set_aside(environment: Environment) -> str:
             atomic.rename_if_there(environment.draining, environment.stamp)
         raise FilesystemError("remove", environment.path, error) from error
     return aside
+
+
+def _delete(aside: str) -> None:
+    """Delete trash, as far as that is possible. Its locks are held, and the environment lock goes last."""
+    try:
+        names = set(os.listdir(aside)) - {".envsync", ".lock"}
+    except OSError:
+        names = set()  # somebody who sweeps was faster
+    for name in (".envsync", *sorted(names)):
+        trash.remove_tree(f"{aside}/{name}")
+    trash.remove_tree(aside)
 
 
 def _withdraw(environment: Environment) -> bool:

@@ -24,6 +24,7 @@ from envsync.errors import FilesystemError
 from envsync.launch import Environment
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
+from envsync.store import trash
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import bare, directory
 from tests.crash.harness import KILL, strike
@@ -46,6 +47,27 @@ def test_one_that_nobody_needs(environment: Path, removed: Removed) -> None:
     assert (done.kept, done.left) == ("", "")
     assert done.size.files > 40
     assert 0 < done.size.free < done.size.bytes
+    assert entries(environment) == []
+
+
+def test_what_other_clients_may_still_find(
+    environment: Path, removed: Removed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the old name, for a while: nobody can enter, and the environment lock is held until there is nothing else."""
+    seen: list[tuple[str, set[str], bool]] = []
+    remove_tree = trash.remove_tree
+
+    def look_and_remove(path: str) -> None:
+        (aside,) = environment.parent.glob(f"{TRASH}*")
+        is_held = flock.acquire_nowait(f"{aside}/.lock", shared=False, create=False) is None
+        seen.append((os.path.basename(path), set(os.listdir(aside)), is_held))
+        remove_tree(path)
+
+    monkeypatch.setattr(trash, "remove_tree", look_and_remove)
+    assert removed().kept == ""
+    assert seen[0][0] == ".envsync"
+    assert all(is_held for _, _, is_held in seen)
+    assert seen[-1][1] == {".lock"}
     assert entries(environment) == []
 
 
