@@ -50,8 +50,8 @@ REDIRECTS = 10
 READ_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 FIRST_CONNECT_SECONDS = 4.0
-"""The same in a first try. Each address of a host has so long, and the first of them may lead nowhere (IPv6). Long enough
-for a packet that was lost: Linux sends it again after 1 and 3 seconds."""
+"""The same in a first try. Each address of a host has so long, and the first of them may lead nowhere (IPv6). Long
+enough for a packet that was lost: Linux sends it again after 1 and 3 seconds."""
 PIECES = 32
 """As many are kept to be written at once."""
 WRITE_SECONDS = 0.1
