@@ -18,6 +18,7 @@ else:
     import posix as os
 
 from envsync.launch import command
+from envsync.system import processes
 from envsync.waiting import neighbours
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ RANKS = {
 STEPS = (("SLURM_JOB_ID", "SLURM_STEP_ID"), ("PMIX_NAMESPACE",), ("PMI_JOBID",))
 """Variables that say which step that is."""
 LIVES_SECONDS = 1.0
-"""How often the one who speaks says at least that it lives; almost, on a network filesystem."""
+"""For how long at most the one who speaks does not say that it lives; on a network filesystem it may be a bit more."""
 NOTHING = (0, 0)
 
 
@@ -72,7 +73,8 @@ class Circle:
         others.spares(now)
         if others.said is not None and others.said.seen[1] != NOTHING:
             self.told = others.said.seen[1]
-        if others.polls:
+        is_due = others.said is None or processes.clock() - others.said.when >= LIVES_SECONDS / 3
+        if others.polls and is_due:
             others.looked(now, (NOTHING, self.told), LIVES_SECONDS, is_for_us=False, entered=False)
         return others.polls
 
