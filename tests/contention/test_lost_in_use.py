@@ -83,7 +83,7 @@ def state(env: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("names", PURGES.values(), ids=PURGES)
-@pytest.mark.parametrize("busy", ["wait", "fail"])
+@pytest.mark.parametrize("busy", ["wait", pytest.param("fail", marks=pytest.mark.slow)])
 def test_who_holds_the_one_before_is_not_disturbed(
     env: Path, command: Command, run_envsync: Run, names: tuple[str, ...], busy: str
 ) -> None:
@@ -100,7 +100,7 @@ def test_who_holds_the_one_before_is_not_disturbed(
     assert state(env) != before
 
 
-@pytest.mark.parametrize("busy", ["wait", "fail"])
+@pytest.mark.parametrize("busy", ["wait", pytest.param("fail", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("names", PURGES.values(), ids=PURGES)
 def test_an_operator_may_go_on(
     env: Path, command: Command, run_envsync: Run, names: tuple[str, ...], busy: str

@@ -86,7 +86,9 @@ def test_during_a_download_that_others_wait_for(tmp_path: Path, cache: Path) -> 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("pause", [0.003, 0.05, 0.3])
+@pytest.mark.parametrize(
+    "pause", [0.05, pytest.param(0.003, marks=pytest.mark.slow), pytest.param(0.3, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", [(), ("--link-mode", "copy"), ("--compile-bytecode",)])
 def test_while_environments_are_made(tmp_path: Path, cache: Path, pause: float, options: tuple[str, ...]) -> None:
     """However often it is removed, each sync ends well, two at once each; what it must have it keeps to itself."""

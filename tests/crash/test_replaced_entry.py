@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import pytest
 from envsync.store import trash, users
 from envsync.store.store import Store
 from envsync.system import forking
-from tests.crash.harness import ERRORS, KILLS, LASTING, Blow, Kind, strike
+from tests.crash.harness import ERRORS, KILLS, LASTING, Blow, Change, Kind, strike
 from tests.environments import site_packages, unverified
 from tests.unit.transaction.test_symlink import ALPHA, Project, run
 from tests.wheels import sha256_of
@@ -75,11 +75,10 @@ SYNC, REPAIR = ("sync",), ("check", "--repair")
 """Of another environment, which sees the damage by a time; of the first one, which sees it by a hash."""
 
 
-def several(kinds: Iterable[Kind], *, always: Collection[Kind] = ()) -> Iterator[ParameterSet]:
+def several(kinds: Iterable[Kind]) -> Iterator[ParameterSet]:
     for verb in (SYNC, REPAIR):
         for kind in kinds:
-            marks = () if verb == REPAIR and kind in always else pytest.mark.slow
-            yield pytest.param(verb, kind, id=f"{verb[0]} {kind.name}", marks=marks)
+            yield pytest.param(verb, kind, id=f"{verb[0]} {kind.name}", marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -93,11 +92,24 @@ def world(tmp_path: Path, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("verb", "kind"), [*several(KILLS, always=KILLS[:1])])
+@pytest.mark.parametrize(("verb", "kind"), [*several(KILLS)])
 def test_killed_at_any_change(world: World, kind: Kind) -> None:
     """It is there at any time but between two renames; killed there, the next command puts it back."""
+    missing = killed_at(world, kind, 1)
+    assert [change.event for change in missing] == ["os.rename"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("verb", "kind"), [(REPAIR, KILLS[0])])
+def test_killed_at_some_changes(world: World, kind: Kind) -> None:
+    """The same at every fifth change, for every run of the tests."""
+    assert len(killed_at(world, kind, 5)) <= 1
+
+
+def killed_at(world: World, kind: Kind, step: int) -> list[Change]:
+    """Kill at changes, so many apart. Returns those at which the entry was not in its place."""
     missing = []
-    for nth in count(1):
+    for nth in count(1, step):
         blow = world.strike(nth, kind)
         if not blow.struck:
             break
@@ -114,7 +126,7 @@ def test_killed_at_any_change(world: World, kind: Kind) -> None:
     assert blow.status == 0, blow.said
     assert_sound(world)
     assert nth > 20
-    assert [change.event for change in missing] == ["os.rename"]
+    return missing
 
 
 @pytest.mark.timeout(300)

@@ -114,9 +114,12 @@ def check_that_it_is_refused(outcome: tuple[int, str, str], row: Row) -> None:
     assert re.search(r"`envsync doctor [^`]*--env .venv[ `]", err), err
 
 
-def rows(*, in_use: bool) -> pytest.MarkDecorator:
+def rows(*, in_use: bool, most: int = 99) -> pytest.MarkDecorator:
+    """:param most: so many are not slow"""
     chosen = [row for row in ROWS if row.in_use == in_use]
-    return pytest.mark.parametrize("row", chosen, ids=[row.name for row in chosen])
+    marks = [() if number < most else (pytest.mark.slow,) for number in range(len(chosen))]
+    parameters = [pytest.param(row, id=row.name, marks=mark) for row, mark in zip(chosen, marks, strict=True)]
+    return pytest.mark.parametrize("row", parameters)
 
 
 @rows(in_use=True)
@@ -157,7 +160,7 @@ def test_eight_at_once_are_refused(make_ground: Callable[[Row], Ground], row: Ro
     assert {path.name for path in (ground.directory / ".venv").glob("*")} <= {".envsync", ".lock"}  # or there is none
 
 
-@rows(in_use=False)
+@rows(in_use=False, most=2)
 def test_an_operator_may_change_it_all_the_same(make_ground: Callable[[Row], Ground], row: Row) -> None:
     """`--busy ignore` changes it under the lock that there is; without that word it is refused again."""
     ground = make_ground(row)

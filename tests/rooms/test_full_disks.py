@@ -23,8 +23,6 @@ from tests.wheels import build_wheel
 
 QUICK = [
     ("tmpfs", "both", "size", "warm"),
-    ("tmpfs", "env", "inodes", "warm"),
-    ("ext4", "env", "size", "warm"),
     ("ext4", "cache", "size", "cold"),
     ("ext4", "both", "inodes", "first"),
     ("btrfs", "both", "quota", "warm"),
