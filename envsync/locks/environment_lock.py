@@ -113,6 +113,8 @@ class Locks:
         try:
             if not isinstance(held, str):
                 found = probe(self.environment)
+                if not found.in_use and not lock.is_in_place():
+                    return lock  # who was refused before us has removed it: whether it excludes was not tried
                 self._accept(found)
             if record(self.environment, found).kind == found.kind:
                 return lock

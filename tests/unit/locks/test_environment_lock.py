@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from envsync.launch import Environment
-from envsync.locks import environment_lock
-from envsync.locks.kind import FLOCK, LEASE, read
+from envsync.locks import environment_lock, flock
+from envsync.locks.flock import Flock
+from envsync.locks.kind import FLOCK, LEASE, Locking, read
 
 
 @pytest.mark.parametrize(("times", "kind"), [(1, FLOCK), (3, FLOCK), (4, LEASE)])
@@ -36,3 +37,21 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     recorded = read(environment)
     assert recorded is not None
     assert recorded.kind == kind
+
+
+def test_a_lock_that_was_removed_while_it_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody who was refused: then nothing is found out, decided or said; whoever has it sees that it is gone."""
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    environment = Environment(f"{tmp_path}/env")
+
+    def remove(lock: Flock) -> bool:
+        os.unlink(lock.path)
+        return False
+
+    monkeypatch.setattr(flock, "grants_twice", remove)
+    monkeypatch.setattr(environment_lock, "probe", lambda _: Locking(FLOCK, in_use=False, reason="odd"))
+    lock = environment_lock.Locks(environment, unseen=False).acquire_nowait()
+    assert lock is not None
+    assert not lock.is_in_place()
+    lock.release()
+    assert read(environment) is None
