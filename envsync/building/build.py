@@ -366,8 +366,7 @@ def _kept_log(site: _Site) -> str:
     store, job = site.store, site.job
     path = f"{store.logs}/{job.artifact.name}-{job.key[:8]}-{os.urandom(4).hex()}.log"
     try:
-        atomic.make_directory(store.logs)
-        groups.grant(store.logs, groups.bits(store.root))
+        groups.make_directory(store.root, store.logs)
         atomic.move(site.log, path)
     except OSError:
         return ""

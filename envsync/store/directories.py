@@ -6,7 +6,7 @@ import os
 import shlex
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic, groups
+from envsync.system import groups
 
 _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of envsync. What is in it can be fetched again.
@@ -43,20 +43,17 @@ class Directories:
         """
         for path in (self.wheels, self.tmp, self.locks):
             try:
-                atomic.make_directory(path)
+                groups.make_directory(self.root, path)
             except OSError as error:
                 other = shlex.quote(f"{self.root}-2")
                 hint = f"name another cache: `envsync sync --cache-dir {other}`"
                 raise FilesystemError("create", path, error, hint=hint) from error
-        group = groups.bits(self.root)
-        for path in (f"{self.root}/v1", self.wheels, self.tmp, self.locks) if group else ():
-            groups.grant(path, group)
         tag = f"{self.root}/CACHEDIR.TAG"
         try:
             descriptor = os.open(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError:
             return  # it is there already, or only backup programs will miss it
-        groups.grant(tag, group)
+        groups.grant(tag, groups.bits(self.root))
         try:
             os.write(descriptor, _TAG)
         except OSError:

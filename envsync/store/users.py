@@ -57,9 +57,7 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
         return
     group = groups.bits(store_root)
     try:
-        atomic.make_directory(directory)
-        for above in (f"{store_root}/v1", directory):
-            groups.grant(above, group)
+        groups.make_directory(store_root, directory)
         value = {"format": FORMAT, **place, "in-use": _in_use(env), "entries": sorted(shas)}
     except OSError as error:
         raise FilesystemError("write", path, error) from error

@@ -89,6 +89,43 @@ def make_lock_file(root: str, path: str) -> None:
             os.unlink(temporary)
 
 
+def make_directory(root: str, path: str) -> None:
+    """Make a directory of a cache, and those above it, as far as they are missing, and give the group its bits.
+
+    New ones have them from the first moment on: in one that got them later, others could make nothing meanwhile.
+
+    :param root: the cache directory
+    :param path: below it
+    :raises OSError: it cannot be made
+    """
+    group = bits(root)
+    if not group:
+        atomic.make_directory(path)
+        return
+    names = os.path.relpath(path, root).split("/")
+    directories = [f"{root}/{'/'.join(names[: count + 1])}" for count in range(len(names))]
+    for directory in directories:
+        if not os.path.isdir(directory):
+            _make_granted(directory, group)
+    atomic.make_directory(path)
+    for directory in directories:
+        grant(directory, group)
+
+
+def _make_granted(path: str, group: int) -> None:
+    """Make a directory, unless somebody else does or it cannot be made."""
+    temporary = f"{path}-{os.urandom(8).hex()}"
+    try:
+        os.mkdir(temporary)
+    except OSError:
+        return
+    grant(temporary, group)
+    try:
+        os.rename(temporary, path)  # over one that somebody has just made, if that is empty (rename(2))
+    except OSError:
+        os.rmdir(temporary)
+
+
 def is_ours_too(root: str) -> bool:
     """Tell whether a group shares a cache that we may write to."""
     return bool(bits(root) & stat.S_IWGRP) and os.access(root, os.W_OK | os.X_OK)
@@ -120,12 +157,8 @@ def write(root: str, path: str, value: Mapping[str, object]) -> None:
     :param path: below it; its directory is made
     """
     try:
-        group = bits(root)
-        directory = os.path.dirname(path)
-        atomic.make_directory(directory)
-        grant(f"{root}/v1", group)
-        grant(directory, group)
+        make_directory(root, os.path.dirname(path))
         atomic.write(path, records.dump(value))
-        grant(path, group)
+        grant(path, bits(root))
     except (OSError, FilesystemError):
         pass  # a read-only cache: it has to be found out again next time

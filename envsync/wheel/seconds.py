@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic, groups
+from envsync.system import groups
 
 NAMES = "names"
 STEP = 2
@@ -50,7 +50,7 @@ def take(root: str, name: str, sha256: str) -> int:
     for attempt in range(TRIES):
         try:
             if attempt:
-                _make(root, directory)
+                groups.make_directory(root, directory)
             while not _take(f"{directory}/{second}", sha256):
                 second -= STEP
         except FileNotFoundError as error:
@@ -78,13 +78,6 @@ def _take(path: str, sha256: str) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def _make(root: str, directory: str) -> None:
-    atomic.make_directory(directory)
-    group = groups.bits(root)
-    for path in (f"{root}/v1", os.path.dirname(directory), directory):
-        groups.grant(path, group)
 
 
 def stamp(descriptor: int, second: int) -> bool:
