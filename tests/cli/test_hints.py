@@ -506,6 +506,8 @@ SCENES = {
     "envsync env prune {} --yes": Scene(("env", "prune", ".venvs/{digest}"), named_by_digest),
 }
 WITHOUT_SCENE = {
+    "envsync cache prune --unused-for 90d": "needs a cache of root's that others link to (tests/rooms)",
+    "envsync cache size": "needs a filesystem that notes no reading (noatime)",
     "envsync sync --build-with uv": "needs a Python without ensurepip (tests/unit/building)",
     "envsync sync --build-with pip": "needs a host without uv (tests/unit/building)",
     "envsync bundle --platform manylinux_2_28_x86_64 --to bundle-2": "needs a Python without the GIL, too",
