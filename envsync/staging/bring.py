@@ -11,10 +11,10 @@ import time
 from typing import NamedTuple
 
 from envsync.errors import FilesystemError
-from envsync.staging import link_modes
+from envsync.staging.link_modes import Fill
 
 
-def clone_as_usual(  # noqa: PLR0917
+def fill_as_usual(  # noqa: PLR0917
     name: str,
     size: int,
     mtime_ns: int,
@@ -23,16 +23,24 @@ def clone_as_usual(  # noqa: PLR0917
     owner: int,
     source: int,
     destination: int,
+    fill: Fill,
     *,
     own_mtime_ns: int = 0,
+    last: bool = False,
 ) -> bool:
-    """Clone a file that is as it should be to where nothing is: `File.fill` in half of the calls and lookups.
+    """Clone or copy a file that is as it should be to where nothing is: `File.fill` in half of the calls and lookups.
+
+    The file of the store is opened, and then looked at by its descriptor: on a network filesystem, a look by name and
+    an open are two requests to the server.
 
     :param source: a descriptor of its directory in the store
     :param destination: a descriptor of that in the stage
-    :param own_mtime_ns: the mtime that the clone gets, if that is not the store's
+    :param fill: clones or copies
+    :param own_mtime_ns: the mtime that the file gets, if that is not the store's
+    :param last: set it after close(2), with which some filesystems set it where something was written
     :returns: False if anything is unusual; then all of it is still to be done, and what is unusual shows itself
     """
+    times = own_mtime_ns or mtime_ns
     try:
         original = os.open(name, _READ, dir_fd=source)
     except OSError:
@@ -44,15 +52,17 @@ def clone_as_usual(  # noqa: PLR0917
             return False
         copy = os.open(name, _CREATE, mode, dir_fd=destination)
         try:
-            link_modes.clone(original, copy)
-            os.utime(
-                copy, ns=(time.time_ns(), own_mtime_ns or mtime_ns)
-            )  # last, and nothing was written that could change it later
+            try:
+                fill(original, copy, size)
+                if not last:
+                    os.utime(copy, ns=(time.time_ns(), times))
+            finally:
+                os.close(copy)
+            if last:
+                os.utime(name, ns=(time.time_ns(), times), dir_fd=destination, follow_symlinks=False)
         except BaseException:
             os.unlink(name, dir_fd=destination)
             raise
-        finally:
-            os.close(copy)
     except OSError:
         return False
     finally:
@@ -94,9 +104,10 @@ class File(NamedTuple):
                 self._make_way()
                 os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
 
-    def fill(self, umask: int, *, clone: bool, undecided: bool) -> bool:
+    def fill(self, umask: int, fill: Fill, *, clone: bool, undecided: bool) -> bool:
         """Make it a file of its own, but for its time. Returns False if it was there already.
 
+        :param fill: clones or copies
         :param undecided: files may yet turn out to be linked here: of what is there already, only a link will do
         :raises OSError: what cloning was refused with; nothing is there
         :raises FilesystemError: it cannot be read or written; a part may be there
@@ -111,10 +122,7 @@ class File(NamedTuple):
             if destination is None:
                 return False
             try:
-                if clone:
-                    self._clone(source, destination)
-                else:
-                    self._copy(source, destination)
+                self._fill(fill, source, destination, clone=clone)
             finally:
                 os.close(destination)
         finally:
@@ -145,18 +153,14 @@ class File(NamedTuple):
         except OSError as error:
             raise FilesystemError("write", self.path, error) from error
 
-    def _clone(self, source: int, destination: int) -> None:
+    def _fill(self, fill: Fill, source: int, destination: int, *, clone: bool) -> None:
         try:
-            link_modes.clone(source, destination)
-        except OSError:
+            fill(source, destination, self.size)
+        except OSError as error:
+            if not clone:
+                raise FilesystemError("write", self.path, error) from error
             self._make_way()
             raise
-
-    def _copy(self, source: int, destination: int) -> None:
-        try:
-            link_modes.pour(source, destination, self.size)
-        except OSError as error:
-            raise FilesystemError("write", self.path, error) from error
 
     def _make_way(self) -> None:
         """Remove what is there. Never write through it: it may be a link to the store."""

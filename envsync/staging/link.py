@@ -24,8 +24,8 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.launch.progress import Report
 from envsync.staging import link_modes
-from envsync.staging.bring import File, clone_as_usual
-from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Said, Ways
+from envsync.staging.bring import File, fill_as_usual
+from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Fill, Said, Ways
 from envsync.staging.linked_directories import WholeJob, link
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, DamagedError, cannot_open
@@ -191,13 +191,14 @@ class Linker:
         prefix = f"{directory.path}/" if directory.path else ""
         ways: tuple[str, ...] = ()
         owner = device = -1
-        linking = cloning = linked = False
+        linking = linked = False
+        fill: Fill | None = None
         for base, size, executable in directory.files:
             name = prefix + base
-            if cloning and mtime_ns:
+            if fill is not None and mtime_ns and not self.ways.timeless:
                 mode = 0o777 if executable else 0o666
                 known = (size, mtime_ns, mode, device, owner)
-                if clone_as_usual(name, *known, source, destination, own_mtime_ns=own_ns):
+                if fill_as_usual(name, *known, source, destination, fill, own_mtime_ns=own_ns, last=ways[0] == COPY):
                     continue
             try:
                 status = look(name, dir_fd=source, follow_symlinks=False)
@@ -207,7 +208,8 @@ class Linker:
                 raise DamagedError(job.manifest, f"{above[0]}/{name}", CHANGED)
             if status.st_uid != owner:  # one directory has files of one device, but may have those of several users
                 ways, owner, device = self.ways.of(status), status.st_uid, status.st_dev
-                linking, cloning = ways[0] == HARDLINK, ways[0] == CLONE
+                linking = ways[0] == HARDLINK
+                fill = None if linking else self.ways.filling(ways[0], device)
             lacking = ~status.st_mode & (self.executable if executable else self.readable)
             if linking and not lacking:
                 try:
@@ -239,7 +241,8 @@ class Linker:
                     file.link()
                 else:
                     undecided = HARDLINK in ways and not self.ways.has_used(CLONE)
-                    if not file.fill(self.umask, clone=way == CLONE, undecided=undecided):
+                    fill = self.ways.filling(way, status.st_dev)
+                    if not file.fill(self.umask, fill, clone=way == CLONE, undecided=undecided):
                         break  # as a leader that died has left it
                     self._set_time(file)
             except OSError as error:

@@ -74,6 +74,7 @@ class Ways:
         self.user = processes.user()
         self._orders: dict[Kind, tuple[str, ...]] = {}
         self._told: set[str] = set()
+        self._pourers: dict[int, Pourer] = {}
         self.timeless = False
         """Times cannot be set where the files come."""
 
@@ -87,6 +88,10 @@ class Ways:
                 reason = f"hard links need the same owner, and the cached files are those of uid {kind.owner}"
                 order = self._without(kind, HARDLINK, reason)
         return order
+
+    def filling(self, way: str, device: int) -> Fill:
+        """Return what fills a file: by a clone, or with a copy of one that is on that device."""
+        return clone if way == CLONE else self._pourers.setdefault(device, Pourer()).pour
 
     def tell_to(self, tell: Callable[[str], None]) -> None:
         """Tell somebody else from now on."""
@@ -185,7 +190,11 @@ def _conclude_ways(mode: str, facts: Mapping[str, str]) -> Said:
     return Said((said,), details)
 
 
-def clone(source: int, destination: int) -> None:
+Fill = Callable[[int, int, int], None]
+"""Fills an empty file from another: given descriptors of that one and of the empty one, and the size."""
+
+
+def clone(source: int, destination: int, _size: int = 0) -> None:
     """Let an empty file share all blocks of another.
 
     :param source: a descriptor, open for reading
@@ -195,28 +204,42 @@ def clone(source: int, destination: int) -> None:
     fcntl.ioctl(destination, FICLONE, source)
 
 
-def pour(source: int, destination: int, size: int) -> None:
-    """Copy a file's bytes, in the kernel where it can.
+class Pourer:
+    """Copies files' bytes from one filesystem to another, in the kernel where it can.
 
-    :param size: of the source
-    :raises OSError: reading or writing failed, or the source is shorter; a part may have been written
+    What is refused for the two as such, as EXDEV is by copy_file_range(2), is not tried for the next file.
     """
-    done = 0
-    for move in _MOVES:
-        try:
-            while done < size:
-                count = move(source, destination, size - done, done)
-                if not count:
-                    break
-                done += count
-        except OSError as error:
-            if error.errno not in _CANNOT_MOVE:
-                raise
-        if done == size:
-            return
-    raise OSError(errno.EIO, "it is shorter than it was")
+
+    def __init__(self) -> None:
+        self._moves = _MOVES
+
+    def pour(self, source: int, destination: int, size: int) -> None:
+        """Copy the bytes of one file.
+
+        :param source: a descriptor, at its begin
+        :param destination: a descriptor of an empty file
+        :param size: of the source
+        :raises OSError: reading or writing failed, or the source is shorter; a part may have been written
+        """
+        done = 0
+        for move in self._moves:
+            try:
+                while done < size:
+                    count = move(source, destination, size - done, done)
+                    if not count:
+                        break
+                    done += count
+            except OSError as error:
+                if error.errno not in _CANNOT_MOVE:
+                    raise
+                if error.errno in _FOR_BOTH and not done:
+                    self._moves = tuple(other for other in self._moves if other is not move)
+            if done == size:
+                return
+        raise OSError(errno.EIO, "it is shorter than it was")
 
 
+_FOR_BOTH = frozenset({errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSOCK})
 _CANNOT_MOVE = _UNKNOWN | {errno.EINVAL, errno.EBADF, errno.ETXTBSY, errno.EACCES, errno.ENOTSOCK}
 _CHUNK = 1 << 18
 

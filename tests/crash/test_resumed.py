@@ -67,7 +67,7 @@ def sync_in_child(
 
 
 def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
-    link, pour = os.link, link_modes.pour
+    link, pour = os.link, link_modes.Pourer.pour
 
     def linking(source: str, destination: str, **options: int) -> None:
         before(os.path.basename(destination))
@@ -75,14 +75,14 @@ def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
         if tally is not None:
             tally.add()
 
-    def pouring(source: int, destination: int, size: int) -> None:
+    def pouring(self: link_modes.Pourer, source: int, destination: int, size: int) -> None:
         before(os.path.basename(os.readlink(f"/proc/self/fd/{destination}")))
-        pour(source, destination, size)
+        pour(self, source, destination, size)
         if tally is not None:
             tally.add()
 
     os.link = linking  # type: ignore[assignment]
-    link_modes.pour = pouring  # type: ignore[assignment]
+    link_modes.Pourer.pour = pouring  # type: ignore[assignment]
 
 
 def killer(nth: int) -> Callable[[str], None]:
@@ -140,8 +140,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the leader link all by itself, so that the N-th file is the N-th."""
     from envsync.staging.link import Linker
 
-    def run(self: Linker, groups: list[list[object]], report: object) -> None:
-        for group in groups:
+    def run(self: Linker, sized: list[tuple[int, list[object]]], total: int, report: object) -> None:
+        for _, group in sized:
             self._do_group(group)  # type: ignore[arg-type]
 
     monkeypatch.setattr(forking, "can_share", lambda count: False)

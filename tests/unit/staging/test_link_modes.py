@@ -18,9 +18,9 @@ from envsync.errors import FilesystemError
 from envsync.launch.progress import quiet
 from envsync.library import blocking
 from envsync.staging import link_modes
-from envsync.staging.bring import clone_as_usual
+from envsync.staging.bring import fill_as_usual
 from envsync.staging.link import Linker, PartJob
-from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Ways, conclude, pour
+from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Pourer, Ways, conclude
 from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
@@ -124,7 +124,7 @@ class TestPouring:
         (tmp_path / "a").write_bytes(content)
         monkeypatch.setattr(link_modes, "_MOVES", link_modes._MOVES[first:])
         with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as destination:
-            pour(source.fileno(), destination.fileno(), size)
+            Pourer().pour(source.fileno(), destination.fileno(), size)
         assert (tmp_path / "b").read_bytes() == content
 
     def test_one_that_stops_half_way_is_followed_by_another(
@@ -144,7 +144,7 @@ class TestPouring:
 
         monkeypatch.setattr(link_modes, "_MOVES", (part, refusing, link_modes._move))
         with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as destination:
-            pour(source.fileno(), destination.fileno(), 1000)
+            Pourer().pour(source.fileno(), destination.fileno(), 1000)
         assert (tmp_path / "b").read_bytes() == content
 
     def test_a_source_that_became_shorter_is_an_error(self, tmp_path: Path) -> None:
@@ -155,7 +155,30 @@ class TestPouring:
             (tmp_path / "b").open("wb") as destination,
             pytest.raises(OSError, match="shorter"),
         ):
-            pour(source.fileno(), destination.fileno(), 6)
+            Pourer().pour(source.fileno(), destination.fileno(), 6)
+
+    def test_what_is_refused_for_two_filesystems_is_not_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One try for all files; what is refused for one file alone is tried for the next."""
+        tries = []
+
+        def refusing(number: int) -> Callable[[int, int, int, int], int]:
+            def move(*_: int) -> int:
+                tries.append(number)
+                raise OSError(number, os.strerror(number))
+
+            return move
+
+        moves = (refusing(errno.EXDEV), refusing(errno.EINVAL), link_modes._move)
+        monkeypatch.setattr(link_modes, "_MOVES", moves)
+        (tmp_path / "a").write_bytes(b"content")
+        pourer = Pourer()
+        for _ in range(3):
+            with (tmp_path / "a").open("rb") as source, (tmp_path / "b").open("wb") as destination:
+                pourer.pour(source.fileno(), destination.fileno(), 7)
+            assert (tmp_path / "b").read_bytes() == b"content"
+        assert tries == [errno.EXDEV, *[errno.EINVAL] * 3]
 
 
 def refusing(number: int, *, times: int = 10**6) -> Callable[..., None]:
@@ -269,7 +292,8 @@ def test_clones_share_their_blocks(tmp_path: Path, kind: str) -> None:
         assert (place / "a").read_bytes() == (place / "b").read_bytes()
 
 
-def test_what_is_no_file_is_not_cloned_nor_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fill", [link_modes.clone, link_modes.Pourer().pour], ids=["clone", "copy"])
+def test_what_is_no_file_is_not_filled_nor_waited_for(tmp_path: Path, fill: link_modes.Fill) -> None:
     """Open(2) of a FIFO waits until somebody writes to it."""
     (tmp_path / "store").mkdir()
     (tmp_path / "stage").mkdir()
@@ -279,7 +303,7 @@ def test_what_is_no_file_is_not_cloned_nor_waited_for(tmp_path: Path) -> None:
     destination = os.open(tmp_path / "stage", os.O_RDONLY)
     try:
         known = (0, there.st_mtime_ns, 0o666, there.st_dev, there.st_uid)
-        assert not clone_as_usual("file", *known, source, destination)
+        assert not fill_as_usual("file", *known, source, destination, fill)
     finally:
         os.close(source)
         os.close(destination)
