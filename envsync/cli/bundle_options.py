@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from envsync.launch.options import ADD, FLAG, LIST, SECONDS, TEXT, Option
+from envsync.cli.cache_options import ADD
+from envsync.launch.options import FLAG, LIST, SECONDS, TEXT, Option
 
 MAKE = (
     Option("to", TEXT, "The directory of the bundle; it is made, or brought up to date.", metavar="DIR"),

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from envsync import __version__
-from envsync.cli import bundle_options, cache, env, env_options, tell
+from envsync.cli import bundle_options, cache, cache_options, env, env_options, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options
@@ -197,7 +197,7 @@ def _cache() -> click.Group:
     for name, function, table in (
         ("dir", cache.directory, options.CACHE),
         ("size", cache.size, options.CACHE),
-        ("add", cache.add, options.ADD),
+        ("add", cache.add, cache_options.ADD),
         ("clean", cache.remove_all, options.CLEAN),
         ("prune", cache.prune, options.PRUNE),
         ("verify", cache.verify, options.CACHE),

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from envsync.cli import bundle_options, env_options
+from envsync.cli import bundle_options, cache_options, env_options
 from envsync.errors import EnvsyncError, UsageError
 from envsync.errors.hints import HELP
 from envsync.errors.redact import redacted
@@ -24,7 +24,7 @@ _TABLES = {
     "doctor": options.DOCTOR,
     "cache dir": options.CACHE,
     "cache size": options.CACHE,
-    "cache add": options.ADD,
+    "cache add": cache_options.ADD,
     "cache clean": options.CLEAN,
     "cache prune": options.PRUNE,
     "cache verify": options.CACHE,

@@ -45,7 +45,7 @@ def table_of(data: bytes, path: str) -> "Settings":
     table = plain_table(data)
     if table is None:
         table = _parsed(data, path, "tool", "envsync")
-    return options.from_table(table, f"[tool.envsync] of `{path}`", options.IN_A_PROJECT)
+    return options.from_table(table, f"[tool.envsync] of `{path}`", options.in_a_project()) if table else {}
 
 
 def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
@@ -54,11 +54,13 @@ def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
     :param directory: of the lock file, as a prefix: there an environment is that they name by a relative path
     :raises UsageError: one cannot be read, or makes no sense
     """
-    site = _of_file(environ.get(SITE_VARIABLE) or SITE, named=bool(environ.get(SITE_VARIABLE)))
+    named = environ.get(SITE_VARIABLE, "")
+    place = named or SITE
+    site = _of_file(place, named=bool(named))
     asks = site.pop(USERS, True)
     if not isinstance(asks, bool):
-        raise options.usage_error(f"`{USERS}` in `{environ.get(SITE_VARIABLE) or SITE}` has to be true or false")
-    settings = _shared(site, environ.get(SITE_VARIABLE) or SITE, environ)
+        raise options.usage_error(f"`{USERS}` in `{place}` has to be true or false")
+    settings = _shared(site, place, environ)
     path = _users(environ) if asks else ""
     if path:
         settings = options.over(_shared(_of_file(path), path, environ), settings)
@@ -96,7 +98,9 @@ def _of_file(path: str, *, named: bool = False) -> "dict[str, object]":
 
 def _shared(table: "Mapping[str, object]", path: str, environ: "Mapping[str, str]") -> "Settings":
     """Return the options in a file that is not a project's."""
-    settings = options.from_table(table, f"`{path}`", options.SHARED)
+    if not table:
+        return {}
+    settings = options.from_table(table, f"`{path}`", options.in_shared_files())
     expand(settings, environ, path)
     for key in ("cache_dir", "cache_fallback", "find_links"):
         value = settings.get(key, [])

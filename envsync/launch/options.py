@@ -396,19 +396,19 @@ PRUNE = (
     Option("max-size", TEXT, "Remove what was used least lately until no more than this is left.", metavar="SIZE"),
     Option("unused-for", TEXT, "Remove what nobody has used or read for so long, as in 90d.", metavar="AGE"),
 )
-_OF_AN_ENVIRONMENT = ("env", "active", "inexact", "link_mode", "cache_fallback")
-ADD = (
-    *(option for option in REQUEST if option.key not in _OF_AN_ENVIRONMENT),
-    *(option for option in (*HOW, *WAIT) if option.key in ("durable", "timeout")),
-    *COMMON,
-    Option("json", FLAG, "Print the outcome as one JSON object."),
-)
 ANYWHERE = (*RUN, *PRUNE[-3:])
 """What may be said in `ENVSYNC_*` and in `[tool.envsync]`, besides what only the command line may say."""
-IN_A_PROJECT = tuple(option for option in ANYWHERE if option.key not in NOT_IN_A_FILE)
-_FOR_A_PROJECT = frozenset({"lock", *(option.key for option in CHOICE)}) | NOT_IN_A_FILE
-SHARED = tuple(o for o in ANYWHERE if o.key not in _FOR_A_PROJECT or o.key == "trusted_builder")
-"""What a user's or a site's file may say: not what is to be installed, nor where a project is."""
+
+
+def in_a_project() -> "list[Option]":
+    """Return what a project's file may say."""
+    return [option for option in ANYWHERE if option.key not in NOT_IN_A_FILE]
+
+
+def in_shared_files() -> "list[Option]":
+    """Return what a user's or a site's file may say: not what is to be installed, nor where a project is."""
+    of_a_project = {"lock", *(option.key for option in CHOICE), *NOT_IN_A_FILE} - {"trusted_builder"}
+    return [option for option in ANYWHERE if option.key not in of_a_project]
 
 
 def parse(arguments: "Sequence[str]", options: "Iterable[Option]") -> "tuple[Settings, list[str]] | None":
@@ -560,7 +560,7 @@ def from_table(table: "Mapping[str, object]", where: str, known: "Iterable[Optio
     :param where: it is, for messages
     :raises UsageError: a key is unknown or a value has the wrong type
     """
-    by_name = {option.name: option for option in known} if table else {}
+    by_name = {option.name: option for option in known}
     settings: Settings = {}
     for name, value in table.items():
         option = by_name.get(name)

@@ -14,7 +14,6 @@ from envsync.errors import UsageError
 from envsync.launch import options
 from envsync.launch.options import (
     FLAG,
-    IN_A_PROJECT,
     LIST,
     RUN,
     SECONDS,
@@ -82,7 +81,7 @@ def test_a_flag_that_a_file_can_set_can_be_taken_back() -> None:
 
 
 NAMES = {f"--{option.name}" for option in RUN}
-IN_A_FILE = {option.key for option in options.IN_A_PROJECT}
+IN_A_FILE = {option.key for option in options.in_a_project()}
 TAKEN_BACK = [o for o in RUN if o.negation and o.negation not in NAMES and o.key in IN_A_FILE]
 
 
@@ -224,7 +223,7 @@ def test_a_wrong_variable_is_named(name: str, text: str) -> None:
 def test_from_table() -> None:
     """The keys of [tool.envsync] are the options' names, and values have TOML's types."""
     table = {"lock": "a.toml", "extra": ["x", "y"], "group": "dev", "no-index": True, "timeout": 3, "busy": "fail"}
-    assert from_table(table, "`x`", IN_A_PROJECT) == {
+    assert from_table(table, "`x`", options.in_a_project()) == {
         "lock": "a.toml",
         "extra": ["x", "y"],
         "group": ["dev"],
@@ -257,7 +256,7 @@ def test_from_table_refuses_what_is_wrong(table: dict[str, object]) -> None:
     """A key that is unknown, or a value of the wrong type, is said with the key and the file."""
     (key,) = table
     with pytest.raises(UsageError, match=f"`{key}` in \\[tool.envsync\\] of `p/pyproject.toml`"):
-        from_table(table, "[tool.envsync] of `p/pyproject.toml`", IN_A_PROJECT)
+        from_table(table, "[tool.envsync] of `p/pyproject.toml`", options.in_a_project())
 
 
 def test_checked_takes_nothing_for_not_given() -> None:
