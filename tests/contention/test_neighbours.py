@@ -5,23 +5,19 @@ The environment is on a local disk, and is taken for a shared one. tests/lab has
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from envsync.launch import Environment
-from envsync.system import processes
 from envsync.waiting import word
 from tests.conftest import ROOT
-from tests.environments import FIXTURES
+from tests.contention.led import Group, led
 
 NUMBER = 6
 START = """\
@@ -34,13 +30,12 @@ start()
 """
 
 
-class Node:
+class Node(Group):
     """Waiters for an environment that was current, and is led by the test."""
 
     def __init__(self, project: Path, runtime: Path) -> None:
-        self.environment = Environment(str(project / ".venv"))
+        super().__init__(project, runtime)
         code = START.format(root=str(ROOT), runtime=str(runtime))
-        self.local = runtime / "envsync"
         self.waiters = [
             subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code, "run", "--", "greet"],
@@ -53,14 +48,6 @@ class Node:
             for _ in range(NUMBER)
         ]
 
-    def until(self, done: Callable[[], object]) -> None:
-        """Wait until the waiters have come to something, which ends with the test at the latest."""
-        while not done():
-            time.sleep(0.02)
-
-    def holders(self, name: str) -> list[int]:
-        return [pid for path in self.local.glob(f"*.{name}") for pid in processes.holders(str(path))]
-
     def gathered(self) -> subprocess.Popen[str]:
         """Wait until one looks for all others. Returns it."""
         self.until(lambda: len(self.holders("place")) == 1 and len(self.holders("word")) >= NUMBER - 1)
@@ -72,23 +59,11 @@ class Node:
         read = (word.load(path.read_bytes()) for path in self.local.glob("*.word"))
         return [each for each in read if each is not None]
 
-    def serve(self) -> None:
-        """Let the environment be current."""
-        os.rename(self.environment.draining, self.environment.stamp)
-
 
 @pytest.fixture
 def node(tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Node]:
     """A project whose environment somebody leads, and those who wait for it."""
-    project, runtime = tmp_path / "project", tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
-    shutil.copytree(FIXTURES / "wheels", project / "wheels")
-    shutil.copy(FIXTURES / "pylock.toml", project)
-    run_envsync("sync", cwd=project, check=True)
-    environment = Environment(str(project / ".venv"))
-    os.rename(environment.stamp, environment.draining)
-    with open(environment.lock, "r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with led(tmp_path, run_envsync) as (project, runtime):
         node = Node(project, runtime)
         try:
             yield node

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from envsync.launch import Environment
-from envsync.system import processes
 from tests.conftest import envsync_command
-from tests.environments import FIXTURES
+from tests.contention.led import Group, led
 
 NUMBER = 5
 
 
-class Step:
+class Step(Group):
     """Tasks that wait for an environment that the test leads, all with one log."""
 
     def __init__(self, project: Path, runtime: Path, *options: str) -> None:
-        self.environment = Environment(str(project / ".venv"))
-        self.local = runtime / "envsync"
+        super().__init__(project, runtime)
         self.log = project / "log"
         variables = {"SLURM_STEP_NUM_TASKS": str(NUMBER), "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0"}
         with self.log.open("ab") as log:
@@ -44,14 +38,6 @@ class Step:
     def lines(self) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if "waiting for" in line]
 
-    def until(self, done: Callable[[], object]) -> None:
-        """Wait until something has come about, which ends with the test at the latest."""
-        while not done():
-            time.sleep(0.02)
-
-    def holders(self, name: str) -> list[int]:
-        return [pid for path in self.local.glob(f"*.{name}") for pid in processes.holders(str(path))]
-
     def speaker(self) -> subprocess.Popen[bytes]:
         """Wait until one speaks and all others hear it. Returns it."""
         self.until(lambda: self.lines and len(self.holders("word")) >= NUMBER - 1)
@@ -63,21 +49,13 @@ def begin(
     tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]
 ) -> Iterator[Callable[..., Step]]:
     """Return a function that starts a step whose environment is led by the test."""
-    project, runtime = tmp_path / "project", tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
-    shutil.copytree(FIXTURES / "wheels", project / "wheels")
-    shutil.copy(FIXTURES / "pylock.toml", project)
-    run_envsync("sync", cwd=project, check=True)
-    environment = Environment(str(project / ".venv"))
-    os.rename(environment.stamp, environment.draining)
     steps = []
 
     def begin(*options: str) -> Step:
         steps.append(Step(project, runtime, *options))
         return steps[0]
 
-    with open(environment.lock, "r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with led(tmp_path, run_envsync) as (project, runtime):
         yield begin
         for task in steps[0].tasks:
             task.kill()
@@ -93,7 +71,7 @@ def test_when_the_speaker_goes_another_speaks(begin: Callable[..., Step], how: s
     speaker.send_signal(how)
     step.until(lambda: len(step.lines) > 1)
     assert len(step.lines) == 2
-    os.rename(step.environment.draining, step.environment.stamp)
+    step.serve()
     if how == signal.SIGKILL:
         speaker.wait()
     assert [task.wait(60) for task in step.tasks if task is not speaker] == [0] * (NUMBER - 1)
