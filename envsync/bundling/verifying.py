@@ -17,6 +17,7 @@ from envsync.bundling.directory import KEPT_SECONDS, LETTERS, Bundle, place_of
 from envsync.errors import FilesystemError, LockFileError, WheelError
 from envsync.launch.progress import Report, quiet
 from envsync.lockfile.target import Artifact
+from envsync.store.inventory import names
 from envsync.system.atomic import read_if_there
 from envsync.wheel import verify
 from envsync.wheel.manifest import is_sha256
@@ -61,7 +62,7 @@ def former(bundle: Bundle, *, since: float) -> Iterator[Version | Damage]:
 
     :param since: in seconds since the epoch
     """
-    for name in sorted(_names(bundle.versions)):
+    for name in sorted(names(bundle.versions)):
         path = f"{bundle.versions}/{name}"
         try:
             replaced = os.stat(path).st_mtime
@@ -70,13 +71,6 @@ def former(bundle: Bundle, *, since: float) -> Iterator[Version | Damage]:
                 yield Version(path, replaced, _named(path, text))
         except (LockFileError, OSError, FilesystemError) as error:
             yield Damage(f"versions/{name}", str(error))
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
 
 
 def _named(path: str, text: bytes) -> dict[str, tuple[str, int | None]]:

@@ -36,7 +36,6 @@ NAMED = 3
 """How many directories that cannot be removed are named."""
 EXIT_DAMAGED = 1
 LEAST_UNUSED_SECONDS = 2 * 86400
-STRANGERS = "they stay, but for what nobody has read for long: `envsync cache prune --unused-for 90d`"
 
 
 def directory(settings: Settings) -> int:
@@ -90,10 +89,11 @@ def add(settings: Settings) -> int:
 def remove_all(settings: Settings) -> int:
     """Remove all that is in the cache, but for what environments link to."""
     root = root_of(settings)
-    if users.has_strangers(root) and not settings.get("quiet"):
-        say(f"note: others may link to the wheels in `{root}`, and cannot say so: {STRANGERS}")
+    strangers = users.has_strangers(root)
+    if strangers:
+        _tell_of_strangers(settings, root)
     if settings.get("dry_run"):
-        linked, strangers = users.used(root), users.has_strangers(root)
+        linked = users.used(root)
         gone = [item for item in inventory(root) if item.kind != WHEELS or not (strangers or item.name in linked)]
         return _tell(settings, root, "would remove", gone)
     return _remove(settings, root, lambda: clean.everything(root), unless_used=False)
@@ -115,8 +115,8 @@ def prune(settings: Settings) -> int:
         strangers,
     )
     chosen = prunable(inventory(root), rules)
-    if strangers and unused is None and not settings.get("quiet"):
-        say(f"note: others may link to the wheels in `{root}`, and cannot say so: {STRANGERS}")
+    if strangers and unused is None:
+        _tell_of_strangers(settings, root)
     if settings.get("dry_run"):
         return _tell(settings, root, "would remove", chosen)
     return _remove(settings, root, lambda: clean.not_linked(root, chosen), unless_used=True)
@@ -163,6 +163,14 @@ def verify(settings: Settings) -> int:
 def root_of(settings: Settings) -> str:
     """Find out which cache is meant: the one that a sync here would use."""
     return cache_needed(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
+
+
+def _tell_of_strangers(settings: Settings, root: str) -> None:
+    if not settings.get("quiet"):
+        say(
+            f"note: others may link to the wheels in `{root}`, and cannot say so: they stay, but for what nobody has "
+            "read for long: `envsync cache prune --unused-for 90d`"
+        )
 
 
 def _parse_unused(text: str, root: str) -> float:

@@ -192,17 +192,21 @@ def syncing(environment: Environment) -> str:
     """Say who syncs an environment whose lock is held."""
     leader = status.leader_of(environment)
     if leader is not None:
-        return f"it is being synced by pid {leader.pid} on {leader.host}"
+        return _synced_by(leader)
     there = tuple(status.occupants(processes.holders(environment.lock)))
     return f"its lock is held by {_named(there)}" if there else "its lock is held by another host or another container"
 
 
 def _busy(known: Known) -> str:
     if known.leader is not None:
-        return f"it is being synced by pid {known.leader.pid} on {known.leader.host}"
+        return _synced_by(known.leader)
     if known.commands:
         return f"{RUNS}: {_named(known.commands)}"
     return f"{known.waiters} wait for it" if known.waiters else ""
+
+
+def _synced_by(leader: Syncer) -> str:
+    return f"it is being synced by pid {leader.pid} on {leader.host}"
 
 
 def _named(occupants: tuple[Occupant, ...]) -> str:

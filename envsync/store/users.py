@@ -74,8 +74,8 @@ def has_strangers(store_root: str) -> bool:
     try:
         mode = _shared_mode(os.stat(f"{store_root}/v1/wheels"))
         told = _shared_mode(os.stat(_directory(store_root))) if os.path.lexists(_directory(store_root)) else 0
-        above = _parents(store_root)
-        reachable = all(os.stat(path).st_mode & 0o011 for path in above)
+        root = os.path.realpath(store_root)
+        reachable = all(os.stat(path).st_mode & 0o011 for path in (*_leading_to(root), root))
     except OSError:
         return False  # there is no such cache, or nobody can reach it
     ways = ((0o050, 0o020), (0o005, 0o002))
@@ -89,9 +89,10 @@ def _shared_mode(status: os.stat_result) -> int:
     return status.st_mode & (0o077 if status.st_gid else 0o007)
 
 
-def _parents(path: str) -> list[str]:
-    parts = os.path.realpath(path).split("/")
-    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]
+def _leading_to(path: str) -> list[str]:
+    """Return the directories above a path, from the root on."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
 
 
 def used(store_root: str, *, drop: bool = False) -> set[str]:
@@ -206,10 +207,9 @@ def _view() -> str:
 def _above(env: str) -> list[list[int]]:
     """Return by what the directories above an environment are known, from the root on, as far as they are there."""
     found = []
-    parts = env.split("/")
-    for count in range(1, len(parts)):
+    for path in _leading_to(env):
         try:
-            status = os.stat("/".join(parts[:count]) or "/")
+            status = os.stat(path)
         except OSError:
             break
         found.append([status.st_dev, status.st_ino])

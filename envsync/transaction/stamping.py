@@ -88,13 +88,17 @@ def guard(
 def _of_foreign_stores(vouched: Stamp, ledger: Ledger, stores: Iterable[str]) -> list[Site]:
     """Look at the directories of entries that are linked to, in stores that could not be told so."""
     linked = {entry.origin.sha256: entry for entry in ledger.entries.values() if entry.linked}
-    above = {path for path in stores if any(os.path.isdir(f"{path}{ENTRIES}/{sha256}") for sha256 in linked)}
-    for path in (f"{vouched.environment}/{path}" for entry in linked.values() for path in entry.entries):
-        if is_store_link(path):
-            above.add(os.readlink(path).partition(ENTRIES + "/")[0])
+    paths = (f"{vouched.environment}/{path}" for entry in linked.values() for path in entry.entries)
+    led_to = {os.readlink(path).partition(ENTRIES + "/")[0] for path in paths if is_store_link(path)}
+    above = led_to.union(stores) if linked else set()
     foreign = sorted(path for path in above if not os.access(f"{path}/v1", os.W_OK))
-    sites = [site for path in foreign if (site := _look(path + ENTRIES)) is not None]
-    if all(any(os.path.isdir(f"{path}{ENTRIES}/{sha256}") for path in above) for sha256 in linked):
+    seen = {path: site for path in foreign if (site := _look(path + ENTRIES)) is not None}
+    if not seen:
+        return []
+    # Only now: what goes after the look at the directory of entries is noticed by it.
+    there = {path: {sha256 for sha256 in linked if os.path.isdir(f"{path}{ENTRIES}/{sha256}")} for path in above}
+    sites = [site for path, site in seen.items() if path in led_to or there[path]]
+    if linked.keys() <= set().union(*there.values()):
         return sites
     return [Site(site.path, site.inode, 0) for site in sites]  # one is gone already: a launch has to find that
 
