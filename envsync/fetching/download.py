@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +29,7 @@ from envsync.errors import FetchError, FilesystemError, WheelError
 from envsync.errors.hints import VARIABLES
 from envsync.errors.redact import keep_out_of_logs
 from envsync.fetching import CONNECTIONS
+from envsync.fetching.body import Body, announced, body_of
 from envsync.fetching.halting import Halt
 from envsync.launch import command
 from envsync.lockfile import hearing, retrying
@@ -230,27 +229,27 @@ class _Transfer:
         self._check()
 
     def _receive(self, response: httpx2.Response) -> None:
-        """Take in the body: with the floor as soon as there is something to read, as far as that can be told."""
-        pieces = response.iter_raw()
-        self._take_next(pieces)  # it may have come with the head
-        wait = _waiting(response)
-        while wait is not None and not _is_whole(response):
-            if not wait(READ_SECONDS):
+        """Take in the body, if it can be waited for with the floor as soon as there is something to read."""
+        body = body_of(response)
+        if body is None:
+            for data in response.iter_raw():
+                self._take(data)
+            return
+        self._take(body.take())  # it may have come with the head
+        while body.left > 0:
+            if not body.wait(READ_SECONDS):
                 raise httpx2.ReadTimeout("")
-            floor = self._halt.floor
-            with floor.had():
-                while self._take_next(pieces) and not (_is_whole(response) or floor.is_asked_for) and wait(0):
-                    pass
-        while self._take_next(pieces):
-            pass
-
-    def _take_next(self, pieces: Iterator[bytes]) -> bool:
-        """Take in one piece. Returns False if there was none."""
-        data = next(pieces, None)
-        self._halt.check()
-        if data is not None:
+            with self._halt.floor.had():
+                self._receive_some(body)
+        while data := body.take():  # its end is to be seen, or the connection cannot be used again
             self._take(data)
-        return data is not None
+
+    def _receive_some(self, body: Body) -> None:
+        """Take in what is there, as long as nobody else asks for the floor."""
+        while True:
+            self._take(body.take())
+            if body.left <= 0 or self._halt.floor.is_asked_for or not body.wait(0):
+                return
 
     @contextmanager
     def _open(self, client: httpx2.Client, connect_seconds: float) -> Iterator[httpx2.Response]:
@@ -300,7 +299,7 @@ class _Transfer:
             self._set_total(match[2])
         else:
             self._start_over()
-            self._set_total(_announced(response))
+            self._set_total(announced(response))
         tag = response.headers.get("ETag", "")
         # A weak tag may not be used for a range (RFC 9110, 13.1.5)
         self._validator = tag if tag.startswith('"') else response.headers.get("Last-Modified")
@@ -314,6 +313,7 @@ class _Transfer:
 
     def _take(self, data: bytes) -> None:
         """Take in what came. It is written in few large pieces: TLS hands on 16 KiB at most."""
+        self._halt.check()
         if self._total is not None and self._done + len(data) > self._total:
             if self._artifact.size is not None:
                 raise self._wrong_size("more")
@@ -415,37 +415,6 @@ class _Transfer:
 
 def _timeout(connect_seconds: float) -> httpx2.Timeout:
     return httpx2.Timeout(READ_SECONDS, connect=connect_seconds, pool=None)
-
-
-def _waiting(response: httpx2.Response) -> Callable[[float], bool] | None:
-    """Return a function that waits so many seconds for something to read, and tells whether there is; None if that
-    cannot be told: nobody knows how much is to come, or TLS is within another TLS, of a proxy.
-    """
-    stream = response.extensions.get("network_stream")
-    connection = None if stream is None else stream.get_extra_info("socket")
-    make = getattr(select, "poll", None)  # Windows has none
-    is_encrypted = isinstance(connection, ssl.SSLSocket)
-    if connection is None or is_encrypted != (response.url.scheme == "https") or make is None:
-        return None
-    if not _announced(response).isdecimal():
-        return None
-    poll = make()
-    poll.register(connection, getattr(select, "POLLIN", 1))
-
-    def wait(seconds: float) -> bool:
-        return bool(is_encrypted and connection.pending()) or bool(poll.poll(int(seconds * 1000)))
-
-    return wait
-
-
-def _is_whole(response: httpx2.Response) -> bool:
-    """Tell whether all of a body has come whose length is known."""
-    return response.num_bytes_downloaded >= int(_announced(response))
-
-
-def _announced(response: httpx2.Response) -> str:
-    """Return how many bytes a body is said to have; empty if it says itself where it ends (RFC 9112, 6.3)."""
-    return "" if "Transfer-Encoding" in response.headers else response.headers.get("Content-Length", "")
 
 
 def _reason(error: httpx2.HTTPError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Server:
     answers: list[int] = field(default_factory=list)
     began: threading.Event = field(default_factory=threading.Event)
     """Set as soon as the first half of an answer with a held file has been sent; once for each such answer."""
+    connections: int = 0
     busy: int = 0
     busiest: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -62,15 +64,21 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """Serve on a free port of this machine while the context lasts."""
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Serve on a free port of this machine while the context lasts.
+
+    :param tls: with what to encrypt
+    """
 
     class Handler(_Handler):
         pass
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = False
-    Handler.state = server = Server(f"http://127.0.0.1:{httpd.server_address[1]}")
+    if tls is not None:
+        httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    Handler.state = server = Server(f"{scheme}://127.0.0.1:{httpd.server_address[1]}")
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -90,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     state: Server
 
     def handle(self) -> None:
+        with self.state.lock:
+            self.state.connections += 1
         try:
             super().handle()
         except (BrokenPipeError, ConnectionResetError):

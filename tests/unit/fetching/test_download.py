@@ -22,6 +22,7 @@ import pytest
 
 import envsync
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
+from envsync.fetching import body
 from envsync.fetching import download as module
 from envsync.fetching.download import Downloader
 from envsync.fetching.halting import Halt, HaltedError
@@ -35,6 +36,12 @@ from tests.wheels import artifact, build_wheel
 DATA = random.Random(7).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 NAME = "demo-1.0-py3-none-any.whl"
+
+
+@pytest.fixture(autouse=True, params=["by the library", "from the connection"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read all bodies in one of both ways."""
+    monkeypatch.setattr(body, "LARGE", 0 if request.param == "from the connection" else 1 << 60)
 
 
 @pytest.fixture
