@@ -25,6 +25,7 @@ from packaging.version import Version
 
 from envsync.bundling.keeping import Wheel
 from envsync.errors import UsageError
+from envsync.lockfile.bundled import BYTECODE, BytecodeFile, table_of
 from envsync.python.facts import Interpreter
 
 if TYPE_CHECKING:
@@ -47,19 +48,25 @@ class Chosen(NamedTuple):
     """How what the lock file looks at besides comes out, as markers (`envsync.lockfile.conditions.clauses`)."""
 
 
-def combined(chosen: Sequence[Chosen]) -> Pylock:
+def combined(chosen: Sequence[Chosen], bytecode: Iterable[BytecodeFile] = ()) -> Pylock:
     """Make the lock file.
 
+    :param bytecode: what the bundle has of it
     :raises UsageError: some of the Pythons want different things and cannot be told apart
     """
     targets = _Targets(chosen)
     packages = [package for name in targets.names for package in targets.entries(name)]
-    lock = replace(targets.empty, packages=packages)
+    lock = replace(targets.empty, packages=packages, tool={"envsync": {"bundle": _about(bytecode)}})
     lock.validate()
     for each in chosen:
         if _selected(lock, each) != {wheel.name: wheel.sha256 for wheel in each.wheels}:
             raise _not_apart(each.title)
     return lock
+
+
+def _about(bytecode: Iterable[BytecodeFile]) -> dict[str, Any]:
+    listed = table_of(bytecode)
+    return {"format": FORMAT, **({BYTECODE: listed} if listed else {})}
 
 
 class _Targets:
@@ -77,7 +84,6 @@ class _Targets:
             environments=list(dict.fromkeys(Marker(" and ".join(filter(None, each))) for each in parts)),
             created_by="envsync",
             packages=[],
-            tool={"envsync": {"bundle": {"format": FORMAT}}},
         )
 
     def entries(self, name: str) -> list[Package]:

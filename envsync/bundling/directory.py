@@ -2,6 +2,7 @@
 
     <bundle>/pylock.toml                        the bundle: a lock file (PEP 751) that names wheels by path and hash
     <bundle>/wheels/<16 of the sha256>/<name>   the wheels
+    <bundle>/bytecode/<16 of the wheel's sha256>/<cache tag>.zip    its bytecode for one kind of Python, if asked for
     <bundle>/versions/<16 of the sha256>.toml   each pylock.toml so far; its time: when it last was the one
     <bundle>/.lock                              shared by who adds, exclusive for who removes
     <bundle>/.tmp/                              what is being written, and leftovers
@@ -10,6 +11,9 @@ Invariants:
 
 - Wheels appear by one rename, whole and verified, and never change. One whose bytes turn out to be others is replaced
   by one that has the right ones.
+- So does bytecode. Who packs the same wheel for the same Python has the same bytes, so that two writers have no
+  quarrel; should one's zlib pack it otherwise, the later file stays, and nodes that have read the other's pylock.toml
+  compile: bytecode that is not what a lock file says is as good as none.
 - pylock.toml is replaced by one rename, once all that it names is there. So whoever has read it has one version whole,
   before, during and after an update, and whoever writes is killed at any moment without harm.
 - Only a prune removes. It keeps what the present pylock.toml names, or one that was replaced in the last seven days:
@@ -31,14 +35,13 @@ from contextlib import suppress
 
 from envsync.errors import FilesystemError, UsageError
 from envsync.launch.request import BUNDLE
+from envsync.lockfile.bundled import BYTECODE, LETTERS
 from envsync.system import atomic, groups
 
 LOCK_FILE = "pylock.toml"
 KEPT_SECONDS = 7 * 86400.0
 """For how long a version stays usable once it was replaced."""
 LEFTOVER_SECONDS = 86400.0
-LETTERS = 16
-"""So many of a sha256 name a directory: enough to tell wheels apart; the lock file has all of it."""
 
 
 class Bundle:
@@ -51,6 +54,7 @@ class Bundle:
         self.root = os.path.abspath(root)
         self.lock_file = f"{self.root}/{LOCK_FILE}"
         self.wheels = f"{self.root}/wheels"
+        self.bytecode = f"{self.root}/{BYTECODE}"
         self.versions = f"{self.root}/versions"
         self.lock = f"{self.root}/.lock"
         self.tmp = f"{self.root}/.tmp"

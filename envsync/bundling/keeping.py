@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 from envsync.bundling.directory import Bundle, place_of
 from envsync.errors import FilesystemError, WheelError
+from envsync.fetching.packed_bytecode import is_of
+from envsync.lockfile.bundled import BytecodeFile
 from envsync.lockfile.target import Artifact
 from envsync.system import atomic, groups
 from envsync.wheel import verify
@@ -48,6 +51,10 @@ class Shelf:
     def path(self, wheel: Wheel) -> str:
         """Return where a wheel is."""
         return f"{self._bundle.root}/{wheel.place}"
+
+    def has(self, artifact: Artifact) -> bool:
+        """Tell whether there is something in the place of a wheel of which the sha256 is known."""
+        return os.path.lexists(f"{self._bundle.root}/{place_of(artifact.sha256 or '', artifact.filename)}")
 
     def find(self, artifact: Artifact, checkpoint: Callable[[], object] = lambda: None) -> Wheel | None:
         """Look for a wheel of which a sha256 is known. All of it is read: an update makes sure of the whole bundle.
@@ -94,6 +101,43 @@ class Shelf:
             atomic.discard(staged)
         return wheel
 
+    def has_bytecode(self, file: BytecodeFile, wheel: str, tag: str) -> bool:
+        """Tell whether bytecode is there as the lock file has it. It counts as asked for now, so that nobody prunes it.
+
+        :param wheel: the sha256 of its wheel
+        :param tag: of the Python that it ought to be for
+        :raises FilesystemError: it cannot be read
+        """
+        path = f"{self._bundle.root}/{file.place}"
+        with suppress(OSError):  # it is not there, or another user's
+            os.utime(os.path.dirname(path))
+        if not os.path.lexists(path):
+            return False
+        artifact = Artifact("", "", file.place, {"sha256": file.sha256}, size=file.size, path=path)
+        with verify.opened(path) as descriptor:
+            try:
+                verify.verify(descriptor, verify.status_of(descriptor, path), path, artifact, lambda: None)
+            except WheelError:
+                return False
+            return is_of(descriptor, path, wheel, tag)
+
+    def add_bytecode(self, place: str, content: bytes) -> tuple[BytecodeFile, bool]:
+        """Write a file of bytecode.
+
+        :returns: what is there now, and whether it is new; another writer may have the same
+        :raises FilesystemError: it cannot be written; nothing is left
+        """
+        file = BytecodeFile(place, hashlib.sha256(content).hexdigest(), len(content))
+        path, staged = f"{self._bundle.root}/{place}", self._bundle.staging("bytecode")
+        try:
+            if atomic.read_if_there(path) == content:
+                return file, False
+            atomic.write(staged, content, durable=self._durable, mode=0o444)
+            self._place(staged, path)
+        finally:
+            atomic.discard(staged)
+        return file, True
+
     def note(self, wheels: Iterable[Wheel]) -> list[Wheel]:
         """Know of wheels that were added, perhaps by children. Returns those that were not known."""
         new = [wheel for wheel in wheels if wheel.place not in self._known]
@@ -133,7 +177,8 @@ class Shelf:
         groups.grant(staged, group)
         try:
             atomic.make_directory(directory)
-            groups.grant(directory, group)
+            for made in (os.path.dirname(directory), directory):
+                groups.grant(made, group)
             atomic.move(staged, place)
         except OSError as error:
             raise FilesystemError("write", place, error) from error

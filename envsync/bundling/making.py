@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envsync.bundling import locking
 from envsync.bundling.combining import Chosen, combined
+from envsync.bundling.compiling import Compilation
 from envsync.bundling.directory import Bundle
 from envsync.bundling.keeping import Shelf, Wheel, total
 from envsync.bundling.targets import BundleTarget, targets_of
@@ -50,14 +51,18 @@ class Made(NamedTuple):
     """The Pythons that it is for."""
     wheels: tuple[str, ...]
     """Their places in it, sorted; of a preview, their file names, and the names of what would be built."""
+    bytecode: tuple[str, ...]
+    """The places of its bytecode, sorted; of a preview, as far as they are known."""
     bytes: int
-    """Of all that; of a preview, as far as it is known."""
+    """Of all that; of a preview, of the wheels, as far as it is known."""
     added: tuple[str, ...]
     """Those of them that were not there."""
     changed: bool
     """The lock file in it is another one than before."""
     unverified: tuple[str, ...]
     """The names of packages for which the lock file has no hash."""
+    notes: tuple[str, ...]
+    """What else is worth knowing, a sentence each."""
     seconds: float
 
 
@@ -93,7 +98,7 @@ def make(
         plans = [_plan(seeker, target) for target in targets_of(request, pythons, platforms, store.memory)]
         bundle = Bundle(to)
         if dry_run:
-            return _preview(bundle, plans, began)
+            return _preview(bundle, seeker, plans, began)
         bundle.prepare()
         with locking.adding(bundle, lambda what: report(what, 0, 0), timeout=request.timeout):
             return _fill(bundle, seeker, plans, began)
@@ -130,26 +135,31 @@ def _plan(seeker: Seeker, target: BundleTarget) -> Plan:
 def _fill(bundle: Bundle, seeker: Seeker, plans: Sequence[Plan], began: float) -> Made:
     durable = seeker.request.flag("durable")
     shelf = Shelf(bundle, durable=durable)
-    _announce(bundle, plans, seeker.report)
+    bytecode = Compilation(seeker, bundle, shelf, [plan.target for plan in plans])
+    _announce(bundle, plans, bytecode, seeker.report)
     added: list[Wheel] = []
     found = [_wheels(seeker, plan, shelf, added) for plan in plans]
+    for plan, wheels_of_it in zip(plans, found, strict=True):
+        bytecode.add(plan.target, wheels_of_it)
     chosen = [
         Chosen(plan.target.title, plan.target.interpreter, wheels, plan.clauses)
         for plan, wheels in zip(plans, found, strict=True)
     ]
     import tomli_w
 
-    text = tomli_w.dumps(combined(chosen).to_dict()).encode()
+    text = tomli_w.dumps(combined(chosen, bytecode.files.values()).to_dict()).encode()
     changed = bundle.publish(text, durable=durable)
     wheels = {wheel.place: wheel for each in found for wheel in each}
     return Made(
         bundle.root,
         tuple(plan.target.title for plan in plans),
         tuple(sorted(wheels)),
-        total(wheels.values()),
-        tuple(sorted(wheel.place for wheel in added)),
+        tuple(sorted(bytecode.files)),
+        total(wheels.values()) + sum(file.size for file in bytecode.files.values()),
+        tuple(sorted([*(wheel.place for wheel in added), *bytecode.added])),
         changed,
         _unverified(plans),
+        tuple(bytecode.notes),
         round(time.monotonic() - began, 3),
     )
 
@@ -159,8 +169,7 @@ def _wheels(seeker: Seeker, plan: Plan, shelf: Shelf, added: list[Wheel]) -> tup
 
     :param added: is told which were not there
     """
-    wheels = [artifact for artifact in plan.selected.artifacts if artifact.source is None]
-    kept = _kept(seeker, wheels, shelf)
+    kept = _kept(seeker, _locked(plan), shelf)
     added += shelf.note(kept.values())
     _vouch(seeker.store, plan.selected, kept, shelf)
     if plan.selected.sources:
@@ -238,7 +247,7 @@ def _built(seeker: Seeker, plan: Plan) -> list[Artifact]:
     return wheels
 
 
-def _announce(bundle: Bundle, plans: Sequence[Plan], report: Report) -> None:
+def _announce(bundle: Bundle, plans: Sequence[Plan], bytecode: Compilation, report: Report) -> None:
     """Say how many wheels and bytes it will be, before anything is fetched."""
     say: Callable[[str], None] | None = getattr(report, "announce", None)
     if say is not None:
@@ -246,19 +255,21 @@ def _announce(bundle: Bundle, plans: Sequence[Plan], report: Report) -> None:
         least = "at least " if unknown else ""
         built = sorted({artifact.label for plan in plans for artifact in plan.selected.sources})
         more = f" and {len(built)} to build" if built else ""
-        say(f"bundling {len(files)} wheels, {least}{human(size)}{more}, into `{bundle.root}`")
+        compiled = sum(bytecode.expected(plan.target, _locked(plan)) for plan in plans)
+        with_it = f", and about {human(compiled)} of bytecode" if compiled else ""
+        say(f"bundling {len(files)} wheels, {least}{human(size)}{more}{with_it}, into `{bundle.root}`")
 
 
 def _known(plans: Sequence[Plan]) -> tuple[dict[str, Artifact], int, int]:
     """Return the wheels that are known before anything is built; their bytes, and of how many these are not known."""
-    wheels = {
-        f"{artifact.filename} {artifact.sha256}": artifact
-        for plan in plans
-        for artifact in plan.selected.artifacts
-        if artifact.source is None
-    }
+    wheels = {f"{artifact.filename} {artifact.sha256}": artifact for plan in plans for artifact in _locked(plan)}
     sizes = list(map(_size, wheels.values()))
     return wheels, sum(size or 0 for size in sizes), sizes.count(None)
+
+
+def _locked(plan: Plan) -> list[Artifact]:
+    """Return what the lock file has as wheels."""
+    return [artifact for artifact in plan.selected.artifacts if artifact.source is None]
 
 
 def _size(artifact: Artifact) -> int | None:
@@ -270,19 +281,24 @@ def _size(artifact: Artifact) -> int | None:
     return artifact.size
 
 
-def _preview(bundle: Bundle, plans: Sequence[Plan], began: float) -> Made:
+def _preview(bundle: Bundle, seeker: Seeker, plans: Sequence[Plan], began: float) -> Made:
     shelf = Shelf(bundle)
+    compilation = Compilation(seeker, bundle, shelf, [plan.target for plan in plans])
+    bytecode = {place for plan in plans for place in compilation.places(plan.target, _locked(plan))}
     wheels, size, _ = _known(plans)
     built = {f"{artifact.label} (to be built)" for plan in plans for artifact in plan.selected.sources}
     added = [artifact.filename for artifact in wheels.values() if shelf.find(artifact) is None]
+    added += [place for place in bytecode if place not in compilation.known]
     return Made(
         bundle.root,
         tuple(plan.target.title for plan in plans),
         tuple(sorted([artifact.filename for artifact in wheels.values()] + [*built])),
+        tuple(sorted(bytecode)),
         size,
         tuple(sorted([*added, *built])),
         bool(added or built),
         _unverified(plans),
+        tuple(compilation.notes),
         round(time.monotonic() - began, 3),
     )
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from envsync.bundling.directory import KEPT_SECONDS, Bundle
-from envsync.bundling.verifying import Damage, former, is_entry, present
+from envsync.bundling.verifying import Damage, former, is_bytecode, is_entry, present
 from envsync.errors import FilesystemError, LockFileError
+from envsync.store.inventory import names
 from envsync.system import atomic
 
 
@@ -22,6 +23,8 @@ class Pruned(NamedTuple):
 
     wheels: tuple[str, ...]
     """Their places in the bundle."""
+    bytecode: tuple[str, ...]
+    """Likewise."""
     versions: int
     bytes: int
 
@@ -35,44 +38,53 @@ def prune(bundle: Bundle, text: bytes, *, age: float = KEPT_SECONDS, dry_run: bo
     :raises FilesystemError: something cannot be removed
     """
     since = time.time() - age
-    needed = set(present(bundle, text).wheels)
+    needed = set(present(bundle, text).files)
     counting = {os.path.basename(bundle.version(text))}
     for each in former(bundle, since=since):
         if isinstance(each, Damage):
             hint = f"`ls -la {bundle.versions}` shows it; once nobody uses what it was, remove it, and prune again"
             raise LockFileError(f"{bundle.root}/{each.path}", each.problem, hint=hint)
-        needed |= each.wheels.keys()
+        needed |= each.files.keys()
         counting.add(os.path.basename(each.path))
     versions = [name for name in sorted(os.listdir(bundle.versions)) if name not in counting]
-    wheels = [item for item in _wheels(bundle, since) if item[0] not in needed]
+    found = [item for item in _files(bundle, since) if item[0] not in needed]
+    places = [place for place, _ in found]
     if not dry_run:
-        _remove(bundle, versions, [place for place, _ in wheels])
-    return Pruned(tuple(place for place, _ in wheels), len(versions), sum(size for _, size in wheels))
+        _remove(bundle, versions, places)
+    return Pruned(
+        tuple(place for place in places if not is_bytecode(place)),
+        tuple(filter(is_bytecode, places)),
+        len(versions),
+        sum(size for _, size in found),
+    )
 
 
-def _wheels(bundle: Bundle, since: float) -> Iterator[tuple[str, int]]:
-    """Yield the wheels that nobody has added or asked for since then: place and size."""
-    for name in sorted(filter(is_entry, os.listdir(bundle.wheels))):
-        directory = f"{bundle.wheels}/{name}"
-        try:
-            files = [(each, os.lstat(f"{directory}/{each}")) for each in sorted(os.listdir(directory))]
-            latest = max([os.stat(directory).st_mtime, *(status.st_mtime for _, status in files)])
-        except OSError:
-            continue  # no directory, or none that we may look into
-        if latest < since:
-            yield from ((f"wheels/{name}/{each}", status.st_size) for each, status in files)
+def _files(bundle: Bundle, since: float) -> Iterator[tuple[str, int]]:
+    """Yield the wheels and the bytecode that nobody has added or asked for since then: place and size."""
+    for above in (bundle.wheels, bundle.bytecode):
+        for name in sorted(filter(is_entry, names(above))):
+            directory = f"{above}/{name}"
+            try:
+                files = [(each, os.lstat(f"{directory}/{each}")) for each in sorted(os.listdir(directory))]
+                latest = max([os.stat(directory).st_mtime, *(status.st_mtime for _, status in files)])
+            except OSError:
+                continue  # no directory, or none that we may look into
+            if latest < since:
+                short = os.path.relpath(directory, bundle.root)
+                yield from ((f"{short}/{each}", status.st_size) for each, status in files)
 
 
-def _remove(bundle: Bundle, versions: list[str], wheels: list[str]) -> None:
+def _remove(bundle: Bundle, versions: list[str], places: list[str]) -> None:
     for name in versions:
         atomic.remove(f"{bundle.versions}/{name}")
-    for place in wheels:
+    for place in places:
         path, trashed = f"{bundle.root}/{place}", bundle.staging("trash")
         try:
             atomic.make_directory(bundle.tmp)
             atomic.move(path, trashed)
             atomic.discard(trashed)
-            os.rmdir(os.path.dirname(path))
+            if not os.listdir(os.path.dirname(path)):  # else there is bytecode of a wheel for another Python
+                os.rmdir(os.path.dirname(path))
         except OSError as error:
             raise FilesystemError("remove", path, error) from error
     bundle.sweep()

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from packaging.pylock import PylockValidationError
 
 from envsync.bundling.combining import wheels_in
-from envsync.bundling.directory import KEPT_SECONDS, LETTERS, Bundle, place_of
+from envsync.bundling.directory import KEPT_SECONDS, Bundle, place_of
 from envsync.errors import FilesystemError, LockFileError, WheelError
 from envsync.launch.progress import Report, quiet
+from envsync.lockfile.bundled import BYTECODE, LETTERS, bytecode_in
 from envsync.lockfile.target import Artifact
 from envsync.store.inventory import names
 from envsync.system.atomic import read_if_there
@@ -29,8 +30,8 @@ class Version(NamedTuple):
     path: str
     replaced: float
     """When it last was known to be the present one, in seconds since the epoch."""
-    wheels: dict[str, tuple[str, int | None]]
-    """By place, the sha256 and the size."""
+    files: dict[str, tuple[str, int | None]]
+    """Wheels and bytecode: by place, the sha256 and the size."""
 
 
 class Damage(NamedTuple):
@@ -45,6 +46,8 @@ class Verified(NamedTuple):
     """What was found."""
 
     wheels: int
+    bytecode: int
+    """Files of it."""
     bytes: int
     damage: tuple[Damage, ...]
 
@@ -74,19 +77,21 @@ def former(bundle: Bundle, *, since: float) -> Iterator[Version | Damage]:
 
 
 def _named(path: str, text: bytes) -> dict[str, tuple[str, int | None]]:
-    """Return the wheels that a lock file names, all of which are in the bundle.
+    """Return the wheels and the bytecode that a lock file names, all of which are in the bundle.
 
     :raises LockFileError: it is none of a bundle
     """
     hint = "make the bundle again: `envsync bundle --to bundle`"
     try:
-        found = list(wheels_in(tomllib.loads(text.decode())))
+        table = tomllib.loads(text.decode())
+        found = list(wheels_in(table))
+        files: dict[str, tuple[str, int | None]] = {file.place: (file.sha256, file.size) for file in bytecode_in(table)}
     except (ValueError, RecursionError, PylockValidationError) as error:
         raise LockFileError(path, f"it is damaged ({' '.join(str(error).split())[:120]})", hint=hint) from None
     for place, sha256, _, name in found:
         if not is_sha256(sha256) or place != place_of(sha256, os.path.basename(place)):
             raise LockFileError(path, f"the wheel of `{name}` is not where a bundle has it: `{place[:200]}`", hint=hint)
-    return {place: (sha256, size) for place, sha256, size, _ in found}
+    return {place: (sha256, size) for place, sha256, size, _ in found} | files
 
 
 def verified(bundle: Bundle, text: bytes, report: Report = quiet) -> Verified:
@@ -102,21 +107,22 @@ def verified(bundle: Bundle, text: bytes, report: Report = quiet) -> Verified:
             damage.append(each)
         else:
             versions.append(each)
-    wheels = {place: said for version in reversed(versions) for place, said in version.wheels.items()}
+    files = {place: said for version in reversed(versions) for place, said in version.files.items()}
     size = 0
-    for done, (place, (sha256, expected)) in enumerate(sorted(wheels.items())):
-        report("comparing", done, len(wheels))
+    for done, (place, (sha256, expected)) in enumerate(sorted(files.items())):
+        report("comparing", done, len(files))
         path = f"{bundle.root}/{place}"
-        problem = _problem(path, sha256, expected, partial(report, "comparing", done, len(wheels)))
+        problem = _problem(path, sha256, expected, partial(report, "comparing", done, len(files)))
         if problem:
             damage.append(Damage(place, problem))
         else:
             size += os.stat(path).st_size
-    return Verified(len(wheels), size, tuple(damage))
+    bytecode = sum(is_bytecode(place) for place in files)
+    return Verified(len(files) - bytecode, bytecode, size, tuple(damage))
 
 
 def _problem(path: str, sha256: str, size: int | None, checkpoint: Callable[[], object]) -> str:
-    """Say what is wrong with a wheel; empty if nothing is."""
+    """Say what is wrong with a wheel, or with bytecode; empty if nothing is."""
     artifact = Artifact("", "", os.path.basename(path), {"sha256": sha256}, size=size, path=path)
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
@@ -134,6 +140,11 @@ def _problem(path: str, sha256: str, size: int | None, checkpoint: Callable[[], 
     return ""
 
 
+def is_bytecode(place: str) -> bool:
+    """Tell whether that is a place of bytecode."""
+    return place.startswith(f"{BYTECODE}/")
+
+
 def is_entry(name: str) -> bool:
-    """Tell whether a name below `wheels` is one that a bundle gives."""
+    """Tell whether a name below `wheels` or `bytecode` is one that a bundle gives."""
     return len(name) == LETTERS and set(name) <= set("0123456789abcdef")

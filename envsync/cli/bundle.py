@@ -11,9 +11,11 @@ from envsync.bundling.directory import KEPT_SECONDS, existing
 from envsync.bundling.making import Made
 from envsync.bundling.pruning import prune as prune_bundle
 from envsync.bundling.verifying import verified
+from envsync.cli import bundle_options
 from envsync.cli.amounts import parse_age
 from envsync.cli.cache import narrator
 from envsync.cli.display import Display
+from envsync.cli.tell import completed_by
 from envsync.errors import UsageError
 from envsync.launch import finding, request
 from envsync.launch.messages import say, show, show_json
@@ -45,21 +47,29 @@ def make(settings: Settings) -> int:
     if asked.flag("json"):
         show_json({**made._asdict(), "lock": asked.lock, "dry_run": dry_run})
     elif not asked.flag("quiet"):
-        _tell(made, dry_run=dry_run)
+        _tell(made, settings, dry_run=dry_run)
     return 0
 
 
-def _tell(made: Made, *, dry_run: bool) -> None:
+def _tell(made: Made, settings: Settings, *, dry_run: bool) -> None:
     if made.unverified:
         say(f"note: without a hash in the lock file, taken as they came: {', '.join(made.unverified)}")
+    for note in made.notes:
+        say(f"note: {completed_by(note, settings, bundle_options.MAKE)}")
     would, are = ("would have", "would be") if dry_run else ("has", "are")
     if dry_run:
         for place in made.added:
             show(f"would add {place}")
     new = f"{len(made.added)} of them {are} new" if made.added else "none of them new"
-    show(
-        f"`{made.bundle}` {would} {len(made.wheels)} wheels, {human(made.bytes)}, {new}, for {', '.join(made.targets)}"
-    )
+    counted = f"{len(made.wheels)} wheels{_and_bytecode(len(made.bytecode))}"
+    what = f"{counted}, {human(made.bytes)}, {new}, for {', '.join(made.targets)}"
+    show(f"`{made.bundle}` {would} {what}")
+    if made.bytecode and not dry_run:
+        show("nodes that sync with --compile-bytecode take the bytecode, and compile nothing")
+
+
+def _and_bytecode(count: int) -> str:
+    return f" and {count} files of bytecode" if count else ""
 
 
 def verify(directory: str, settings: Settings) -> int:
@@ -69,19 +79,21 @@ def verify(directory: str, settings: Settings) -> int:
         found = verified(found_bundle, text, display)
     if settings.get("json"):
         damage = [item._asdict() for item in found.damage]
-        show_json({"bundle": found_bundle.root, "wheels": found.wheels, "bytes": found.bytes, "damaged": damage})
+        counted = {"wheels": found.wheels, "bytecode": found.bytecode, "bytes": found.bytes}
+        show_json({"bundle": found_bundle.root, **counted, "damaged": damage})
         return EXIT_DAMAGED if found.damage else 0
     for item in found.damage[:NAMED]:
         show(f"damaged: `{item.path}`: {item.problem}")
     if len(found.damage) > NAMED:
         show(f"and {len(found.damage) - NAMED} more")
+    what = f"{found.wheels} wheels{_and_bytecode(found.bytecode)}"
     if found.damage:
         again = (
             f"`envsync bundle --to {quote(found_bundle.root)}`, with the options of then, gets again what is damaged"
         )
-        show(f"`{found_bundle.root}`: {len(found.damage)} of {found.wheels} wheels or versions are damaged; {again}")
+        show(f"`{found_bundle.root}`: {len(found.damage)} of {what} or versions are damaged; {again}")
     elif not settings.get("quiet"):
-        show(f"`{found_bundle.root}`: {found.wheels} wheels, {human(found.bytes)}, all as they ought to be")
+        show(f"`{found_bundle.root}`: {what}, {human(found.bytes)}, all as they ought to be")
     return EXIT_DAMAGED if found.damage else 0
 
 
@@ -100,6 +112,7 @@ def prune(directory: str, settings: Settings) -> int:
         show_json({"bundle": found_bundle.root, "dry_run": dry_run, **pruned._asdict()})
     elif not settings.get("quiet"):
         verb = "would remove" if dry_run else "removed"
-        what = f"{len(pruned.wheels)} wheels, {human(pruned.bytes)}, and {pruned.versions} versions"
+        counted = f"{len(pruned.wheels)} wheels{_and_bytecode(len(pruned.bytecode))}"
+        what = f"{counted}, {human(pruned.bytes)}, and {pruned.versions} versions"
         show(f"{verb} {what} from `{found_bundle.root}`")
     return 0

@@ -7,7 +7,7 @@ from envsync.launch.options import FLAG, LIST, SECONDS, TEXT, Option
 
 MAKE = (
     Option("to", TEXT, "The directory of the bundle; it is made, or brought up to date.", metavar="DIR"),
-    *(option for option in ADD if option.key not in ("python", "no_editable", "compile_bytecode", "json")),
+    *(option for option in ADD if option.key not in ("python", "no_editable", "json")),
     Option(
         "python", LIST, "A Python that it is for. Default: the project's, or the one that runs envsync.", metavar="SPEC"
     ),

@@ -37,6 +37,8 @@ _TABLES = {
     "bundle prune": bundle_options.PRUNE,
 }
 _GROUPS = ("cache", "env")
+_LIKE_A_SYNC = ("bundle", "cache add")
+"""Commands that do as a sync does until there is something to install: what goes wrong till then hints at a sync."""
 _HINTED = re.compile(rf"`envsync ((?:{'|'.join(_GROUPS)}) [a-z]+|bundle verify|bundle prune|[a-z]+)(| [^`]*)`")
 
 
@@ -79,14 +81,25 @@ def completed(hint: str, arguments: Sequence[str]) -> str:
 
     :param arguments: the command line
     """
-    table = _TABLES.get(command_of(arguments).partition(" ")[2], ())
+    command = command_of(arguments).partition(" ")[2]
+    table = _TABLES.get(command, ())
     if not table:
         return hint
+    if command in _LIKE_A_SYNC:
+        hint = _HINTED.sub(lambda match: _instead_of_a_sync(match, command), hint)
     try:
         parsed = options.parse(arguments[command_of(arguments).count(" ") :], table)
     except UsageError:
         return hint
     return completed_by(hint, {} if parsed is None else parsed[0], table)
+
+
+def _instead_of_a_sync(match: re.Match[str], command: str) -> str:
+    """Name a command instead of a sync, if it takes the options that the hint has."""
+    hinted, rest = match.groups()
+    known = {word for option in _TABLES[command] for word in (f"--{option.name}", option.negation)} | {"--help"}
+    flags = [word for word in rest.split() if word.startswith("--")]
+    return match[0].replace(" sync", f" {command}", 1) if hinted == "sync" and known.issuperset(flags) else match[0]
 
 
 def completed_by(hint: str, settings: options.Settings, table: Sequence[options.Option]) -> str:

@@ -1,6 +1,7 @@
 """Compile sources for the Python that runs this: a child of a sync (`envsync.fetching.compiling`).
 
-Run as a script by the target's own interpreter, isolated, Python 3.9 or newer; nothing of envsync can be imported.
+Run as a script by the target's own interpreter, isolated, Python 3.9 or newer; nothing of envsync can be imported. The
+same source gives the same bytes (`envsync.fetching.compiling`).
 Lines of JSON, over pipes:
 
     out   [cache tag, magic number]                                                 once, to begin with

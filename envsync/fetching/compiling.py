@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from envsync.errors import FilesystemError, InterpreterError, LockingError
@@ -77,6 +77,17 @@ def compile_wheels(
     return found
 
 
+def _isolated(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that keep Python to itself, as `-I` does, which would ignore the one that is set here.
+
+    Before 3.11, it still finds modules beside its script: none of these is called like one of Python's.
+    Up to 3.10, the order in which a set of strings is written to bytecode comes from their hashes: the same source is
+    to give the same bytes (https://github.com/python/cpython/issues/81777).
+    """
+    others = {name: value for name, value in variables.items() if not name.startswith("PYTHON")}
+    return {**others, "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+
+
 class _Child:
     """A process of the target interpreter, and what it is doing."""
 
@@ -88,7 +99,7 @@ class _Child:
         """Of the first batch."""
         self.greeted = False
         self.rest = b""
-        words = [self.executable, "-I", "-S", "-B", "-W", "ignore", "-X", f"utf8={sys.flags.utf8_mode}"]
+        words = [self.executable, "-s", "-S", "-B", "-W", "ignore", "-X", f"utf8={sys.flags.utf8_mode}"]
         try:
             self.process = subprocess.Popen(
                 [*words, compile_child.__file__],
@@ -96,6 +107,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=inherited,
+                env=_isolated(os.environ),
             )
         except OSError as error:
             raise InterpreterError(f"cannot run Python `{self.executable}`: {error.strerror}") from error

@@ -116,6 +116,10 @@ class Aim(Protocol):
     """Of all that is wanted and in the store, by name, once the goal is set."""
 
     @property
+    def asked(self) -> Request | None:
+        """The request whose lock file says where wheels and bytecode can be had; None: there is none."""
+
+    @property
     def damaged(self) -> frozenset[str]:
         """Distributions that are known to be damaged, to be installed anew once."""
 
@@ -170,6 +174,10 @@ class Seeker:
         """Of all that is wanted, by name, once `seek` or `fetch` has returned."""
         self.compared: Compared | None = None
         """The lock file with what it was made from, once `seek` has read it."""
+
+    @property
+    def asked(self) -> Request:
+        return self.request
 
     @property
     def notes(self) -> Sequence[str]:

@@ -21,8 +21,13 @@ from envsync.store.store import Store
 from envsync.wheel import seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from envsync.launch.progress import Report
     from envsync.launch.request import Request
+    from envsync.python.facts import Interpreter
+    from envsync.store.bytecode import Compiled
+    from envsync.wheel.manifest import Manifest
 
 
 class Provision(NamedTuple):
@@ -67,24 +72,53 @@ def provide(request: Request, report: Report) -> Provision:
 
 
 def _compile(seeker: Seeker, store: Store, report: Report) -> None:
-    """Bring the bytecode of all wheels into the cache, but of those whose files have no times that it could go by.
+    """Bring the bytecode of all wheels into the cache, but of those whose files have no times that it could go by."""
+    from envsync.leading import bundled_bytecode
+    from envsync.store.bytecode import Shelf
 
-    An entry that turns out to be damaged is got again, once.
+    assert seeker.python is not None
+    python = seeker.python.interpreter
+    missing = Shelf(store, python.bytecode).find(_timed(seeker.manifests))[1]
+    tell: Callable[[str], object] = getattr(report, "announce", lambda _: None)
+    for note in bundled_bytecode.take(seeker.request, missing, Shelf(store, python.bytecode), report):
+        tell(f"note: {note}")
+
+    def again(damaged: str) -> list[Manifest]:
+        with store.replacing([damaged]):
+            seeker.fetch()
+        return _timed(seeker.manifests)
+
+    compile_all(_timed(seeker.manifests), python, store, report, again)
+
+
+def _timed(manifests: Mapping[str, Manifest]) -> list[Manifest]:
+    return [manifest for manifest in manifests.values() if manifest.mtime != seconds.TIMELESS]
+
+
+def compile_all(
+    manifests: list[Manifest],
+    python: Interpreter,
+    store: Store,
+    report: Report,
+    again: Callable[[str], list[Manifest]],
+) -> dict[str, Compiled]:
+    """Compile wheels of the store, as far as it has no bytecode of them.
+
+    :param again: is given the sha256 of one whose entry is damaged, gets it anew, and returns all of the wheels
+    :returns: the bytecode of all that have sources, by the wheel's sha256
+    :raises ChangedSourceError: an entry was damaged a second time
+    :raises EnvsyncError: as `compile_wheels`
     """
     from envsync.fetching.compile_work import ChangedSourceError
     from envsync.fetching.compiling import compile_wheels
 
-    assert seeker.python is not None
     replaced: set[str] = set()
     while True:
-        wanted = [manifest for manifest in seeker.manifests.values() if manifest.mtime != seconds.TIMELESS]
         try:
-            compile_wheels(wanted, seeker.python.interpreter, store, report=report)
-            return
+            return compile_wheels(manifests, python, store, report=report)
         except ChangedSourceError as error:
             damaged = error.manifest.sha256
             if damaged in replaced:
                 raise
             replaced.add(damaged)
-            with store.replacing([damaged]):
-                seeker.fetch()
+            manifests = again(damaged)

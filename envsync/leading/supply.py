@@ -100,13 +100,16 @@ class Supply:
         return compiled
 
     def _compile_missing(self, goal: Goal, shelf: Shelf, missing: Sequence[Manifest]) -> dict[str, Compiled]:
-        """Compile. What a store lacks that is read-only is done without."""
+        """Take from a bundle what it has, compile the rest. What a store lacks that is read-only is done without."""
         from envsync.fetching.compile_work import ChangedSourceError
         from envsync.fetching.compiling import compile_wheels
+        from envsync.leading import bundled_bytecode
 
         python, fd = goal.python.interpreter, self.held.fd
         inherited = (fd,) if fd >= 0 else ()  # a lease is no descriptor
         try:
+            if self.aim.asked is not None:
+                self.said.note(*bundled_bytecode.take(self.aim.asked, missing, shelf, self.held.progress))
             return compile_wheels(missing, python, self.store, inherited=inherited, report=self.held.progress)
         except ChangedSourceError as error:
             raise DamagedError(error.manifest, error.path, error.reason) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import tomli_w
 
 from envsync.bundling.directory import Bundle
 from envsync.bundling.verifying import verified
@@ -286,9 +289,197 @@ class TestUse:
         assert len(digests) == 1
 
 
+COMPILED = ("--lock", "bundle/pylock.toml", "--env", "env", "--cache-dir", "node", "--compile-bytecode")
+
+
+def edited(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the lock file of a bundle says of bytecode."""
+    table = tomllib.loads((bundle / "pylock.toml").read_text())
+    for file in table["tool"]["envsync"]["bundle"]["bytecode"]:
+        change(file)
+    (bundle / "pylock.toml").write_text(tomli_w.dumps(table))
+
+
+def rewritten(bundle: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Change what is in the files of bytecode of a bundle, and have its lock file vouch for that."""
+    for path in bundle.glob("bytecode/*/*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            members = {name: change(name, archive.read(name)) for name in archive.namelist()}
+        path.unlink()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    edited(
+        bundle,
+        lambda file: file.update(
+            size=(bundle / file["path"]).stat().st_size, hashes={"sha256": sha256_of(bundle / file["path"])}
+        ),
+    )
+
+
+def compiled_in(root: Path) -> dict[str, bytes]:
+    """All bytecode in an environment, or in a cache, by path."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.pyc") if path.is_file()}
+
+
+class TestBytecode:
+    """With `--compile-bytecode` a bundle has it, and nodes that want it compile nothing."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path, run_envsync: Run) -> Path:
+        run_envsync("bundle", "--lock", LOCK, "--to", "bundle", "--compile-bytecode", check=True)
+        return tmp_path / "bundle"
+
+    def test_what_is_said(self, run_envsync: Run, tmp_path: Path) -> None:
+        """How much there is besides the wheels, before and after; and again, that there is nothing new."""
+        asked = ("bundle", "--lock", LOCK, "--to", "bundle", "--compile-bytecode")
+        done = run_envsync(*asked, "--dry-run", check=True)
+        assert "would add bytecode/" in done.stdout
+        done = run_envsync(*asked, check=True)
+        assert "bundling 5 wheels, 8.3 kB, and about 2.1 kB of bytecode, into" in done.stderr
+        assert "has 5 wheels and 4 files of bytecode, " in done.stdout
+        assert ", 9 of them are new, for" in done.stdout
+        assert "nodes that sync with --compile-bytecode" in done.stdout
+        before = tree(tmp_path / "bundle")
+        done = run_envsync(*asked, "--cache-dir", "another", "--json", check=True)
+        told = json.loads(done.stdout)
+        assert (told["added"], told["changed"], len(told["bytecode"]), told["notes"]) == ([], False, 4, [])
+        assert tree(tmp_path / "bundle") == before
+        assert not list((tmp_path / "another").rglob("*.pyc"))
+        assert "would have 5 wheels and 4 files of bytecode, 8.3 kB, none" in run_envsync(*asked, "--dry-run").stdout
+
+    def test_the_same_anywhere(self, run_envsync: Run, bundle: Path) -> None:
+        """Made again of nothing, with another cache: not a byte differs."""
+        asked = ("--lock", LOCK, "--to", "again", "--cache-dir", "another", "--compile-bytecode")
+        run_envsync("bundle", *asked, check=True)
+        there = {path: data for path, data in tree(bundle.parent / "again").items() if path != ".lock"}
+        assert there == {path: data for path, data in tree(bundle).items() if path != ".lock"}
+
+    def test_a_node_compiles_nothing(self, run_envsync: Run, bundle: Path, tmp_path: Path) -> None:
+        """It has what it would have compiled; a check finds nothing, RECORD says nothing, and Python writes nothing."""
+        before = tree(bundle)
+        run_envsync("sync", *COMPILED, check=True)
+        taken = compiled_in(tmp_path / "env")
+        assert len(taken) >= 5
+        assert tree(bundle) == before
+        assert unverified(tmp_path / "env") == []
+        run_envsync("check", "--env", "env", "--cache-dir", "node", check=True)
+        assert all(
+            ".pyc" not in path.read_text() for path in site_packages(tmp_path / "env").glob("*.dist-info/RECORD")
+        )
+        show = "import greet.phrases, shout, traceback; print(greet.phrases.__cached__)"
+        done = run_envsync("run", *COMPILED, "--", "python", "-v", "-c", show)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(str(tmp_path / "env"))
+        assert f"code object from '{site_packages(tmp_path / 'env')}/greet/__pycache__" in done.stderr
+        assert compiled_in(tmp_path / "env") == taken
+
+    def test_it_is_what_is_in_the_file(self, run_envsync: Run, bundle: Path, tmp_path: Path) -> None:
+        """So that somebody else's module runs, if the lock file vouches for it."""
+        planted = marshal.dumps(compile("planted = 1", "shout.py", "exec"))
+        rewritten(bundle, lambda name, data: data[:16] + planted if "shout" in name else data)
+        done = run_envsync("run", *COMPILED, "--", "python", "-c", "import shout; print(shout.planted)")
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+    def test_without_the_option(self, run_envsync: Run, bundle: Path, tmp_path: Path) -> None:
+        """A node that does not want it reads none of it."""
+        shutil.rmtree(bundle / "bytecode")
+        run_envsync("sync", *COMPILED[:-1], check=True)
+        assert compiled_in(tmp_path / "env") == compiled_in(tmp_path / "node") == {}
+
+    @pytest.mark.parametrize(
+        ("kind", "problem"),
+        [
+            ("missing", "No such file"),
+            ("damaged", "sha256"),
+            ("another Python's", "compiled for"),
+            ("nonsense", ""),
+            ("unnamed", ""),
+        ],
+    )
+    def test_what_cannot_be_used(self, run_envsync: Run, bundle: Path, tmp_path: Path, kind: str, problem: str) -> None:
+        """It is compiled, which is said once, with what shows more; the next sync has nothing to say."""
+        files = sorted(bundle.glob("bytecode/*/*.zip"))
+        if kind == "missing":
+            shutil.rmtree(bundle / "bytecode")
+        elif kind == "damaged":
+            for path in files:
+                path.chmod(0o600)
+                path.write_bytes(b"#" * path.stat().st_size)
+        elif kind == "another Python's":
+            rewritten(bundle, lambda name, data: data.replace(b'"cpython-', b'"cpython-9') if "json" in name else data)
+        elif kind == "nonsense":
+            edited(bundle, lambda file: file.update(path="../../etc/passwd"))
+        else:
+            edited(bundle, lambda file: file.update(path=file["path"].replace("cpython", "pypy")))
+        done = run_envsync("sync", *COMPILED, check=True)
+        assert problem in done.stderr
+        notes = [line for line in done.stderr.splitlines() if "is compiled here" in line]
+        assert len(notes) == bool(problem)
+        assert all(f"envsync bundle verify {bundle.name}`" in note for note in notes)
+        assert len(compiled_in(tmp_path / "env")) >= 5
+        again = run_envsync("sync", *COMPILED, check=True)
+        assert "compiled here" not in again.stderr
+
+    def test_a_cache(self, run_envsync: Run, bundle: Path, tmp_path: Path) -> None:
+        """`cache add` takes it, as does a bundle that is made of this one."""
+        run_envsync("cache", "add", *COMPILED[:2], *COMPILED[4:], check=True)
+        assert len(compiled_in(tmp_path / "node")) >= 5
+        asked = ("--lock", "bundle/pylock.toml", "--to", "again", "--cache-dir", "other", "--compile-bytecode")
+        run_envsync("bundle", *asked, check=True)
+        assert tree(bundle) == tree(tmp_path / "again")
+
+    def test_a_repair(self, run_envsync: Run, bundle: Path, tmp_path: Path) -> None:
+        """What an environment and its cache have both lost comes from the bundle again."""
+        run_envsync("sync", *COMPILED, check=True)
+        before = compiled_in(tmp_path / "env")
+        for path in [*(tmp_path / "env").rglob("*.pyc"), *(tmp_path / "node").rglob("*.pyc")]:
+            path.unlink()
+        rewritten(bundle, lambda name, data: data + b"more" if "__pycache__/shout" in name else data)
+        run_envsync("check", "--repair", *COMPILED[:-1], check=True)
+        after = compiled_in(tmp_path / "env")
+        assert {path for path in before if after[path] != before[path]} == {path for path in before if "shout" in path}
+
+    def test_for_others(self, run_envsync: Run, tmp_path: Path) -> None:
+        """A Python that is here compiles for all platforms; for one that is not here, it is said that nobody does."""
+        own = ".".join(map(str, sys.version_info[:2]))
+        asked = ("--lock", LOCK, "--to", "bundle", "--compile-bytecode", "--python", own, "--python", "3.77", "--json")
+        told = json.loads(run_envsync("bundle", *asked, "--platform", "win_amd64", check=True).stdout)
+        assert len(told["bytecode"]) == 4
+        assert [note.partition(":")[0] for note in told["notes"]] == [
+            "there is no bytecode for Python 3.77 on win_amd64"
+        ]
+
+    def test_verify_and_prune(self, run_envsync: Run, bundle: Path) -> None:
+        """It is compared, made again where it is damaged, and removed with what nobody needs."""
+        assert "5 wheels and 4 files of bytecode, " in run_envsync("bundle", "verify", str(bundle), check=True).stdout
+        path = min(bundle.glob("bytecode/*/*.zip"))
+        content = path.read_bytes()
+        path.chmod(0o600)
+        path.write_bytes(b"#")
+        done = run_envsync("bundle", "verify", str(bundle))
+        assert (done.returncode, f"damaged: `{path.relative_to(bundle)}`" in done.stdout) == (1, True)
+        run_envsync("bundle", "--lock", LOCK, "--to", str(bundle), "--compile-bytecode", check=True)
+        assert path.read_bytes() == content
+        run_envsync("bundle", "--lock", NEXT, "--to", str(bundle), check=True)
+        told = json.loads(
+            run_envsync("bundle", "prune", str(bundle), "--older-than", "0s", "--json", check=True).stdout
+        )
+        assert len(told["bytecode"]) == 4
+        assert not list(bundle.glob("bytecode/*"))
+        run_envsync("bundle", "verify", str(bundle), check=True)
+
+
 @pytest.mark.oracle
+@pytest.mark.parametrize("options", [(), ("--compile-bytecode",)], ids=["", "with bytecode"])
 class TestOtherInstallers:
     """What reads PEP 751 reads a bundle."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path, run_envsync: Run, options: tuple[str, ...]) -> Path:
+        run_envsync("bundle", "--lock", LOCK, "--to", "bundle", *options, check=True)
+        assert (b"bytecode" in (tmp_path / "bundle/pylock.toml").read_bytes()) == bool(options)
+        return tmp_path / "bundle"
 
     def made(self, env: Path) -> str:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", env], check=True)
@@ -370,11 +561,18 @@ def test_prune(run_envsync: Run, bundle: Path) -> None:
     run_envsync("run", "--lock", str(bundle / "pylock.toml"), "--env", "env", "--", "python", "-c", "import greet")
 
 
-@pytest.mark.parametrize("kind", [KILL, pytest.param(KILLS[1], marks=pytest.mark.slow)], ids=lambda kind: kind.name)
-def test_killed_at_each_change(run_envsync: Run, bundle: Path, tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param(KILL, [], id=KILL.name),
+        pytest.param(KILLS[1], [], marks=pytest.mark.slow, id=KILLS[1].name),
+        pytest.param(KILL, ["--compile-bytecode"], marks=pytest.mark.slow, id=f"{KILL.name}, with bytecode"),
+    ],
+)
+def test_killed_at_each_change(run_envsync: Run, bundle: Path, tmp_path: Path, kind: Kind, options: list[str]) -> None:
     """The former bundle is whole, or the next one; and the next attempt succeeds."""
     former = (bundle / "pylock.toml").read_bytes()
-    asked = ["bundle", "-q", "--lock", NEXT, "--to"]
+    asked = ["bundle", "-q", "--lock", NEXT, *options, "--to"]
     run_envsync(*asked, "next", check=True)
     coming = (tmp_path / "next/pylock.toml").read_bytes()
     seen = set()
@@ -399,48 +597,56 @@ def test_killed_at_each_change(run_envsync: Run, bundle: Path, tmp_path: Path, k
 
 WRITER = """\
 import subprocess, sys
-*command, directory, one, other, times = sys.argv[1:]
+*command, directory, one, other, times, options = sys.argv[1:]
 for turn in range(int(times)):
     lock = (one, other)[turn % 2]
-    subprocess.run([*command, "bundle", "-q", "--lock", lock, "--to", directory], check=True)
+    subprocess.run([*command, "bundle", "-q", "--lock", lock, "--to", directory, *options.split()], check=True)
     subprocess.run([*command, "bundle", "prune", "-q", directory], check=True)
 """
 READER = """\
 import subprocess, sys
-*command, directory, place, times = sys.argv[1:]
+*command, directory, place, times, options = sys.argv[1:]
 for turn in range(int(times)):
     env = f"{place}/env-{turn}"
     words = ["--lock", f"{directory}/pylock.toml", "--env", env, "--cache-dir", f"{place}/cache", "--no-index"]
+    words += options.split()
     show = "from importlib.metadata import version; print(*(f'{n}=={version(n)}' for n in ('greet', 'shout', 'tally')))"
-    done = subprocess.run([*command, "run", "-q", *words, "--", "python", "-c", show], capture_output=True, text=True)
-    print(done.returncode, done.stdout.strip(), done.stderr.strip(), sep="|", flush=True)
+    done = subprocess.run([*command, "run", *words, "--", "python", "-c", show], capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if done.returncode or "note: " in line]
+    print(done.returncode, done.stdout.strip(), " ".join(said), sep="|", flush=True)
 """
 
 
 @pytest.mark.parametrize(
-    ("writers", "readers", "times"),
-    [(2, 3, 2), pytest.param(4, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    ("writers", "readers", "times", "options"),
+    [
+        (2, 3, 2, ""),
+        pytest.param(4, 20, 12, "", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+        pytest.param(4, 20, 4, "--compile-bytecode", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+    ],
 )
-def test_writers_and_readers(bundle: Path, tmp_path: Path, writers: int, readers: int, times: int) -> None:
-    """Some replace a bundle all the time, and each node that reads it has one version whole."""
+def test_writers_and_readers(
+    bundle: Path, tmp_path: Path, writers: int, readers: int, times: int, options: str
+) -> None:
+    """Some replace a bundle all the time, and each node that reads it has one version whole, and nothing to say."""
     start = [sys.executable, "-c"]
     last = [*envsync_command(), str(bundle)]
-    with_two = [str(times), LOCK, NEXT]
     writing = [
-        subprocess.Popen([*start, WRITER, *last, *random.Random(number).sample(with_two[1:], 2), str(times)])
+        subprocess.Popen([*start, WRITER, *last, *random.Random(number).sample([LOCK, NEXT], 2), str(times), options])
         for number in range(writers)
     ]
     reading = []
     for number in range(readers):
         place = tmp_path / f"node-{number}"
         place.mkdir()
-        words = [*start, READER, *last, str(place), str(times)]
+        words = [*start, READER, *last, str(place), str(times), options]
         reading.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
     found = [line for process in reading for line in process.communicate()[0].splitlines()]
     assert [process.wait() for process in writing] == [0] * writers
     assert len(found) == readers * times
     assert {line.split("|")[0] for line in found} == {"0"}, found
     assert {line.split("|")[1] for line in found} <= versions()
+    assert {line.split("|")[2] for line in found} == {""}, found
 
 
 def versions() -> set[str]:

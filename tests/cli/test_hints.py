@@ -332,6 +332,13 @@ def damaged_bundle(directory: Path) -> None:
     spoil(next((directory / "bundle").glob("wheels/*/shout-*")))
 
 
+def bytecode_that_is_gone(directory: Path) -> None:
+    lock_file(directory)
+    words = ("bundle", "-q", "--to", "bundle", "--compile-bytecode")
+    subprocess.run([*envsync_command(), *words], cwd=directory, check=True)
+    shutil.rmtree(directory / "bundle" / "bytecode")
+
+
 def bundle_lock(directory: Path) -> AbstractContextManager[None]:
     return held(directory / "bundle/.lock")
 
@@ -410,6 +417,12 @@ SCENES = {
         status=1,
     ),
     "envsync bundle --to bundle": Scene(("bundle", "verify", "."), lock_file),
+    "envsync bundle verify {}": Scene(
+        ("sync", "--lock", "bundle/pylock.toml", "--env", "env", "--cache-dir", "cache", "--compile-bytecode"),
+        bytecode_that_is_gone,
+        told=True,
+        status=1,
+    ),
     "envsync bundle --to {}": Scene(("bundle", "verify", "bundle"), damaged_bundle, told=True),
     "envsync bundle --platform manylinux_2_28_x86_64": Scene(
         ("bundle", "--lock", LOCK, "--to", "bundle", "--platform", "plan9_mips")

@@ -78,3 +78,15 @@ def test_on_a_filesystem_that_is_so(tmp_path: Path, mount: Mount, setting: str) 
         )
         assert done.returncode == 0, done.stderr
     assert unverified(directory / "env") == []
+
+
+def test_a_bundle(tmp_path: Path) -> None:
+    """It has the wheels, and no bytecode, which is said with what helps."""
+    done = refused(
+        "EPERM", tmp_path, "bundle", "--lock", LOCK, "--to", "bundle", "--cache-dir", "cache", "--compile-bytecode"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing is compiled, for files in cache" in done.stderr
+    assert " --cache-dir cache` says what can be done there" in done.stderr
+    assert "has 5 wheels, " in done.stdout
+    assert not (tmp_path / "bundle/bytecode").exists()
