@@ -16,6 +16,7 @@ else:
 
 from envsync.launch import command
 from envsync.locks.flock import Flock
+from envsync.system import processes
 
 WORD_BYTES = 1 << 12
 
@@ -28,9 +29,10 @@ class Desk:
     :ivar follows: we are known to read the word
     """
 
-    __slots__ = ("_data", "follows", "place", "word")
+    __slots__ = ("_data", "_path", "follows", "place", "word")
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._data = b""
         self.follows = False
         self.place = _open(f"{path}.place")
@@ -39,6 +41,17 @@ class Desk:
         except BaseException:
             self.place.release()
             raise
+
+    def anew(self) -> Desk:
+        """Open the files that are there now, or make them: they may be others than these.
+
+        :raises OSError: they can be neither opened nor made
+        """
+        return Desk(self._path)
+
+    def clock(self) -> float:
+        """Return the time by which words are dated, in seconds."""
+        return processes.clock()
 
     def take(self) -> bool:
         """Take the place if nobody has it."""

@@ -16,7 +16,9 @@ itself. So a poller may be stopped, hang in a system call, be killed or become i
 - whoever cannot use the directory is alone; so are those in other containers, if that is not theirs, too
 
 The poller of others looks twice as often as one who is alone, so that three of its intervals are less than two of
-those, and less than a fresh stamp is left in place (`envsync.waiting.pace`).
+those, and less than a fresh stamp is left in place (`envsync.waiting.pace`). Where the server takes seconds for a look,
+the intervals are longer, up to a minute for three: if all looked, it would take the longer. So whoever takes the place
+says in how long it has looked before it does.
 
 In which group one is, is said by the environment's path and what that names, and by what is wanted (`Demand.key`). So
 the same path in two containers, on two mounts, is two groups. If the files are removed or replaced meanwhile, there
@@ -34,7 +36,7 @@ else:
     import posix as os
 
 from envsync.launch import stamp
-from envsync.system import node_local, processes
+from envsync.system import node_local
 from envsync.waiting import word
 from envsync.waiting.desk import Desk
 from envsync.waiting.word import INTERVALS, Word
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 OWN_SECONDS = 60.0
 """How often everybody looks itself, whatever is said."""
+NOTHING_SEEN = ((0, 0), (0, 0))
 MOVE_SECONDS = 1.0
 """For how long a word stands at least before its poller is left alone: one that is merely slow is not."""
 
@@ -65,7 +68,7 @@ def find(demand: Demand, now: float, *, may_poll: bool, circle: str = "") -> Nei
         status = os.stat(path)
         path = path if path.startswith("/") else f"{os.getcwd()}/{path}"
         group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{demand.key}\0{circle}".encode("utf-8", "surrogateescape")
-        return Neighbours(f"{directory}/{stamp.checksum(group)}", now, may_poll=may_poll)
+        return Neighbours(Desk(f"{directory}/{stamp.checksum(group)}"), now, may_poll=may_poll)
     except OSError:
         return None
 
@@ -76,40 +79,42 @@ class Neighbours:
     Before each look, `spares`: if that is so, somebody else looks for us and has seen nothing new. If not, look, and
     say by `looked` what was seen. A file that cannot be used ends it all: then one is alone.
 
-    :param path: what the files of the group are called by
+    :param desk: the files of the group
     :param may_poll: False to follow others only
     :param now: by time.monotonic(), as everywhere here
-    :raises OSError: the files can be neither opened nor made
+    :ivar own_at: when we look ourselves in any case
     :ivar polls: we have the place
     :ivar rests: somebody else looks for us, as was found last
     :ivar said: what was heard or said last
     """
 
-    __slots__ = ("_desk", "_heard", "_may_poll", "_odd", "_own_at", "_path", "_since", "polls", "rests", "said")
+    __slots__ = ("_desk", "_heard", "_may_poll", "_odd", "_since", "own_at", "polls", "rests", "said")
 
-    def __init__(self, path: str, now: float, *, may_poll: bool) -> None:
-        self._path = path
+    def __init__(self, desk: Desk, now: float, *, may_poll: bool) -> None:
         self._may_poll = may_poll
-        self._desk: Desk | None = Desk(path)
+        self._desk: Desk | None = desk
         self._since = now
         """Since when the word stands, or there is none."""
         self._heard: tuple[Seen, int] | None = None
         """What we have looked at last."""
         self._odd = False
         """There we saw something else than the poller, or what is for us and does not let us in."""
-        self._own_at = now + OWN_SECONDS
-        """When to look ourselves in any case."""
+        self.own_at = now + OWN_SECONDS
         self.polls = False
         self.rests = False
         self.said: Word | None = None
 
-    def spares(self, now: float) -> bool:
-        """Tell whether somebody else looks for us, and has seen nothing new. Takes the place if nobody has it."""
+    def spares(self, now: float, interval: float = 0.0) -> bool:
+        """Tell whether somebody else looks for us, and has seen nothing new. Takes the place if nobody has it.
+
+        :param interval: in how many seconds we have looked at the latest, if we take it: that is said to the others,
+            who would else begin a new group if the look takes long; 0: it is not
+        """
         self.rests = False
         try:
-            if self._desk is not None and self._follows(self._desk, now):
+            if self._desk is not None and self._follows(self._desk, now, interval):
                 is_old = self.said is not None and self.said.news == self._heard
-                self.rests = is_old and not self._odd and now < self._own_at
+                self.rests = is_old and not self._odd and now < self.own_at
         except OSError:
             self.leave()
         return self.rests
@@ -121,13 +126,13 @@ class Neighbours:
 
     def hears(self, now: float) -> bool:
         """Tell whether there is a word of somebody else, and it has not stood for too long."""
-        if self.said is None or self.polls:
+        if self._desk is None or self.said is None or self.polls:
             return False
-        return max(now - self._since, processes.clock() - self.said.when) < INTERVALS * self._interval
+        return max(now - self._since, self._desk.clock() - self.said.when) < INTERVALS * self._interval
 
     def try_for_us(self, now: float) -> bool:
         """Tell whether somebody else tries the environment lock for us, though we look for ourselves just now."""
-        return self.hears(now) and not self._odd and now < self._own_at
+        return self.hears(now) and not self._odd and now < self.own_at
 
     def looked(self, now: float, seen: Seen, interval: float, *, is_for_us: bool, entered: bool) -> None:
         """Say what we have seen, if we look for all; or remember it.
@@ -144,7 +149,7 @@ class Neighbours:
             elif self.hears(now) and self.said is not None:
                 self._heard = self.said.news
                 self._odd = is_for_us or seen != self.said.seen
-                self._own_at = now + OWN_SECONDS
+                self.own_at = now + OWN_SECONDS
                 self.rests = not self._odd
         except OSError:
             self.leave()
@@ -169,21 +174,21 @@ class Neighbours:
         except OSError:
             return False
 
-    def _follows(self, desk: Desk, now: float) -> bool:
+    def _follows(self, desk: Desk, now: float, interval: float) -> bool:
         """Tell whether somebody else looks for us just now."""
         if self.polls and desk.is_in_place():
             return False
         if self.polls:  # we were stopped, say, and the others have begun a new group
             desk = self._begin_anew(desk, now)
-        if self._takes(desk, now):
+        if self._takes(desk, now, interval):
             return False
         self._hear(desk, now)
         if now - self._since >= max(MOVE_SECONDS, INTERVALS * self._interval) and not self.hears(now):
             desk.remove()
-            self._takes(self._begin_anew(desk, now), now)
+            self._takes(self._begin_anew(desk, now), now, interval)
         return self.hears(now)
 
-    def _takes(self, desk: Desk, now: float) -> bool:
+    def _takes(self, desk: Desk, now: float, interval: float) -> bool:
         """Take the place if nobody has it, and it still is where others come to."""
         if not self._may_poll or not desk.take():
             return False
@@ -192,11 +197,13 @@ class Neighbours:
             if not desk.take():
                 return False
         self.said, self.polls = word.load(desk.read()), True
+        if interval:
+            self._say(desk, interval, self.said.seen if self.said is not None else NOTHING_SEEN, entered=False)
         return True
 
     def _begin_anew(self, desk: Desk, now: float) -> Desk:
         """Join those who find the files that are in place now, or be the first of them."""
-        self._desk = Desk(self._path)
+        self._desk = desk.anew()
         desk.close()
         self.said, self.polls, self._since = None, False, now
         return self._desk
@@ -210,7 +217,7 @@ class Neighbours:
 
     def _say(self, desk: Desk, interval: float, seen: Seen, *, entered: bool) -> None:
         count, before = (self.said.count, self.said.entered) if self.said is not None else (0, 0)
-        self.said = Word(processes.clock(), interval, seen, before + entered, count + 1)
+        self.said = Word(desk.clock(), interval, seen, before + entered, count + 1)
         desk.write(self.said.dump())
 
     @property

@@ -31,8 +31,9 @@ else:
 
 from envsync.launch import command
 from envsync.system import mounts
-from envsync.waiting import directory, failures, pace
+from envsync.waiting import directory, failures
 from envsync.waiting.bid import Bid
+from envsync.waiting.pace import Pace, Rhythm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
 
 SOCIAL_SECONDS = 0.8
 """How long a process waits before it says for whom, and puts its name into the list: for less it is not worth it."""
-FAILURES_APART = 4
-"""Looks at the stamp for each look at the failures."""
-FOLLOWERS_SECONDS = 0.05
-"""How often the word is read of who looks for all on this node: that costs microseconds there."""
 DOUBT_SECONDS = 2.0
 """For how long other mtimes than the stamp's may be a network filesystem's cache (nfs(5), attribute caching)."""
 
@@ -83,13 +80,12 @@ class Wait:
     __slots__ = (
         "_company",
         "_neighbours",
-        "_try_at",
+        "_rhythm",
         "arrival",
         "at_once",
         "bid",
         "demand",
         "distrust",
-        "pace",
         "sight",
     )
 
@@ -102,10 +98,9 @@ class Wait:
         self.at_once = False
         self.bid = Bid(demand, self.arrival, slots)
         self.sight = Sight(demand)
-        self.pace = pace.Pace(network=False)
         self._company: Company | None = None
         self._neighbours: Neighbours | None = None
-        self._try_at = 0.0
+        self._rhythm = Rhythm(self.arrival.began, Pace(network=False))
 
     @property
     def environment(self) -> Environment:
@@ -135,6 +130,7 @@ class Wait:
 
     def begin(self) -> EnvironmentLock | Entry | None:
         """Take the environment lock if it is free. None: we have to wait."""
+        start = time.monotonic()
         directory.prepare(self.environment)
         self.arrival.look(self.environment)
         if self.bid.locks.look() is not None and not self.bid.locks.in_use and not self.distrust:
@@ -142,7 +138,7 @@ class Wait:
             if entry is not None:
                 self.at_once = True
                 return entry
-        held = self.bid.try_nowait(self._between_tries())
+        held = self.bid.try_nowait(self._rhythm.between_tries(time.monotonic()))
         if held is not None:
             return held
         if directory.is_inside(self.environment):
@@ -153,13 +149,14 @@ class Wait:
                 "waiting would be for itself",
                 hint="give each its own environment: `envsync sync --env '.venvs/{digest}'`",
             )
-        self.pace = pace.Pace(network=mounts.is_network(self.environment.path))
-        if self.pace.network:
+        self._rhythm.pace = Pace(network=mounts.is_network(self.environment.path))
+        if self._rhythm.pace.network:
             from envsync.waiting import neighbours
 
             # Who has to wait for a slot first cannot try the environment lock for others.
             self._neighbours = neighbours.find(self.demand, time.monotonic(), may_poll=self.bid.slots is None)
-        self._try_at = self.arrival.began + self._between_tries()
+        now = time.monotonic()
+        self._rhythm.begin(now, now - start)
         return None
 
     def _enter_unseen(self) -> Entry | None:
@@ -180,9 +177,11 @@ class Wait:
         """
         now = time.monotonic()
         if self._neighbours is None:
-            return self._look(now)
+            held = self._look(now)
+            self._rhythm.looked(time.monotonic() - now)
+            return held
         is_late = self.deadline is not None and now >= self.deadline
-        if self._neighbours.spares(now) and not is_late:
+        if self._neighbours.spares(now, self._rhythm.interval(now, for_others=True)) and not is_late:
             self._be_among_others(now)
             return None
         held = None
@@ -197,20 +196,20 @@ class Wait:
 
         :param neighbours: if given, the failures are looked at each time: it is seldom, or for all
         """
-        network, share = self.pace.network, self.bid.locks.in_use
+        network, share = self._rhythm.pace.network, self.bid.locks.in_use
         is_ours = neighbours is None or not neighbours.try_for_us(now)
-        is_to_try = now >= self._try_at and is_ours
+        is_to_try = self._rhythm.is_to_try(now, is_ours=is_ours)
         entry = self.sight.enter(again=is_to_try, network=network, share=share)
         if entry is not None:
             return entry
         self.sight.looks += 1
-        if self.sight.looks % FAILURES_APART == 0 or is_to_try or neighbours is not None:
+        if self._rhythm.is_to_heed(tries=is_to_try, among_others=neighbours is not None):
             is_to_try |= self._heed_failures(now) and is_ours
         if self.deadline is not None and now >= self.deadline:
             raise self._timeout()
         if is_to_try and not (network and self.sight.is_in_doubt(now)):
-            self._try_at = now + self._between_tries()
-            held = self.bid.try_nowait(self._between_tries())
+            self._rhythm.tries(now, for_others=self._looks_for_others())
+            held = self.bid.try_nowait(self._rhythm.between_tries(now, for_others=self._looks_for_others()))
             if held is not None:
                 return held
         self._be_among_others(now)
@@ -234,12 +233,13 @@ class Wait:
 
     def _tell(self, neighbours: Neighbours, now: float, held: EnvironmentLock | Entry | None) -> None:
         """Say to others on this node what we have seen, or remember that we have looked."""
-        interval = self.pace.longest(now - self.arrival.began, for_others=neighbours.are_there())
+        self._rhythm.looked(time.monotonic() - now)
+        interval = self._rhythm.interval(now, for_others=neighbours.are_there())
         may_be_for_us = held is None and self.sight.latest != (0, 0) and neighbours.hears(now)
         neighbours.looked(
             now,
             (self.sight.latest, self.arrival.seen),
-            interval + time.monotonic() - now,
+            interval,
             is_for_us=may_be_for_us and self.demand.is_named(),
             entered=held is not None and not self.bid.leads,
         )
@@ -252,7 +252,8 @@ class Wait:
         """Return how many seconds to sleep until the next look."""
         now = time.monotonic()
         rests = self._neighbours is not None and self._neighbours.rests
-        pause = FOLLOWERS_SECONDS if rests else self._pause(now)
+        for_others = not rests and self._looks_for_others()
+        pause = self._rhythm.pause(now, for_others=for_others, rests=rests)
         return pause if self.deadline is None else max(0.0, min(pause, self.deadline - now))
 
     def describe(self) -> str:
@@ -269,12 +270,8 @@ class Wait:
             self._company.leave()
         self.bid.end()
 
-    def _pause(self, now: float) -> float:
-        for_others = self._neighbours is not None and self._neighbours.are_there()
-        return self.pace.pause(now - self.arrival.began, for_others=for_others)
-
-    def _between_tries(self) -> float:
-        return pace.LOCKS_APART * self._pause(time.monotonic())
+    def _looks_for_others(self) -> bool:
+        return self._neighbours is not None and self._neighbours.are_there()
 
     def _among_others(self) -> Company:
         if self._company is None:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 INTERVALS = 3
 """For how many of the poller's intervals its word counts."""
-INTERVAL_MOST_SECONDS = 1.3
-"""So nothing is believed for longer than a fresh stamp is left in place (`envsync.waiting.pace.Pace.rest`)."""
+INTERVAL_MOST_SECONDS = 20.0
+"""Where looks take seconds. Where they take none, nothing is believed for longer than a fresh stamp is left in place
+(`envsync.waiting.pace.Pace.rest`)."""
 
 
 class Word:

@@ -21,7 +21,9 @@ from envsync.launch.request import Request
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import mounts, node_local
-from envsync.waiting import failures, pace, waiter
+from envsync.waiting import failures, pace
+from envsync.waiting.desk import Desk
+from envsync.waiting.neighbours import NOTHING_SEEN, Neighbours
 from envsync.waiting.waiter import Sight, Wait
 from tests.unit.scene import START, Clock, leave, make_environment, make_request, write_stamp
 
@@ -154,8 +156,8 @@ def test_all_enter_when_one_sees_the_stamp(node: Node, environment: Environment,
     assert len(node.held) == NUMBER
     assert all(isinstance(held, Entry) for held, _ in node.held.values())
     ends = [when for _, when in node.held.values()]
-    assert max(ends) - min(ends) <= 2 * waiter.FOLLOWERS_SECONDS
-    assert max(ends) <= LONG + INTERVAL * pace.FOR_OTHERS + 2 * waiter.FOLLOWERS_SECONDS
+    assert max(ends) - min(ends) <= 2 * pace.FOLLOWERS_SECONDS
+    assert max(ends) <= LONG + INTERVAL * pace.FOR_OTHERS + 2 * pace.FOLLOWERS_SECONDS
 
 
 def test_the_directory_is_left_empty(node: Node, environment: Environment, request_: Request, local: Path) -> None:
@@ -231,6 +233,25 @@ def test_a_stopped_poller_is_left(node: Node, looks: list[Sight]) -> None:
     node.until(LONG + 3 * INTERVAL + 51)
     assert len(node.pollers) == 1
     assert node.pollers != [old]
+
+
+def test_a_poller_whose_looks_take_long_is_heard(tmp_path: Path, clock: Clock) -> None:
+    """Who takes the place says at once in how long it has looked, so that nobody begins a new group; and no longer."""
+    path = str(tmp_path / "group")
+    poller, other = (Neighbours(Desk(path), clock.now, may_poll=True) for _ in range(2))
+    assert not poller.spares(clock.now, 4.0)
+    assert poller.polls
+    clock.sleep(10)
+    assert not other.spares(clock.now, 4.0)  # it has not looked itself yet
+    assert other.hears(clock.now)
+    assert other.try_for_us(clock.now)
+    other.looked(clock.now, NOTHING_SEEN, 4.0, is_for_us=False, entered=False)
+    assert other.spares(clock.now, 4.0)
+    clock.sleep(2.1)
+    assert not other.spares(clock.now, 4.0)
+    assert not other.hears(clock.now)
+    for one in (poller, other):
+        one.leave()
 
 
 def test_the_poller_takes_over(node: Node, leader: Flock) -> None:

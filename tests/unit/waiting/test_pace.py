@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from envsync.waiting.pace import Pace
+from envsync.waiting.pace import TOOK_MOST_SECONDS, Pace, Rhythm
 
 
 class TestPause:
@@ -50,3 +50,48 @@ class TestPause:
         for network in (False, True):
             longest = max(Pace(network=network).pause(9e9) for _ in range(200))
             assert Pace(network=network).rest >= 2 * longest * 0.99
+
+
+class TestRhythm:
+    """One waiter's looks."""
+
+    def test_slow_server(self) -> None:
+        """The pause is at least as long as the last look took, up to a bound; and who hears waits for both."""
+        rhythm = Rhythm(100.0, Pace(network=True))
+        rhythm.begin(101.0, 0.01)
+        assert rhythm.pause(101.0) < 0.2
+        for took in (5.0, 9e9):
+            rhythm.looked(took)
+            least = min(took, TOOK_MOST_SECONDS)
+            assert rhythm.pause(101.0) == rhythm.pause(101.0, for_others=True) == least
+            assert rhythm.interval(101.0, for_others=True) == 2 * least
+        assert rhythm.pause(101.0, rests=True) < 0.2
+        rhythm.looked(0.01)
+        assert rhythm.pause(101.0) < 0.2
+        assert rhythm.interval(200.0) == pytest.approx(2.5, abs=0.02)
+
+    def test_local(self) -> None:
+        """On a local disk, the pause is what it is, however long a look took."""
+        rhythm = Rhythm(100.0, Pace(network=False))
+        rhythm.begin(101.0, 5.0)
+        rhythm.looked(5.0)
+        assert rhythm.pause(102.0) == 0.05
+
+    def test_tries(self) -> None:
+        """The environment lock is tried at every eighth look; not while somebody else does it for us."""
+        rhythm = Rhythm(100.0, Pace(network=True, chance=lambda: 1.0))
+        rhythm.begin(100.0, 0.0)
+        assert not rhythm.is_to_try(100.9)
+        assert rhythm.is_to_try(101.1)
+        assert not rhythm.is_to_try(101.1, is_ours=False)
+        rhythm.tries(101.1)
+        assert not rhythm.is_to_try(102.0)
+        assert rhythm.is_to_try(102.2)
+
+    def test_failures(self) -> None:
+        """They are looked at at every fourth look; at each by those who have neighbours, or try the lock."""
+        rhythm = Rhythm(0.0, Pace(network=False))
+        heeds = [rhythm.is_to_heed(tries=False, among_others=False) for _ in range(8)]
+        assert heeds == [False, False, False, True] * 2
+        assert rhythm.is_to_heed(tries=True, among_others=False)
+        assert rhythm.is_to_heed(tries=False, among_others=True)
