@@ -8,8 +8,22 @@ if TYPE_CHECKING:
     from envsync.leading.result import SyncResult
     from envsync.library.blocking import Hold, SyncOptions, sync, use
     from envsync.library.coordinator import Coordinator
+    from envsync.library.detached import sync_async, use_async
+    from envsync.library.words import command
 
-__all__ = ["Coordinator", "EnvsyncError", "Hold", "SyncOptions", "SyncResult", "__version__", "sync", "use"]
+__all__ = [
+    "Coordinator",
+    "EnvsyncError",
+    "Hold",
+    "SyncOptions",
+    "SyncResult",
+    "__version__",
+    "command",
+    "sync",
+    "sync_async",
+    "use",
+    "use_async",
+]
 
 _HOMES = {
     "Coordinator": "envsync.library.coordinator",
@@ -17,9 +31,17 @@ _HOMES = {
     "Hold": "envsync.library.blocking",
     "SyncOptions": "envsync.library.blocking",
     "SyncResult": "envsync.leading.result",
+    "command": "envsync.library.words",
     "sync": "envsync.library.blocking",
+    "sync_async": "envsync.library.detached",
     "use": "envsync.library.blocking",
+    "use_async": "envsync.library.detached",
 }
+
+
+def __dir__() -> list[str]:
+    """Name what is exported, also before it was imported."""
+    return __all__
 
 
 def __getattr__(name: str) -> object:

@@ -302,6 +302,7 @@ def _gone(git: Git, wanted: Wanted) -> FetchError:
         f"cannot fetch `{git.package}`: its git repository `{wanted.remote.url}` has no {_shown(wanted)} any more; "
         "it may have been force-pushed away",
         hint=f"`git ls-remote {wanted.remote.url}` shows what there is; lock again what is wanted of it",
+        retryable=False,
     )
 
 
@@ -315,6 +316,7 @@ def _not_prepared(git: Git, wanted: Wanted, place: str) -> FetchError:
         f"cannot fetch `{git.package}` offline: {_shown(wanted)} is to come from the git repository "
         f"`{wanted.remote.url}`, and the cache {lacks}",
         hint="build it once where the network is, with the same cache: `envsync sync --no-offline`",
+        retryable=False,
     )
 
 

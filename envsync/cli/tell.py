@@ -55,7 +55,7 @@ def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
     status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
     if "--json" in arguments and arguments[0] != "run":
         said = {"class": type(error).__name__, "code": status, "message": error.message, "hint": error.hint}
-        show_json({"error": said})
+        show_json({"error": {**said, "retryable": error.retryable}})
     return status
 
 

@@ -24,16 +24,22 @@ class EnvsyncError(Exception):
 
     :param message: one sentence, lower case, that names the path or package and the cause
     :param hint: what to do about it; default: what usually helps where such an error is met
+    :param retryable: default: what is usual for its class
+    :ivar retryable: the same call may succeed later, though nobody changes what it asks for: a server does not answer,
+        a disk is full, a wait took too long. What a lock file, a wheel or an option says wrong stays wrong
     """
 
     exit_code = 125
+    retryable = False
     _usual = "STATUS"
     """What usually helps, by its name in `envsync.errors.hints`."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, retryable: bool | None = None) -> None:
         super().__init__(redacted(message))
         self.message = message
         self._hint = hint
+        if retryable is not None:
+            self.retryable = retryable
 
     @property
     def hint(self) -> str:
@@ -163,6 +169,17 @@ class ConflictError(EnvsyncError):
         self.files = files
 
 
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EINTR", "EBUSY", "ETXTBSY"),
+        *("EIO", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOTCONN", "ENOLCK"),
+    )
+    if hasattr(errno, name)
+)
+"""What an operating system may answer differently later: room, limits, and filesystems on a network."""
+
+
 class FilesystemError(EnvsyncError):
     """The operating system refused an operation: no space, no permission, an I/O error.
 
@@ -172,7 +189,8 @@ class FilesystemError(EnvsyncError):
     """
 
     def __init__(self, doing: str, path: str, cause: OSError, *, hint: str | None = None) -> None:
-        super().__init__(f"cannot {doing} `{path}`: {cause.strerror or cause}", hint=hint)
+        text = f"cannot {doing} `{path}`: {cause.strerror or cause}"
+        super().__init__(text, hint=hint, retryable=cause.errno in _PASSING)
         self.path = path
         self.errno = cause.errno
 
@@ -199,6 +217,7 @@ class WaitTimeoutError(EnvsyncError):
     _usual = "WHO_IS_WAITED_FOR"
 
     exit_code = 124
+    retryable = True
 
 
 class RefusedError(EnvsyncError):
@@ -210,13 +229,15 @@ class RefusedError(EnvsyncError):
 
 
 class SharedFailureError(EnvsyncError):
-    """The process that synced for us failed; its message is ours.
+    """The process that synced for us failed; its message is ours, and so is whether to try again.
 
+    :ivar original: the name of the class of that process's error, as in "HashMismatchError"; empty if it did not say
     :ivar brief: the same in a line, where another task of a parallel step tells it whole
     """
 
     _usual = "AGAIN"
 
+    original = ""
     brief = ""
 
 
@@ -242,6 +263,7 @@ class SyncCancelledError(EnvsyncError):
     """Nobody waits for this sync any more, so it was given up before its commit was decided; nothing was changed."""
 
     _usual = "AGAIN"
+    retryable = True
 
 
 # The network or the index must act.
@@ -251,6 +273,7 @@ class FetchError(EnvsyncError):
     """A file could not be fetched. The URL in the message has no credentials."""
 
     _usual = "AGAIN"
+    retryable = True
 
 
 # The author of a wheel must act.

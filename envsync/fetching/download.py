@@ -85,7 +85,7 @@ class Downloader:
             )
         except (ImportError, ValueError, OSError) as error:
             # Its text may have a proxy's password.
-            raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES) from None
+            raise FetchError(f"cannot set up connections: {error}", hint=VARIABLES, retryable=False) from None
 
     def close(self) -> None:
         """Close the connections."""
@@ -210,7 +210,7 @@ class _Transfer:
                 return
             except _PassingError as problem:
                 if attempt == TRIES:
-                    raise self._error(f"{problem} (tried {TRIES} times)") from None
+                    raise self._error(f"{problem} (tried {TRIES} times)", retryable=True) from None
                 self._halt.wait(retrying.wait_after(attempt, problem.delay))
 
     def _try(self, client: httpx2.Client, connect_seconds: float) -> None:
@@ -409,8 +409,8 @@ class _Transfer:
     def _wrong_size(self, size: str) -> WheelError:
         return size_mismatch(self._artifact, size)
 
-    def _error(self, problem: str, hint: str | None = None) -> FetchError:
-        return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint)
+    def _error(self, problem: str, hint: str | None = None, *, retryable: bool = False) -> FetchError:
+        return FetchError(f"cannot fetch `{origin(self._artifact)}`: {problem}", hint=hint, retryable=retryable)
 
 
 def _timeout(connect_seconds: float) -> httpx2.Timeout:

@@ -329,7 +329,7 @@ def resolve(given: "Settings", environ: "Mapping[str, str]", *, placed: bool = T
     :raises LockFileError: the lock file cannot be read
     """
     seen: dict[str, str] = {}
-    near = _near(given, environ)
+    near = said_here(given, environ)
     place = finding.find_place(near, environ, seen)
     lock, data = near.get("lock") or place.table.get("lock"), None
     if not isinstance(lock, str):
@@ -364,7 +364,7 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     """
     from envsync.errors import UsageError
 
-    near = _near(given, environ)
+    near = said_here(given, environ)
     try:
         place = finding.find_place(near, environ, {})
     except UsageError:
@@ -377,7 +377,7 @@ def settings_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings"
     return _merged(near, place.table, str(lock), environ)
 
 
-def _near(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
+def said_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
     """Merge the command line with our variables, and with the one of uv's that says where to look."""
     near = options.over(given, options.from_variables(environ))
     if environ.get("UV_PROJECT") and not near.get("project"):

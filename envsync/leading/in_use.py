@@ -155,7 +155,8 @@ class Occupancy:
             )
         elif self.session.busy == "fail":
             raise RefusedError(
-                f"commands are running in environment `{self.environment.path}` (--busy fail){self._who()}"
+                f"commands are running in environment `{self.environment.path}` (--busy fail){self._who()}",
+                retryable=True,
             )
 
     def _wait(self, fd: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 WOULD_SYNC = "would sync"
 """The outcome of a dry run that found something to do."""
@@ -33,8 +33,13 @@ class SyncResult(NamedTuple):
         """The environment's interpreter."""
         return f"{self.env}/bin/python"
 
+    @classmethod
+    def of(cls, *fields: Any) -> SyncResult:
+        """Make one of what another version has pickled, which may know more fields."""
+        return cls(*fields[: len(cls._fields)])
+
     def __reduce__(self) -> tuple[object, ...]:
-        return SyncResult, self[:7]  # the version before knows no more
+        return self.of, tuple(self)
 
 
 SyncResult.__module__ = "envsync"  # what is pickled has the name that stays, and is read by other versions, too

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypedDict, Unpack
+from typing import Any, Literal, NoReturn, TypedDict, Unpack
 
 from envsync.launch import Environment, command, fast_lane, request
 from envsync.launch import options as settings
@@ -46,7 +47,7 @@ class SyncOptions(TypedDict, total=False):
     config_settings: Mapping[str, str]
     build_constraints: Sequence[str]
     build_key: str | os.PathLike[str] | None
-    build_with: str | None
+    build_with: Literal["pip", "uv"] | None
     locked: bool
     exact: bool
     index_urls: Sequence[str]
@@ -56,12 +57,12 @@ class SyncOptions(TypedDict, total=False):
     offline: bool
     cache_dir: str | os.PathLike[str] | None
     cache_fallback: str | os.PathLike[str] | None
-    link_mode: str | None
+    link_mode: Literal["auto", "clone", "hardlink", "copy", "symlink"] | None
     compile_bytecode: bool
     durable: bool
     allow_empty: bool
     timeout: float | None
-    busy: str | None
+    busy: Literal["wait", "fail", "ignore"] | None
     isolated: bool
 
 
@@ -140,8 +141,7 @@ class Hold:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Hold is neither copied nor pickled: it is a lock of this process; pass `hold.variables()` on, and "
-            "`hold.fd` by `pass_fds`"
+            "a Hold is neither copied nor pickled: it is a lock of this process; start children by `hold.popen(...)`"
         )
 
     @property
@@ -149,14 +149,74 @@ class Hold:
         """The environment's interpreter."""
         return self.result.python
 
-    def variables(self) -> dict[str, str]:
+    def variables(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment variables for a child, as `envsync run` sets them.
 
+        :param environ: what they are without the environment; default: `os.environ`
         :raises ValueError: the hold is released, so that anybody may change the environment
         """
         if not self._token:
             raise ValueError(f"the hold on environment `{self.result.env}` is released")
-        return command.environment_variables(os.environ, self.result.env, self._token, isolated=self._isolated)
+        before = os.environ if environ is None else environ
+        return command.environment_variables(before, self.result.env, self._token, isolated=self._isolated)
+
+    def activation(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return only those variables that differ.
+
+        For what adds variables to those that are there: `env_vars` of Ray, `--export` of Slurm. A variable that has to
+        go (PYTHONHOME) is empty, which is the same to Python.
+
+        :param environ: what they are where the child starts; default: `os.environ`
+        :raises ValueError: as `variables`
+        """
+        before = dict(os.environ if environ is None else environ)
+        after = self.variables(before)
+        return {
+            **{name: value for name, value in after.items() if before.get(name) != value},
+            **dict.fromkeys(before.keys() - after.keys(), ""),
+        }
+
+    def popen(
+        self,
+        args: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        **options: Any,
+    ) -> subprocess.Popen[Any]:
+        """Start a child in the environment: its commands are found first.
+
+        The environment is in use until the child has ended, also if the hold is released before.
+
+        :param args: as for `subprocess.Popen`
+        :param env: what the variables are without the environment; default: `os.environ`
+        :param pass_fds: further descriptors to hand on
+        :param options: all others of `subprocess.Popen`
+        :raises ValueError: as `variables`
+        :raises OSError: as `subprocess.Popen`: there is no such command, say
+        """
+        variables = self.variables(env)
+        shared = self.share()
+        try:
+            passed = [*pass_fds, *([shared] if shared >= 0 else [])]
+            return subprocess.Popen(args, env=variables, pass_fds=passed, **options)
+        finally:
+            if shared >= 0:
+                os.close(shared)
+
+    def share(self) -> int:
+        """Return a descriptor of the in-use lock for a child, whose number shells do not use; -1 if there is no lock.
+
+        It is the caller's to close.
+        """
+        if self.fd < 0:
+            return -1
+        import fcntl
+
+        try:
+            return fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, command.OUT_OF_THE_WAY)
+        except OSError:  # as many are not allowed
+            return os.dup(self.fd)
 
     def release(self) -> None:
         """Let others change the environment. Releasing twice is harmless."""
@@ -171,11 +231,20 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
 
     :raises EnvsyncError: it makes no sense, or the lock file cannot be read
     """
+    return request.resolve({**given(lock, options), "quiet": True}, os.environ)
+
+
+def given(lock: str | os.PathLike[str], options: SyncOptions) -> settings.Settings:
+    """Read the arguments of a call as settings.
+
+    :raises TypeError: there is no such option, or it is of the wrong type
+    :raises UsageError: a value is not allowed
+    """
     values: Mapping[str, Any] = options
     if unknown := values.keys() - _ARGUMENTS.keys():
         raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
-    given = {_ARGUMENTS[name].key: _value(_ARGUMENTS[name], value) for name, value in values.items()}
-    return request.resolve(settings.checked({**given, "lock": os.fsdecode(lock), "quiet": True}), os.environ)
+    read = {_ARGUMENTS[name].key: _value(_ARGUMENTS[name], value) for name, value in values.items()}
+    return settings.checked({**read, "lock": os.fsdecode(lock)})
 
 
 def _value(option: settings.Option, value: Any) -> object:

@@ -18,12 +18,13 @@ Between processes, hosts and coordinators it is the environment lock that decide
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import IO, TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 import anyio.abc
@@ -37,7 +38,7 @@ from envsync.leading import lead
 from envsync.leading.lead import Led
 from envsync.leading.result import SyncResult
 from envsync.leading.session import Session
-from envsync.library import blocking, events, reach, syncing
+from envsync.library import blocking, events, reach, syncing, taking
 from envsync.library.blocking import Hold, SyncOptions
 from envsync.system import processes
 from envsync.waiting import failures
@@ -125,11 +126,54 @@ class Coordinator:
         hold = None
         while hold is None:
             result = await self._board(asked)
-            hold = await self._enter(asked, result)  # None: it was somebody else's turn in between
+            hold = await taking.enter(asked, result, self._looks)  # None: it was somebody else's turn in between
         try:
             yield hold
         finally:
             hold.release()
+
+    async def run_process(
+        self,
+        lock: str | os.PathLike[str],
+        command: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        input: bytes | None = None,  # noqa: A002  # as anyio calls it
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] | None = subprocess.PIPE,
+        stderr: int | IO[Any] | None = subprocess.PIPE,
+        check: bool = True,
+        cwd: str | os.PathLike[str] | None = None,
+        variables: Mapping[str, str] | None = None,
+        **options: Unpack[SyncOptions],
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Make an environment current, run a command in it, and wait for its end; nobody changes it meanwhile.
+
+        If this is cancelled, the command is killed.
+
+        :param command: a text is given to a shell; of a list, the first is looked up in the environment first
+        :param variables: the command's without the environment; default: `os.environ`
+        :param options: as for `envsync.sync`; the others are those of `anyio.run_process`
+        :raises EnvsyncError: as `sync`
+        :raises subprocess.CalledProcessError: the command has failed, and `check` is true
+        :raises OSError: there is no such command
+        """
+        async with self.use(lock, **options) as hold:
+            shared = hold.share()
+            try:
+                return await anyio.run_process(
+                    command,
+                    input=input,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    check=check,
+                    cwd=cwd,
+                    env=hold.variables(variables),
+                    pass_fds=[shared] if shared >= 0 else (),
+                )
+            finally:
+                if shared >= 0:
+                    os.close(shared)
 
     def _entered(self) -> anyio.abc.TaskGroup:
         if self._group is None:
@@ -139,33 +183,6 @@ class Coordinator:
     async def _resolve(self, lock: str | os.PathLike[str], options: SyncOptions) -> request.Request:
         self._entered()
         return await to_thread.run_sync(blocking.resolve, lock, options, limiter=self._looks)
-
-    async def _enter(self, asked: request.Request, result: SyncResult) -> Hold | None:
-        """Take a hold, in a thread.
-
-        asyncio's own `Task.cancel` does not wait for the thread: what it takes after that is given back.
-        """
-        mutex = threading.Lock()
-        taken: list[Hold] = []
-        abandoned = False
-
-        def enter() -> Hold | None:
-            hold = blocking.enter(asked, result)
-            with mutex:
-                if hold is not None:
-                    taken.append(hold)
-                    if abandoned:
-                        hold.release()
-            return hold
-
-        try:
-            return await to_thread.run_sync(enter, limiter=self._looks)
-        except BaseException:
-            with mutex:
-                abandoned = True
-                for hold in taken:
-                    hold.release()
-            raise
 
     async def _board(self, asked: request.Request) -> SyncResult:
         """Join the flight that does what is asked, or start it."""

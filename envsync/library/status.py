@@ -74,6 +74,10 @@ class Failure(NamedTuple):
     host: str
     time: float
     message: str
+    error: str
+    """The name of the class of the error, as in "FetchError"; empty if it was none, or is not known."""
+    retryable: bool
+    """The same may succeed later."""
 
 
 class SourceTree(NamedTuple):
@@ -240,6 +244,8 @@ def _failure(environment: Environment) -> Failure | None:
         host=records.text(last, "host"),
         time=records.number(last, "time"),
         message=died if kind == failures.DIED else spoken,
+        error=records.text(last, "error"),
+        retryable=last.get("retryable") is True or kind == failures.INTERRUPTED,
     )
 
 

@@ -16,7 +16,7 @@ FORKS = forks.fork
 """Imported before anything is locked: from then on, what a program forks meanwhile has none of it."""
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from envsync.launch import Environment
     from envsync.launch.progress import Report
@@ -25,19 +25,24 @@ if TYPE_CHECKING:
     from envsync.library.reach import Show
 
 
-def run(asked: Request, *, report: Report = quiet, show: Show | None = None) -> SyncResult:
+def run(
+    asked: Request, *, report: Report = quiet, show: Show | None = None, check: Callable[[], None] | None = None
+) -> SyncResult:
     """Make the environment of a resolved request current.
 
     :param report: is told how far it is
     :param show: leads for us instead, with a report of its own: the process has nothing else to do
+    :param check: called now and then; what it raises ends the sync. Default: it ends with the task that waits for this
+        thread
     """
     arrival = failures.Arrival(whole_process=show is not None)
     result, environment, distrust = glance(asked)
     if result is not None:
         return result
-    check = signals.heed
-    if show is None:
-        check = cancelling.checkpoint()
+    if show is not None:
+        check = signals.heed
+    else:
+        check = check or cancelling.checkpoint()
         heeding = cancelling.heeding(report, check)
         show = lambda lead: lead(heeding)  # noqa: E731
     done = reach(asked, environment, launching=False, show=show, distrust=distrust, arrival=arrival, check=check)

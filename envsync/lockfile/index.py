@@ -51,7 +51,14 @@ U = TypeVar("U")
 
 
 class _AnswerError(Exception):
-    """An index cannot be asked, or answered something else than a list of files."""
+    """An index cannot be asked, or answered something else than a list of files.
+
+    :param passing: it may answer something else later
+    """
+
+    def __init__(self, problem: str, *, passing: bool = False) -> None:
+        super().__init__(problem)
+        self.passing = passing
 
 
 class _DeniedError(_AnswerError):
@@ -103,7 +110,7 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
     if response.status_code == 403:
         raise _DeniedError(f"it answered {status}")
     if response.status_code >= 400 and response.status_code not in _ABSENT:
-        raise _AnswerError(f"it answered {status}")
+        raise _AnswerError(f"it answered {status}", passing=retrying.may_pass(response))
     kind = response.headers.get("Content-Type", "nothing")
     if response.status_code < 400 and not kind.lower().startswith(SUPPORTED_CONTENT_TYPES):
         raise _AnswerError(f"it answered with {kind} instead of a list of files")
@@ -127,7 +134,7 @@ class Index:
             self._session = _Client(sources.trusted_hosts, (*self._indexes, *self._pages))
         except (ImportError, ValueError, OSError) as error:
             problem = f"cannot set up connections: {redacted(str(error))}"
-            raise FetchError(problem, hint=VARIABLES) from None
+            raise FetchError(problem, hint=VARIABLES, retryable=False) from None
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +171,8 @@ class Index:
             if is_file_url(url):
                 path = path_of_url(url).rstrip("/")
                 if not os.path.exists(path):
-                    raise FetchError(f"there is no index `{path}`: it is neither a URL nor a directory", hint=ADDRESS)
+                    problem = f"there is no index `{path}`: it is neither a URL nor a directory"
+                    raise FetchError(problem, hint=ADDRESS, retryable=False)
             elif self._session.is_absent(url):
                 self.doubts.append(f"`{redacted(url)}` itself answers that there is no such page; {ADDRESS}")
 
@@ -248,7 +256,9 @@ class Index:
             # The JSON and HTML parsers trust the page to be what it claims to be.
             failure, reason = error, f"its answer is malformed: {redacted(str(error))}"
         known = failure if isinstance(failure, _AnswerError) else None
-        raise FetchError(f"cannot list the files at `{host_of(url)}`: {reason}", hint=hint) from known
+        passing = isinstance(failure, httpx2.HTTPError) and retrying.may_pass(failure)
+        problem = f"cannot list the files at `{host_of(url)}`: {reason}"
+        raise FetchError(problem, hint=hint, retryable=passing if known is None else known.passing) from known
 
     def _offer(self, link: Link) -> Offer | None:
         hashes = strong({algorithm: digests[0] for algorithm, digests in (link.hash_option or {}).items()})

@@ -144,6 +144,8 @@ def _shared(failure: Failure, *, times: int = 1) -> EnvsyncError:
         hint=str(hint) if hint else None,
     )
     who = f"pid {failure.get('pid')} on {failure.get('host')}"
+    error.original = records.text(failure, "error")
+    error.retryable = failure.get("retryable") is True
     error.brief = (
         f"the sync by {who} failed (failure {_id(failure)[:8]}): another task of this step on this node says how"
     )
@@ -181,6 +183,8 @@ def tell(environment: Environment, key: str, error: EnvsyncError, *, digest: str
         "message": error.message,
         "hint": error.hint,
         "exit_code": error.exit_code,
+        "error": getattr(error, "original", "") or type(error).__name__,
+        "retryable": error.retryable,
         "digest": digest,
         "host": processes.host(),
         "pid": os.getpid(),

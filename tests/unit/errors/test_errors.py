@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import importlib
 import inspect
 import pickle
@@ -17,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import envsync
+from envsync import errors
 from envsync.errors import CommandError, EnvsyncError, FilesystemError
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": st.text(),
     "str | None": st.none() | st.text(),
+    "bool | None": st.none() | st.booleans(),
     "int": st.integers(0, 255),
     "OSError": st.builds(OSError, st.integers(1, 130), st.text()),
     "tuple[str, ...]": st.lists(st.text(), max_size=9).map(tuple),
@@ -60,6 +63,7 @@ def test_an_error_keeps_all_its_fields(kind: type[EnvsyncError], data: st.DataOb
         assert type(twin) is kind
         assert twin.__dict__ == error.__dict__
         assert (twin.args, str(twin), twin.exit_code) == (error.args, str(error), error.exit_code)
+        assert twin.retryable is error.retryable
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
@@ -87,3 +91,35 @@ def test_what_is_derived_from_a_field() -> None:
     denied = CommandError("m", exit_code=126)
     denied.errno = 13
     assert (copy.copy(denied).errno, copy.copy(denied).exit_code) == (13, 126)
+
+
+def refused(number: int) -> FilesystemError:
+    return FilesystemError("write", "e", OSError(number, "no"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (refused(errno.ENOSPC), True),
+        (refused(errno.EDQUOT), True),
+        (refused(errno.ESTALE), True),
+        (refused(errno.EMFILE), True),
+        (refused(errno.EACCES), False),
+        (refused(errno.EROFS), False),
+        (refused(errno.ENAMETOOLONG), False),
+        (errors.FetchError("m"), True),
+        (errors.FetchError("m", retryable=False), False),
+        (errors.WaitTimeoutError("m"), True),
+        (errors.RefusedError("m"), False),
+        (errors.SyncCancelledError("m"), True),
+        (errors.HashMismatchError("w", "m"), False),
+        (errors.LockFileError("l", "m"), False),
+        (errors.UsageError("m"), False),
+        (errors.DeadLeadersError("e", ("a",)), False),
+        (errors.BuildError("p", "m"), False),
+    ],
+    ids=str,
+)
+def test_whether_to_try_again(error: EnvsyncError, expected: bool) -> None:
+    """What may pass by itself can be tried again, as a full disk; what somebody has to mend cannot, as a wrong hash."""
+    assert error.retryable is expected

@@ -28,9 +28,12 @@ ROOT = Path(__file__).parent.parent.parent.parent
 Use = Callable[..., AbstractAsyncContextManager[envsync.Hold]]
 
 
-@pytest.fixture(params=["coordinator", "library"])
+@pytest.fixture(params=["coordinator", "library", "detached"])
 async def use(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[Use]:
-    """`Coordinator.use`, and `envsync.use` in a thread."""
+    """`Coordinator.use`, `envsync.use` in a thread, and `envsync.use_async`."""
+    if request.param == "detached":
+        yield envsync.use_async
+        return
     if request.param == "coordinator":
         async with envsync.Coordinator() as coordinator:
             yield coordinator.use
@@ -130,6 +133,75 @@ async def test_a_child_that_inherits_the_descriptor_keeps_the_hold(tmp_path: Pat
     finally:
         child.communicate()
     assert (await envsync_process(*sync_words(env)))[0] == 0
+
+
+@pytest.mark.anyio
+async def test_a_child_of_a_hold_is_in_the_environment(tmp_path: Path, use: Use) -> None:
+    """Its commands are found first, its variables are those of `run`, and it keeps the hold, also beyond the block."""
+    env = tmp_path / "env"
+    async with use(LOCK, env=env) as hold:
+        greeting = hold.popen(["greet"], stdout=subprocess.PIPE, text=True)
+        assert greeting.communicate(timeout=SECONDS)[0] == "HELLO, WORLD!\n"
+        told_ = hold.popen(
+            ["env", "-0"], env={"PATH": "/usr/bin:/bin", "PYTHONHOME": "/x"}, stdout=subprocess.PIPE, text=True
+        )
+        variables = dict(each.split("=", 1) for each in told_.communicate(timeout=SECONDS)[0].split("\0") if each)
+        assert variables == hold.variables({"PATH": "/usr/bin:/bin", "PYTHONHOME": "/x"})
+        assert variables["PATH"] == f"{env}/bin:/usr/bin:/bin"
+        with pytest.raises(FileNotFoundError):
+            hold.popen(["no-such-command"])
+        child = hold.popen(
+            ["sh", "-c", "exec 3>&1; read line; echo $line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        before = descriptors()
+    assert descriptors() < before
+    try:
+        assert (await envsync_process(*sync_words(env)))[0] == 124
+    finally:
+        child.communicate(b"x\n")
+    assert (await envsync_process(*sync_words(env)))[0] == 0
+    with pytest.raises(ValueError, match="is released"):
+        hold.popen(["true"])
+
+
+@pytest.mark.anyio
+async def test_activation_is_what_differs(tmp_path: Path, use: Use) -> None:
+    """Added to the variables that are there, it makes those of a child; what has to go is empty."""
+    before = {"PATH": "/usr/bin", "PYTHONHOME": "/x", "HOME": "/home/me", "PYTHONPATH": "/y"}
+    async with use(LOCK, env=tmp_path / "env", isolated=True) as hold:
+        added = hold.activation(before)
+        assert {name: value for name, value in {**before, **added}.items() if value} == hold.variables(before)
+    assert "HOME" not in added
+    assert (added["PYTHONHOME"], added["PYTHONPATH"]) == ("", "")
+
+
+@pytest.mark.anyio
+async def test_a_process_of_a_coordinator(tmp_path: Path) -> None:
+    """It runs in the environment, which nobody changes meanwhile; if it fails, or is cancelled, that is free again."""
+    env = tmp_path / "env"
+    async with envsync.Coordinator() as coordinator:
+        done = await coordinator.run_process(LOCK, ["greet"], env=env)
+        assert (done.returncode, done.stdout) == (0, b"HELLO, WORLD!\n")
+        with pytest.raises(subprocess.CalledProcessError):
+            await coordinator.run_process(LOCK, ["python", "-c", "raise SystemExit(3)"], env=env)
+        done = await coordinator.run_process(LOCK, "exit 3", env=env, check=False)
+        assert done.returncode == 3
+        before = descriptors()
+        pid = tmp_path / "pid"
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                words = ["sh", "-c", f"echo $$ > {pid}; exec sleep 1000"]
+                await coordinator.run_process(LOCK, words, env=env, variables={"PATH": "/usr/bin:/bin"})
+
+            group.start_soon(run)
+            await until(lambda: pid.exists() and pid.read_text() != "")
+            assert (await envsync_process(*sync_words(env)))[0] == 124
+            group.cancel_scope.cancel()
+        assert descriptors() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert is_free(env / ".envsync" / "in-use")
 
 
 @pytest.mark.anyio

@@ -84,6 +84,31 @@ class TestFatal:
         )
         assert (caught.value.hint, caught.value.exit_code) == ("lock again", 77)
 
+    @pytest.mark.parametrize(
+        ("error", "retryable"),
+        [
+            (HashMismatchError("x-1.whl", "its hash is another"), False),
+            (FilesystemError("write", "x", OSError(errno.ENOSPC, "No space left on device")), True),
+        ],
+    )
+    def test_what_it_was(self, environment: Environment, error: EnvsyncError, retryable: bool) -> None:
+        """Whoever waited can tell what the leader's error was, and whether to try again, without its message."""
+        arrival = arrive(environment)
+        fail(environment, error)
+        with pytest.raises(SharedFailureError) as caught:
+            check(environment, KEY, arrival, leading=False)
+        assert (caught.value.original, caught.value.retryable) == (type(error).__name__, retryable)
+        tell(environment, KEY, caught.value)
+        assert failures.load(environment)[-1]["error"] == type(error).__name__
+
+    def test_of_an_older_version(self, environment: Environment) -> None:
+        """Which did not say what it was."""
+        arrival = arrive(environment)
+        record(environment, KEY, FATAL, {"host": "h", "pid": 1, "message": "m"})
+        with pytest.raises(SharedFailureError) as caught:
+            check(environment, KEY, arrival, leading=False)
+        assert (caught.value.original, caught.value.retryable) == ("", False)
+
     @pytest.mark.parametrize("leading", [False, True])
     def test_for_all(self, environment: Environment, leading: bool) -> None:
         """All who waited share it, whether or not they have got the lock meanwhile."""
