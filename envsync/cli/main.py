@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from envsync import __version__
-from envsync.cli import bundle_options, cache, cache_options, env, env_options, tell
+from envsync.cli import bundle_options, cache, cache_options, env, env_options, shim_options, tell
 from envsync.cli.run import run
 from envsync.errors import UsageError, hints
 from envsync.launch import fast_lane, options
@@ -281,3 +281,28 @@ def _bundle() -> click.Group:
 
 
 envsync_command.add_command(_bundle())
+
+
+def _shim(path: str, command: tuple[str, ...], **given: Any) -> int:
+    """Write a file that behaves as the Python of the environment, for programs that take the path of one.
+
+    Each start of it makes the environment current, as run does. With COMMAND, it behaves as that instead. With
+    --jupyter, it is a kernel of Jupyter. Nothing is synced before.
+    """
+    from envsync.cli.shim import shim
+
+    return shim(_settings(shim_options.MAKE, given), path, command)
+
+
+envsync_command.add_command(
+    Command(
+        "shim",
+        callback=_shim,
+        help=_shim.__doc__,
+        params=[
+            *_parameters(shim_options.MAKE),
+            click.Argument(["path"], default="", metavar="[PATH]"),
+            click.Argument(["command"], nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]"),
+        ],
+    )
+)

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from envsync.cli import bundle_options, cache_options, env_options
+from envsync.cli import bundle_options, cache_options, env_options, shim_options
 from envsync.errors import EnvsyncError, UsageError
 from envsync.errors.hints import HELP
 from envsync.errors.redact import redacted
@@ -35,6 +35,7 @@ _TABLES = {
     "bundle": bundle_options.MAKE,
     "bundle verify": bundle_options.VERIFY,
     "bundle prune": bundle_options.PRUNE,
+    "shim": shim_options.MAKE,
 }
 _GROUPS = ("cache", "env")
 _LIKE_A_SYNC = ("bundle", "cache add")

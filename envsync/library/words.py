@@ -30,12 +30,22 @@ def command(lock: str | os.PathLike[str], **options: Unpack[blocking.SyncOptions
     :raises UsageError: an option makes no sense, or holds a password
     :raises TypeError: an argument is of the wrong type
     """
-    given = blocking.given(lock, options)
+    return of(blocking.given(lock, options))
+
+
+def of(given: settings.Settings) -> list[str]:
+    """Return the same for settings of a command line.
+
+    :param given: with the lock file
+    :raises UsageError: as `command`
+    """
     here = os.getcwd().rstrip("/") + "/"
     said = request.said_here(given, os.environ)
     configuration.anchor(said, here)
     path = str(said["lock"])
-    if finding.base_name(path) == finding.MEMBERS:  # which member of the workspace is meant, and which Python
+    if (
+        finding.base_name(path) == finding.MEMBERS and "project" not in said
+    ):  # which member of the workspace is meant, and which Python
         above = finding.directory_of(path)
         real = os.path.realpath(above)
         said["project"] = here if os.path.commonpath([real, os.path.realpath(here)]) == real else above
