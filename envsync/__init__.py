@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from envsync.library.coordinator import Coordinator
     from envsync.library.detached import sync_async, use_async
     from envsync.library.words import command
+    from envsync.managing.cache import add_to_cache, cache_contents, cache_directory, prune_cache
+    from envsync.managing.environments import list_environments, remove_environments
+    from envsync.managing.looking import check, status
 
 __all__ = [
     "Coordinator",
@@ -18,7 +21,15 @@ __all__ = [
     "SyncOptions",
     "SyncResult",
     "__version__",
+    "add_to_cache",
+    "cache_contents",
+    "cache_directory",
+    "check",
     "command",
+    "list_environments",
+    "prune_cache",
+    "remove_environments",
+    "status",
     "sync",
     "sync_async",
     "use",
@@ -31,7 +42,15 @@ _HOMES = {
     "Hold": "envsync.library.blocking",
     "SyncOptions": "envsync.library.blocking",
     "SyncResult": "envsync.leading.result",
+    "add_to_cache": "envsync.managing.cache",
+    "cache_contents": "envsync.managing.cache",
+    "cache_directory": "envsync.managing.cache",
+    "check": "envsync.managing.looking",
     "command": "envsync.library.words",
+    "list_environments": "envsync.managing.environments",
+    "prune_cache": "envsync.managing.cache",
+    "remove_environments": "envsync.managing.environments",
+    "status": "envsync.managing.looking",
     "sync": "envsync.library.blocking",
     "sync_async": "envsync.library.detached",
     "use": "envsync.library.blocking",

@@ -7,23 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from envsync.cli.tell import completed_by
 from envsync.errors import LockFileError, UsageError
-from envsync.launch import Environment, configuration, fast_lane, finding, options, request
+from envsync.launch import Environment, finding, options, request
 from envsync.launch.messages import show
-from envsync.library.reach import named_by_digest
+from envsync.library import meant
 
 
 def environment_meant(settings: options.Settings) -> tuple[Environment, request.Request | None]:
     """Find out which environment is meant, and what for; without a lock file, that is `--env` and nothing else."""
     finding.go_to(settings, os.environ)
-    try:
-        asked = request.resolve(settings, os.environ)
-    except (UsageError, LockFileError):
-        env = settings.get("env") or os.environ.get("ENVSYNC_ENV")
-        if "lock" in settings or not isinstance(env, str) or request.is_named_later(env) or not env.strip("/"):
-            raise
-        path = configuration.filled({"env": env}, os.environ)["env"]
-        return Environment(str(path).rstrip("/")), None
-    return fast_lane.environment_of(asked) or named_by_digest(asked), asked
+    return meant.environment_meant(settings, os.environ)
 
 
 def request_meant(settings: options.Settings) -> request.Request:

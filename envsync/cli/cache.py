@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from envsync.cli.amounts import parse_age, parse_size, refuse
@@ -14,14 +13,12 @@ from envsync.cli.tell import completed_by
 from envsync.errors import FilesystemError, UsageError
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say, show, show_json
-from envsync.launch.request import Request
-from envsync.leading.sync_cache import cache_needed
 from envsync.locks import cache_lock
+from envsync.managing import cache as managing
 from envsync.store import clean, users
-from envsync.store.clean import Removal, VerifiedEntry
-from envsync.store.inventory import UNFINISHED, WHEELS, CacheItem, Rules, inventory, measure, prunable
+from envsync.store.clean import VerifiedEntry
+from envsync.store.inventory import WHEELS, CacheItem, Rules, inventory, prunable
 from envsync.store.store import Store
-from envsync.store.trash import remove_tree
 from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ LEAST_UNUSED_SECONDS = 2 * 86400
 
 def directory(settings: Settings) -> int:
     """Print the path of the cache."""
-    root = root_of(settings)
+    root = managing.root_of(settings)
     if settings.get("json"):
         show_json({"cache": root})
     else:
@@ -50,7 +47,7 @@ def directory(settings: Settings) -> int:
 
 def size(settings: Settings) -> int:
     """Say how large the cache is, and what would go."""
-    root = root_of(settings)
+    root = managing.root_of(settings)
     items = list(inventory(root))
     old = prunable(items, Rules(parse_age(DEFAULT_AGE), linked=users.used(root)))
     wheels = [item for item in items if item.kind == WHEELS]
@@ -88,7 +85,7 @@ def add(settings: Settings) -> int:
 
 def remove_all(settings: Settings) -> int:
     """Remove all that is in the cache, but for what environments link to."""
-    root = root_of(settings)
+    root = managing.root_of(settings)
     strangers = users.has_strangers(root)
     if strangers:
         _tell_of_strangers(settings, root)
@@ -101,21 +98,19 @@ def remove_all(settings: Settings) -> int:
 
 def prune(settings: Settings) -> int:
     """Remove what was not used for long, or what is too much."""
-    root = root_of(settings)
+    root = managing.root_of(settings)
     merged = request.settings_here(settings, os.environ)
     age, limit, unused = merged.get("older_than"), merged.get("max_size"), merged.get("unused_for")
     if age is None and limit is None and unused is None:
         age = DEFAULT_AGE
-    strangers = users.has_strangers(root)
-    rules = Rules(
+    rules = managing.rules(
+        root,
         None if age is None else parse_age(str(age)),
         None if limit is None else parse_size(str(limit)),
-        users.used(root),
         None if unused is None else _parse_unused(str(unused), root),
-        strangers,
     )
     chosen = prunable(inventory(root), rules)
-    if strangers and unused is None:
+    if rules.strangers and unused is None:
         _tell_of_strangers(settings, root)
     if settings.get("dry_run"):
         return _tell(settings, root, "would remove", chosen)
@@ -124,7 +119,7 @@ def prune(settings: Settings) -> int:
 
 def verify(settings: Settings) -> int:
     """Compare all files in the cache with their hashes, and remove what differs. Exits with 1 if anything did."""
-    root = root_of(settings)
+    root = managing.root_of(settings)
     count = 0
     removed: list[VerifiedEntry] = []
     refused: list[tuple[VerifiedEntry, str]] = []
@@ -160,11 +155,6 @@ def verify(settings: Settings) -> int:
     return EXIT_DAMAGED if removed or refused else 0
 
 
-def root_of(settings: Settings) -> str:
-    """Find out which cache is meant: the one that a sync here would use."""
-    return cache_needed(Request(request.settings_here(settings, os.environ), "", "", ".venv"))
-
-
 def _tell_of_strangers(settings: Settings, root: str) -> None:
     if not settings.get("quiet"):
         say(
@@ -190,27 +180,17 @@ def _parse_unused(text: str, root: str) -> float:
 
 
 def _remove(settings: Settings, root: str, choose: Callable[[], list[CacheItem]], *, unless_used: bool) -> int:
-    """Remove things from the cache. The lock is held for the renames alone."""
+    """Remove things from the cache, and say what is gone."""
     timeout = request.settings_here(settings, os.environ).get("timeout")
     limit = timeout if isinstance(timeout, (int, float)) else None
-    removal = Removal([], [], [], [])
-    if os.path.isdir(f"{root}/v1"):
-        with cache_lock.exclude(root, narrator(settings), timeout=limit):
-            removal = clean.set_aside(root, choose(), unless_used=unless_used)
-    trash = [measure(root, UNFINISHED, name) for name in removal.trash]
-    for name in removal.trash:
-        remove_tree(f"{root}/v1/{UNFINISHED}/{name}")
-    stays = [item for name in removal.trash if (item := measure(root, UNFINISHED, name)) is not None]
-    _tell(settings, root, "removed", removal.removed, [item for item in trash if item is not None])
-    if stays and not settings.get("quiet"):
-        where = ", ".join(f"`{root}/v1/{item.path}`" for item in stays[:NAMED])
-        more = f" and {len(stays) - NAMED} more" if len(stays) > NAMED else ""
+    done = managing.remove(root, choose, unless_used=unless_used, timeout=limit, tell=narrator(settings))
+    _tell(settings, root, "removed", done.items, done.trash)
+    if done.stays and not settings.get("quiet"):
+        where = ", ".join(f"`{root}/v1/{item.path}`" for item in done.stays[:NAMED])
+        more = f" and {len(done.stays) - NAMED} more" if len(done.stays) > NAMED else ""
         say(f"some of that is still in {where}{more}: only its owner can remove it")
-    if removal.refused:
-        path, error = removal.refused[0]
-        owners = f"`ls -la {quote(os.path.dirname(path))}` says who owns them"
-        hint = f"so it is with {len(removal.refused)} in all: {owners}"
-        raise FilesystemError("remove", path, error, hint=hint)
+    if done.refused is not None:
+        raise done.refused
     return 0
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from envsync.cli.amounts import parse_age, since
-from envsync.environments import forgetting, removal
 from envsync.environments.choice import Rules, chosen
 from envsync.environments.known import Known, Surroundings, age, look
 from envsync.environments.removal import Removal
 from envsync.environments.size import Size, measure
 from envsync.environments.template import DIGEST, Template, of_path
-from envsync.errors import FilesystemError, NoEnvironmentError, UsageError
+from envsync.errors import NoEnvironmentError, UsageError
 from envsync.launch import finding, request
 from envsync.launch.messages import say, show, show_json
+from envsync.managing import environments
 from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
@@ -153,32 +152,13 @@ def _remove(settings: Settings, templates: list[Template], wanted: list[Known]) 
     :param templates: where leftovers may be
     """
     if settings.get("dry_run"):
-        done = [_would(each) for each in wanted]
-        return _answer(settings, done, templates)
+        return _answer(settings, [environments.would(each) for each in wanted], templates)
     timeout = settings.get("timeout")
-    deadline = time.monotonic() + (timeout if isinstance(timeout, (int, float)) else 0.0)
-    surroundings = Surroundings.here()
-    done, refused = [], []
-    for each in wanted:
-        try:
-            removed = removal.remove(each, surroundings, deadline)
-        except FilesystemError as error:
-            refused.append(error)
-            removed = Removal(each.path, each.digest, kept=error.message)
-        done += [] if removed is None else [removed]
-    gone = {each.digest for each in done if not each.kept} - {""}
-    for template in {each.text: each for each in templates}.values():
-        forgetting.forget(template.above, gone)
-        removal.sweep(template)
-    _answer(settings, done, templates)
-    if refused:
-        raise refused[0]
-    return done
-
-
-def _would(known: Known) -> Removal:
-    kept = known.stranger or known.kept
-    return Removal(known.path, known.digest, kept, Size() if kept else measure(known.path))
+    emptied = environments.remove(wanted, templates, timeout if isinstance(timeout, (int, float)) else 0.0)
+    _answer(settings, emptied.done, templates)
+    if emptied.refused:
+        raise emptied.refused[0]
+    return emptied.done
 
 
 def _answer(settings: Settings, done: list[Removal], templates: list[Template]) -> list[Removal]:

@@ -234,7 +234,7 @@ def resolve(lock: str | os.PathLike[str], options: SyncOptions) -> request.Reque
     return request.resolve({**given(lock, options), "quiet": True}, os.environ)
 
 
-def given(lock: str | os.PathLike[str], options: SyncOptions) -> settings.Settings:
+def given(lock: str | os.PathLike[str] | None, options: SyncOptions) -> settings.Settings:
     """Read the arguments of a call as settings.
 
     :raises TypeError: there is no such option, or it is of the wrong type
@@ -244,7 +244,7 @@ def given(lock: str | os.PathLike[str], options: SyncOptions) -> settings.Settin
     if unknown := values.keys() - _ARGUMENTS.keys():
         raise TypeError(f"unexpected option: {', '.join(sorted(unknown))}")
     read = {_ARGUMENTS[name].key: _value(_ARGUMENTS[name], value) for name, value in values.items()}
-    return settings.checked({**read, "lock": os.fsdecode(lock)})
+    return settings.checked({**read, "lock": None if lock is None else os.fsdecode(lock)})
 
 
 def _value(option: settings.Option, value: Any) -> object:

@@ -178,7 +178,7 @@ def test_what_a_waiter_loads(project: Path) -> None:
 
 # What is seen and held
 
-SEE_REQUESTS = {"launch", "leading", "bundling", "library", "checking", "cli"}
+SEE_REQUESTS = {"launch", "leading", "bundling", "library", "checking", "managing", "cli"}
 """The rooms that know what a request is: below `leading`, what it decides is handed down."""
 RECORDS = {"Name", "Option", "PipfileFile", "Request", "Stamp"}
 """Plain records that are no named tuples, since a launch does not load what those take."""
