@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 import pytest
 
@@ -53,7 +53,8 @@ class TestArguments:
         assert typed.keys() == {option.argument for option in TABLE}
         for option in TABLE:
             expected = {Mapping[str, str]} if option.is_table else types[option.kind]
-            assert typed[option.argument] in ({str | None} if option.choices else expected), option.name
+            chosen = {Literal[option.choices] | None} if option.choices else expected
+            assert typed[option.argument] in chosen, option.name
 
     @pytest.mark.parametrize("option", TABLE, ids=lambda option: option.name)
     def test_each_is_as_on_the_command_line(self, option: options.Option) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -113,7 +113,7 @@ def value_of(option: options.Option) -> st.SearchStrategy[Any]:
     return VALUES.get(option.kind, TEXTS)
 
 
-@configured(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@configured(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_what_is_given_is_what_they_say(data: st.DataObject) -> None:
     """Whatever letters are in it, and however it looks like an option."""
@@ -132,12 +132,3 @@ def test_what_is_given_is_what_they_say(data: st.DataObject) -> None:
     for key, value in expected.items():
         if key not in paths:
             assert found[key] == value
-
-
-def test_types_are_those_of_the_options() -> None:
-    """What `Literal` says is what is taken."""
-    hints = get_type_hints(blocking.SyncOptions)
-    for option in blocking._ARGUMENTS.values():
-        literal = [get_args(part) for part in get_args(hints[option.argument]) if get_args(part)]
-        if option.choices:
-            assert literal == [option.choices]
