@@ -14,12 +14,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from envsync.launch import command
+
 ROOT = Path(__file__).parent.parent
 
 # The same examples in every run; `HYPOTHESIS_PROFILE=search` looks further, for as long as one likes to wait.
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, database=None)
 settings.register_profile("search", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+OF_JOBS = {command.ARRAY, command.POD, *command.JOBS}
+"""Variables that say of a process to which job it belongs: without one it leaves no name."""
 
 
 def hear_signals() -> None:
@@ -46,7 +52,7 @@ def nobodys_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     for name in ("CACHE", "CONFIG", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / f".{name.lower()}"))
     for name in list(os.environ):
-        if name.startswith(("ENVSYNC_", "PYTHON", "VIRTUAL_ENV")):
+        if name.startswith(("ENVSYNC_", "PYTHON", "VIRTUAL_ENV")) or name in OF_JOBS:
             monkeypatch.delenv(name)
     return home
 

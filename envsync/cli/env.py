@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from envsync.cli.amounts import parse_age, since
+from envsync.cli.status import running
 from envsync.environments.choice import Rules, chosen
 from envsync.environments.known import Known, Surroundings, age, look
 from envsync.environments.removal import Removal
@@ -232,6 +233,8 @@ def _state(known: Known) -> str:
         return "syncing"
     if known.commands:
         return "in use"
+    if known.jobs:
+        return "in use?"
     return "current" if known.current else "not current"
 
 
@@ -246,8 +249,8 @@ def _described(known: Known) -> Iterator[str]:
     yield f"    made {since(age(known.made))} ago, used {used} ago"
     if known.size is not None:
         yield f"    {_room(known.size)}"
-    for command in known.commands:
-        yield f"    running here: pid {command.pid} (`{command.command}`)"
+    for line in running(known.commands, known.jobs, time.time()):
+        yield f"    {line}"
     if known.waiters:
         yield f"    {known.waiters} wait for it"
     yield f"    would be kept now: {known.kept}" if known.kept else "    could be removed now"
@@ -258,3 +261,4 @@ def _reasons(known: Known) -> Iterator[str]:
         yield f"not current: {known.reason}"
     if known.kept:
         yield f"would be kept: {known.kept}"
+    yield from running((), known.jobs, time.time())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from envsync.cli.asked import answer, environment_meant
 from envsync.installed.plan import told_unverified
 from envsync.launch import options
 from envsync.launch.messages import show_json
-from envsync.library.status import SourceTree, Status, Syncer, look
+from envsync.library.status import Job, Occupant, SourceTree, Status, Syncer, look
+from envsync.locks import named
+from envsync.system import processes
 from envsync.waiting.narrator import SILENCE_SECONDS
 from envsync.waiting.shortening import volume
 
@@ -42,8 +44,7 @@ def _describe(status: Status) -> Iterator[str]:
         yield f"locked by: pid {holder.pid} (`{holder.command}`)"
     for waiter in status.waiters:
         yield f"waiting: pid {waiter.pid} on {waiter.host} for {_ago(waiter.since, now)} (`{waiter.command}`)"
-    for command in status.commands:
-        yield f"running here: pid {command.pid} (`{command.command}`)"
+    yield from running(status.commands, status.jobs, now)
     if status.failure is not None:
         failure = status.failure
         yield f"last failure: pid {failure.pid} on {failure.host}, {_ago(failure.time, now)} ago: {failure.message}"
@@ -57,6 +58,17 @@ def _describe(status: Status) -> Iterator[str]:
             f"PYTHONPATH is set: `run` lets modules in `{status.pythonpath}` come before those of the environment, "
             "`run --isolated` does not"
         )
+
+
+def running(commands: Iterable[Occupant], jobs: Iterable[Job], now: float) -> Iterator[str]:
+    """Say in lines who runs in an environment: here, and by what was left elsewhere."""
+    for command in commands:
+        yield f"running here: {named.of_here(named.Local(*command))}"
+    unproved = [named.Holder(*job[:8]) for job in jobs if not job.proved]
+    for found in named.jobs_of(unproved):
+        user = f", of user {found[0].user}" if found[0].user != processes.user() else ""
+        since = _ago(min(each.since for each in found), now)
+        yield f"may still run: {named.described(found)}, begun {since} ago{user}{named.remedy(found)}"
 
 
 def _tree(tree: SourceTree) -> str:

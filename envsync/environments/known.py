@@ -17,8 +17,8 @@ from envsync.environments.template import Found
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.launch import Environment, stamp
 from envsync.library import status
-from envsync.library.status import Occupant, Syncer
-from envsync.locks import kind
+from envsync.library.status import Job, Occupant, Syncer
+from envsync.locks import kind, named
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import bare, queue
 from envsync.waiting.directory import OUR_OWN
@@ -54,6 +54,7 @@ class Known(NamedTuple):
     :ivar size: None if nobody has measured it
     :ivar leader: who syncs it
     :ivar commands: who runs in it, or holds its lock, of this host
+    :ivar jobs: who has left word to run in it, on whatever node; that keeps nothing
     :ivar waiters: how many wait for it
     :ivar stranger: why it is none of ours; empty if it is
     :ivar kept: why it would not be removed now; empty if it would, as far as that is seen without locks
@@ -71,6 +72,7 @@ class Known(NamedTuple):
     size: Size | None = None
     leader: Syncer | None = None
     commands: tuple[Occupant, ...] = ()
+    jobs: tuple[Job, ...] = ()
     waiters: int = 0
     stranger: str = ""
     kept: str = ""
@@ -82,7 +84,8 @@ class Known(NamedTuple):
         kept = {"kept": self.stranger or self.kept}
         plain = {name: value for name, value in self._asdict().items() if name not in ("size", "between", "stranger")}
         leader = None if self.leader is None else self.leader._asdict()
-        return {**plain, **size, "leader": leader, "commands": [each._asdict() for each in self.commands], **kept}
+        who = {"commands": [each._asdict() for each in self.commands], "jobs": [each._asdict() for each in self.jobs]}
+        return {**plain, **size, "leader": leader, **who, **kept}
 
 
 def look(found: Found, surroundings: Surroundings) -> Known | None:
@@ -97,9 +100,11 @@ def look(found: Found, surroundings: Surroundings) -> Known | None:
         return known._replace(stranger=stranger, made=itself.st_mtime, used=itself.st_mtime)
     vouched = _vouched(environment)
     reason, _ = status.doubt(environment, None)
-    lockers, commands = processes.holders(environment.lock), processes.holders(environment.in_use)
+    commands, jobs = status.running(environment)
+    there = [each.pid for each in commands]
     identity = itself.st_dev, itself.st_ino
-    programs = [pid for pid in surroundings.programs.get(identity, []) if pid not in commands]
+    programs = surroundings.programs.get(identity, [])
+    others = [pid for pid in dict.fromkeys((*processes.holders(environment.lock), *programs)) if pid not in there]
     known = known._replace(
         python=vouched.python if vouched is not None else "",
         lock=vouched.lock if vouched is not None else "",
@@ -107,7 +112,8 @@ def look(found: Found, surroundings: Surroundings) -> Known | None:
         made=_time(environment.locking) or itself.st_mtime,
         used=used(environment) or itself.st_mtime,
         leader=status.leader_of(environment),
-        commands=tuple(status.occupants(dict.fromkeys((*lockers, *commands, *programs)))),
+        commands=(*commands, *status.occupants(others)),
+        jobs=jobs,
         waiters=len(queue.waiting(environment)),
     )
     return known._replace(current=not known.reason, kept=why_kept(environment, surroundings) or _busy(known))
@@ -184,8 +190,8 @@ def used(environment: Environment) -> float:
 
 def running(environment: Environment) -> str:
     """Say who runs in an environment whose in-use lock is held."""
-    there = tuple(status.occupants(processes.holders(environment.in_use)))
-    return f"{RUNS}: {_named(there)}" if there else f"{RUNS}, of another host or another container"
+    who = named.told(named.look(environment))
+    return f"{RUNS}: {who}" if who else f"{RUNS}, of another host or another container"
 
 
 def syncing(environment: Environment) -> str:
@@ -211,7 +217,7 @@ def _synced_by(leader: Syncer) -> str:
 
 def _named(occupants: tuple[Occupant, ...]) -> str:
     more = f" and {len(occupants) - 3} more" if len(occupants) > 3 else ""
-    return ", ".join(f"pid {each.pid} (`{each.command}`)" for each in occupants[:3]) + more
+    return ", ".join(named.of_here(named.Local(*each)) for each in occupants[:3]) + more
 
 
 def _named_otherwise(found: Found, vouched: stamp.Stamp | None, reason: str) -> str:

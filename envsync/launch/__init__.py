@@ -33,6 +33,11 @@ class Environment:
         return self.state + "/in-use"
 
     @property
+    def holders(self) -> str:
+        """Directory of the names of those who run in it, on whatever node."""
+        return self.state + "/holders"
+
+    @property
     def locking(self) -> str:
         """How this environment is locked, as its first leader found out."""
         return self.state + "/locking"

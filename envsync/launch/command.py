@@ -33,6 +33,8 @@ JOB = "ENVSYNC_IN_JOB"
 """The variable that says in which job of a scheduler the command runs."""
 JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID")
 """The variables by which schedulers say it; the last is Grid Engine's."""
+ARRAY, POD = "SLURM_ARRAY_JOB_ID", "KUBERNETES_SERVICE_HOST"
+"""Variables that say of which array a job of Slurm's is, and that this is a pod of Kubernetes."""
 FIRST_FREE = 3
 IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 OUT_OF_THE_WAY = 200

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from envsync.launch.options import Settings
     from envsync.launch.stamp import Stamp
 
+NODE = "/tmp"
+"""Where each node has something of its own (`envsync.system.node_local`)."""
+MARK = "held."
+"""How the names of marks begin there: this job has said that it runs in this environment."""
+
 
 class Entry:
     """A shared hold on a current environment: the stamp, and the descriptor of the in-use lock."""
@@ -286,6 +291,47 @@ def is_untouched(current: "Stamp", config: str) -> bool:
     return True
 
 
+def be_named(current: "Stamp", program: str, environ: "Mapping[str, str]") -> None:
+    """Leave word for other nodes that this job runs in the environment, if it has not done so on this node yet.
+
+    Call it with the in-use lock held. In a job, or on a network filesystem, it takes one call: a mark on this node's
+    disk, for this job and the environment as it is. Only whoever makes the mark writes (`envsync.locks.holders`).
+    Elsewhere it takes none. Nothing depends on a name: what cannot be said is not said.
+
+    :param program: what is run
+    """
+    job = next(filter(None, map(environ.get, (command.ARRAY, *command.JOBS, command.POD))), "")
+    mark = mark_of(current, job) if job or current.network else ""
+    if not mark:
+        return
+    made = True
+    try:
+        os.mkdir(mark, 0o700)
+    except FileNotFoundError:
+        made = False  # nobody has needed the directory yet that it belongs in
+    except OSError:
+        return  # it is there, as a rule
+    from envsync.locks import holders
+
+    holders.name(current.environment, program, environ, mark, made=made)
+
+
+def mark_of(current: "Stamp", job: str) -> str:
+    """Return the mark of a job, as a path on this node's disk.
+
+    :param job: empty for all of this host that is of none; that is another one every day
+    """
+    user, host = (os.geteuid(), os.uname().nodename) if sys.platform != "win32" else (0, "")
+    if not job:
+        from time import time
+
+        job = f"{time() // 86400}"
+    job = job.partition("[")[0]  # PBS names the jobs of an array so
+    parts = (current.environment, current.in_use, current.digest, *(site.mtime_ns for site in current.sites))
+    text = "\n".join(map(str, (*parts, host, job)))
+    return f"{NODE}/envsync-{user}/{MARK}{stamp.checksum(text.encode('utf-8', 'surrogateescape'))}"
+
+
 def become(
     entry: Entry,
     words: "Sequence[str]",
@@ -303,6 +349,8 @@ def become(
     env = entry.stamp.environment
     token = f"{entry.stamp.in_use}:{entry.stamp.digest}"
     variables = command.environment_variables(environ, env, token, isolated=isolated)
+    if entry.fd >= 0:
+        be_named(entry.stamp, words[0] if words else "", environ)
     fd = command.keep_across_exec(entry.fd) if entry.fd >= 0 else -1
     if environ.get("ENVSYNC_EVENTS"):
         from envsync.launch.events_file import record

@@ -129,6 +129,7 @@ class Stamp:
     :ivar bases: size in bytes and mtime in ns of it, as it was seen, on whichever host, to come out so
     :ivar kernel: what they look at of the kernel, by the names of the markers
     :ivar kernels: stand for what it was, on whichever host it was seen to come out so
+    :ivar network: it is on a network filesystem, as the one saw it who synced it
     """
 
     __slots__ = (
@@ -148,6 +149,7 @@ class Stamp:
         "local_files",
         "lock",
         "member",
+        "network",
         "placed",
         "python",
         "racy",
@@ -181,6 +183,7 @@ class Stamp:
         self.local_files: list[LocalFile] = []
         self.trees: list[Tree] = []
         self.racy = False
+        self.network = False
 
 
 def checksum(data: bytes) -> str:
@@ -242,6 +245,7 @@ def dump(stamp: Stamp) -> bytes:
     lines += ["kernel " + name for name in stamp.kernel]
     lines += ["on " + kernel for kernel in stamp.kernels]
     lines += ["unhashed"] * stamp.unhashed + ["placed"] * stamp.placed + ["racy"] * stamp.racy
+    lines += ["network"] * stamp.network
     return seal("\n".join(lines).encode("utf-8", "surrogateescape") + b"\n")
 
 
@@ -306,6 +310,8 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912, PLR0915  # a branch 
         elif key in ("linked", "copied"):
             signature, path = value.split(" ", 1)
             stamp.trees.append(Tree(unquote(path), signature, editable=key == "linked"))
+        elif key == "network":
+            stamp.network = True
         elif key == "unhashed":
             stamp.unhashed = True
         elif key == "placed":

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 from envsync.errors import FilesystemError, LockingError, RefusedError, WaitTimeoutError
 from envsync.errors.hints import longer
@@ -27,10 +28,10 @@ from envsync.launch import command, signals, stamp
 from envsync.leading import lost
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.session import Session
-from envsync.locks import flock
+from envsync.locks import flock, holders, named
 from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts
 from envsync.waiting import cycle, directory, pace, queue
 
 OPENED = b"opened\n"
@@ -142,6 +143,7 @@ class Occupancy:
             self.lock = Flock(self.environment.in_use, fd, shared=False)
             if not self.lock.is_in_place():
                 raise ReplacedError
+            holders.clear(self.environment)
 
     def _refuse(self, fd: int) -> None:
         if self.session.busy == "ignore":
@@ -165,18 +167,19 @@ class Occupancy:
         known: dict[str, queue.Lookout] = {}
         itself = MAYBE_ITSELF if directory.is_marked(self.environment) else ""
         phase, look_at, limit = "", 0.0, self.session.limit
+        left = named.names_in(self.environment)
         while self.lock is None:
             now = time.monotonic()
             if limit.is_over:
                 raise WaitTimeoutError(
                     f"gave up after {limit.timeout:g} s: commands are still running in environment "
-                    f"`{self.environment.path}`{itself}{self._who()}",
+                    f"`{self.environment.path}`{itself}{self._who(left)}",
                     hint=f"{longer(limit.timeout)}, or {DIGEST_HINT}",
                 )
             if now >= look_at:
                 if not Flock(self.environment.in_use, fd, shared=False).is_in_place():
                     raise ReplacedError  # those commands run in what is no more
-                phase = f"waiting for commands that run in the environment to end{itself}{self._who()}"
+                phase = f"waiting for commands that run in the environment to end{itself}{self._who(left)}"
                 look_at = now + 1.0
                 if (through := cycle.find(self.environment, held, known)) is not None:
                     raise cycle.refusal(self.environment, through)
@@ -186,12 +189,13 @@ class Occupancy:
             pause = min(0.1, pause * 1.5)
             self._take(fd)
 
-    def _who(self) -> str:
-        """Name the commands, as far as this host knows them."""
-        pids = processes.holders(self.environment.in_use)
-        names = [f"pid {pid} (`{processes.command_of(pid)}`)" for pid in pids[:3]]
-        more = [f"{len(pids) - 3} more"] if len(pids) > 3 else []
-        return (f": {', '.join(names + more)}" if names else "") + self._others()
+    def _who(self, left: Sequence[named.Said] | None = None) -> str:
+        """Name the commands: those of this node, and those that have left a name on another.
+
+        :param left: the names, if they have been read
+        """
+        who = named.told(named.look(self.environment, left))
+        return (f": {who}" if who else "") + self._others()
 
     def _others(self) -> str:
         """Say so if they are those of another member of the workspace, which shares the environment."""

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from envsync.errors import RefusedError
 from envsync.installed.ledger import Ledger, load_ledger
 from envsync.launch import Environment, stamp
+from envsync.locks import named
 from envsync.system import atomic, mounts, processes
 from envsync.transaction import journal
 
@@ -180,9 +181,9 @@ def _everybody() -> list[int]:
 
 
 def _refusal(environment: Environment, why: str, pids: list[int]) -> RefusedError:
-    names = [f"pid {pid} (`{processes.command_of(pid)}`)" for pid in pids[:3]]
-    more = [f"{len(pids) - 3} more"] if len(pids) > 3 else []
-    who = f": {', '.join(names + more)}" if names else ""
+    here = tuple(named.Local(pid, processes.command_of(pid)) for pid in pids)
+    told = named.told(named.look(environment)._replace(here=here))
+    who = f": {told}" if told else ""
     return RefusedError(
         f"the in-use lock `{environment.in_use}` was purged or replaced since commands could start in the environment, "
         f"and {why}{who}",

@@ -14,6 +14,7 @@ from envsync.launch.progress import Report, quiet
 from envsync.leading.result import SyncResult
 from envsync.library.syncing import run
 from envsync.locks import kind
+from envsync.system import processes
 
 
 class SyncOptions(TypedDict, total=False):
@@ -287,6 +288,7 @@ def enter(asked: request.Request, result: SyncResult) -> Hold | None:
     recorded = kind.read(environment) or kind.WORKS
     entry = fast_lane.enter(asked, environment, accept_racy=True, share=recorded.in_use)
     if entry is not None:
+        fast_lane.be_named(entry.stamp, processes.own_program(), os.environ)
         return Hold(result, command.let_go(entry.fd), isolated=asked.flag("isolated"))
     if _may_change(environment):
         return None

@@ -2,8 +2,8 @@
 
 Neither the environment lock nor the in-use lock is touched: even to hold one shared for a moment could send a launch
 to the slow path or make a leader wait. Whether somebody leads is asked of a file that only leaders lock, who waits of
-the waiters' own files; who runs in the environment is read from /proc, which knows this host's processes only.
-So what is told is how it was a moment ago.
+the waiters' own files; who runs in the environment is read from /proc, which knows this host's processes only, and from
+the names that jobs have left (`envsync.locks.named`). So what is told is how it was a moment ago.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from envsync.installed import leftovers
 from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.request import Request
+from envsync.locks import named
 from envsync.system import atomic, processes, records
 from envsync.waiting import failures, queue
 
@@ -63,6 +64,32 @@ class Occupant(NamedTuple):
 
     pid: int
     command: str
+    job: str = ""
+    """What its job of a scheduler is called, as in `Slurm job 17`; empty if it is of none, or that is not known."""
+    end: str = ""
+    """The command that ends that job."""
+
+
+class Job(NamedTuple):
+    """A name that the first command of a scheduler's job has left, on whatever node. Nothing depends on it."""
+
+    scheduler: str
+    """"slurm", "pbs", "lsf", "flux", "grid-engine", "kubernetes", "job" if it is not known which; "host" if there is
+    none, and all that a user runs on a host counts as one."""
+    job: str
+    """Its id; that of the array, if it is of one; of a pod, namespace and name; empty for "host"."""
+    host: str
+    pid: int
+    command: str
+    """The name of the program."""
+    since: float
+    user: int
+    """Whose it is: a user id."""
+    proved: bool
+    """It is seen to run, on this node; if not, it may still run."""
+    ask: str
+    """The command that says whether it runs; empty if none is known, as is the next."""
+    end: str
 
 
 class Failure(NamedTuple):
@@ -105,6 +132,9 @@ class Status(NamedTuple):
     """Who holds the environment lock without being a leader of ours: uv, say. Known only of processes here."""
     waiters: tuple[Waiter, ...]
     commands: tuple[Occupant, ...]
+    """Who runs in it. Known only of processes here."""
+    jobs: tuple[Job, ...]
+    """Who has left word to run in it, on whatever node."""
     failure: Failure | None
     leftovers: tuple[str, ...]
     """What a dead leader left, for the next sync to finish or to throw away."""
@@ -127,7 +157,7 @@ def look(environment: Environment, request: Request | None) -> Status:
     """
     leader = leader_of(environment)
     lockers = processes.holders(environment.lock)
-    commands = processes.holders(environment.in_use)
+    commands, jobs = running(environment)
     reason, digest = doubt(environment, request)
     return Status(
         env=os.path.abspath(environment.path),
@@ -137,13 +167,25 @@ def look(environment: Environment, request: Request | None) -> Status:
         leader=leader,
         holders=() if leader is not None else tuple(occupants(lockers)),
         waiters=tuple(_waiter(waiter.said) for waiter in queue.waiting(environment)),
-        commands=tuple(occupants(pid for pid in commands if pid not in lockers)),
+        commands=tuple(each for each in commands if each.pid not in lockers),
+        jobs=jobs,
         failure=_failure(environment),
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
         unverified=_unverified(environment),
         trees=tuple(_trees(environment)),
         pythonpath="" if request is not None and request.flag("isolated") else command.variable("PYTHONPATH"),
     )
+
+
+def running(environment: Environment) -> tuple[tuple[Occupant, ...], tuple[Job, ...]]:
+    """Say who runs in an environment: the processes here, and who has left word, on whatever node."""
+    seen = named.look(environment)
+    return tuple(Occupant(*each) for each in seen.here), tuple(map(_job, seen.named))
+
+
+def _job(holder: named.Holder) -> Job:
+    who = (holder.kind, holder.job, holder.host, holder.pid, holder.program, holder.since, holder.user)
+    return Job(*who, proved=holder.proved, ask=holder.ask, end=holder.end)
 
 
 def _unverified(environment: Environment) -> tuple[str, ...]:

@@ -34,6 +34,15 @@ def directory() -> str:
     runtime = command.variable("XDG_RUNTIME_DIR")
     if runtime.startswith("/") and _is_sound(runtime, f"{runtime}/envsync"):
         return f"{runtime}/envsync"
+    return temporary()
+
+
+def temporary() -> str:
+    """Return the directory in `/tmp`, made if it was missing; empty if it cannot be trusted.
+
+    For what is found without a look (`envsync.launch.fast_lane.be_named`): XDG_RUNTIME_DIR may name, in a job, what is
+    there on the node alone from which the job was submitted.
+    """
     path = f"{TMP}/envsync-{processes.user()}"
     return path if _is_sound(TMP, path) else ""
 

@@ -73,21 +73,38 @@ def clock() -> float:
 
 def started() -> float:
     """Return when this process was started, by `clock()`; now, if that is not known."""
-    fields = read_proc("/proc/self/stat").rpartition(")")[2].split()
+    return started_of("self") or clock()
+
+
+def started_of(pid: int | str) -> float:
+    """Return when a process here was started, by `clock()`; 0 if there is none, or that is not known."""
+    fields = read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
     try:
         return int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (IndexError, ValueError, OSError):
-        return clock()
+        return 0.0
 
 
 def own_command() -> str:
     """Return this process's command line, as it is shown."""
-    return _shown(getattr(sys, "argv", ["envsync"]))
+    return shown(getattr(sys, "argv", ["envsync"]))
+
+
+def own_program() -> str:
+    """Return what this process runs: its script, or its Python."""
+    script = next(iter(getattr(sys, "argv", [])), "")
+    return script if script not in ("", "-", "-c", "-m") else sys.executable or "python"
 
 
 def command_of(pid: int) -> str:
     """Return the command line of a process here, as it is shown; empty if it is gone."""
-    return _shown(read_proc(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+    return shown(read_proc(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+
+
+def variables_of(pid: int) -> dict[str, str]:
+    """Return the variables that a process here was started with; empty if it is not ours to look into."""
+    pairs = (pair.partition("=") for pair in read_proc(f"/proc/{pid}/environ").split("\0"))
+    return {name: value for name, _, value in pairs if name}
 
 
 def is_alive(pid: int) -> bool:
@@ -133,6 +150,24 @@ def holders(path: str) -> list[int]:
     if orphaned:
         found.update(pid for pid in everybody() if _has_open(pid, status))
     return sorted(found)
+
+
+def users_of(path: str) -> list[int]:
+    """Return the processes here, but this one, that have a file open, as far as they are ours to look into.
+
+    Where the kernel asks a server for locks (FUSE), /proc/locks does not have them.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    others = everybody() if is_proc_ours() else []
+    return sorted(pid for pid in others if pid != os.getpid() and _has_open(pid, status))
+
+
+def may_look_into(pid: int) -> bool:
+    """Tell whether it can be seen which files a process here has open."""
+    return os.access(f"/proc/{pid}/fd", os.R_OK)
 
 
 def is_waited_for(path: str) -> bool:
@@ -285,7 +320,7 @@ def read_proc(path: str) -> str:
     return b"".join(chunks).decode("utf-8", "replace")
 
 
-def _shown(words: list[str]) -> str:
+def shown(words: list[str]) -> str:
     """Return a command line as it is shown: others' wait messages, logs and state files have it, so without secrets."""
     line = redacted(" ".join(words))
     name, _, rest = line.partition(" ")

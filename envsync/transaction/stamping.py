@@ -23,7 +23,7 @@ from envsync.launch import Environment, stamp
 from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
 from envsync.staging.parts import GUARD
-from envsync.system import atomic
+from envsync.system import atomic, mounts
 from envsync.wheel import seconds
 
 ENTRIES = "/v1/wheels"
@@ -54,6 +54,7 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     except OSError as error:
         raise FilesystemError("look at", error.filename or environment.path, error) from error
     vouched.in_use = in_use
+    vouched.network = mounts.is_network(environment.path)
 
 
 def guard(

@@ -343,3 +343,25 @@ def test_an_environment_named_by_its_python(
     ours = [call for call in calls[started + 1 : became] if _names_project(call, project, relative=False)]
     operations = [call for call in ours if not re.search("execve|flock|fcntl", call)]
     assert len(operations) <= 7 + bool(options), "\n".join(operations)
+
+
+def test_what_a_job_costs(launcher: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job, the first launch leaves a name, and each later one makes one call more than outside, on this node."""
+    words = [str(launcher), "run", "--", "true"]
+    outside = traced(words, project, tmp_path / "trace")
+    assert [call for call in outside if "held." in call or "holders" in call] == []
+    monkeypatch.setenv("SLURM_JOB_ID", f"test-{os.getpid()}")
+    first = traced(words, project, tmp_path / "trace")
+    later = traced(words, project, tmp_path / "trace")
+    marks = [call for call in later if "held." in call]
+    for call in marks:
+        os.rmdir(call.split('"')[1])
+    assert len(list((project / ".venv/.envsync/holders").iterdir())) == 1
+    assert len([call for call in later if "fcntl" not in call]) == len([c for c in outside if "fcntl" not in c]) + 1
+    assert len(marks) == 1
+    assert "mkdir" in marks[0]
+    assert "EEXIST" in marks[0]
+    became = next(i for i, call in enumerate(first) if "bin/true" in call and "= 0" in call)
+    left = next(i for i, call in enumerate(first) if "rename" in call and "/holders/" in call)
+    shared = next(i for i, call in enumerate(first) if "LOCK_SH|LOCK_NB" in call)
+    assert shared < left < became

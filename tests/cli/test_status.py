@@ -143,7 +143,8 @@ def test_who_runs_who_leads_and_who_waits(run_envsync: Run, status: Status, tmp_
     """The command that runs, the leader that waits for its end, and who waits for that leader, are named."""
     with command_in(tmp_path) as command:
         assert status()["current"] is True
-        assert status()["commands"] == [{"pid": command.pid, "command": "sh -c echo in; read end"}]
+        running_here = {"pid": command.pid, "command": "sh -c echo in; read end", "job": "", "end": ""}
+        assert status()["commands"] == [running_here]
         with running("sync", "--lock", NEXT, "--env", "env", cwd=tmp_path) as leader:
             until(lambda: status(lock=NEXT)["reason"] == "it waits to be changed")
             with running("run", "--lock", NEXT, "--env", "env", "--", "true", cwd=tmp_path) as waiter:

@@ -360,6 +360,38 @@ def test_a_killed_container_frees_the_environment(containers: Containers) -> Non
     assert status == 0, err
 
 
+def test_jobs_in_two_containers_are_named(containers: Containers) -> None:
+    """As on two nodes: each leaves one name, whoever has to wait for them is told of it, and it decides nothing."""
+    containers.sync()
+    started = []
+    for name, job in (("node07", "17"), ("node08", "17"), ("node09", "18")):
+        script = f"{run(LOCK, 'true')}; {run(LOCK, 'true')}; exec {run(LOCK, 'sh', '-c', 'echo up; read line')}"
+        started.append(containers.start(name, script, SLURM_JOB_ID=job))
+    for container in started:
+        assert container.stdout is not None
+        assert container.stdout.readline() == "up\n"
+    state = containers.env / ".envsync"
+    assert len(list((state / "holders").iterdir())) == 3
+    said = json.loads(envsync(containers.shared, "status", "--env", "env", "--json").stdout)
+    assert {(each["host"], each["job"], each["command"], each["proved"]) for each in said["jobs"]} == {
+        (name, job, "true", False) for name, job in (("node07", "17"), ("node08", "17"), ("node09", "18"))
+    }
+    ask = ["sync", "--lock", NEXT, "--env", "env"]
+    done = envsync(containers.shared, *ask, "--busy", "fail")
+    assert done.returncode == 124
+    assert "Slurm job 17 on node07, node08 (`true`)" in done.stderr or "on node08, node07" in done.stderr
+    assert "may still run: `squeue -j " in done.stderr
+    with subprocess.Popen(
+        [*envsync_command(), *ask], cwd=containers.shared, stderr=subprocess.PIPE, text=True
+    ) as waiter:
+        wait_for_line(waiter, "waiting for commands that run in the environment to end: ")
+        for container in started:
+            container.communicate("\n", timeout=SECONDS)
+        waiter.communicate(timeout=SECONDS)
+    assert waiter.returncode == 0
+    assert not (state / "holders").exists()
+
+
 @pytest.mark.parametrize("proc", [True, False], ids=["own /proc", "outer /proc"])
 def test_the_variable_in_another_container_does_not_mean_inside(containers: Containers, proc: bool) -> None:
     """ENVSYNC_IN is inherited into a container where the command's pid is an ancestor's, by chance: it may wait.

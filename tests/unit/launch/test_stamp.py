@@ -200,7 +200,7 @@ def test_the_latest_eight_are_kept() -> None:
 
 def test_every_field_is_of_the_request_or_of_the_environment() -> None:
     """Whoever adds a field decides whether a repair, which knows no request, has to carry it over."""
-    environment = {"digest", "environment", "in_use", "config", "commands", "sites", "guards", "racy"}
+    environment = {"digest", "environment", "in_use", "config", "commands", "sites", "guards", "racy", "network"}
     assert set(Stamp.__slots__) - environment == set(stamp.OF_THE_REQUEST)
 
 

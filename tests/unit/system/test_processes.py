@@ -202,7 +202,7 @@ class TestCommand:
     @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=60), max_size=5))
     def test_any_words(self, words: list[str]) -> None:
         """Whatever the words are, one printable line of bounded length comes of them."""
-        shown = processes._shown(words)
+        shown = processes.shown(words)
         assert shown == "" or shown.isprintable()
         assert len(shown) <= COMMAND_CHARACTERS
 
