@@ -54,6 +54,7 @@ WAITING = (
     "envsync.system.processes",
     "envsync.system.records",
     "envsync.system.mounts",
+    "envsync.system.schedulers",
     "envsync.system.node_local",
     "envsync.system.forks",
     "envsync.launch.signals",

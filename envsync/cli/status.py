@@ -43,7 +43,8 @@ def _describe(status: Status) -> Iterator[str]:
     for holder in status.holders:
         yield f"locked by: pid {holder.pid} (`{holder.command}`)"
     for waiter in status.waiters:
-        yield f"waiting: pid {waiter.pid} on {waiter.host} for {_ago(waiter.since, now)} (`{waiter.command}`)"
+        where = f"pid {waiter.pid} on {waiter.host}{f' of {waiter.job}' if waiter.job else ''}"
+        yield f"waiting: {where} for {_ago(waiter.since, now)} (`{waiter.command}`)"
     yield from running(status.commands, status.jobs, now)
     if status.failure is not None:
         failure = status.failure
@@ -85,9 +86,11 @@ def _leader(leader: Syncer, now: float) -> str:
     counted += f", {leader.detail}" if leader.detail else ""
     stopped = "; it is stopped" if leader.stopped else ""
     silent = f"; no sign of life for {leader.silent:.0f} s" if leader.silent >= SILENCE_SECONDS else ""
+    job = f" of {leader.job}" if leader.job else ""
+    end = f"; `{leader.end}` ends its job" if leader.end else ""
     return (
-        f"pid {leader.pid} on {leader.host} for {_ago(leader.since, now)}: {leader.phase}{counted} "
-        f"(`{leader.command}`){stopped}{silent}"
+        f"pid {leader.pid} on {leader.host}{job} for {_ago(leader.since, now)}: {leader.phase}{counted} "
+        f"(`{leader.command}`){stopped}{silent}{end}"
     )
 
 

@@ -212,7 +212,8 @@ def _busy(known: Known) -> str:
 
 
 def _synced_by(leader: Syncer) -> str:
-    return f"it is being synced by pid {leader.pid} on {leader.host}"
+    job = f" of {leader.job}" if leader.job else ""
+    return f"it is being synced by pid {leader.pid} on {leader.host}{job}"
 
 
 def _named(occupants: tuple[Occupant, ...]) -> str:

@@ -14,7 +14,7 @@ from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.launch import Environment
 from envsync.launch.progress import Report
 from envsync.leading.session import UNLIMITED, Limit
-from envsync.system import atomic, mounts, processes, records
+from envsync.system import atomic, mounts, processes, records, schedulers
 from envsync.waiting import cycle
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
 
@@ -57,6 +57,7 @@ class ProgressFile:
             "key": key,
             "token": token,
             "holds": "\n".join(cycle.holds()),
+            **schedulers.own(),
         }
 
     def __call__(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:

@@ -20,7 +20,7 @@ from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, command, fast_lane, stamp
 from envsync.launch.request import Request
 from envsync.locks import named
-from envsync.system import atomic, processes, records
+from envsync.system import atomic, processes, records, schedulers
 from envsync.waiting import failures, queue
 
 CHANGED = "somebody else has changed it since it was synced"
@@ -46,6 +46,10 @@ class Syncer(NamedTuple):
     """Seconds since its last sign of life."""
     stopped: bool
     """Known only of processes here."""
+    job: str = ""
+    """What its job of a scheduler is called, as in `Slurm job 17`; empty if it is of none."""
+    end: str = ""
+    """The command that ends that job."""
 
 
 class Waiter(NamedTuple):
@@ -57,6 +61,9 @@ class Waiter(NamedTuple):
     lock: str
     """The lock file that it waits for."""
     since: float
+    job: str = ""
+    """As of who syncs, as is the next."""
+    end: str = ""
 
 
 class Occupant(NamedTuple):
@@ -231,7 +238,13 @@ def leader_of(environment: Environment) -> Syncer | None:
         detail=records.text(said, "detail"),
         silent=round(silent, 1),
         stopped=records.text(said, "place") == processes.here() != "" and processes.is_stopped(pid),
+        **_its_job(said),
     )
+
+
+def _its_job(said: dict[str, object]) -> dict[str, str]:
+    job, end = schedulers.of_record(said)
+    return {"job": named.shown(job), "end": end}
 
 
 def is_led(environment: Environment) -> bool:
@@ -262,6 +275,7 @@ def _waiter(said: dict[str, object]) -> Waiter:
         command=records.text(said, "command"),
         lock=records.text(said, "lock"),
         since=records.number(said, "since"),
+        **_its_job(said),
     )
 
 

@@ -139,18 +139,18 @@ def _is_proved(record: dict[str, object], pids: Sequence[int], *, is_complete: b
 
 def _holder(record: dict[str, object], user: int, *, proved: bool) -> Holder:
     return Holder(
-        kind=_shown(records.text(record, "scheduler")),
-        job=_shown(records.text(record, "job")),
-        host=_shown(records.text(record, "host")),
+        kind=shown(records.text(record, "scheduler")),
+        job=shown(records.text(record, "job")),
+        host=shown(records.text(record, "host")),
         pid=int(records.number(record, "pid")),
-        program=_shown(records.text(record, "program")),
+        program=shown(records.text(record, "program")),
         since=records.number(record, "since"),
         user=user,
         proved=proved,
     )
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Leave out what a terminal would obey, and what is secret: anybody of a group may have written it."""
     line = "".join(each if each.isprintable() else "?" for each in redacted(text))
     return line if len(line) <= schedulers.LONGEST else line[: schedulers.LONGEST - 1] + CUT
@@ -163,7 +163,7 @@ def _local(pid: int, holder: Holder | None) -> Local:
         kind, job = schedulers.job_of(processes.variables_of(pid), processes.host())
     if not job:
         return Local(pid, processes.command_of(pid))
-    return Local(pid, processes.command_of(pid), schedulers.called(kind, _shown(job)), schedulers.end(kind, [job]))
+    return Local(pid, processes.command_of(pid), schedulers.called(kind, shown(job)), schedulers.end(kind, [job]))
 
 
 def jobs_of(found: Iterable[Holder]) -> list[list[Holder]]:

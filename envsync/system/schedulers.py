@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from envsync.launch import command
 from envsync.launch.reading import content
+from envsync.system import processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ def job_of(variables: Mapping[str, str], host: str = "") -> tuple[str, str]:
     return NONE, ""
 
 
+def own() -> dict[str, object]:
+    """Return what a record of this process says of its job; nothing outside of jobs."""
+    kind, job = job_of(command.variables(), processes.host())
+    return {"scheduler": kind, "job": job[: LONGEST + 1]} if job else {}
+
+
+def of_record(said: Mapping[str, object]) -> tuple[str, str]:
+    """Return what people call the job of whoever has written a record, and the command that ends it; empty: none.
+
+    The first may have anything in it that somebody has put there.
+    """
+    kind, job = records.text(said, "scheduler"), records.text(said, "job")
+    return (called(kind, job), end(kind, [job])) if job else ("", "")
+
+
 def _namespace() -> str:
     """Return the namespace of the pod in which this process is, where that is not hidden from it."""
     try:
@@ -113,13 +129,19 @@ def end(kind: str, jobs: Sequence[str]) -> str:
 
 
 def _filled(kind: str, pattern: str, jobs: Sequence[str], between: str) -> str:
-    from shlex import quote
-
     meant = [job for job in jobs if is_plain(job)]
     if not pattern or not meant:
         return ""
     if kind == KUBERNETES:
         namespace, slash, _ = meant[0].rpartition("/")
         meant = [job.rpartition("/")[2] for job in meant if job.rpartition("/")[0] == namespace]
-        pattern = pattern.replace("kubectl", f"kubectl --namespace {quote(namespace)}") if slash else pattern
-    return pattern.format(between.join(map(quote, meant)))
+        pattern = pattern.replace("kubectl", f"kubectl --namespace {_quoted(namespace)}") if slash else pattern
+    return pattern.format(between.join(map(_quoted, meant)))
+
+
+def _quoted(job: str) -> str:
+    if all((each.isascii() and each.isalnum()) or each in "._-@:/" for each in job):
+        return job
+    from shlex import quote  # 5 ms to load, and few ids need it
+
+    return quote(job)

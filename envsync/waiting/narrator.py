@@ -19,7 +19,7 @@ else:
 from envsync.errors.redact import redacted
 from envsync.launch import command
 from envsync.launch.messages import say
-from envsync.system import processes, records
+from envsync.system import processes, records, schedulers
 from envsync.waiting import directory
 from envsync.waiting.failures import identity
 from envsync.waiting.shortening import DRAINING, briefly, fitted, volume
@@ -129,7 +129,8 @@ def _leader(said: dict[str, object], alarm: str, alarm_short: str) -> list[str]:
     :param alarm_short: the same in a word
     """
     now = time.time()
-    who, where = f"waiting for pid {said['pid']}", f" on {said.get('host')}"
+    job, _ = schedulers.of_record(said)
+    who, where = f"waiting for pid {said['pid']}", f" on {said.get('host')}{f' of {job}' if job else ''}"
     age = f", syncing for {max(0.0, now - records.number(said, 'since', now)):.0f} s"
     phase, count, more = records.text(said, "phase"), "", ""
     if said.get("total"):
@@ -164,7 +165,8 @@ def _alive(said: dict[str, object], silent: float) -> tuple[str, str]:
         if not processes.is_alive(pid):
             return "; it is dead, and a child of it still holds the environment lock", "; dead"
     if silent >= SILENCE_SECONDS:
-        return f"; no sign of life for {silent:.0f} s", "; silent"
+        _, end = schedulers.of_record(said)
+        return f"; no sign of life for {silent:.0f} s{f': `{end}` ends its job' if end else ''}", "; silent"
     return "", ""
 
 

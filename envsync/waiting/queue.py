@@ -31,7 +31,7 @@ else:
 
 from envsync.errors.redact import redacted
 from envsync.launch import command, stamp
-from envsync.system import processes, records
+from envsync.system import processes, records, schedulers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def enlist(demand: Demand, holds: Sequence[str] = ()) -> Rank | None:
             "lock": redacted(demand.lock),
             "since": time.time(),
             "holds": "\n".join(holds),
+            **schedulers.own(),
         }
     )
     try:

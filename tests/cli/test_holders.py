@@ -14,6 +14,7 @@ import pytest
 
 from envsync.launch import fast_lane, stamp
 from envsync.system import records
+from tests.cli.test_status import running, until
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES
 
@@ -123,6 +124,29 @@ def test_whoever_is_alone_removes_them(env: Path, job: Callable[..., Any], run_e
     run_envsync("sync", "--lock", LOCK, "--env", "env", check=True)
     with job(SLURM_JOB_ID="4000017"):
         assert len(names(env)) == 1
+
+
+def test_who_leads_and_who_waits(
+    env: Path, job: Callable[..., Any], run_envsync: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told with their jobs as well: by each other, and by `status`."""
+    with job():
+        monkeypatch.setenv("SLURM_JOB_ID", "4000020")
+        with running("sync", "--lock", NEXT, "--env", "env", cwd=env.parent):
+            until((env / ".envsync/stamp.draining").exists)
+            monkeypatch.setenv("SLURM_JOB_ID", "4000021")
+            with running("run", "--lock", NEXT, "--env", "env", "--", "true", cwd=env.parent) as waiter:
+                until(lambda: bool(list((env / ".envsync").glob("waiting/*"))))
+                said = json.loads(run_envsync("status", "--env", "env", "--json").stdout)
+                text = run_envsync("status", "--env", "env").stdout
+                waiter.kill()
+                assert waiter.stderr is not None
+                assert " of Slurm job 4000020, syncing for " in waiter.stderr.read()
+    assert (said["leader"]["job"], said["leader"]["end"]) == ("Slurm job 4000020", "scancel 4000020")
+    assert [(each["job"], each["end"]) for each in said["waiters"]] == [("Slurm job 4000021", "scancel 4000021")]
+    assert " of Slurm job 4000020 for " in text
+    assert " of Slurm job 4000021 for " in text
+    assert "`scancel 4000020` ends its job" in text
 
 
 def test_by_digest(run_envsync: Run, tmp_path: Path, job: Callable[..., Any], env: Path) -> None:

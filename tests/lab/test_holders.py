@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from envsync.launch import stamp
 from tests.lab.conftest import Cluster
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
@@ -82,3 +84,25 @@ def test_an_array(cluster: Cluster) -> None:
         assert all(path.name.startswith(f"slurm.{array}.") for path in names(cluster))
         said = json.loads(cluster.srun("-n1", "envsync", "status", "--env", ".venv", "--json").stdout)
         assert {each["end"] for each in said["jobs"]} == {f"scancel {array}"}
+
+
+def test_without_a_scheduler(cluster: Cluster) -> None:
+    """On a filesystem that other hosts share, a host leaves a name without one: it is asked by ssh."""
+    words = ["--lock", "pylock.toml", "--env", ".venv"]
+    cluster.srun("-n1", "envsync", "sync", *words)
+    here = [sys.executable, "-m", "envsync"]
+    variables = {**cluster.variables, "ENVSYNC_CACHE_DIR": str(cluster.here / "cache")}
+    vouched = stamp.load((cluster.here / ".venv/.envsync/stamp").read_bytes())
+    assert vouched is not None
+    assert vouched.network
+    run = [*here, "run", "--no-sync", "--env", ".venv", "--", "sh", "-c", "echo up; read line"]
+    with subprocess.Popen(
+        run, cwd=cluster.here, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "up\n"
+        (name,) = names(cluster)
+        assert name.name.startswith("host.")
+        said = json.loads(cluster.srun("-n1", "envsync", "status", "--env", ".venv", "--json").stdout)
+        assert command.pid in {each["pid"] for each in (*said["jobs"], *said["commands"])}
+        command.communicate("\n")

@@ -85,3 +85,13 @@ def test_when_a_job_ends() -> None:
     """By Slurm's word; anything else is no time."""
     assert schedulers.end_of({"SLURM_JOB_END_TIME": "1795750229"}) == 1795750229
     assert [schedulers.end_of({"SLURM_JOB_END_TIME": text}) for text in ("", "x", "-1", "9" * 400, "٣")] == [0] * 5
+
+
+def test_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of jobs it says nothing of them; what it says is told with what ends the job, if it makes sense."""
+    assert schedulers.own() == {}
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert schedulers.own() == {"scheduler": "slurm", "job": "17"}
+    assert schedulers.of_record(schedulers.own()) == ("Slurm job 17", "scancel 17")
+    assert schedulers.of_record({}) == schedulers.of_record({"scheduler": "slurm", "job": 5}) == ("", "")
+    assert schedulers.of_record({"scheduler": "slurm", "job": "$(reboot)"})[1] == ""
