@@ -17,6 +17,7 @@ import pwd
 import stat
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from envsync.errors import BuildError, UsageError
@@ -90,7 +91,7 @@ def _record(path: str, trusted: frozenset[int]) -> dict[str, object]:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             alone = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
-            return records.parse(file.read()) if alone and status.st_uid in trusted else {}
+            return records.understood(file.read()) if alone and status.st_uid in trusted else {}
     except OSError:
         return {}
 
@@ -142,7 +143,8 @@ def keep(
         os.chmod(f"{staged}/{each}", 0o444)  # nor may a group that shares the cache write to it
     place = f"{store.built}/{name}"
     try:
-        found = publish(store, staged, place, lambda: _at(place, trusted))
+        newer = partial(records.is_newer, f"{place}/{RECORD}")
+        found = publish(store, staged, place, lambda: _at(place, trusted), newer)
     finally:
         trash.remove_tree(staged)
     discard(f"{os.path.dirname(place)}.failed")

@@ -23,6 +23,7 @@ from packaging.tags import Tag
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
+from envsync.bundling.directory import FORMAT
 from envsync.bundling.keeping import Wheel
 from envsync.errors import UsageError
 from envsync.lockfile.bundled import BYTECODE, BytecodeFile, table_of
@@ -31,7 +32,6 @@ from envsync.python.facts import Interpreter
 if TYPE_CHECKING:
     from packaging.markers import Environment
 
-FORMAT = 1
 DIFFERENCES = ("implementation_name", "python_version", "sys_platform", "platform_machine")
 """The markers that tell Pythons apart."""
 

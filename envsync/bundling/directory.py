@@ -30,18 +30,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from contextlib import suppress
 
 from envsync.errors import FilesystemError, UsageError
+from envsync.errors.hints import UPGRADE
 from envsync.launch.request import BUNDLE
 from envsync.lockfile.bundled import BYTECODE, LETTERS
 from envsync.system import atomic, groups
 
 LOCK_FILE = "pylock.toml"
+FORMAT = 1
+"""What a pylock.toml says of the directory that it is in. Whoever installs from it need not know."""
 KEPT_SECONDS = 7 * 86400.0
 """For how long a version stays usable once it was replaced."""
 LEFTOVER_SECONDS = 86400.0
+
+_FORMAT = re.compile(re.escape(BUNDLE) + rb"format = (\d+)\n")
 
 
 class Bundle:
@@ -93,13 +99,26 @@ class Bundle:
         """Return where a lock file is kept."""
         return f"{self.versions}/{hashlib.sha256(text).hexdigest()[:LETTERS]}.toml"
 
+    def present(self) -> bytes | None:
+        """Return the lock file; None if there is none.
+
+        :raises FilesystemError: it cannot be read
+        :raises UsageError: a newer envsync has made the bundle
+        """
+        text = atomic.read_if_there(self.lock_file)
+        found = _FORMAT.search(text or b"")
+        if found and int(found[1]) > FORMAT:
+            raise UsageError(f"bundle `{self.root}` has format {found[1].decode()}", hint=UPGRADE)
+        return text
+
     def publish(self, text: bytes, *, durable: bool = False) -> bool:
         """Make a lock file the bundle's. All that it names is there.
 
         :returns: whether it is another one than before
         :raises FilesystemError: it cannot be written; the former one is untouched
+        :raises UsageError: the former one is a newer envsync's; likewise
         """
-        before = atomic.read_if_there(self.lock_file)
+        before = self.present()
         for version in {before or text, text}:
             self._keep(version)  # so each is known, whoever else replaces it meanwhile
         if before == text:
@@ -131,11 +150,11 @@ def place_of(sha256: str, filename: str) -> str:
 def existing(root: str) -> tuple[Bundle, bytes]:
     """Return a bundle that is there, and its lock file.
 
-    :raises UsageError: there is none
+    :raises UsageError: there is none, or a newer envsync has made it
     :raises FilesystemError: it cannot be read
     """
     bundle = Bundle(root)
-    text = atomic.read_if_there(bundle.lock_file)
+    text = bundle.present()
     if text is None or BUNDLE not in text:
         hint = "make one: `envsync bundle --to bundle`"
         raise UsageError(f"`{root}` is no bundle: it has no {LOCK_FILE} of one", hint=hint)

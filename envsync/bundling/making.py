@@ -89,7 +89,7 @@ def make(
     :param pythons: as for `targets_of`, as `platforms`
     :param dry_run: only look what would be in it
     :raises EnvsyncError: as a sync; the bundle that was there is as it was, but for wheels that were added
-    :raises UsageError: one lock file cannot tell the Pythons apart
+    :raises UsageError: one lock file cannot tell the Pythons apart, or a newer envsync has made the bundle
     """
     began = time.monotonic()
     request = request.replaced(no_editable=True)
@@ -97,6 +97,7 @@ def make(
         seeker = Seeker(request, Environment(store.staging("none")), store, report)
         plans = [_plan(seeker, target) for target in targets_of(request, pythons, platforms, store.memory)]
         bundle = Bundle(to)
+        bundle.present()
         if dry_run:
             return _preview(bundle, seeker, plans, began)
         bundle.prepare()

@@ -3,8 +3,8 @@
 The name takes what only a parser can tell of a lock file, and a search for the Python that `--python` asks for. Whoever
 has found it out the slow way (`envsync.leading.naming`) leaves it in `.envsync-names`, in the directory that holds the
 environments. The file there is named by all that needs no parser: the content and the name of the lock file, the
-options, and the Python that runs envsync. It has up to sixteen names, each with what it was found by: the further
-inputs, variables and local wheels, and how to see that `--python` would still lead to the same interpreter.
+options, the Python that runs envsync, and the format. It has up to sixteen names, each with what it was found by: the
+further inputs, variables and local wheels, and how to see that `--python` would still lead to the same interpreter.
 
 It knows the name, or it does not know. A name counts only if all that it was found by is as it was, and if the digest
 comes out as it says when it is computed anew. What is damaged, cannot be read or is of another format is not there.
@@ -101,7 +101,7 @@ def path_of(asked: "Request") -> str:
 
     :raises OSError: a place is given relative to a working directory that is gone
     """
-    own = f"{request.own_python()} {sys.version}\n{asked.lock.rpartition('/')[2]}"
+    own = f"{HEADER}\n{request.own_python()} {sys.version}\n{asked.lock.rpartition('/')[2]}"
     return f"{directory_of(asked)}/{asked.digest(own, unhashed=True)}"
 
 

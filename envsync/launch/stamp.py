@@ -250,7 +250,10 @@ def dump(stamp: Stamp) -> bytes:
 
 
 def load(data: bytes) -> Stamp | None:
-    """Read a stamp. Returns None for one that is damaged, senseless or of another format: it vouches for nothing."""
+    """Read a stamp. Returns None for one that is damaged, senseless, of another format, or says what is not known here.
+
+    Then it vouches for nothing.
+    """
     try:
         return None if b"\0" in data else _parsed(unseal(data))
     except ValueError:
@@ -318,6 +321,8 @@ def _parsed(body: bytes) -> Stamp | None:  # noqa: PLR0912, PLR0915  # a branch 
             stamp.placed = True
         elif key == "racy":
             stamp.racy = True
+        elif key:
+            return None  # a newer envsync has written it; whatever that is, it may be a condition
     return stamp
 
 

@@ -22,14 +22,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from envsync.errors import (
-    EnvironmentRefusedError,
     EnvsyncError,
     FilesystemError,
     RefusedError,
     SyncCancelledError,
     WaitTimeoutError,
 )
-from envsync.errors.hints import OWN_ENVIRONMENTS, UPGRADE
+from envsync.errors.hints import OWN_ENVIRONMENTS
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, named, told_unverified
@@ -289,8 +288,12 @@ class Leader:
         self.held.tell("took_over", from_host=host, from_pid=pid)
 
     def _look_again(self) -> Led | None:
-        """Somebody may have finished between our look and our lock."""
+        """Somebody may have finished between our look and our lock.
+
+        :raises EnvironmentRefusedError: a newer envsync keeps the environment
+        """
         if self.session.distrust:
+            self._read_stamp()
             return None
         entry = self._enter() or self._renew()
         if entry is not None:
@@ -305,20 +308,20 @@ class Leader:
         return fast_lane.enter(self.request, self.environment, share=self.held.locking.in_use)
 
     def _renew(self) -> Entry | None:
-        """Enter if inputs have changed in nothing that counts: then the stamp has to say so, and nothing else is done.
-
-        :raises EnvironmentRefusedError: a newer envsync keeps the environment
-        """
-        data = atomic.read_if_there(self.environment.stamp)
-        self.former = stamp.load(data) if data else None
-        if data and self.former is None and stamp.is_newer(data):
-            raise EnvironmentRefusedError(self.held.env, "a newer envsync keeps it", hint=UPGRADE)
+        """Enter if inputs have changed in nothing that counts: then the stamp has to say so, and no more is done."""
+        self.former = self._read_stamp()
         renewed = self.aim.renewed(self.former) if self.former is not None else None
         if renewed is None:
             return None
         self.held.check_in_place()
         atomic.write(self.environment.stamp, stamp.dump(renewed), durable=self.session.durable)
         return self._enter()
+
+    def _read_stamp(self) -> Stamp | None:
+        data = atomic.read_if_there(self.environment.stamp)
+        hidden = None if data else atomic.read_if_there(self.environment.draining)
+        lost.refuse_newer(self.environment, data or hidden or b"")
+        return stamp.load(data) if data else None
 
     def _is_doubtful(self) -> bool:
         """Tell whether the environment may not be what its stamp was for."""

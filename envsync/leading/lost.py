@@ -22,7 +22,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from envsync.errors import RefusedError
+from envsync.errors import EnvironmentRefusedError, RefusedError
+from envsync.errors.hints import UPGRADE
 from envsync.installed.ledger import Ledger, load_ledger
 from envsync.launch import Environment, stamp
 from envsync.locks import named
@@ -39,6 +40,7 @@ def former(environment: Environment, ledger: Ledger) -> tuple[int, ...]:
     The oldest come first. What is recorded of another place does not count: it was copied, with the locks of the other.
 
     :param ledger: what `installed.json` says
+    :raises EnvironmentRefusedError: a newer envsync keeps the environment
     """
     found: list[int] = []
     ledger = _decided(environment) or ledger
@@ -47,9 +49,20 @@ def former(environment: Environment, ledger: Ledger) -> tuple[int, ...]:
     for path in (environment.draining, environment.stamp):
         data = atomic.read_if_there(path)
         vouched = stamp.load(data) if data else None
+        refuse_newer(environment, data or b"")
         if vouched is not None and _is_of(environment, vouched.environment):
             found.append(vouched.in_use)
     return tuple(inode for inode in dict.fromkeys(found) if inode)
+
+
+def refuse_newer(environment: Environment, data: bytes) -> None:
+    """Leave an environment alone whose stamp is a newer envsync's.
+
+    :param data: the stamp
+    :raises EnvironmentRefusedError: it is
+    """
+    if stamp.load(data) is None and stamp.is_newer(data):
+        raise EnvironmentRefusedError(environment.path, "a newer envsync keeps it", hint=UPGRADE)
 
 
 def _decided(environment: Environment) -> Ledger | None:

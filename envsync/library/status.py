@@ -344,8 +344,19 @@ def _doubt_now(environment: Environment, request: Request | None) -> tuple[str, 
         return "it waits to be changed" if drained else "no sync of it has been completed", ""
     vouched = stamp.load(data)
     if vouched is None:
-        return "a newer envsync keeps it" if stamp.is_newer(data) else "its stamp is damaged", ""
+        return _unread(data), ""
     return _mismatch(environment, request, vouched), vouched.digest
+
+
+def _unread(data: bytes) -> str:
+    """Say why a stamp says nothing to us."""
+    if stamp.is_newer(data):
+        return "a newer envsync keeps it"
+    try:
+        stamp.unseal(data)
+    except ValueError:
+        return "its stamp is damaged"
+    return "its stamp is of another version of envsync, and says what this one does not know"
 
 
 def _mismatch(environment: Environment, request: Request | None, vouched: stamp.Stamp) -> str:

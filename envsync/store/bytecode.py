@@ -32,9 +32,10 @@ from typing import NamedTuple
 from envsync.launch.reading import content
 from envsync.store.store import Store
 from envsync.system import atomic
-from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, directories_of, pack, unpack
+from envsync.wheel.manifest import NAME, Directory, Manifest, NewerError, Rows, directories_of, is_newer, pack, unpack
 
 FORMAT = 3
+"""As that of `envsync.wheel.manifest`: another one gets another directory."""
 CACHE = "__pycache__"
 SUFFIX = ".py"
 _SCHEMES = frozenset({"purelib", "platlib"})
@@ -169,7 +170,8 @@ class Shelf:
             os.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
         self.store.note_written()
         sha256 = compiled.sha256
-        found = publish(self.store, directory, self._place(sha256), lambda: self._as_good(compiled))
+        place = self._place(sha256)
+        found = publish(self.store, directory, place, lambda: self._as_good(compiled), lambda: is_newer(place, load))
         return found or load(data)  # just as whoever finds it later will read it
 
     def _as_good(self, compiled: Compiled) -> Compiled | None:
@@ -196,7 +198,8 @@ def dump(compiled: Compiled) -> bytes:
 def load(data: bytes) -> Compiled:
     """Read a manifest.
 
-    :raises ValueError: it is damaged or of another format; it is then as good as absent
+    :raises NewerError: a newer envsync has written it
+    :raises ValueError: it is damaged or of an older format; it is then as good as absent
     """
     try:
         value, record = unpack(data, FORMAT)
@@ -211,5 +214,7 @@ def load(data: bytes) -> Compiled:
             died=tuple((scheme, path, problem) for scheme, path, problem in value["died"]),
             late=tuple(value["late"]),
         )
+    except NewerError:
+        raise
     except atomic.SENSELESS as error:
         raise ValueError(f"damaged manifest: {error}") from None

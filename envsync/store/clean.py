@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from envsync.store import damage, trash, users
+from envsync.store import bytecode, damage, trash, users
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.inventory import BYTECODE, WHEELS, CacheItem, names
 from envsync.store.store import Store
-from envsync.wheel.manifest import Manifest, is_sha256
+from envsync.wheel.manifest import Manifest, is_newer, is_sha256, load
 
 USERS = "users"
 """Who links what: not to be removed as long as it counts."""
@@ -128,7 +128,7 @@ def _verify(kept_in: Store, name: str, tag: str) -> VerifiedEntry | None:
         what = "was compiled" if tag else "the wheel holds"
         problem = f"`{wrong}` is not what {what}" if wrong else ""
     else:
-        problem = "its manifest is missing, damaged or of another version"
-    if problem and not os.path.lexists(path):
-        return None  # it was removed meanwhile
+        problem = "its manifest is missing, damaged or of an older version"
+    if problem and (not os.path.lexists(path) or is_newer(path, bytecode.load if tag else load)):
+        return None  # it was removed meanwhile, or is for a newer envsync to verify
     return VerifiedEntry(name, "" if manifest is None else manifest.filename, problem, tag)

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from envsync.launch.reading import content
 from envsync.store import trash
-from envsync.wheel.manifest import NAME, load
+from envsync.wheel.manifest import NAME, NewerError, load
 
 BLOCK = 512
 """Bytes in a block of st_blocks, whatever the filesystem's own are (stat(2))."""
 WHEELS, BYTECODE, UNFINISHED = "wheels", "bytecode", "tmp"
+NEWER = "a wheel of a newer envsync"
+"""What is said in place of the name of one. It goes by the rules that others go by."""
 SPACIOUS = frozenset({WHEELS, "build-environments", "built", "git", "logs", "sources"})
 """What goes where a cache is too large: wheels, and what building takes (`envsync.building`)."""
 NO_CONTENT = frozenset({"locks", "names", "users"})
@@ -119,7 +121,7 @@ def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None)
         if item.kind == UNFINISHED:
             limit = 0.0 if item.name.startswith(trash.PREFIX) else trash.LEFTOVER_SECONDS
         elif item.kind == WHEELS and not item.wheel:
-            # nobody can use it; but somebody may be removing it, or a newer version have made it
+            # nobody can use it; but somebody may be removing it
             limit = trash.LEFTOVER_SECONDS
         is_old = (limit is not None and now - item.used >= limit) or _is_unused(item, rules, now)
         (chosen if is_old and not _stays(item, rules, now) else stays).append(item)
@@ -171,6 +173,8 @@ def _statuses(path: str) -> Iterator[os.stat_result]:
 def _wheel(path: str) -> str:
     try:
         return load(_quietly(f"{path}/{NAME}")).filename
+    except NewerError:
+        return NEWER
     except (OSError, ValueError):
         return ""
 

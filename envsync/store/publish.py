@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from envsync.errors import FilesystemError
+from envsync.errors.hints import UPGRADE
 from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.trash import REPLACED
@@ -37,14 +38,21 @@ _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 Found = TypeVar("Found")
 
 
-def publish(store: Directories, directory: str, path: str, find: Callable[[], Found | None]) -> Found | None:
+def publish(
+    store: Directories,
+    directory: str,
+    path: str,
+    find: Callable[[], Found | None],
+    is_newer: Callable[[], bool] = lambda: False,
+) -> Found | None:
     """Rename a directory into place, or use what is there.
 
     :param directory: in the store's tmp, with a manifest in it
     :param path: its place in the store
     :param find: reads what is in place; None if it cannot be used
+    :param is_newer: tells whether that is so because a newer envsync has made it
     :returns: what was found in place; None if the directory was brought there
-    :raises FilesystemError: it cannot be brought there; what was in place is in place
+    :raises FilesystemError: it cannot be brought there, or is not ours to replace; what was in place is in place
     """
     group = groups.bits(store.root)
     groups.grant_tree(directory, group)
@@ -66,6 +74,8 @@ def publish(store: Directories, directory: str, path: str, find: Callable[[], Fo
             found = find()
             if found is not None:
                 return found
+            if is_newer():
+                raise FilesystemError("replace", path, OSError(0, "a newer envsync has made it"), hint=UPGRADE)
             asides.append(store.staging(REPLACED + os.path.basename(path)))
             trash.put_aside(path, asides[-1])
         raise FilesystemError("replace", path, FileExistsError(errno.EEXIST, "it keeps coming back damaged"))

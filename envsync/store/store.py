@@ -41,7 +41,7 @@ from envsync.store.directories import Directories
 from envsync.store.trash import REPLACED
 from envsync.system import groups
 from envsync.system.patience import patiently
-from envsync.wheel.manifest import NAME, Manifest, is_sha256, load
+from envsync.wheel.manifest import NAME, Manifest, is_newer, is_sha256, load
 
 if TYPE_CHECKING:
     from envsync.lockfile.target import Artifact
@@ -299,7 +299,9 @@ class Store(Directories):
         from envsync.store.publish import publish
 
         sha256 = manifest.sha256
-        return publish(self, directory, self._place(sha256), lambda: self._get_patiently(sha256)) or manifest
+        place = self._place(sha256)
+        found = publish(self, directory, place, lambda: self._get_patiently(sha256), lambda: is_newer(place, load))
+        return found or manifest
 
     def _get_patiently(self, sha256: str) -> Manifest | None:
         """Read an entry that another host may have made just now: caches may hide it for a while."""

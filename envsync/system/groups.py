@@ -151,13 +151,15 @@ def withhold_tree(path: str) -> None:
 
 
 def write(root: str, path: str, value: Mapping[str, object]) -> None:
-    """Write what is known of something else into the cache: a record that may be missing.
+    """Write what is known of something else into the cache: a record that may be missing. A newer one stays.
 
     :param root: the cache directory
     :param path: below it; its directory is made
     """
     try:
         make_directory(root, os.path.dirname(path))
+        if records.is_newer(path):
+            return
         atomic.write(path, records.dump(value))
         grant(path, bits(root))
     except (OSError, FilesystemError):

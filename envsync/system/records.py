@@ -14,7 +14,12 @@ less than this, as the stamp and the names that `{digest}` stands for, and what 
 how an environment is locked, manifests, and who links into the cache. Each says why.
 
 One of format 1, which had no seal, is read as well. What a newer envsync has written counts as absent where it only
-tells (who leads, who waits, what failed); where others go by it, it is refused (`envsync.installed.ledger`).
+tells (who leads, who waits, what failed); where others go by it, it is refused (`envsync.installed.ledger`). What is
+remembered in the cache, and what failed, is not replaced either.
+
+So that every version tells what is newer from what is damaged, the number comes first and the seal last, in all formats
+to come. A field that an older envsync must not overlook, or leave out when it writes the record anew, needs a new
+number; all others may be missing, and are passed over by whoever does not know them.
 """
 
 from __future__ import annotations
@@ -43,10 +48,23 @@ def dump_object(value: Mapping[str, object]) -> bytes:
 def load(path: str) -> dict[str, object]:
     """Read a record; empty if there is none, it is damaged, or of a newer format."""
     try:
-        value = parse(content(path))
+        return understood(content(path))
     except OSError:
         return {}
+
+
+def understood(data: bytes) -> dict[str, object]:
+    """Parse a record; empty if it is damaged, or of a newer format."""
+    value = parse(data)
     return value if value.get("format", 1) in (1, FORMAT) else {}
+
+
+def is_newer(path: str) -> bool:
+    """Tell whether a newer envsync has written a record: it is not ours to replace. A damaged one is."""
+    try:
+        return number(parse(content(path)), "format") > FORMAT
+    except OSError:
+        return False
 
 
 def parse(data: bytes) -> dict[str, object]:

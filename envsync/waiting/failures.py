@@ -16,7 +16,9 @@ A waiter knows the ids that were there when its wait began. A process that comes
 started before the failure, compares times, by the clock since boot and only if both saw the same boot of one kernel:
 clocks are never compared across hosts.
 
-An entry is dropped when a sync for the same request succeeds, and when it is too old to concern anybody.
+An entry is dropped when a sync for the same request succeeds, and when it is too old to concern anybody. What a newer
+envsync has written is left alone for as long: those who wait for it find it, and those who wait for us find out for
+themselves.
 """
 
 from __future__ import annotations
@@ -237,6 +239,8 @@ def _store(environment: Environment, failures: list[Failure]) -> None:
     from envsync.system import atomic
 
     now = time.time()
+    if abs(now - identity(environment.failure)[1] / 1e9) < KEPT_SECONDS and records.is_newer(environment.failure):
+        return
     kept = [each for each in failures if isinstance(t := each.get("time"), float) and abs(now - t) < KEPT_SECONDS]
     if not kept:
         atomic.discard(environment.failure)

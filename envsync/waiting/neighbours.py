@@ -20,10 +20,10 @@ those, and less than a fresh stamp is left in place (`envsync.waiting.pace`). Wh
 the intervals are longer, up to a minute for three: if all looked, it would take the longer. So whoever takes the place
 says in how long it has looked before it does.
 
-In which group one is, is said by the environment's path and what that names, and by what is wanted (`Demand.key`). So
-the same path in two containers, on two mounts, is two groups. If the files are removed or replaced meanwhile, there
-are two groups for a while: two look, and nobody waits longer. After a crash, the files are left over, a kilobyte; the
-last of a group removes them.
+In which group one is, is said by the environment's path and what that names, by what is wanted (`Demand.key`), and by
+the format of words. So the same path in two containers, on two mounts, is two groups, and so are two versions that do
+not understand each other's words. If the files are removed or replaced meanwhile, there are two groups for a while: two
+look, and nobody waits longer. After a crash, the files are left over, a kilobyte; the last of a group removes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ else:
     import posix as os
 
 from envsync.launch import stamp
-from envsync.system import node_local
+from envsync.system import node_local, records
 from envsync.waiting import word
 from envsync.waiting.desk import Desk
 from envsync.waiting.word import INTERVALS, Word
@@ -67,7 +67,8 @@ def find(demand: Demand, now: float, *, may_poll: bool, circle: str = "") -> Nei
         path = demand.environment.path
         status = os.stat(path)
         path = path if path.startswith("/") else f"{os.getcwd()}/{path}"
-        group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{demand.key}\0{circle}".encode("utf-8", "surrogateescape")
+        wanted = f"{demand.key}\0{circle}\0{records.FORMAT}"
+        group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{wanted}".encode("utf-8", "surrogateescape")
         return Neighbours(Desk(f"{directory}/{stamp.checksum(group)}"), now, may_poll=may_poll)
     except OSError:
         return None

@@ -215,7 +215,7 @@ def call_next(environment: Environment, key: str) -> None:
             os.rmdir(environment.waiting)
         except OSError:
             pass  # nobody had to wait, or somebody has just come
-    others = [waiter for waiter in everybody if records.text(waiter.said, "key") != key]
+    others = [waiter for waiter in everybody if key_of(waiter.name) != key]
     if not others:
         end_turn(environment)
         return
@@ -223,8 +223,8 @@ def call_next(environment: Environment, key: str) -> None:
     from envsync.system import atomic
 
     said = others[0].said
-    turn: dict[str, object] = {name: records.text(said, name) for name in ("key", "host", "command")}
-    turn |= {"pid": int(records.number(said, "pid")), "name": others[0].name}
+    turn: dict[str, object] = {name: records.text(said, name) for name in ("host", "command")}
+    turn |= {"pid": int(records.number(said, "pid")), "name": others[0].name, "key": key_of(others[0].name)}
     try:
         atomic.write(environment.turn, records.dump(turn))
     except FilesystemError:

@@ -52,7 +52,7 @@ class Word:
 
 def load(data: bytes) -> Word | None:
     """Read a word; None if there is none that is whole."""
-    said = records.parse(data)
+    said = records.understood(data)
     try:
         stamp_inode, stamp_time, failure_inode, failure_time = map(int, records.text(said, "seen").split(" "))
     except ValueError:

@@ -28,16 +28,22 @@ versions of a file must never share both.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from envsync.launch.reading import content
 from envsync.launch.stamp import checksum
 from envsync.system.atomic import SENSELESS
 
 FORMAT = 3
+"""Another one gets another directory instead of `v1`: two versions that share a cache have entries side by side."""
 NAME = "manifest.json"
 SCHEMES = frozenset({"purelib", "platlib", "scripts", "headers", "data"})
 _NO_NAMES = frozenset({"", ".", ".."})
+
+
+class NewerError(ValueError):
+    """A newer envsync has written it: it is of no use here, and not ours to replace or to remove as damaged."""
 
 
 class Script(NamedTuple):
@@ -146,7 +152,8 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
     """Read a manifest.
 
     :param lazily: put off looking at the RECORD lines until somebody asks for them
-    :raises ValueError: it is damaged or of another format; the entry is then as good as absent
+    :raises NewerError: a newer envsync has written it
+    :raises ValueError: it is damaged or of an older format; the entry is then as good as absent
     """
     try:
         value, record = unpack(data, FORMAT, lazily=lazily)
@@ -169,6 +176,8 @@ def load(data: bytes, *, lazily: bool = False) -> Manifest:
             remarks=tuple(value["remarks"]),
             twins=tuple((one, other) for one, other in value["twins"]),
         )
+    except NewerError:
+        raise
     except SENSELESS as error:
         raise ValueError(f"damaged manifest: {error}") from None
 
@@ -198,7 +207,8 @@ def pack(value: Mapping[str, Any], version: int) -> bytes:
 def unpack(data: bytes, version: int, *, lazily: bool = False) -> tuple[dict[str, Any], Rows]:
     """Read what `pack` has written.
 
-    :raises ValueError: it is damaged or of another format
+    :raises NewerError: a newer envsync has written it
+    :raises ValueError: it is damaged or of an older format
     """
     end = data.find(b"\n")
     start = data.find(b"\n", end + 1) + 1
@@ -207,11 +217,26 @@ def unpack(data: bytes, version: int, *, lazily: bool = False) -> tuple[dict[str
         raise ValueError("its checksum does not match")
     value = json.loads(head.decode())  # of bytes it would find out the encoding first
     if value["format"] != version:
-        raise ValueError(f"its format is {value['format']!r}, not {version}")
+        newer = isinstance(value["format"], int) and value["format"] > version
+        raise (NewerError if newer else ValueError)(f"its format is {value['format']!r}, not {version}")
     record = Rows(data, start, str(value["record"]))
     if not lazily:
         record.text()
     return value, record
+
+
+def is_newer(path: str, load: Callable[[bytes], object]) -> bool:
+    """Tell whether a newer envsync has made an entry.
+
+    :param load: reads its manifest
+    """
+    try:
+        load(content(f"{path}/{NAME}"))
+    except NewerError:
+        return True
+    except (OSError, ValueError):
+        pass  # absent or damaged
+    return False
 
 
 def directories_of(value: Mapping[str, Any]) -> tuple[Directory, ...]:

@@ -7,6 +7,7 @@ changed by what it says, and else counts as absent, too. What the version before
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,21 @@ from typing import NamedTuple
 
 import pytest
 
+from envsync.building import built
+from envsync.bundling.directory import FORMAT, Bundle, existing
 from envsync.errors import EnvironmentRefusedError, EnvsyncError
 from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, names, stamp
+from envsync.launch.request import BUNDLE
 from envsync.launch.stamp import checksum, seal, unseal
 from envsync.library import blocking
 from envsync.locks import kind
 from envsync.store import bytecode, users
-from envsync.system import records
+from envsync.store.store import Store
+from envsync.system import groups, records
 from envsync.transaction import journal
 from envsync.transaction.journal import Journal, Place
-from envsync.waiting import failures
+from envsync.waiting import failures, word
 from envsync.wheel import manifest
 from tests.environments import FIXTURES
 
@@ -204,3 +209,86 @@ def test_former_ledger(files: dict[str, Kept]) -> None:
     assert read_instead(files["installed.json"], former) == files["installed.json"].read()
     for damaged in (dense, former.replace(b"sha256", b"sha265", 1), former.replace(b"checksum", b"check", 1)):
         assert not read_instead(files["installed.json"], damaged)
+
+
+def test_a_stamp_that_says_more(files: dict[str, Kept]) -> None:
+    """Whatever a newer envsync says in a stamp may be a condition: such a stamp vouches for nothing."""
+    data = unseal(files["stamp"].path.read_bytes())
+    assert not read_instead(files["stamp"], seal(data + b"gpu 12.4\n"))
+    assert read_instead(files["stamp"], seal(data + b"racy\n"))
+
+
+def test_failures_of_a_newer_envsync_stay(tmp_path: Path) -> None:
+    """Those who wait for it find them; after an hour they concern nobody."""
+    environment = Environment(str(tmp_path))
+    path = written(tmp_path / ".envsync" / "failure.json", b"")
+    failures.record(environment, "k", failures.FATAL, {"host": "h", "pid": 7})
+    newer = of_format("failure", path.read_bytes(), 99)
+    path.write_bytes(newer)
+    failures.record(environment, "other", failures.FATAL, {"host": "h", "pid": 8})
+    failures.forgive(environment, "k")
+    assert path.read_bytes() == newer
+    long_ago = path.stat().st_mtime - failures.KEPT_SECONDS - 60
+    os.utime(path, (long_ago, long_ago))
+    failures.record(environment, "other", failures.FATAL, {"host": "h", "pid": 8})
+    assert [each["pid"] for each in failures.load(environment)] == [8]
+
+
+def test_what_a_newer_envsync_remembers_stays(tmp_path: Path) -> None:
+    """A record in the cache is replaced if it is damaged, or older, and not if it is newer."""
+    path = written(tmp_path / "v1" / "hashes" / "k.json", b"")
+    groups.write(str(tmp_path), str(path), {"sha256": "a"})
+    newer = of_format("targets", path.read_bytes(), 99)
+    path.write_bytes(newer)
+    groups.write(str(tmp_path), str(path), {"sha256": "b"})
+    assert path.read_bytes() == newer
+    assert not records.load(str(path))
+    path.write_bytes(newer[:-9])
+    groups.write(str(tmp_path), str(path), {"sha256": "b"})
+    assert records.load(str(path))["sha256"] == "b"
+
+
+def test_a_word_of_a_newer_envsync() -> None:
+    """It is none, and those who do not understand each other's words have other files."""
+    said = word.Word(1.0, 0.5, ((1, 2), (3, 4))).dump()
+    assert word.load(said) is not None
+    assert word.load(of_format("turn", said, 99)) is None
+
+
+def test_what_a_newer_envsync_has_built_stays(tmp_path: Path) -> None:
+    """It is not used, and not replaced."""
+    store, trusted = Store(str(tmp_path)), built.users(())
+    store.prepare()
+
+    def keep() -> built.Built:
+        wheel = written(tmp_path / "demo-1.0-py3-none-any.whl", b"wheel")
+        return built.keep(store, "k/any", str(wheel), "b" * 64, log="", facts={}, trusted=trusted)
+
+    record = Path(keep().path).with_name(built.RECORD)
+    newer = of_format("turn", record.read_bytes(), 99)
+    record.chmod(0o644)
+    record.write_bytes(newer)
+    record.chmod(0o444)
+    assert built.find(store, "k", ("any",), trusted) is None
+    with pytest.raises(EnvsyncError, match="a newer envsync has made it"):
+        keep()
+    assert record.read_bytes() == newer
+
+
+def test_a_bundle_of_a_newer_envsync(tmp_path: Path) -> None:
+    """It is neither updated nor pruned; installing from it takes a lock file like any other."""
+    bundle = Bundle(str(tmp_path))
+    bundle.prepare()
+    text = b"lock-version = '1.0'\n" + BUNDLE + b"format = %d\n"
+    assert bundle.publish(text % FORMAT)
+    newer = written(Path(bundle.lock_file), text % (FORMAT + 1)).read_bytes()
+    for change in (lambda: existing(str(tmp_path)), lambda: bundle.publish(text % FORMAT)):
+        with pytest.raises(EnvsyncError) as caught:
+            change()
+        assert "upgrade" in (caught.value.hint or "")
+    assert Path(bundle.lock_file).read_bytes() == newer
+
+
+def test_entries_of_another_format_have_another_directory() -> None:
+    """So two versions that share a cache do not replace each other's: who raises a number renames `v1`, and this."""
+    assert (manifest.FORMAT, bytecode.FORMAT, Store("").wheels) == (3, 3, "/v1/wheels")

@@ -11,8 +11,7 @@ import pytest
 import tomli_w
 
 from envsync.bundling import locking
-from envsync.bundling.combining import FORMAT
-from envsync.bundling.directory import KEPT_SECONDS, Bundle, existing
+from envsync.bundling.directory import FORMAT, KEPT_SECONDS, Bundle, existing
 from envsync.bundling.keeping import Shelf
 from envsync.bundling.pruning import prune
 from envsync.bundling.verifying import verified
