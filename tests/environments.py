@@ -76,7 +76,7 @@ def leftovers(env: Path) -> list[str]:
     """Name what a sync should have cleared away: journals, stages, trash, progress, temporary files."""
     state = env / ".envsync"
     # `leading` says nothing by itself: whether it is locked does.
-    expected = {"in-use", "locking", "stamp", "installed.json", "failure.json", "work", "leading", "editables"}
+    expected = {"in-use", "locking", "stamp", "installed.json", "failure.json", "work", "leading", "editables", "told"}
     found = [path.name for path in state.iterdir() if path.name not in expected]
     for workspace in (state / "work", site_packages(env) / ".envsync"):
         if workspace.is_dir():

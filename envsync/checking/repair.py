@@ -120,7 +120,8 @@ def check_and_repair(request: Request, asked: Request | None, environment: Envir
         return before
     damaged = before.found.damaged
     outcome = _repair(request, asked, environment, report, damaged)
-    return Checked(before.found, outcome.installed, check(request, environment, report).found, outcome.notes)
+    said = tuple(note for note in outcome.notes if note not in outcome.told)
+    return Checked(before.found, outcome.installed, check(request, environment, report).found, said)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Display:
         hearing.listen()
         self.quiet = request.flag("quiet")
         self.verbose = request.flag("verbose")
+        self.shows_notes = not self.quiet
         self.lock = threading.Lock()
         self.shown = Bars() if os.isatty(2) else Lines()
         self.slowest = ""
@@ -77,7 +78,8 @@ class Display:
         if self.quiet:
             return
         for note in result.notes:
-            say(f"note: {note}")
+            if self.verbose or note not in result.told:
+                say(f"note: {note}")
         if result.outcome == "synced":
             say(
                 f"synced `{result.env}` in {result.seconds:.2f} s: "

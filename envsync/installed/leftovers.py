@@ -13,7 +13,19 @@ TAKERS = "lease."
 `lease.break.*` and `lease.restore.*`, and our own (`envsync.locks.lease`)."""
 TAKER_SECONDS = 300.0
 """After which such a file is nobody's any more: longer than a lease lasts unrefreshed, and than clocks may differ."""
-OUR_FILES = ("stamp", "clock", "installed", "journal", "progress", "failure", "turn", "making", "locking", "bare")
+OUR_FILES = (
+    "stamp",
+    "clock",
+    "installed",
+    "journal",
+    "progress",
+    "failure",
+    "turn",
+    "making",
+    "locking",
+    "bare",
+    "told",
+)
 """How the names of state files begin."""
 
 

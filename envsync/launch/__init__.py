@@ -74,6 +74,11 @@ class Environment:
         return self.state + "/failure.json"
 
     @property
+    def told(self) -> str:
+        """Which notes have been said of it."""
+        return self.state + "/told"
+
+    @property
     def editables(self) -> str:
         """Directory of the wheels by which trees are linked, which are of use to this environment alone."""
         return self.state + "/editables"

@@ -8,7 +8,7 @@ from typing import Protocol
 class Report(Protocol):
     """How far a sync is. One that also has a method `detail` is told by that, before a report of bytes, which item is
     the slowest and how far that is, in a few words; one that has a method `announce`, what is worth knowing before it
-    is done: that something is built.
+    is done: that something is built. One whose `shows_notes` is true shows a person the notes of the result.
 
     Called whenever there is something new to say, from any thread; must return at once.
 

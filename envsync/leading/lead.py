@@ -37,7 +37,7 @@ from envsync.launch.fast_lane import Entry
 from envsync.launch.progress import Report
 from envsync.launch.request import Request
 from envsync.launch.stamp import Stamp
-from envsync.leading import lost, sightings
+from envsync.leading import lost, notes, sightings
 from envsync.leading.goal import Aim, Goal, Seeker, further_of
 from envsync.leading.held import Held, ReplacedError
 from envsync.leading.in_use import Occupancy
@@ -185,7 +185,9 @@ class Leader:
 
     def _conclude(self, goal: Goal, done: Reconciled, vouched: Stamp) -> Led:
         planned, held = done.planned, self.held
-        notes = (*self.notes, *self.aim.notes, *done.notes, *self._notes_on(goal, done))
+        lasting = (*done.said.lasting, *self._lasting_notes(done))
+        said = (*self.notes, *self.aim.notes, *done.said.notes, *self._notes_on(goal, done), *lasting)
+        told = notes.said_before(self.environment, lasting, saying=getattr(self.session.report, "shows_notes", False))
         seconds = round(time.monotonic() - self.began, 3)
         if not planned.is_empty:
             held.tell("synced", seconds=seconds, installed=len(planned.install), removed=len(planned.remove))
@@ -198,15 +200,16 @@ class Leader:
             installed=named(planned.install),
             removed=named(planned.remove),
             seconds=seconds,
-            notes=notes,
-            details=(*self._startup_files(planned), *done.details),
+            notes=said,
+            details=(*self._startup_files(planned), *done.said.details),
             installers=(*done.installers.items(),),
+            told=told,
         )
         return result, entry
 
     def _notes_on(self, goal: Goal, done: Reconciled) -> Iterator[str]:
         """Say what the user may want to know of it all, in the end."""
-        planned, reason = done.planned, self.held.locking.reason
+        planned = done.planned
         if not planned.is_empty:  # once, when something is changed
             present = [item.name for item in planned.keep] + [item.name for item in planned.install]
             if lacking := self.aim.incomplete(goal.python, present):
@@ -217,13 +220,18 @@ class Leader:
             if planned.remove and (other := self._other_lock_file()):
                 lock = self.request.lock
                 yield f"it was synced with `{other}`, and is what `{lock}` asks for now; {OWN_ENVIRONMENTS}"
-            if reason:
-                yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
         if done.resumed:
             predecessor = self.session.predecessor
             who = f"pid {predecessor.get('pid')} on {predecessor.get('host')}" if predecessor else "a dead leader"
             yield f"went on with what {who} had staged"
-        if self.cache.note:
+        if self.cache.note and not self.cache.is_as_ever:
+            yield self.cache.note
+
+    def _lasting_notes(self, done: Reconciled) -> Iterator[str]:
+        """Say what is likely to be so the next time."""
+        if (reason := self.held.locking.reason) and not done.planned.is_empty:
+            yield f"{reason}: commands that run in `{self.held.env}` are not seen; `envsync doctor` says more"
+        if self.cache.note and self.cache.is_as_ever:
             yield self.cache.note
 
     def _other_lock_file(self) -> str:
@@ -385,6 +393,7 @@ class Leader:
             workspace = f".envsync/work/{_unique()}"
             in_use = self.occupancy.inodes()
             skeleton.take_away(self.environment, workspace, in_use, durable=durable, checkpoint=self.held.check_held)
+        notes.forget(self.environment)
         bare.announce_skeleton(self.environment)
         skeleton.make(
             self.environment, goal.python.interpreter, self.held.lock, self.cache.store.memory, durable=durable

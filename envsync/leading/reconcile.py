@@ -50,15 +50,13 @@ class Reconciled(NamedTuple):
 
     :ivar planned: the first plan that was carried out
     :ivar installers: who had installed what was removed, if it was not envsync
-    :ivar notes: what the user may want to know, a sentence each
-    :ivar details: what only those want to know who ask for more
+    :ivar said: what the user may want to know
     :ivar resumed: a dead leader's stage was of use
     """
 
     planned: Plan
     installers: dict[str, str]
-    notes: tuple[str, ...]
-    details: tuple[str, ...]
+    said: Notes
     resumed: bool
 
 
@@ -111,7 +109,7 @@ class Reconciler:
             if isinstance(done, Plan):
                 carried_out = carried_out or done
                 if not self.doubtful:
-                    return Reconciled(carried_out, self.installers, self.said.notes, self.said.details, self.resumed)
+                    return Reconciled(carried_out, self.installers, self.said, self.resumed)
         raise self.restless(done if isinstance(done, DamagedError) else None)
 
     def is_reconciled(self, goal: Goal, layout: Layout) -> bool:
@@ -333,7 +331,7 @@ class Reconciler:
             self.said.note(
                 f"{' and '.join(names)} have different contents for `{path}`: that of {names[-1]} was installed"
             )
-        self.said.note(*prepared.said.notes)
+        self.said.lasts(*prepared.said.notes)
         self.said.detail(*prepared.said.details)
         if self.occupancy.ignored or self.occupancy.seen:
             self.said.note("the environment was changed while commands run in it (--busy ignore)")

@@ -27,6 +27,8 @@ class SyncResult(NamedTuple):
     """What only those want to know who ask for more, a sentence each."""
     installers: tuple[tuple[str, str], ...] = ()
     """Of what was removed and envsync had not installed: by whom it was, `name==version` first."""
+    told: tuple[str, ...] = ()
+    """Those of the notes that say what lasts, and were said of this environment before."""
 
     @property
     def python(self) -> str:

@@ -76,6 +76,11 @@ class SyncCache:
             "--cache-fallback DIR names a place to keep it"
         )
 
+    @property
+    def is_as_ever(self) -> bool:
+        """Whether the note is about the cache as it is, and not about what happened to it."""
+        return not self._removed
+
     def share(self) -> None:
         """Share the cache lock, and the fallback's, so that nobody cleans what is read. Twice is as good as once.
 

@@ -108,7 +108,13 @@ def files(synced: tuple[Path, Path]) -> dict[str, Kept]:
     }
 
 
-FLAT = {"progress": "progress.json", "turn": "turn", "waiting": "waiting/k.-.h.7.1", "holder": "holders/slurm.1.h.0"}
+FLAT = {
+    "told": "told",
+    "progress": "progress.json",
+    "turn": "turn",
+    "waiting": "waiting/k.-.h.7.1",
+    "holder": "holders/slurm.1.h.0",
+}
 RECORDS = ("installed.json", "failure", *FLAT, "interpreters", "skeletons", "targets")
 """Sealed objects, a pair a line."""
 MANIFESTS = ("wheel", "bytecode")
