@@ -100,6 +100,12 @@ def run_envsync(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 def only_if_asked(request: pytest.FixtureRequest) -> None:
     """Skip what takes minutes, and what needs the network, unless it is asked for."""
     asked = request.config.getoption("markexpr")
-    for marker, why in (("slow", "takes minutes"), ("network", "needs a package index"), ("lab", "needs a cluster")):
+    reasons = {
+        "slow": "takes minutes",
+        "network": "needs a package index",
+        "lab": "needs a cluster",
+        "containers": "needs a container engine",
+    }
+    for marker, why in reasons.items():
         if request.node.get_closest_marker(marker) and marker not in asked:
             pytest.skip(f"{why}: run with pytest -m {marker}")
