@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from envsync.leading.goal import Seeker
     from envsync.python.facts import Interpreter
 
-SHARE = 0.25
-"""How many bytes of bytecode come with each byte of a wheel: about so many of the jupyter environment's."""
+SHARE = 0.2
+"""How many bytes of bytecode come with each byte of a wheel: so it is with the jupyter environment."""
 
 
 def _known(text: bytes | None) -> dict[str, BytecodeFile]:

@@ -336,7 +336,7 @@ class TestBytecode:
         done = run_envsync(*asked, "--dry-run", check=True)
         assert "would add bytecode/" in done.stdout
         done = run_envsync(*asked, check=True)
-        assert "bundling 5 wheels, 8.3 kB, and about 2.1 kB of bytecode, into" in done.stderr
+        assert "bundling 5 wheels, 8.3 kB, and about 1.7 kB of bytecode, into" in done.stderr
         assert "has 5 wheels and 4 files of bytecode, " in done.stdout
         assert ", 9 of them are new, for" in done.stdout
         assert "nodes that sync with --compile-bytecode" in done.stdout
