@@ -24,7 +24,7 @@ def run(tmp_path: Path, name: str, *arguments: str) -> subprocess.CompletedProce
     if not (tmp_path / "wheels").exists():
         shutil.copytree(FIXTURES / "wheels", tmp_path / "wheels")
     return subprocess.run(
-        [sys.executable, "-W", "error", name, *arguments],
+        [sys.executable, "-W", "error", os.path.basename(name), *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "ENVSYNC_OFFLINE": "1"},
         capture_output=True,
@@ -80,6 +80,18 @@ def test_the_task_runner(tmp_path: Path, backend: str) -> None:
         told = [line for line in done.stderr.splitlines() if line.startswith(f"{env}: ")]
         assert told.count(f"{env}: is being changed") == 1
         assert sum("synced in" in line for line in told) == 1
+
+
+def test_the_process_pool(tmp_path: Path) -> None:
+    """Its processes have the packages of the lock file, and no envsync; a wrong hash is what the program says."""
+    done = run(tmp_path, "runners/process_pool.py", "pylock.toml", "env", "Ada", "Grace")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello, Ada\nHello, Grace\n", "")
+    lock = (tmp_path / "pylock.toml").read_text().replace('sha256 = "2', 'sha256 = "3')
+    (tmp_path / "pylock.wrong.toml").write_text(lock)
+    done = run(tmp_path, "runners/process_pool.py", "pylock.wrong.toml", "other", "Ada")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "greet-1.0-py3-none-any.whl" in done.stderr
+    assert "\nhint: " in done.stderr
 
 
 def test_every_script_for_a_cluster_is_on_its_page() -> None:
