@@ -105,6 +105,7 @@ def only_if_asked(request: pytest.FixtureRequest) -> None:
         "network": "needs a package index",
         "lab": "needs a cluster",
         "containers": "needs a container engine",
+        "engines": "starts engines",
     }
     for marker, why in reasons.items():
         if request.node.get_closest_marker(marker) and marker not in asked:
