@@ -1,0 +1,1 @@
+"""The integrations, in the engines that they are for."""

@@ -1,0 +1,257 @@
+"""envsync.integrations.dask in Dask, and `dask worker` by the words of `envsync.command`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from envsync.system import processes
+from tests.engines.conftest import Bench, until, version
+from tests.unit.fetching.server import serving
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+
+CLUSTER = """
+    from distributed import Client, LocalCluster
+    from envsync.integrations.dask import Nanny
+
+    def cluster(n_workers=2, **envsync):
+        return LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="1GiB",
+            worker_class=Nanny, envsync={"lock": LOCK, "env": ENV, **envsync},
+        )
+"""
+
+
+@pytest.fixture(autouse=True)
+def dask() -> None:
+    """Skip without Dask."""
+    version("distributed")
+
+
+def test_two_nannies_and_scale(bench: Bench) -> None:
+    """One sync for all; workers, added and restarted ones too, have the environment's modules, the program its own."""
+    bench.write_lock("distributed")
+    code = f"""{CLUSTER}
+    with cluster() as two, Client(two) as client:
+        seen = [*client.run(probe).values()]
+        two.scale(3)
+        client.wait_for_workers(3)
+        seen += client.run(probe).values()
+        client.restart()
+        client.wait_for_workers(3)
+        seen += client.run(probe).values()
+        seen.append(client.submit(probe, 1).result())
+    import greet
+    print(json.dumps([greet.__version__, seen]))
+    """
+    ours, seen = bench.answer(code)
+    assert ours == "1.0"
+    assert len(seen) == 2 + 3 + 3 + 1
+    assert [each for each in seen if not bench.is_of_environment(each)] == []
+    assert len(bench.events("synced")) == 1
+
+
+def test_twenty_restarts(bench: Bench) -> None:
+    """`client.restart()` and `scale`, twenty rounds of them, without a hang.
+
+    A restart waits for all workers that there are when it begins. Two things of Dask, with any nanny, take some of them
+    away meanwhile. `scale` returns before they have gone, so the number is waited for. And a cluster closes a nanny
+    whose worker was lost for 15 seconds, which it judges by one look at their end: that of an earlier restart may fall
+    into a later one.
+    """
+    bench.write_lock("distributed")
+    code = f"""{CLUSTER}
+    import dask, time
+    dask.config.set({{"distributed.deploy.lost-worker-timeout": "1h"}})
+    with cluster() as two, Client(two) as client:
+        for turn in range(20):
+            client.restart(timeout="60s")
+            two.scale(1 + turn % 3)
+            while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.workers)) != 1 + turn % 3:
+                time.sleep(0.05)
+            assert client.submit(probe, turn, pure=False).result(timeout=60)["greet"] == "2.0"
+    print(json.dumps(turn))
+    """
+    assert bench.answer(code) == 19
+    assert len(bench.events("synced")) == 1
+
+
+def test_workers_that_are_killed(bench: Bench) -> None:
+    """Their nanny starts others, which have the environment's modules, without a launch and a sync."""
+    bench.write_lock("distributed")
+    code = f"""{CLUSTER}
+    import signal
+    with cluster(1) as one, Client(one) as client:
+        pids = set()
+        for turn in range(5):
+            seen = client.submit(probe, turn, pure=False).result(timeout=60)
+            pids.add(seen["pid"])
+            os.kill(seen["pid"], signal.SIGKILL)
+    print(json.dumps([len(pids), seen]))
+    """
+    count, seen = bench.answer(code)
+    assert count == 5
+    assert bench.is_of_environment(seen)
+    assert (len(bench.events("synced")), len(bench.events("launched"))) == (1, 1)
+
+
+def test_a_wrong_hash(bench: Bench) -> None:
+    """`LocalCluster` raises the reason, with what to do; nothing is started."""
+    bench.write_lock("distributed", wrong=True)
+    done = bench.run(f"{CLUSTER}\n    cluster()")
+    assert done.returncode == 1
+    last = [line for line in done.stderr.splitlines() if line][-2:]
+    assert "HashMismatchError: refusing wheel `greet-2.0-py3-none-any.whl`" in last[0]
+    assert last[1].startswith("hint: ")
+    assert len(bench.events("failed")) == 1
+    assert not bench.events("launched")
+
+
+def test_a_wrong_hash_for_a_worker_that_comes_later(bench: Bench) -> None:
+    """`scale` goes on as ever; the reason is in Dask's log, the workers that there are stay, and `close` ends."""
+    bench.write_lock("distributed")
+    good = bench.lock.read_text()
+    bench.write_lock("distributed", wrong=True)
+    bad = bench.lock.read_text()
+    bench.lock.write_text(good)
+    code = f"""{CLUSTER}
+    import time
+    with cluster(1, env=HERE + "/envs/{{digest}}") as one, Client(one) as client:
+        open(LOCK, "w").write({bad!r})
+        one.scale(2)
+        while "refusing wheel" not in open(HERE + "/said").read():
+            time.sleep(0.1)
+        print(json.dumps(len(client.run(probe))))
+    """
+    said = bench.directory / "said"
+    with said.open("w") as log:
+        done = subprocess.run(
+            bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=log, timeout=240, check=False
+        )
+    text = said.read_text()
+    assert done.returncode == 0, text
+    assert json.loads(done.stdout.splitlines()[-1]) == 1
+    assert "distributed.envsync - ERROR - worker 1 was not started: refusing wheel `greet-2.0" in text
+
+
+def test_no_dask_in_the_environment(bench: Bench) -> None:
+    """A lock file without Dask is refused, with the line that helps."""
+    bench.write_lock("")
+    done = bench.run(f"{CLUSTER}\n    cluster()")
+    assert done.returncode == 1
+    assert "EngineError: environment" in done.stderr
+    assert (
+        f"has no `distributed`, which its workers need\nhint: lock it with the rest, in the version that starts the "
+        f"workers: `distributed=={version('distributed')}`" in done.stderr
+    )
+    assert not bench.events("launched")
+
+
+def test_a_program_that_is_killed(bench: Bench) -> None:
+    """Nannies and workers end with the program's scheduler, and the environment is free again."""
+    bench.write_lock("distributed")
+    code = f"""{CLUSTER}
+    import time
+    two = cluster()
+    client = Client(two)
+    print(json.dumps([*client.run(os.getppid).values(), *client.run(os.getpid).values()]), flush=True)
+    time.sleep(600)
+    """
+    with subprocess.Popen(
+        bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as program:
+        assert program.stdout is not None
+        pids = json.loads(program.stdout.readline())
+        program.kill()
+    assert len(set(pids)) == 4
+    until(lambda: not any(processes.is_alive(pid) for pid in pids))
+    assert processes.holders(str(bench.env / ".envsync/in-use")) == []
+
+
+def test_a_leader_killed_in_mid_sync(bench: Bench) -> None:
+    """Three `dask worker` by `envsync run`: one that syncs is killed, another goes on, and two workers come."""
+    bench.write_lock("distributed")
+    with serving() as server:
+        let_go = bench.serve_half(server)
+        code = """
+        import subprocess, time
+        from distributed import Client, LocalCluster
+        import envsync
+        words = envsync.command(LOCK, env=ENV)
+        with LocalCluster(n_workers=0, processes=True, dashboard_address=None) as none, Client(none) as client:
+            worker = [*words, "dask", "worker", none.scheduler_address, "--nthreads", "1", "--no-dashboard"]
+            three = [subprocess.Popen([*worker, "--death-timeout", "120"], stdin=subprocess.DEVNULL) for _ in range(3)]
+            print(json.dumps([each.pid for each in three]), flush=True)
+            client.wait_for_workers(2, timeout=200)
+            print(json.dumps([*client.run(probe).values()]), flush=True)
+        print(json.dumps([each.wait() for each in three]))
+        """
+        with subprocess.Popen(
+            bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as program:
+            assert program.stdout is not None
+            pids = json.loads(program.stdout.readline())
+            assert server.began.wait(120)
+            [leader] = processes.holders(str(bench.env / ".envsync/leading"))
+            assert leader in pids
+            os.kill(leader, signal.SIGKILL)
+            let_go()
+            seen = json.loads(program.stdout.readline())
+            program.communicate(timeout=120)
+    assert len(seen) == 2
+    assert [each for each in seen if not bench.is_of_environment(each)] == []
+    assert len(bench.events("took_over")) == 1
+    assert len(bench.events("synced")) == 1
+
+
+def test_another_process_killed_in_mid_sync(bench: Bench) -> None:
+    """`LocalCluster` waits for somebody else's sync, and goes on with it when they are killed."""
+    bench.write_lock("distributed")
+    code = f"""{CLUSTER}
+    with cluster() as two, Client(two) as client:
+        print(json.dumps([*client.run(probe).values()]))
+    """
+    with serving() as server:
+        let_go = bench.serve_half(server)
+        words = [sys.executable, "-m", "envsync", "sync", "--lock", str(bench.lock), "--env", str(bench.env)]
+        with subprocess.Popen(words, env=bench.variables, stderr=subprocess.DEVNULL) as leader:
+            assert server.began.wait(120)
+            with subprocess.Popen(
+                bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as program:
+                until(lambda: bench.is_waited_for() or program.poll() is not None)
+                leader.kill()
+                let_go()
+                out, err = program.communicate(timeout=200)
+    assert program.returncode == 0, err
+    assert len(json.loads(out.splitlines()[-1])) == 2
+    assert len(bench.events("synced")) == 1
+
+
+def test_jobqueue(bench: Bench) -> None:
+    """`python=` takes the words, with `python` after them."""
+    version("dask-jobqueue")
+    bench.write_lock("distributed")
+    code = """
+    import shlex
+    import envsync
+    from dask_jobqueue.local import LocalCluster
+    from distributed import Client
+
+    python = shlex.join([*envsync.command(LOCK, env=ENV), "python"])
+    options = {"cores": 1, "processes": 1, "memory": "1GiB", "log_directory": HERE}
+    with LocalCluster(python=python, n_workers=2, scheduler_options={"dashboard_address": ":0"}, **options) as jobs:
+        with Client(jobs) as client:
+            client.wait_for_workers(2, timeout=120)
+            print(json.dumps([*client.run(probe).values()]))
+    """
+    seen = bench.answer(code)
+    assert len(seen) == 2
+    assert [each for each in seen if not bench.is_of_environment(each)] == []
+    assert len(bench.events("synced")) == 1
