@@ -321,7 +321,9 @@ def mark_of(current: "Stamp", job: str) -> str:
 
     :param job: empty for all of this host that is of none; that is another one every day
     """
-    user, host = (os.geteuid(), os.uname().nodename) if sys.platform != "win32" else (0, "")
+    user, host = 0, ""
+    if sys.platform != "win32":
+        user, host = os.geteuid(), os.uname().nodename
     if not job:
         from time import time
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, TypedDict, Unpack
@@ -210,7 +211,7 @@ class Hold:
 
         It is the caller's to close.
         """
-        if self.fd < 0:
+        if self.fd < 0 or sys.platform == "win32":
             return -1
         import fcntl
 
