@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from shlex import quote
 
 from envsync.errors import FilesystemError, UsageError
+from envsync.errors.hints import HELP
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say
 from envsync.library import words
 from envsync.system import atomic
 
-MARK = "# Made by `envsync shim`: "
+MARK = "# Made by envsync shim: "
 """How the second line of our files begins: what has none is somebody else's."""
 PYTHON = "python"
 _KERNEL = re.compile(r"[A-Za-z0-9._-]+")
@@ -28,7 +29,7 @@ def shim(settings: options.Settings, path: str, command: Sequence[str]) -> int:
     if bool(kernel) == bool(path):
         raise UsageError(
             "say either where the file is to be or what the kernel of Jupyter is called",
-            hint="`envsync shim ./job-python` writes a file, and `envsync shim --jupyter NAME` a kernel",
+            hint=HELP,
         )
     target = os.path.abspath(path)
     finding.go_to(settings, os.environ)
@@ -70,8 +71,8 @@ def _refuse_to_replace_others(path: str) -> None:
         raise FilesystemError("replace", path, error) from error
     if f"\n{MARK}".encode() not in found:
         raise UsageError(
-            f"`{path}` is there already, and `envsync shim` has not written it",
-            hint=f"name another file, or move it away: `mv {quote(path)} {quote(path + '.old')}`",
+            f"`{path}` is there already, and envsync has not written it",
+            hint=f"name another file, as in: `envsync shim {quote(path)}-2`",
         )
 
 
@@ -112,7 +113,7 @@ def _refuse_to_replace_another_kernel(path: str) -> None:
     except atomic.SENSELESS:
         pass
     raise UsageError(
-        f"there is a kernel `{path}` that `envsync shim` has not made",
+        f"there is a kernel `{path}` that envsync has not made",
         hint="name another one, or see what there is: `jupyter kernelspec list`",
     )
 

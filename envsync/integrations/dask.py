@@ -139,7 +139,7 @@ class Nanny(ProcessInterface):
         except TypeError as error:
             raise UsageError(
                 f"an option of the worker cannot be sent to another process as JSON: {error}",
-                hint="name it by text or numbers, or set it in Dask's configuration",
+                hint="name it by text or numbers, or set it in Dask's configuration: `dask config list` shows that",
             ) from None
         file.flush()
         file.seek(0)

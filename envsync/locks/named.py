@@ -104,8 +104,8 @@ def look(environment: Environment, left: Sequence[Said] | None = None) -> Seen:
             found.append(_holder(record, user, proved=proved))
     found.sort(key=lambda each: each.since)
     ours = {each.pid: each for each in found if each.proved}
-    here = tuple(_local(pid, ours.get(pid)) for pid in sorted({*pids, *ours}))
-    return Seen(here, tuple(found))
+    here = (_local(pid, ours.get(pid)) for pid in sorted({*pids, *ours}))
+    return Seen(tuple(each for each in here if each.command), tuple(found))  # the others have ended meanwhile
 
 
 def _pids(environment: Environment) -> list[int]:

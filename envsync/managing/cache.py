@@ -153,4 +153,5 @@ def _refusal(done: clean.Removal) -> FilesystemError | None:
 
     path, error = done.refused[0]
     owners = f"`ls -la {quote(os.path.dirname(path))}` says who owns them"
-    return FilesystemError("remove", path, error, hint=f"so it is with {len(done.refused)} in all: {owners}")
+    hint = f"so it is with {len(done.refused)} in all: {owners}"
+    return FilesystemError("remove", path, error, hint=hint)

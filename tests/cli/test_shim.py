@@ -88,7 +88,7 @@ def test_what_is_somebody_elses_stays(run_envsync: Run, lock: Path, tmp_path: Pa
     done = run_envsync("shim", python, "--lock", lock)
     assert done.returncode == 2
     assert "has not written it" in done.stderr
-    assert "`mv " in done.stderr
+    assert f"`envsync shim {python}-2`" in done.stderr
     assert python.read_text() == "#!/bin/sh\necho mine\n"
     python.unlink()
     run_envsync("shim", python, "--lock", lock, "--env", tmp_path / "one")

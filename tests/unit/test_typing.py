@@ -65,11 +65,17 @@ def script() -> None:
         assert_type(hold.python, str)
         assert_type(hold.result, envsync.SyncResult)
         assert_type(hold.variables(), dict[str, str])
+        assert_type(hold.variables({"PATH": "/usr/bin"}), dict[str, str])
+        assert_type(hold.activation(os.environ), dict[str, str])
+        hold.popen(["greet"], env={}, cwd=Path("work")).wait()
         hold.release()
     try:
         envsync.sync("pylock.toml", busy="wait")
     except (WaitTimeoutError, RefusedError, SharedFailureError, HashMismatchError) as error:
         assert_type(error.message, str)
+        assert_type(error.retryable, bool)
+        if isinstance(error, SharedFailureError):
+            assert_type(error.original, str)
     except envsync.EnvsyncError as error:
         assert_type(error.hint, str)
         assert_type(error.exit_code, int)
@@ -96,6 +102,25 @@ def tell(event: events.Event) -> None:
             pass
 
 
+def keeper() -> None:
+    assert_type(envsync.command("pylock.toml", **options), list[str])
+    assert_type(envsync.status("pylock.toml", **options).current, bool | None)
+    assert_type(envsync.status(env=".venv").digest, str)
+    assert_type(envsync.check(env=".venv", repair_damage=True, report=report).is_sound, bool)
+    known = envsync.list_environments(Path(".venvs") / "{digest}", sizes=True)
+    assert_type([each.kept for each in envsync.remove_environments(known, timeout=1.5, dry_run=True)], list[str])
+    assert_type(envsync.cache_directory(), str)
+    assert_type([item.bytes for item in envsync.cache_contents(Path("cache"))], list[int])
+    assert_type(envsync.add_to_cache("pylock.toml", report=report, **options).wheels, tuple[str, ...])
+    assert_type([item.wheel for item in envsync.prune_cache(older_than=60.0, max_size=10**9)], list[str])
+
+
+async def plug_in() -> None:
+    assert_type(await envsync.sync_async("pylock.toml", **options), envsync.SyncResult)
+    async with envsync.use_async("pylock.toml", env=".venv") as hold:
+        assert_type(hold, envsync.Hold)
+
+
 async def program() -> None:
     async with envsync.Coordinator(jobs=2, on_event=tell) as coordinator:
         assert_type(coordinator, envsync.Coordinator)
@@ -103,6 +128,8 @@ async def program() -> None:
         await coordinator.sync(Path("pylock.toml"), **options)
         async with coordinator.use("pylock.toml", **options) as hold:
             assert_type(hold, envsync.Hold)
+        done = await coordinator.run_process("pylock.toml", ["greet"], check=False, variables={}, **options)
+        assert_type(done.stdout, bytes)
     async with envsync.Coordinator():
         print(envsync.__version__)
 """
@@ -114,6 +141,8 @@ envsync.sync()  # error
 envsync.sync("pylock.toml", ".venv")  # error
 envsync.sync("pylock.toml", colour="green")  # error
 envsync.sync("pylock.toml", timeout="3")  # error
+envsync.sync("pylock.toml", link_mode="sideways")  # error
+envsync.command("pylock.toml", busy="maybe")  # error
 envsync.Coordinator(jobs="2")  # error
 envsync.Coordinator(2)  # error
 
