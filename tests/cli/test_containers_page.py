@@ -87,14 +87,14 @@ def test_an_environment_as_one_file(box: Box, tmp_path: Path) -> None:
     source = project(tmp_path / "source")
     shutil.copytree(FIXTURES / "wheels", source / "wheels")
     shutil.copy(EXAMPLES / "squash.sh", source)
-    where = {str(source): "/work"}
-    done = box.run("./squash.sh", directory="/work", mounts=where, env={"ENVSYNC_CACHE_DIR": "/work/cache"})
+    where = {str(source): "/shared"}
+    done = box.run("./squash.sh", directory="/shared", mounts=where, env={"ENVSYNC_CACHE_DIR": "/shared/cache"})
     assert done.returncode == 0, done.stderr
     assert "mount -t squashfs -o ro,loop env.sqfs /opt/env" in (source / "squash.sh").read_text()
     node = Box(tmp_path / "node")
     mount = "mkdir -p /opt/env && mount -t squashfs -o ro,loop env.sqfs /opt/env && "
     (run,) = re.findall(r"envsync run .*", (source / "squash.sh").read_text())
-    done = node.run(f"{mount} {run}", directory="/work", mounts=where)
+    done = node.run(f"{mount} {run}", directory="/shared", mounts=where)
     if "mount: " in done.stderr:
         pytest.skip(f"no squashfs can be mounted here: {done.stderr}")
     assert done.returncode == 0, done.stderr
@@ -136,9 +136,9 @@ def test_pods_of_a_job(containers: Containers, same: bool) -> None:
     scripts = [
         "\n".join(
             [
-                f"cd {shlex.quote(container['workingDir'].replace('/work', str(work)))}",
+                f"cd {shlex.quote(container['workingDir'].replace('/shared', str(work)))}",
                 *(
-                    f"export {each['name']}={shlex.quote(each['value'].replace('/work', str(work)))}"
+                    f"export {each['name']}={shlex.quote(each['value'].replace('/shared', str(work)))}"
                     for each in container["env"]
                 ),
                 shlex.join(container["command"]).replace("envsync", f"{shlex.quote(sys.executable)} -m envsync", 1),

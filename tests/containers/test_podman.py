@@ -103,7 +103,7 @@ def test_pods_of_a_job(podman: Podman, tmp_path: Path) -> None:
             *podman.command,
             *("run", "--rm", "--user", f"{who['runAsUser']}:{who['runAsGroup']}"),
             *(f"--volume={volume}:{mount['mountPath']}", "--workdir", container["workingDir"]),
-            *(*variables, "--env=ENVSYNC_EVENTS=/work/events.jsonl", *podman.options, BASE, *container["command"]),
+            *(*variables, "--env=ENVSYNC_EVENTS=/shared/events.jsonl", *podman.options, BASE, *container["command"]),
         ]
         started = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
         for process in started:

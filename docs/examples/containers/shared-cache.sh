@@ -8,7 +8,7 @@ chmod 2770 "$CACHE"
 for user in 1000 1001; do
     ${PODMAN:-podman} run --rm --user "$user:$GROUP" \
         --volume "$CACHE:/cache" --env ENVSYNC_CACHE_DIR=/cache \
-        --volume "$PWD:/work:ro" --workdir /work --env ENVSYNC_ENV=/tmp/env \
+        --volume "$PWD:/shared:ro" --workdir /shared --env ENVSYNC_ENV=/tmp/env \
         $OPTIONS "$IMAGE" envsync run -- python job.py &
     started="$started $!"
 done
