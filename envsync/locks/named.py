@@ -105,7 +105,8 @@ def look(environment: Environment, left: Sequence[Said] | None = None) -> Seen:
     found.sort(key=lambda each: each.since)
     ours = {each.pid: each for each in found if each.proved}
     here = (_local(pid, ours.get(pid)) for pid in sorted({*pids, *ours}))
-    return Seen(tuple(each for each in here if each.command), tuple(found))  # the others have ended meanwhile
+    there = (each for each in here if each.command or processes.is_alive(each.pid))  # the others have ended meanwhile
+    return Seen(tuple(there), tuple(found))
 
 
 def _pids(environment: Environment) -> list[int]:

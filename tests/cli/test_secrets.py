@@ -48,6 +48,7 @@ PRINTING = {
     "__main__.py",
     "cli/last_error.py",
     "python/interpreter_child.py",
+    "bundling/source_hash_child.py",
 }
 """Where `print` is: what hides secrets; a version; what is wrong before anything is known, or a fault of ours, without
 secrets; what only we read."""

@@ -233,6 +233,7 @@ class TestWho:
     ) -> None:
         """Three of a hundred are named, and the number of the others."""
         monkeypatch.setattr(processes, "holders", lambda path: list(range(100, 200)))
+        monkeypatch.setattr(processes, "is_alive", lambda pid: True)
         with pytest.raises(RefusedError, match=r"pid 100 .*pid 101 .*pid 102 .*, 97 more$"):
             occupy(busy="fail").drain()
 
