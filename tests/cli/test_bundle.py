@@ -564,7 +564,7 @@ def test_prune(run_envsync: Run, bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        pytest.param(KILL, [], id=KILL.name),
+        pytest.param(KILL, [], marks=pytest.mark.slow, id=KILL.name),
         pytest.param(KILLS[1], [], marks=pytest.mark.slow, id=KILLS[1].name),
         pytest.param(KILL, ["--compile-bytecode"], marks=pytest.mark.slow, id=f"{KILL.name}, with bytecode"),
     ],

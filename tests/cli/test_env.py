@@ -271,7 +271,10 @@ class TestPruning:
         run_envsync("cache", "clean", check=True)
         assert json.loads(run_envsync("cache", "size", "--json").stdout)["all"]["wheels"] == 0
 
-    @pytest.mark.parametrize("kind", KILLS, ids=lambda kind: kind.name)
+    @pytest.mark.parametrize(
+        "kind",
+        [pytest.param(KILLS[0], id=KILLS[0].name), pytest.param(KILLS[1], marks=pytest.mark.slow, id=KILLS[1].name)],
+    )
     def test_killed_at_every_change(
         self, tmp_path: Path, run_envsync: Run, monkeypatch: pytest.MonkeyPatch, kind: Kind
     ) -> None:

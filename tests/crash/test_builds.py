@@ -268,7 +268,10 @@ def struck_at_moments(yard: Yard, number: int, moments: int) -> Iterator[str]:
         yield from (f"{kind.name} after {seconds:.2f} s: {wrong}" for wrong in judged(yard, blow, kind))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, id="SIGKILL"), pytest.param(signal.SIGTERM, marks=pytest.mark.slow, id="SIGTERM")],
+)
 @pytest.mark.parametrize(
     "moments", [4, pytest.param(MOMENTS, marks=(pytest.mark.slow, pytest.mark.timeout(900)))], ids=["some", "all"]
 )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,12 +26,16 @@ from tests.hostile.names import OUTSIDE
 from tests.hostile.world import Meter, World, enter, installed, limited, make_world, snapshot
 from tests.wheels import build_wheel, sha256_of
 
-REFUSED = [pytest.param(case, id=case.name) for case in CASES if case.refused is not None]
-ACCEPTED = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
-    for case in CASES
-    if case.refused is None
-]
+
+def each(*, refused: bool, turn: int) -> list[Any]:
+    """Return the cases for one of two tests. Each runs in one of them every time, in both only with the slow ones."""
+    cases = [case for case in CASES if (case.refused is not None) is refused]
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow or number % 2 != turn else [])
+        for number, case in enumerate(cases)
+    ]
+
+
 GENERATED = ("RECORD", "INSTALLER", "REQUESTED")
 
 
@@ -132,7 +137,7 @@ def refusal(world: World, case: Case, meter: Meter, lock: Path) -> None:
     assert int(meter) - before <= 2 * case.written + 10_000
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", each(refused=True, turn=0))
 def test_a_hostile_wheel_makes_no_environment(case: Case, world: World, wheels: dict[str, Path], meter: Meter) -> None:
     """Refused for its own reason, with nothing written outside, and nothing left in environment or cache."""
     wheel = write(case, world.root / "wheels")
@@ -145,7 +150,7 @@ def test_a_hostile_wheel_makes_no_environment(case: Case, world: World, wheels: 
     assert world.stored() <= {sha256_of(wheels["newer"])}
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", each(refused=True, turn=1))
 def test_a_hostile_wheel_spoils_no_environment(
     case: Case, good: tuple[World, Path], tmp_path: Path, wheels: dict[str, Path], meter: Meter
 ) -> None:
@@ -165,7 +170,7 @@ def test_a_hostile_wheel_spoils_no_environment(
     assert world.sync(sound).outcome == "current"
 
 
-@pytest.mark.parametrize("case", ACCEPTED)
+@pytest.mark.parametrize("case", each(refused=False, turn=0))
 def test_what_is_accepted_is_installed_as_by_pip(
     case: Case, world: World, wheels: dict[str, Path], meter: Meter, by_pip: Path
 ) -> None:
@@ -188,7 +193,7 @@ def test_what_is_accepted_is_installed_as_by_pip(
         compare_with_pip(case, world.env, by_pip / case.name)
 
 
-@pytest.mark.parametrize("case", ACCEPTED)
+@pytest.mark.parametrize("case", each(refused=False, turn=1))
 def test_what_is_accepted_comes_and_goes(
     case: Case, good: tuple[World, Path], tmp_path: Path, wheels: dict[str, Path]
 ) -> None:
