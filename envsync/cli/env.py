@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from envsync.cli.amounts import parse_age, since
 from envsync.cli.status import running
 from envsync.environments.choice import Rules, chosen
-from envsync.environments.known import Known, Surroundings, age, look
+from envsync.environments.known import Known, age
 from envsync.environments.removal import Removal
-from envsync.environments.size import Size, measure
+from envsync.environments.size import Size
 from envsync.environments.template import DIGEST, Template, of_path
 from envsync.errors import NoEnvironmentError, UsageError
 from envsync.launch import finding, request
@@ -36,7 +36,7 @@ def listed(settings: Settings, template: str) -> int:
     """
     finding.go_to(settings, os.environ)
     meant = _template(settings, template)
-    found = sorted(_measured(_known(meant), settings), key=lambda each: each.used)
+    found = sorted(_measured(environments.named_by(meant), settings), key=lambda each: each.used)
     if settings.get("json"):
         trash = [os.path.abspath(each.path) for each in meant.trash()]
         show_json({"template": meant.text, "environments": [each.as_json() for each in found], "trash": trash})
@@ -56,7 +56,7 @@ def listed(settings: Settings, template: str) -> int:
 def shown(settings: Settings, paths: Sequence[str]) -> int:
     """Say all that is known of environments, by their paths."""
     finding.go_to(settings, os.environ)
-    found = list(_measured([each for path in paths for each in _named(settings, path)], settings))
+    found = _measured([each for path in paths for each in _named(settings, path)], settings)
     if settings.get("json"):
         show_json({"environments": [each.as_json() for each in found]})
         return 0
@@ -75,7 +75,7 @@ def prune(settings: Settings, template: str) -> int:
     finding.go_to(settings, os.environ)
     rules = _rules(settings)
     meant = _template(settings, template)
-    wanted = chosen(_known(meant), rules)
+    wanted = chosen(environments.named_by(meant), rules)
     if wanted and rules.is_everything and not _may_go(settings, wanted, meant):
         return EXIT_KEPT
     done = _remove(settings, [meant], wanted)
@@ -113,21 +113,14 @@ def _template(settings: Settings, template: str) -> Template:
     return Template(env)
 
 
-def _known(template: Template, path: str = "") -> list[Known]:
-    """Look at all that a template names, or at the one of this path."""
-    surroundings = Surroundings.here()
-    found = [each for each in template.find() if not path or os.path.abspath(each.path) == path]
-    return [known for each in found if (known := look(each, surroundings)) is not None]
-
-
 def _named(settings: Settings, path: str) -> list[Known]:
     """Return what is known of those that a path or a template names.
 
     :raises NoEnvironmentError: a path names nothing
     """
     if request.is_named_later(path):
-        return _known(_template(settings, path))
-    found = _known(of_path(path), os.path.abspath(path))
+        return environments.named_by(_template(settings, path))
+    found = environments.named_by(of_path(path), os.path.abspath(path))
     if not found:
         raise NoEnvironmentError(
             path, hint=f"`envsync env list {quote(of_path(path).text)}` names those that there are"
@@ -135,9 +128,8 @@ def _named(settings: Settings, path: str) -> list[Known]:
     return found
 
 
-def _measured(found: Iterable[Known], settings: Settings) -> Iterator[Known]:
-    for each in found:
-        yield each if settings.get("no_size") or each.stranger else each._replace(size=measure(each.path))
+def _measured(found: list[Known], settings: Settings) -> list[Known]:
+    return found if settings.get("no_size") else environments.measured(found)
 
 
 def _rules(settings: Settings) -> Rules:

@@ -21,10 +21,8 @@ def list_environments(template: str | os.PathLike[str], *, sizes: bool = False) 
     :param sizes: measure them, which looks at every file
     :raises UsageError: the template has no `{digest}`
     """
-    surroundings = Surroundings.here()
-    found = [look(each, surroundings) for each in Template(os.fsdecode(template)).find()]
-    known = [each for each in found if each is not None]
-    return [each if not sizes or each.stranger else each._replace(size=measure(each.path)) for each in known]
+    known = named_by(Template(os.fsdecode(template)))
+    return measured(known) if sizes else known
 
 
 def remove_environments(environments: Iterable[Known], *, timeout: float = 0.0, dry_run: bool = False) -> list[Removal]:
@@ -57,6 +55,18 @@ class Emptied(NamedTuple):
 
     done: list[Removal]
     refused: list[FilesystemError]
+
+
+def named_by(template: Template, path: str = "") -> list[Known]:
+    """Look at all that a template names, or at the one of this path. What is gone is left out."""
+    surroundings = Surroundings.here()
+    found = [each for each in template.find() if not path or os.path.abspath(each.path) == path]
+    return [known for each in found if (known := look(each, surroundings)) is not None]
+
+
+def measured(known: Iterable[Known]) -> list[Known]:
+    """Say of each that is ours how much room it takes."""
+    return [each if each.stranger else each._replace(size=measure(each.path)) for each in known]
 
 
 def would(known: Known) -> Removal:
