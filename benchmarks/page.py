@@ -59,9 +59,14 @@ def write_page() -> None:
 
 def read() -> Results:
     """Return the stored results by benchmark; none if there is no file."""
-    if not os.path.exists(RESULTS):
+    return load(RESULTS)
+
+
+def load(path: str) -> Results:
+    """Return the results in a file; none if there is no file."""
+    if not os.path.exists(path):
         return {}
-    with open(RESULTS, encoding="utf-8") as file:
+    with open(path, encoding="utf-8") as file:
         results: Results = json.load(file)
     return results
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from page import DOCS, MARKED, as_markdown, write
+from page import DOCS, MARKED, Results, as_markdown, load, write
 
 PAGE, RESULTS, PLOTS = (os.path.join(DOCS, *name) for name in (("scale.md",), ("scale.json",), ("plots", "scale")))
-Results = dict[str, Any]
 WORDS = {
     "shared": "one shared environment",
     "digest": "`{digest}`, ten shared environments",
@@ -58,11 +57,7 @@ def write_page() -> None:
 
 def read() -> Results:
     """Return what is stored; nothing if there is no file."""
-    if not os.path.exists(RESULTS):
-        return {}
-    with open(RESULTS, encoding="utf-8") as file:
-        results: Results = json.load(file)
-    return results
+    return load(RESULTS)
 
 
 def store(found: Results) -> None:
