@@ -61,7 +61,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,12 +157,15 @@ def libc() -> ctypes.CDLL:
 # What is to be installed
 
 
-def build(directory: str, envsync: list[str]) -> None:
-    """Write the wheels, the lock files, and what verify.py has to know of them."""
+def build(directory: str, envsync: list[str], sets: Mapping[str, Mapping[str, str]] = SETS) -> None:
+    """Write the wheels, the lock files, and what verify.py has to know of them.
+
+    :param sets: by name, the versions of its distributions
+    """
     os.makedirs(f"{directory}/wheels")
     os.makedirs(f"{directory}/errors")
-    every = {module.partition(".")[0] for pins in SETS.values() for pin in pins.items() for module in modules_of(*pin)}
-    for name, pins in SETS.items():
+    every = {module.partition(".")[0] for pins in sets.values() for pin in pins.items() for module in modules_of(*pin)}
+    for name, pins in sets.items():
         wheels = [build_distribution(f"{directory}/wheels", *pin) for pin in sorted(pins.items())]
         write(f"{directory}/pylock.{name}.toml", lock_file(pins, wheels))
         write(f"{directory}/{name}.txt", "".join(f"{pin}=={version}\n" for pin, version in pins.items()))
@@ -173,7 +176,7 @@ def build(directory: str, envsync: list[str]) -> None:
             f"{directory}/{name}.json",
             json.dumps({"modules": modules, "files": files, "foreign": sorted(every - packages)}),
         )
-    locks = {name: f"{directory}/pylock.{name}.toml" for name in SETS}
+    locks = {name: f"{directory}/pylock.{name}.toml" for name in sets}
     write(f"{directory}/soak.json", json.dumps({"envsync": envsync, "locks": locks}))
     write(f"{directory}/gate", "0")
     write(f"{directory}/turnstile", "")
@@ -213,7 +216,7 @@ def rows_of(wheel: str) -> dict[str, list[str]]:
         return {name: list(row(name, archive.read(name))[1:]) for name in names}
 
 
-def lock_file(pins: dict[str, str], wheels: list[str]) -> str:
+def lock_file(pins: Mapping[str, str], wheels: list[str]) -> str:
     parts = ['lock-version = "1.0"\ncreated-by = "soak"\n']
     for (name, version), wheel in zip(sorted(pins.items()), wheels, strict=True):
         file = f'path = "wheels/{os.path.basename(wheel)}", hashes = {{ sha256 = "{sha256_of(wheel)}" }}'

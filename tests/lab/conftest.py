@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,12 @@ class Cluster:
             "HOME": there,
             "LOCAL": f"{os.environ.get('SLURM_LOCAL', '/tmp')}/{here.name}",
         }
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        done = subprocess.run(["sinfo", "-h", "-o", "%D"], capture_output=True, text=True, check=True)
+        return sum(map(int, done.stdout.split()))
 
     def submit(self, *words: str) -> str:
         """Submit a job, and return its id."""
@@ -118,3 +126,53 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(here / name, f"{there}/{name}")
     finally:
         shutil.rmtree(here / name, ignore_errors=True)
+
+
+class Told:
+    """What is to be said of what was tried, in one line for all times that it was."""
+
+    def __init__(self, stash: dict[str, list[dict[str, Any]]]) -> None:
+        self.stash = stash
+
+    def __call__(self, case: str, **found: Any) -> None:
+        """Keep what one try came to: numbers of tasks, syncs and violations, seconds, and what those are."""
+        self.stash.setdefault(case, []).append(found)
+
+
+FOUND = pytest.StashKey[dict[str, list[dict[str, Any]]]]()
+
+
+@pytest.fixture
+def told(pytestconfig: pytest.Config) -> Told:
+    """Say what a try came to: pytest shows it at its end, as a table."""
+    return Told(pytestconfig.stash.setdefault(FOUND, {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show all that was tried."""
+    found = config.stash.get(FOUND, {})
+    if not found:
+        return
+    mount = [
+        "findmnt",
+        "-n",
+        "-o",
+        "FSTYPE,SOURCE",
+        "-T",
+        os.environ.get("SLURM_SHARED_HERE", os.environ["SLURM_SHARED"]),
+    ]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    terminalreporter.section(f"what was tried ({' '.join(done.stdout.split())})")
+    terminalreporter.write_line("| tried | times | tasks | syncs | violations | seconds |")
+    terminalreporter.write_line("|---|---|---|---|---|---|")
+    for case, tries in found.items():
+        numbers = [each["seconds"] for each in tries]
+        form = "{:.1f}" if any(isinstance(each, float) for each in numbers) else "{:,.0f}"
+        middle, *ends = (form.format(each) for each in (statistics.median(numbers), min(numbers), max(numbers)))
+        spread = f" ({'-'.join(ends)})" if len(set(ends)) > 1 else ""
+        cells = [str(sum(each[name] for each in tries)) if name in tries[0] else "" for name in ("tasks", "violations")]
+        syncs = ", ".join(sorted({str(each["syncs"]) for each in tries if "syncs" in each}))
+        cells.insert(1, f"{syncs} each" if syncs else "")
+        terminalreporter.write_line(
+            f"| {case} | {len(tries)} | {' | '.join(cells)} | {middle}{spread} {tries[0]['what']} |"
+        )

@@ -1,0 +1,276 @@
+"""A sync that is cut off in its midst, in all ways that a cluster has: others take over, or the next one mends it.
+
+That it was in its midst is seen by what its leader said just before, and by this: it never said that it had synced.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from envsync.launch import Environment
+from envsync.system import records
+from tests.lab.conftest import Cluster, Told
+from tests.lab.judged import Judged, Record
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+TASKS = 4
+"""Of each job."""
+UNPACKING, STAGING, COMMITTING = "unpacking", "staging", "committing"
+PHASES = [(UNPACKING, 0.0), (STAGING, 0.0), (UNPACKING, 0.2), (COMMITTING, 0.0), (STAGING, 0.1)]
+"""What the leader does, and how many seconds later it is struck."""
+COPIES = ("--link-mode", "copy")
+"""Longer than links, so that it is met."""
+OVER: dict[str, tuple[str, ...]] = {"cold": (), "copies": COPIES, "links": ()}
+LAB = str(Path(__file__).parent / "lab")
+HANG_SECONDS = 120.0
+"""Longer than the filesystem that is asked for here keeps the locks of a client that it does not hear of."""
+
+
+class Cut(Judged):
+    """An environment whose sync takes a while, and what is seen of who leads."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster, ("large", "larger"))
+
+    def prepare(self, phase: str) -> str:
+        """See that the next sync takes a while in a phase. Returns what it is to sync."""
+        if phase == UNPACKING:
+            return "large"
+        # What it needs is in the cache.
+        for want in ("large", "larger") if phase == COMMITTING else ("large",):
+            self.cluster.srun("-n1", "envsync", "cache", "add", "-q", "--lock", f"sets/pylock.{want}.toml")
+        if phase != COMMITTING:
+            return "large"
+        # Directories in which there is something else go file by file.
+        self.cluster.srun("-n1", "envsync", "sync", "-q", "--lock", "sets/pylock.large.toml")
+        for path in self.site.glob("soak_many_*/**/__init__.py"):
+            (path.parent / "of_somebody_else.pyc").touch()
+        return "larger"
+
+    @property
+    def site(self) -> Path:
+        return next(Path(self.env.path, "lib").glob("python*/site-packages"))
+
+    def job_of(self, leader: Record, jobs: dict[str, str]) -> str:
+        """Return which of the jobs a leader is of."""
+        assert str(leader["job"]) in jobs
+        return str(leader["job"])
+
+    def ended(self, before: int) -> bool:
+        """Tell whether one sync came to its end since then, or the commit of one that was cut off was completed."""
+        return (self.count("synced") - before, self.count("recovered")) in {(1, 0), (1, 1), (0, 1)}
+
+    def cut(self, leader: Record) -> None:
+        """See that a leader never came to its end."""
+        ends = {(each["host"], each["pid"]) for each in self.events("synced")}
+        assert (leader["host"], int(str(leader["pid"]))) not in ends
+
+
+@pytest.fixture
+def nodes(cluster: Cluster) -> list[str]:
+    """The names of the nodes."""
+    done = subprocess.run(["sinfo", "-h", "-N", "-o", "%n"], capture_output=True, text=True, check=True)
+    return sorted(set(done.stdout.split()))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_cancelled(cluster: Cluster, told: Told, nodes: list[str], number: int) -> None:
+    """Of a job on each node, the one that leads is cancelled: another leads on, and all others see it whole."""
+    judged = Cut(cluster)
+    phase, then = PHASES[number % len(PHASES)]
+    want = judged.prepare(phase)
+    jobs = {
+        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
+        for node in nodes
+    }
+    synced = judged.count("synced")
+    leader = judged.until_leads(phase, then)
+    struck = time.time()
+    job = judged.job_of(leader, jobs)
+    subprocess.run(["scancel", job], env=cluster.variables, check=True)
+    successor = judged.after(struck, "started", "took_over", "recovered", but=leader)
+    verdicts = judged.verdicts(*(other for other in jobs if other != job))
+    told(
+        f"scancel of the leader while {leader['phase']}",
+        tasks=len(verdicts),
+        syncs=judged.count("synced") - synced,
+        violations=len(judged.violations(verdicts)),
+        seconds=successor["time"] - struck,
+        what="until another led",
+    )
+    judged.cut(leader)
+    assert judged.violations(verdicts) == []
+    assert len(verdicts) == TASKS * (len(nodes) - 1)
+    assert judged.ended(synced)
+
+
+class Nodes:
+    """What happens to nodes, by the scripts of the lab; all of them are as they were in the end."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.undo: list[tuple[str, str]] = []
+
+    def lose(self, node: str) -> None:
+        """End all of a node at once, its client of the filesystem, too."""
+        self.undo.append(("return", node))
+        self.do("lose", node)
+
+    def freeze(self, node: str) -> None:
+        """Stop a node's client: whatever asks the filesystem there stands still."""
+        self.undo.append(("thaw", node))
+        self.do("freeze", node)
+
+    def take_back(self) -> None:
+        """Take all of it back."""
+        while self.undo:
+            self.do(*self.undo.pop())
+
+    def restore(self) -> None:
+        """Take all of it back, and wait until the nodes are there, and idle."""
+        self.take_back()
+        self.cluster.until(lambda: len(self.idle()) == self.cluster.nodes, 180)
+
+    def idle(self) -> list[str]:
+        words = ["sinfo", "-h", "-N", "-o", "%n", "-t", "idle"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+    def do(self, what: str, node: str) -> None:
+        done = subprocess.run([LAB, what, node], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def faults(cluster: Cluster) -> Iterator[Nodes]:
+    """The nodes, if the scripts of the lab are at hand."""
+    if "LAB_SCRIPTS" not in os.environ:
+        pytest.skip("LAB_SCRIPTS does not name the lab's directory")
+    faults = Nodes(cluster)
+    yield faults
+    subprocess.run(["scancel", "-u", str(os.getuid())], env=cluster.variables, check=True)
+    faults.restore()
+
+
+@pytest.mark.parametrize(("phase", "then"), [(UNPACKING, 0.0), (STAGING, 0.0), (COMMITTING, 0.0)])
+def test_a_node_is_lost(cluster: Cluster, told: Told, nodes: list[str], faults: Nodes, phase: str, then: float) -> None:
+    """The node that leads loses its power: one of another node takes over as soon as the filesystem lets the lock go.
+
+    When the node is back, it finds the environment current.
+    """
+    judged = Cut(cluster)
+    want = judged.prepare(phase)
+    jobs = {
+        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
+        for node in nodes
+    }
+    synced = judged.count("synced")
+    leader = judged.until_leads(phase, then)
+    struck = time.time()
+    job = judged.job_of(leader, jobs)
+    faults.lose(jobs[job])
+    successor = judged.after(struck, "started", "took_over", "recovered", but=leader)
+    verdicts = judged.verdicts(*(other for other in jobs if other != job))
+    subprocess.run(["scancel", job], env=cluster.variables, check=True)
+    faults.restore()
+    verdicts += judged.verdicts(judged.submit(want, "-w", jobs[job], "-n", str(TASKS)))
+    told(
+        f"power loss of the node that leads while {leader['phase']}",
+        tasks=len(verdicts),
+        syncs=judged.count("synced") - synced,
+        violations=len(judged.violations(verdicts)),
+        seconds=successor["time"] - struck,
+        what="until another led",
+    )
+    judged.cut(leader)
+    assert judged.violations(verdicts) == []
+    assert len(verdicts) == TASKS * len(nodes)
+    assert judged.ended(synced)
+
+
+@pytest.mark.parametrize(("phase", "then"), [(UNPACKING, 0.0), (STAGING, 0.0), (COMMITTING, 0.0)])
+def test_a_node_hangs(cluster: Cluster, told: Told, nodes: list[str], faults: Nodes, phase: str, then: float) -> None:
+    """The client of the node that leads stands still and goes on later, with its lock or without.
+
+    Others lead meanwhile if the filesystem takes the lock away, and else they wait; either way all tasks see it whole,
+    those of the node that hung, too.
+    """
+    judged = Cut(cluster)
+    want = judged.prepare(phase)
+    jobs = {
+        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
+        for node in nodes
+    }
+    synced = judged.count("synced")
+    leader = judged.until_leads(phase, then)
+    struck = time.time()
+    faults.freeze(jobs[judged.job_of(leader, jobs)])
+    while time.time() < struck + HANG_SECONDS and judged.count("synced") == synced:
+        time.sleep(0.5)
+    meanwhile = judged.count("synced") - synced
+    faults.take_back()
+    verdicts = judged.verdicts(*jobs)
+    told(
+        f"hang of the node that leads while {leader['phase']}: {'another leads' if meanwhile else 'the others wait'}",
+        tasks=len(verdicts),
+        syncs=judged.count("synced") - synced,
+        violations=len(judged.violations(verdicts)),
+        seconds=min(each["time"] for each in judged.events("synced") if each["time"] > struck) - struck,
+        what="until it was synced",
+    )
+    assert judged.violations(verdicts) == []
+    assert len(verdicts) == TASKS * len(nodes)
+    assert judged.ended(synced)
+
+
+OVER_AND_OVER = """\
+#!/bin/bash
+# One sync after the other, each of an environment of its own: so the time is over in the midst of one.
+for ((number = 0; ; number++)); do
+    export ENVSYNC_ENV=$PWD/$1-$number
+    if [ "$1" = cold ]; then export ENVSYNC_CACHE_DIR=$PWD/cache-$number; fi
+    srun --overcommit envsync sync -q --lock sets/pylock.large.toml "${@:2}"
+done
+"""
+
+
+def test_time_is_over(cluster: Cluster, told: Told, nodes: list[str]) -> None:
+    """The time limit strikes three jobs in the midst of a sync: what is left is not current, and the next mends it."""
+    judged = Cut(cluster)
+    judged.prepare(STAGING)
+    (cluster.here / "over.sh").write_text(OVER_AND_OVER)
+    jobs = {}
+    for (kind, options), node in zip(OVER.items(), nodes, strict=False):
+        words = ("--no-requeue", "--time=1", "-n1", "-w", node, "-o", f"{cluster.there}/job-%j.out")
+        jobs[kind] = cluster.submit(*words, "over.sh", kind, *options)
+    said = {kind: cluster.wait(job, 180) for kind, job in jobs.items()}
+    ended = {each["env"] for each in judged.events("synced")}
+    hit = sorted({each["env"] for each in judged.events("started")} - ended)
+    assert [os.path.basename(env).partition("-")[0] for env in hit] == sorted(OVER), said
+    for env in hit:
+        kind = os.path.basename(env).partition("-")[0]
+        assert "DUE TO TIME LIMIT" in said[kind]
+        judged.env = Environment(str(cluster.here / os.path.basename(env)))
+        phase = records.text(judged.leader(), "phase") or "it says no more"
+        assert not os.path.exists(judged.env.stamp)
+        request = ("--lock", "sets/pylock.large.toml", "--env", env)
+        assert cluster.srun("-n1", "envsync", "status", "--exit-code", *request, check=False).returncode == 1
+        cluster.variables |= {"ENVSYNC_ENV": env}
+        before, begun = judged.count("synced"), time.time()
+        verdicts = judged.verdicts(judged.submit("large", f"-N{cluster.nodes}", f"-n{TASKS * cluster.nodes}"))
+        told(
+            f"time limit while {phase}",
+            tasks=len(verdicts),
+            syncs=judged.count("synced") - before,
+            violations=len(judged.violations(verdicts)),
+            seconds=max(each["time"] for each in judged.events("launched")) - begun,
+            what="until all tasks of the next job have started",
+        )
+        assert judged.violations(verdicts) == []
+        assert (len(verdicts), judged.count("synced") - before) == (TASKS * cluster.nodes, 1)
