@@ -103,9 +103,10 @@ class Held:
 
         :raises ReplacedError: it is not
         """
+        begun = time.monotonic()  # what is found may be old by the time that it is told
         if not self.is_ours():
             raise ReplacedError
-        self._sure_until = time.monotonic() + BATCH_SECONDS
+        self._sure_until = begun + BATCH_SECONDS
 
     def check_held(self) -> None:
         """Look at the lock again unless that was done just now: a process that was stopped may have lost it.

@@ -2,6 +2,11 @@
 
 It is the first thing that a leader writes and the last that it removes, so whoever gets the environment lock and
 finds one knows that its writer died (`failures.bury`).
+
+It also tells a leader whether it leads still. A network filesystem gives the lock of a client that hangs to another,
+who writes a file of its own, and removes it in the end. So one that goes on looks before it writes: else it would put
+its own file in the place of its successor's, and each of the two would believe the other's to be the later. What it was
+just writing when it hung lands where it may: so one that has taken too long for it does not lead either.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from envsync.waiting.narrator import HEARTBEAT_SECONDS
 LOCAL_SECONDS = 0.25
 NETWORK_SECONDS = 1.0
 """How often the file is replaced at most."""
+HUNG_SECONDS = 30.0
+"""Whoever was away for so long between its look and its write may have lost the lock meanwhile, and had a successor."""
 STEP_BYTES = 1_000_000
 """Fewer bytes more are nothing new."""
 
@@ -35,6 +42,7 @@ class ProgressFile:
     It bounds whatever waits for others without a look at the time, such as for a wheel that another process fetches.
 
     :param token: of the lease, if the environment is locked by one
+    :ivar lost: somebody else has led since; it stays so
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class ProgressFile:
         self.pulse = Pulse(NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS)
         self.detailed = ""
         self.written = False
+        self.lost = False
         self.value: dict[str, object] = {
             "id": os.urandom(8).hex(),
             "host": processes.host(),
@@ -73,11 +82,18 @@ class ProgressFile:
                 return
             self.value.update(phase=phase, done=done, total=total)
             self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
-            try:
-                atomic.write(self.environment.progress, records.dump(self.value))
-                self.written = True
-            except FilesystemError:
-                pass  # a full disk stops the sync where it matters, not here
+            self._write()
+
+    def _write(self) -> None:
+        begun = time.monotonic()
+        if not self.is_ours():
+            return
+        try:
+            atomic.write(self.environment.progress, records.dump(self.value))
+            self.written = True
+        except FilesystemError:
+            pass  # a full disk stops the sync where it matters, not here
+        self.lost |= time.monotonic() - begun > HUNG_SECONDS
 
     def detail(self, text: str) -> None:
         """Note what the phase's slowest item is and how far it is, for the next report of bytes."""
@@ -94,6 +110,10 @@ class ProgressFile:
 
     def is_ours(self) -> bool:
         """Tell whether the file is still what we have written; nobody but a successor replaces or removes it."""
+        self.lost = self.lost or not self._is_in_place()
+        return not self.lost
+
+    def _is_in_place(self) -> bool:
         if not self.written:
             return True  # it could not be written, and so it tells nothing
         for attempt in range(3):  # a network filesystem may not find it for a moment while it is replaced

@@ -319,6 +319,7 @@ class Reconciler:
         durable = self.session.durable
         self.held.progress("committing", 0, len(prepared.journal.steps))
         ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
+        self.held.check_held()
         atomic.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
         journal.write(self.environment, prepared.journal, durable=durable)
         atomic.discard(self.environment.draining)

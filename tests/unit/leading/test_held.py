@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +71,24 @@ def test_an_environment_that_another_leads_is_not_ours(environment: Environment,
     ProgressFile(environment, "key", quiet)("staging", 0, 1)
     with pytest.raises(ReplacedError):
         held.check_in_place()
+
+
+def test_who_hung_is_not_sure_of_its_look(
+    environment: Environment, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for which a look counts begins before it: what it found may be old by the time that it returns."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    ask = ProgressFile.is_ours
+
+    def hangs(progress: ProgressFile) -> bool:
+        found = ask(progress)
+        now[0] += 80
+        return found
+
+    held.progress("staging", 0, 1)
+    monkeypatch.setattr(ProgressFile, "is_ours", hangs)
+    held.check_in_place()
+    ProgressFile(environment, "key", quiet)("staging", 0, 1)
+    with pytest.raises(ReplacedError):
+        held.check_held()

@@ -6,12 +6,13 @@ import os
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from envsync.launch import Environment
 from envsync.launch.progress import quiet
-from envsync.leading.progress_file import LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
+from envsync.leading.progress_file import HUNG_SECONDS, LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
 from envsync.system import atomic, mounts, processes, records
 from envsync.waiting import cycle, failures
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
@@ -168,3 +169,41 @@ def test_from_many_threads(environment: Environment) -> None:
     assert {value.get("pid", os.getpid()) for value in seen} <= {os.getpid()}
     assert all(not value or "phase" in value for value in seen)
     assert [path.name for path in Path(environment.state).glob(f"*{atomic.SUFFIX}")] == []
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_successor_is_not_written_over(environment: Environment, clock: Clock, is_done: bool) -> None:
+    """Who hung and goes on finds that somebody else leads, or has led, and leads no more, whatever it does next."""
+    hung, successor = (ProgressFile(environment, "key", quiet) for _ in range(2))
+    hung("unpacking", 0, 9)
+    successor("staging", 0, 9)
+    if is_done:
+        successor.remove()
+    clock.now += HUNG_SECONDS
+    hung("unpacking", 5, 9)
+    assert said(environment).get("id") == (None if is_done else successor.value["id"])
+    assert not hung.is_ours()
+    successor.remove()
+    hung("committing", 0, 9)
+    assert not os.path.exists(environment.progress)
+    assert not hung.is_ours()
+
+
+def test_what_was_just_written_when_it_hung(
+    environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have landed on the file of a successor: so who wrote it does not lead any more, and says no more."""
+    progress = ProgressFile(environment, "key", quiet)
+    progress("unpacking", 0, 9)
+    write = atomic.write
+
+    def hangs(*words: Any, **options: Any) -> None:
+        clock.now += HUNG_SECONDS + 1
+        write(*words, **options)
+
+    monkeypatch.setattr(atomic, "write", hangs)
+    progress("staging", 0, 9)
+    assert said(environment)["phase"] == "staging"
+    assert not progress.is_ours()
+    progress("committing", 0, 9)
+    assert said(environment)["phase"] == "staging"
