@@ -38,13 +38,21 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     Makes `site-packages/__pycache__` first: otherwise the first import of a single-file module does, changes the
     mtime of site-packages with that, and invalidates the stamp.
 
+    A client of a network filesystem may answer with the time that site-packages had before the commit, which this very
+    process has made (MooseFS does so where its machine is busy): then the next launch finds another one, and all files
+    are looked at again. So its time is set there to what the server says is now, and what that answers is current.
+    Whoever else has changed something since the commit is found by what is looked at next (`Reconciler.is_reconciled`).
+
     :param vouched: the stamp so far; its `environment` is set
     :param in_use: the inode of the in-use lock
     """
+    vouched.network = mounts.is_network(environment.path)
     try:
         for site in layout.sites:
             path = f"{vouched.environment}/{site}"
             os.makedirs(f"{path}/__pycache__", exist_ok=True)
+            if vouched.network:
+                _renew(path)
             status = os.stat(path)
             vouched.sites.append(Site(path, status.st_ino, status.st_mtime_ns))
         names = os.listdir(f"{vouched.environment}/{layout.scripts}")
@@ -54,7 +62,13 @@ def observe(vouched: Stamp, environment: Environment, layout: Layout, in_use: in
     except OSError as error:
         raise FilesystemError("look at", error.filename or environment.path, error) from error
     vouched.in_use = in_use
-    vouched.network = mounts.is_network(environment.path)
+
+
+def _renew(path: str) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        pass  # somebody else's, perhaps: then it has the time that it has
 
 
 def guard(
@@ -160,14 +174,16 @@ def write(vouched: Stamp, environment: Environment, *, durable: bool = False) ->
 
 def _outlast(probe: str, mtime_ns: int) -> bool:
     """Wait until a file changed now gets a later mtime than the one given; the filesystem's clock decides."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    begun = time.monotonic()
     try:
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             while os.fstat(fd).st_mtime_ns <= mtime_ns:
-                if time.monotonic() >= deadline:
+                waited = time.monotonic() - begun
+                if waited >= PATIENCE_SECONDS:
                     return False
-                time.sleep(0.0005)  # a tick is 1 to 10 ms on most, and far less from Linux 6.13 on
+                # A tick is 1 to 10 ms on most, and far less from Linux 6.13 on; where it is a second, it is a server's.
+                time.sleep(min(0.0005 + waited / 16, PATIENCE_SECONDS - waited))
                 seconds.touch(fd)
             return True
         finally:

@@ -111,6 +111,30 @@ class TestObserve:
             change()
             assert not fast_lane.is_untouched(written(environment), environment.config)
 
+    @pytest.mark.parametrize("network", [False, True])
+    def test_a_client_that_answers_with_an_old_time(
+        self, environment: Environment, monkeypatch: pytest.MonkeyPatch, network: bool
+    ) -> None:
+        """Over a network, the time of site-packages is set to now, which a client cannot but know; else it is left."""
+        os.utime(f"{environment.path}/{SITE}", (1, 1))
+        os.mkdir(f"{environment.path}/{SITE}/__pycache__")
+        monkeypatch.setattr(stamping.mounts, "is_network", lambda path: network)
+        before = os.stat(f"{environment.path}/{SITE}").st_mtime_ns
+        (site,) = observed(environment).sites
+        assert (site.mtime_ns > before) is network
+        assert site.mtime_ns == os.stat(f"{environment.path}/{SITE}").st_mtime_ns
+
+    def test_a_time_that_cannot_be_set(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is taken as it is found."""
+        monkeypatch.setattr(stamping.mounts, "is_network", lambda path: True)
+
+        def refused(path: str) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+        monkeypatch.setattr(stamping.os, "utime", refused)
+        (site,) = observed(environment).sites
+        assert site.mtime_ns == os.stat(f"{environment.path}/{SITE}").st_mtime_ns
+
 
 class TestWrite:
     """Putting it in place."""
@@ -164,6 +188,7 @@ class Filesystem:
         self.now_ns = now_ns
         self.slept = 0.0
         self.changed_ns = self.mtime_ns
+        self.touched = 0
         monkeypatch.setattr(
             stamping,
             "time",
@@ -189,6 +214,7 @@ class Filesystem:
         self.now_ns += int(seconds * SECOND)
 
     def touch(self, _: int) -> None:
+        self.touched += 1
         self.changed_ns = self.mtime_ns
 
 
@@ -216,6 +242,14 @@ class TestClock:
         assert not self.stamp_at(environment, last).racy
         assert filesystem.mtime_ns > last
         assert filesystem.slept <= tick_ns / SECOND + 0.01
+
+    def test_a_server_is_not_asked_all_the_time(
+        self, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the tick is a whole second, its clock is asked a hundred times for it, not each half millisecond."""
+        filesystem = Filesystem(monkeypatch, tick_ns=SECOND, now_ns=1_000 * SECOND)
+        assert not self.stamp_at(environment, filesystem.mtime_ns).racy
+        assert filesystem.touched <= 100
 
     def test_it_does_not_wait_for_what_is_past(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """An environment that was last changed a while ago is stamped at once."""
