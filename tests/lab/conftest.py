@@ -5,6 +5,13 @@
 DIR is the directory as the nodes see it; `SLURM_SHARED_HERE` is the same one as this host sees it, if that is another
 path; `SLURM_LOCAL` is a directory on each node's own disk (default: /tmp). `sbatch` and `srun` have to be on PATH, and
 envsync installed where the nodes find it.
+
+Where LAB_SCRIPTS names the directory of scripts that make a cluster of one machine, as root,
+
+    tests/lab/lab up moosefs && tests/lab/lab test; tests/lab/lab down
+
+does all of it: four nodes, each with a client of its own of the network filesystem (`gluster` is another one). Only
+there nodes are lost and hang, and calls are counted. What the tests have found is shown as a table at their end.
 """
 
 from __future__ import annotations

@@ -77,10 +77,13 @@ class Judged:
     def count(self, kind: str) -> int:
         return len(self.cluster.happened(kind))
 
-    def leader(self) -> dict[str, object]:
-        """Return what the leader says of itself; empty if there is none."""
+    def leader(self, env: Environment | None = None) -> dict[str, object]:
+        """Return what the leader says of itself; empty if there is none.
+
+        :param env: another environment
+        """
         try:
-            return dict(records.load(self.env.progress))
+            return dict(records.load((env or self.env).progress))
         except OSError:
             return {}
 
@@ -100,13 +103,13 @@ class Judged:
         assert said, f"nobody leads {then:g} s after that"
         return said
 
-    def after(self, moment: float, *kinds: str, but: Record, seconds: float = ROOM_SECONDS) -> Record:
+    def after(self, moment: float, *kinds: str, but: Record | None = None, seconds: float = ROOM_SECONDS) -> Record:
         """Wait for an event of other processes after a moment, and return the first one.
 
         :param but: what one that does not count says of itself
         """
         found: list[Record] = []
-        known = (but["host"], int(str(but["pid"])))
+        known = (but["host"], int(str(but["pid"]))) if but else None
 
         def happened() -> bool:
             later = (each for each in self.events(*kinds) if each["time"] > moment)
