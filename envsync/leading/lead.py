@@ -443,7 +443,7 @@ class Leader:
             atomic.discard(self.environment.draining)
             return
         bare.serve(self.environment)
-        stamping.write(vouched, self.environment, durable=self.session.durable)
+        stamping.write(vouched, self.environment, durable=self.session.durable, checkpoint=self.held.check_held)
 
 
 def _unique() -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from envsync.errors import FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
@@ -158,16 +158,24 @@ def _status(path: str) -> os.stat_result | None:
         return None
 
 
-def write(vouched: Stamp, environment: Environment, *, durable: bool = False) -> None:
+def write(
+    vouched: Stamp,
+    environment: Environment,
+    *,
+    durable: bool = False,
+    checkpoint: Callable[[], object] = lambda: None,
+) -> None:
     """Write the stamp, a clock tick of this filesystem later than the last change that it vouches for.
 
     If the tick does not come, the stamp is marked racy. A change within the tick would leave the mtime equal.
 
     :param durable: force it to the disk; what it vouches for is there already
+    :param checkpoint: is called when the tick has come; may raise, and then nothing is written
     :raises FilesystemError: it cannot be written; there is then no stamp, or the one of before
     """
     latest = max(site.mtime_ns for site in vouched.sites)
     vouched.racy = not _outlast(f"{environment.state}/clock{atomic.SUFFIX}", latest)
+    checkpoint()
     atomic.write(environment.stamp, stamp.dump(vouched), durable=durable)
     atomic.discard(environment.draining)
 

@@ -164,6 +164,17 @@ class TestWrite:
             (site / f"{number}.txt").touch()
             assert os.stat(site).st_mtime_ns > vouched.sites[0].mtime_ns
 
+    def test_who_has_lost_the_environment_meanwhile(self, environment: Environment) -> None:
+        """Whoever hung while the clock ticked does not vouch for what a successor has made of it."""
+        Path(environment.stamp).write_bytes(b"of a successor")
+
+        def lost() -> None:
+            raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            stamping.write(observed(environment), environment, checkpoint=lost)
+        assert Path(environment.stamp).read_bytes() == b"of a successor"
+
     def test_a_full_disk(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where it cannot be written, there is none, and the one of before is as it was."""
         Path(environment.stamp).write_bytes(b"before")
