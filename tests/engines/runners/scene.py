@@ -18,13 +18,11 @@ from typing import Any
 
 import pytest
 
-from envsync.launch import Environment
-from envsync.library.status import leader_of
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES, leftovers, unverified
 
 SECONDS = 100
-RUNNERS = ROOT / "docs/examples/runners"
+RECIPES = ROOT / "docs/examples/runners"
 WITNESS = """\
 import json, os, sys
 import almanac.days, greet
@@ -58,6 +56,7 @@ def program(name: str, package: str = "") -> str:
 class Scene:
     """A project in a directory, and what happens in it.
 
+    :ivar wrapped: the words that stand before a command which is to run in the environment
     :ivar variables: for what is run in it
     """
 
@@ -66,7 +65,7 @@ class Scene:
         self._engines_cache = engines_cache
         self.lock = directory / "pylock.toml"
         self.env = directory / ".venv"
-        self.words = shlex.join(["envsync", "run", "--lock", str(self.lock), "--env", str(self.env), "--"])
+        self.wrapped = ["envsync", "run", "--lock", str(self.lock), "--env", str(self.env), "--"]
         self._witness = directory / "witness.jsonl"
         self._events = directory / "events.jsonl"
         commands = directory / "commands"
@@ -83,11 +82,10 @@ class Scene:
         (directory / "job.py").write_text(WITNESS)
         self.write_lock()
 
-    def write_lock(self, *, wrong: bool = False, url: str = "", more: str = "") -> None:
+    def write_lock(self, *, wrong: bool = False, more: str = "") -> None:
         """Lock `greet` 2.0, `shout` and `almanac-days`.
 
         :param wrong: with a hash that greet's wheel has not
-        :param url: where the wheels are served, if not beside the lock file
         :param more: another lock file, whose packages are locked as well
         """
         text = more or 'lock-version = "1.0"\ncreated-by = "tests"\n'
@@ -98,8 +96,6 @@ class Scene:
             entry = next(each.strip() for each in said if name in each)
             if wrong and wheel == "greet-2.0":
                 entry = entry.partition('sha256 = "')[0] + f'sha256 = "{WRONG}" }} }}]'
-            if url:
-                entry = entry.replace(f'path = "wheels/{name}"', f'url = "{url}/{name}"')
             text += f"\n[[packages]]\n{entry}\n"
         self.lock.write_text(text)
 
@@ -124,7 +120,7 @@ class Scene:
         """Copy a file of the documentation, whose paths fit: its lock file is beside it."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
-        return Path(shutil.copy(RUNNERS / name, path))
+        return Path(shutil.copy(RECIPES / name, path))
 
     def start(self, words: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[str]:
         """Start a runner, whose output is one."""
@@ -156,11 +152,16 @@ class Scene:
             assert runner.returncode == status, said
         return said
 
-    def count(self, event: str) -> int:
-        """Return how often something has happened (`ENVSYNC_EVENTS`)."""
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what has happened (`ENVSYNC_EVENTS`), as far as it has this name."""
         if not self._events.exists():
-            return 0
-        return sum(json.loads(line)["event"] == event for line in self._events.read_text().splitlines())
+            return []
+        said = [json.loads(line) for line in self._events.read_text().splitlines()]
+        return [each for each in said if each["event"] == name]
+
+    def count(self, event: str) -> int:
+        """Return how often something has happened."""
+        return len(self.events(event))
 
     def check_jobs(self, count: int, env: Path | None = None) -> None:
         """Check that so many jobs have run, with the modules of the environment, which was synced once and is whole."""
@@ -173,9 +174,3 @@ class Scene:
         assert self.count("synced") == 1
         problems = [*unverified(home), *(set(leftovers(home)) - {"waiting"})]  # which is empty
         assert problems == [], problems
-
-    def leader(self) -> int:
-        """Return the process id of who syncs."""
-        leader = leader_of(Environment(str(self.env)))
-        assert leader is not None
-        return leader.pid

@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from importlib import metadata
 
 import pytest
 
-from tests.engines.runners.scene import WHEELS, WRONG, Scene, program, version
-from tests.environments import FIXTURES
-from tests.unit.fetching.server import File, serving
+from tests.engines.runners.scene import Scene, program, version
+from tests.engines.runners.table import NOX, RUNNERS, TOX
+from tests.engines.standing import standing
 
 pytestmark = pytest.mark.engines
-GREET = "greet-2.0-py3-none-any.whl"
-TOX = """\
-[tox]
-env_list = tests
-
-[testenv]
-runner = envsync
-lock = pylock.toml
-commands = python job.py {env_name}
-"""
-NOX = """\
-import nox
-from envsync.integrations.nox import register
-register()
-
-@nox.session(venv_backend="envsync", venv_params=["--lock", "pylock.toml"])
-def tests(session):
-    session.run("python", "job.py", *session.posargs)
-"""
 
 
 @pytest.fixture(params=["tox", "nox"])
 def runner(request: pytest.FixtureRequest, scene: Scene) -> list[str]:
     """The words that run the session `tests`, whose environment is then the scene's."""
-    version(request.param)
-    if request.param == "tox":
-        if not any(each.value == "envsync.integrations.tox" for each in metadata.entry_points(group="tox")):
-            pytest.skip("envsync was installed before it had a plugin for tox: python -m pip install -e .")
-        scene.write("tox.ini", TOX)
-        scene.env = scene.directory / ".tox/tests/env"
-        return [program("tox"), "run", "-e", "tests"]
-    scene.write("noxfile.py", NOX)
-    scene.env = scene.directory / ".nox/tests/env"
-    return [program("nox"), "-s", "tests"]
+    return RUNNERS[request.param].prepare(scene)
 
 
 def test_a_run_and_another(scene: Scene, runner: list[str]) -> None:
@@ -68,45 +38,11 @@ def test_four_at_once(scene: Scene, runner: list[str]) -> None:
     scene.check_jobs(4)
 
 
-def test_a_wrong_hash(scene: Scene, runner: list[str]) -> None:
-    """It is said which wheel, and what to do; the session has failed, and there is no traceback."""
-    scene.write_lock(wrong=True)
-    said = scene.run(runner, status=None)
-    assert GREET in said
-    assert WRONG[:8] in said
-    assert "hint: " in said
-    assert "Traceback" not in said
-    assert scene.count("synced") == 0
-
-
-def test_a_runner_that_is_killed_in_mid_sync(scene: Scene, runner: list[str]) -> None:
-    """Another one goes on."""
-    with serving() as server:
-        for wheel in ("greet-2.0", "shout-1.0", "almanac_days-1.0"):
-            name = f"{wheel}-py3-none-any.whl"
-            server.files[f"/{name}"] = File((FIXTURES / "wheels" / name).read_bytes())
-        held = server.files[f"/{GREET}"].hold = threading.Event()
-        scene.write_lock(url=server.url)
-        first = scene.start(runner)
-        assert server.began.wait(60)
-        assert scene.leader() == first.pid
-        first.kill()
-        first.communicate(timeout=60)
-        assert first.returncode == -signal.SIGKILL
-        held.set()
-        scene.run(runner)
-    scene.check_jobs(1)
-
-
 def test_an_interrupt_in_mid_sync(scene: Scene, runner: list[str]) -> None:
     """Ctrl-C ends it at once, and the lock is free."""
-    with serving() as server:
-        for wheel in WHEELS:
-            name = f"{wheel}-py3-none-any.whl"
-            server.files[f"/{name}"] = File((FIXTURES / "wheels" / name).read_bytes(), hold=threading.Event())
-        scene.write_lock(url=server.url)
+    with standing(scene.lock, scene.env) as sync:
         first = scene.start(runner)
-        assert server.began.wait(60)
+        assert sync.leader(first) == first.pid
         os.kill(first.pid, signal.SIGINT)
         said, _ = first.communicate(timeout=60)
         assert first.returncode != 0, said
