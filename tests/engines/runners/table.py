@@ -154,6 +154,28 @@ def joblib(scene: Scene, *, backend: str) -> list[str]:
     return [*scene.wrapped, "python", "program.py", backend]
 
 
+POOL = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+if __name__ == "__main__":
+    import envsync
+    from envsync.integrations.multiprocessing import context
+
+    try:
+        with envsync.use(LOCK, env=ENV) as hold, ProcessPoolExecutor(2, mp_context=context(hold)) as pool:
+            assert list(pool.map(look, range(4))) == [(n, "2.0") for n in range(4)]
+    except envsync.EnvsyncError as error:
+        sys.exit(f"{error}\\nhint: {error.hint}")
+"""
+
+
+def process_pool(scene: Scene) -> list[str]:
+    """Return the words of a program that syncs by itself, and has a pool of processes in the environment."""
+    _write(scene, POOL)
+    return [sys.executable, "program.py"]
+
+
 PARSL = """
 import shlex
 import parsl
@@ -294,7 +316,7 @@ def _four(words: str, *, package: str = "", file: str = "", **what: Any) -> Runn
 
 
 def _program(prepare: Callable[[Scene], list[str]], jobs: int, **what: Any) -> Runner:
-    """Describe a program that is itself wrapped: killed while it syncs, it has not begun."""
+    """Describe a program that is itself wrapped, or syncs itself: killed meanwhile, it has not begun."""
     return Runner(prepare, jobs, lost=jobs, again=jobs, at_once=2, **what)
 
 
@@ -314,6 +336,7 @@ RUNNERS = {
     "pytest-xdist": _program(xdist, 8, status=125),
     "joblib loky": _program(functools.partial(joblib, backend="loky"), 4, status=125),
     "joblib multiprocessing": _program(functools.partial(joblib, backend="multiprocessing"), 4, status=125),
+    "multiprocessing": _program(process_pool, 4, status=1),
     "Parsl": Runner(parsl, 4, traceback=True, slow=True),
     "submitit": Runner(submitit, 4, traceback=True, shows="has not produced any output", slow=True),
     "Jupyter": Runner(jupyter, 2, traceback=True, shows="Kernel died before replying to kernel_info"),
