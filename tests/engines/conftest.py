@@ -16,7 +16,6 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
-import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -26,8 +25,8 @@ from typing import Any
 import pytest
 
 from envsync.system import processes
+from tests.engines.standing import standing
 from tests.environments import FIXTURES
-from tests.unit.fetching.server import File, Server
 from tests.wheels import build_wheel
 
 SECONDS = 240
@@ -145,22 +144,6 @@ class Bench:
         text += f'\n[[packages]]\nname = "abacus"\nversion = "3.1"\nwheels = [{wheel}]\n'
         self.lock.write_text(text)
 
-    def serve_half(self, server: Server) -> Callable[[], None]:
-        """Have one wheel come from a server, which keeps half of it. Returns what lets it go on."""
-        held = File(self._abacus.read_bytes(), hold=threading.Event())
-        server.files[f"/{self._abacus.name}"] = held
-        text = self.lock.read_text()
-        path = f'path = "wheels/{self._abacus.name}"'
-        assert path in text
-        self.lock.write_text(text.replace(path, f'url = "{server.url}/{self._abacus.name}"'))
-
-        def let_go() -> None:
-            hold, held.hold = held.hold, None
-            assert hold is not None
-            hold.set()
-
-        return let_go
-
     def script(self, code: str) -> list[str]:
         """Write a program; its `probe` says where modules come from. Returns the words that start it."""
         path = self.directory / "main" / "program.py"
@@ -169,25 +152,47 @@ class Bench:
         path.write_text("import json, os, sys\n" + head + PROBE + textwrap.dedent(code))
         return [self.python, str(path)]
 
+    def start(self, code: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a program."""
+        defaults = {"env": self.variables, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(
+            self.script(code),
+            cwd=self.directory / "main",
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **{**defaults, **options},
+        )
+
     def run(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
-        words = self.script(code)
-        return subprocess.run(
-            words,
-            cwd=self.directory / "main",
-            env={**self.variables, **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        with self.start(code, env={**self.variables, **variables}) as program:
+            try:
+                out, err = program.communicate(timeout=SECONDS)
+            except BaseException:
+                program.kill()
+                raise
+        return subprocess.CompletedProcess(program.args, program.returncode, out, err)
 
     def answer(self, code: str, **variables: str) -> Any:
         """Run a program that prints one line of JSON, the last, and return that."""
         done = self.run(code, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
+
+    def answer_past_a_killed_leader(self, code: str) -> Any:
+        """Run a program that waits for another process's sync, which is killed in the middle of it, to its end."""
+        words = [sys.executable, "-m", "envsync", "sync", "--lock", str(self.lock), "--env", str(self.env)]
+        with (
+            standing(self.lock, self.env) as sync,
+            subprocess.Popen(words, env=self.variables, stderr=subprocess.DEVNULL) as other,
+        ):
+            assert sync.leader(other) == other.pid
+            with self.start(code) as program:
+                until(lambda: self.is_waited_for() or program.poll() is not None)
+                sync.kill(other)
+                out, err = program.communicate(timeout=SECONDS)
+        assert program.returncode == 0, err
+        return json.loads(out.splitlines()[-1])
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the events of a name so far."""

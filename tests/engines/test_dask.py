@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from envsync.system import processes
-from tests.engines.conftest import Bench, until, version
-from tests.unit.fetching.server import serving
+from tests.engines.conftest import SECONDS, Bench, until, version
+from tests.engines.standing import standing
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
@@ -163,9 +161,7 @@ def test_a_program_that_is_killed(bench: Bench) -> None:
     print(json.dumps([*client.run(os.getppid).values(), *client.run(os.getpid).values()]), flush=True)
     time.sleep(600)
     """
-    with subprocess.Popen(
-        bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as program:
+    with bench.start(code, stderr=subprocess.DEVNULL) as program:
         assert program.stdout is not None
         pids = json.loads(program.stdout.readline())
         program.kill()
@@ -177,36 +173,27 @@ def test_a_program_that_is_killed(bench: Bench) -> None:
 def test_a_leader_killed_in_mid_sync(bench: Bench) -> None:
     """Three `dask worker` by `envsync run`: one that syncs is killed, another goes on, and two workers come."""
     bench.write_lock("distributed")
-    with serving() as server:
-        let_go = bench.serve_half(server)
-        code = """
-        import subprocess, time
-        from distributed import Client, LocalCluster
-        import envsync
-        words = envsync.command(LOCK, env=ENV)
-        with LocalCluster(n_workers=0, processes=True, dashboard_address=None) as none, Client(none) as client:
-            worker = [*words, "dask", "worker", none.scheduler_address, "--nthreads", "1", "--no-dashboard"]
-            three = [subprocess.Popen([*worker, "--death-timeout", "120"], stdin=subprocess.DEVNULL) for _ in range(3)]
-            print(json.dumps([each.pid for each in three]), flush=True)
-            client.wait_for_workers(2, timeout=200)
-            print(json.dumps([*client.run(probe).values()]), flush=True)
-        print(json.dumps([each.wait() for each in three]))
-        """
-        with subprocess.Popen(
-            bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as program:
-            assert program.stdout is not None
-            pids = json.loads(program.stdout.readline())
-            assert server.began.wait(120)
-            [leader] = processes.holders(str(bench.env / ".envsync/leading"))
-            assert leader in pids
-            os.kill(leader, signal.SIGKILL)
-            let_go()
-            seen = json.loads(program.stdout.readline())
-            program.communicate(timeout=120)
+    code = """
+    import subprocess, time
+    from distributed import Client, LocalCluster
+    import envsync
+    words = envsync.command(LOCK, env=ENV)
+    with LocalCluster(n_workers=0, processes=True, dashboard_address=None) as none, Client(none) as client:
+        worker = [*words, "dask", "worker", none.scheduler_address, "--nthreads", "1", "--no-dashboard"]
+        three = [subprocess.Popen([*worker, "--death-timeout", "120"], stdin=subprocess.DEVNULL) for _ in range(3)]
+        client.wait_for_workers(2, timeout=200)
+        print(json.dumps([[each.pid for each in three], *client.run(probe).values()]), flush=True)
+    print(json.dumps([each.wait() for each in three]))
+    """
+    with standing(bench.lock, bench.env) as sync, bench.start(code) as program:
+        killed = sync.kill(program)
+        out, err = program.communicate(timeout=SECONDS)
+    assert program.returncode == 0, err
+    (pids, *seen), statuses = map(json.loads, out.splitlines())
+    assert statuses[pids.index(killed)] == -signal.SIGKILL
     assert len(seen) == 2
     assert [each for each in seen if not bench.is_of_environment(each)] == []
-    assert len(bench.events("took_over")) == 1
+    assert [each["from_pid"] for each in bench.events("took_over")] == [killed]
     assert len(bench.events("synced")) == 1
 
 
@@ -217,41 +204,7 @@ def test_another_process_killed_in_mid_sync(bench: Bench) -> None:
     with cluster() as two, Client(two) as client:
         print(json.dumps([*client.run(probe).values()]))
     """
-    with serving() as server:
-        let_go = bench.serve_half(server)
-        words = [sys.executable, "-m", "envsync", "sync", "--lock", str(bench.lock), "--env", str(bench.env)]
-        with subprocess.Popen(words, env=bench.variables, stderr=subprocess.DEVNULL) as leader:
-            assert server.began.wait(120)
-            with subprocess.Popen(
-                bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            ) as program:
-                until(lambda: bench.is_waited_for() or program.poll() is not None)
-                leader.kill()
-                let_go()
-                out, err = program.communicate(timeout=200)
-    assert program.returncode == 0, err
-    assert len(json.loads(out.splitlines()[-1])) == 2
-    assert len(bench.events("synced")) == 1
-
-
-def test_jobqueue(bench: Bench) -> None:
-    """`python=` takes the words, with `python` after them."""
-    version("dask-jobqueue")
-    bench.write_lock("distributed")
-    code = """
-    import shlex
-    import envsync
-    from dask_jobqueue.local import LocalCluster
-    from distributed import Client
-
-    python = shlex.join([*envsync.command(LOCK, env=ENV), "python"])
-    options = {"cores": 1, "processes": 1, "memory": "1GiB", "log_directory": HERE}
-    with LocalCluster(python=python, n_workers=2, scheduler_options={"dashboard_address": ":0"}, **options) as jobs:
-        with Client(jobs) as client:
-            client.wait_for_workers(2, timeout=120)
-            print(json.dumps([*client.run(probe).values()]))
-    """
-    seen = bench.answer(code)
+    seen = bench.answer_past_a_killed_leader(code)
     assert len(seen) == 2
     assert [each for each in seen if not bench.is_of_environment(each)] == []
     assert len(bench.events("synced")) == 1

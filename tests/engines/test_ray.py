@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import Bench, until, version
-from tests.unit.fetching.server import serving
+from tests.engines.conftest import SECONDS, Bench, version
+from tests.engines.standing import standing
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -206,20 +205,29 @@ def test_another_process_killed_in_mid_sync(bench: Bench) -> None:
     with cluster() as one, job(one):
         print(json.dumps(ray.get(ray.remote(probe).remote(), timeout=120)))
     """
-    with serving() as server:
-        let_go = bench.serve_half(server)
-        words = [sys.executable, "-m", "envsync", "sync", "--lock", str(bench.lock), "--env", str(bench.env)]
-        with subprocess.Popen(words, env=bench.variables, stderr=subprocess.DEVNULL) as leader:
-            assert server.began.wait(120)
-            with subprocess.Popen(
-                bench.script(code), env=bench.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            ) as program:
-                until(lambda: bench.is_waited_for() or program.poll() is not None)
-                leader.kill()
-                let_go()
-                out, err = program.communicate(timeout=240)
+    assert bench.is_of_environment(bench.answer_past_a_killed_leader(code))
+    assert len(bench.events("synced")) == 1
+
+
+def test_an_agent_killed_in_mid_sync(bench: Bench) -> None:
+    """Ray gives its node up, and has the task run on another one, which takes the sync over."""
+    bench.write_lock("ray")
+    code = f"""{CLUSTER}
+    with cluster(2) as two:
+        ray.init(address=two.address, log_to_driver=False, logging_level="ERROR")
+        [other] = [each["NodeID"] for each in ray.nodes() if each["NodeID"] != ray.get_runtime_context().get_node_id()]
+        task = ray.remote(probe).options(
+            runtime_env={{"envsync": {{"lock": LOCK, "env": ENV}}}},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(other, soft=True),
+        )
+        print(json.dumps(ray.get(task.remote(), timeout=200)))
+    """
+    with standing(bench.lock, bench.env) as sync, bench.start(code) as program:
+        killed = sync.kill(program)
+        out, err = program.communicate(timeout=SECONDS)
     assert program.returncode == 0, err
-    assert bench.env.name in out.splitlines()[-1]
+    assert bench.is_of_environment(json.loads(out.splitlines()[-1]))
+    assert [each["from_pid"] for each in bench.events("took_over")] == [killed]
     assert len(bench.events("synced")) == 1
 
 
