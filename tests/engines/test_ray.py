@@ -232,7 +232,10 @@ def test_an_agent_killed_in_mid_sync(bench: Bench) -> None:
 
 
 def test_workers_that_are_killed(bench: Bench) -> None:
-    """Ray starts another one, which enters the environment without a sync: twenty times, without a hang."""
+    """Ray starts another one, which enters the environment without a sync: twenty times, without a hang.
+
+    Each is killed while it runs a task. An idle one may take its CPU with it, which is Ray's own (docs/runners.md).
+    """
     bench.write_lock("ray")
     code = f"""{CLUSTER}
     import signal
