@@ -33,6 +33,8 @@ except ImportError:
 
 MODULES = (
     "envsync",
+    "envsync.system",
+    "envsync.system.posix_core",
     "envsync.launch",
     "envsync.launch.command",
     "envsync.launch.stamp",
@@ -50,7 +52,7 @@ LATER = ("envsync.launch.names", "envsync.cli")
 WAITING = (
     "envsync.errors",
     "envsync.errors.redact",
-    "envsync.system",
+    "envsync.system.native",
     "envsync.system.processes",
     "envsync.system.records",
     "envsync.system.mounts",
@@ -87,9 +89,11 @@ WAITING = (
     "envsync.cli.run",
 )
 """What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all."""
+BY_SYSTEM = ("envsync.system.posix", "envsync.system.linux", "envsync.system.darwin")
+"""What is in that file besides, and loaded once `envsync.system.native` imports it: a wheel is for each of them."""
 EXTENSIONS = ("_blake2", "fcntl")
 """What a launch loads of Python's own, and is a file in many builds of it."""
-FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": WAITING}
+FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": (*WAITING, *BY_SYSTEM)}
 """The files, and what is in each."""
 
 _GUARD = """
@@ -225,11 +229,13 @@ def join(root: str) -> dict[str, str]:
     :raises ValueError: a module imports one of ours that is not joined
     """
     launch, waiting = (_functions(root, modules) for modules in FILES.values())
-    packages = sorted(name for name in (*MODULES, *LATER, *WAITING) if _path(root, name).endswith("__init__.py"))
+    packages = sorted(
+        name for name in (*MODULES, *LATER, *WAITING, *BY_SYSTEM) if _path(root, name).endswith("__init__.py")
+    )
     lists = f"PACKAGES = {packages!r}\nMODULES = {MODULES!r}\nWAITING = {WAITING!r}\nEXTENSIONS = {EXTENSIONS!r}\n"
     texts = (
         f"{_HEAD}{launch}\n\nJOINED = {_table((*MODULES, *LATER))}\n{lists}{_ENTRY}",
-        f"{_HEAD_OF_WAITING}{waiting}\n\nJOINED |= {_table(WAITING)}\n",
+        f"{_HEAD_OF_WAITING}{waiting}\n\nJOINED |= {_table((*WAITING, *BY_SYSTEM))}\n",
     )
     return dict(zip(FILES, texts, strict=True))
 

@@ -6,6 +6,8 @@ environment does not need. `site`, and with it every library, is loaded when the
 
 import sys
 
+from envsync.system import core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,11 +16,8 @@ if TYPE_CHECKING:
 
 def main(arguments: "Sequence[str]") -> int:
     """Run one command line. Returns the exit status unless the process becomes the command."""
-    if not _is_supported():
-        print(f"envsync: error: this system ({sys.platform}) is not supported yet; Linux is", file=sys.stderr)
-        return 125
     try:
-        if arguments and arguments[0] == "run" and sys.platform != "win32":
+        if arguments and arguments[0] == "run":
             status = _run(arguments[1:])
             if status is not None:
                 return status
@@ -30,11 +29,6 @@ def main(arguments: "Sequence[str]") -> int:
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last handler
         _end_of_signal()
         return _last(error, arguments)
-
-
-def _is_supported() -> bool:
-    """Tell whether what everything here rests on is there: flock, descriptors that children inherit, exec."""
-    return sys.platform != "win32"
 
 
 def _last(error: BaseException, arguments: "Sequence[str]") -> int:
@@ -75,13 +69,13 @@ def _slow(arguments: "Sequence[str]") -> int:
 
 def _run(arguments: "Sequence[str]") -> int | None:
     """Take the fast lane. Returns None for what needs the command line interface proper."""
-    from envsync.launch import command, fast_lane, options
+    from envsync.launch import fast_lane, options
 
     parsed = options.parse(arguments, options.RUN)
     if parsed is None or not parsed[1]:
         return None
     settings, words = parsed
-    environ = command.variables()
+    environ = core.variables()
     asked, environment, distrust, words = fast_lane.launch(settings, words, environ)
     from envsync.cli.run import run
     from envsync.launch.signals import listen
@@ -107,11 +101,11 @@ def _interrupt_at_once() -> None:
 
 def _open_missing_streams() -> None:
     """Put /dev/null where standard streams are closed: the next file opened, a lock perhaps, would take their place."""
-    if sys.platform == "win32" or None not in (sys.stdin, sys.stdout, sys.stderr):
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
     import os
 
-    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+    while (fd := core.open_file(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
 

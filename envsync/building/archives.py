@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, NoReturn, cast
 
 from envsync.errors import BuildError, FilesystemError, hints
-from envsync.system import atomic
+from envsync.system import atomic, core
 from envsync.wheel.archive import RATIO, UNSUSPECTED, check_path, printable
 
 PIECE = 256 * 1024
@@ -219,8 +219,8 @@ class _Unpacking:
         shutil.copy2(source, f"{self.into}/{member.name}")
 
     def _write(self, path: str, member: _Member) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(path, flags, 0o777 if member.executable else 0o666), "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | core.NOFOLLOW
+        with open(core.open_file(path, flags, 0o777 if member.executable else 0o666), "wb") as file:
             left = member.size
             for piece in self._pieces(member):
                 left -= len(piece)

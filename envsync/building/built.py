@@ -13,7 +13,6 @@ write to them. The record has its key as well: a group that shares a cache may r
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 import time
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,7 @@ from envsync.errors import BuildError, UsageError
 from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.publish import publish
-from envsync.system import atomic, groups, processes, records
+from envsync.system import atomic, core, groups, native, processes, records
 from envsync.wheel.manifest import is_sha256
 
 RECORD, LOG = "record", "log"
@@ -49,7 +48,7 @@ def users(names: Iterable[str]) -> frozenset[int]:
     found = {processes.user(), 0}
     for name in names:
         try:
-            found.add(int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid)
+            found.add(int(name) if name.isdigit() else native.user_id(name))
         except KeyError:
             hint = "`getent passwd` lists the users; then `envsync sync --trusted-builder root`"
             raise UsageError(f"there is no user `{name}` whose built wheels could be taken", hint=hint) from None
@@ -88,7 +87,7 @@ def _at(place: str, trusted: frozenset[int]) -> Built | None:
 def _record(path: str, trusted: frozenset[int]) -> dict[str, object]:
     """Read a record, if the very file that is read was written by one who is trusted, and by nobody else."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(core.open_file(path, os.O_RDONLY | core.NOFOLLOW | core.NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             alone = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
             return records.understood(file.read()) if alone and status.st_uid in trusted else {}

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from envsync.errors import FilesystemError
+from envsync.system import core, native
 
 LOOK_SECONDS = 0.1
 """Between two calls of `checkpoint`."""
@@ -80,9 +79,8 @@ def run(
 
 
 def _start(listening: int, answering: int, log: str) -> subprocess.Popen[bytes]:
-    assert sys.platform != "win32"
     try:
-        written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        written = core.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
         raise FilesystemError("write", log, error) from error
     try:
@@ -106,29 +104,23 @@ def _request(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> bytes:
 
 def _ask(telling: int, request: bytes, hearing: int, checkpoint: Callable[[], object]) -> None:
     """Hand over the request, which may be larger than what a pipe takes at once."""
-    assert sys.platform != "win32"
-    os.set_blocking(telling, False)
-    poll = select.poll()  # select(2) knows no descriptors above 1023
-    poll.register(hearing, select.POLLIN)
+    native.set_nonblocking(telling)
     line = memoryview(request + b"\n")
     while line:
         try:
             line = line[os.write(telling, line) :]
         except BlockingIOError:
             checkpoint()
-            if poll.poll(1):
+            if native.readable([hearing], 0.001):
                 return  # the supervisor has died
 
 
 def _hear(hearing: int, checkpoint: Callable[[], object]) -> str:
     """Wait for the supervisor's answer; empty if it has died."""
-    assert sys.platform != "win32"
-    poll = select.poll()
-    poll.register(hearing, select.POLLIN)
     answer = b""
     while not answer.endswith(b"\n"):
         checkpoint()
-        if not poll.poll(LOOK_SECONDS * 1000):
+        if not native.readable([hearing], LOOK_SECONDS):
             continue
         chunk = os.read(hearing, 64)
         if not chunk:
@@ -161,4 +153,4 @@ def _status(answer: str, program: str, cwd: str) -> int:
         path = program if os.path.isdir(cwd) else cwd
         raise OSError(int(number), os.strerror(int(number)), path)
     # The supervisor itself was killed, by whoever kills what takes too much memory: the program has died with it.
-    return int(number) if word == "exit" else -signal.SIGKILL
+    return int(number) if word == "exit" else -native.KILL

@@ -14,7 +14,7 @@ from envsync.errors import FilesystemError, WheelError
 from envsync.fetching.packed_bytecode import is_of
 from envsync.lockfile.bundled import BytecodeFile
 from envsync.lockfile.target import Artifact
-from envsync.system import atomic, groups
+from envsync.system import atomic, core, groups
 from envsync.wheel import verify
 from envsync.wheel.manifest import is_sha256
 
@@ -149,7 +149,7 @@ class Shelf:
     ) -> str:
         """Copy an open wheel. Returns its sha256."""
         try:
-            copy = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            copy = core.open_file(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
             raise FilesystemError("write", staged, error) from error
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from envsync.installed.scan import is_store_link
 from envsync.launch import Environment, progress
 from envsync.python.facts import Layout
-from envsync.system import processes, regular
+from envsync.system import core, native, processes, regular
 from envsync.wheel import record
 
 CHUNK_BYTES = 1 << 18
@@ -40,9 +40,9 @@ _GUARD = ".dist-info/REQUESTED"
 def _open_unseen(path: str) -> int:
     """Open a file for reading so that its atime does not change, if it is one's own (open(2))."""
     try:
-        return os.open(path, regular.FLAGS | getattr(os, "O_NOATIME", 0))
+        return core.open_file(path, regular.FLAGS | getattr(os, "O_NOATIME", 0))
     except PermissionError:
-        return os.open(path, regular.FLAGS)
+        return core.open_file(path, regular.FLAGS)
 
 
 class Expectation(NamedTuple):
@@ -237,7 +237,7 @@ class _Reader:
 
     def examine(self, path: str, job: Job) -> Answer | None:
         try:
-            fd = _open_unseen(path) if path.endswith(_GUARD) else os.open(path, regular.FLAGS)
+            fd = _open_unseen(path) if path.endswith(_GUARD) else core.open_file(path, regular.FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return Answer(job, True, f"{job.expectations[0].source} has it")
         except OSError as error:
@@ -283,7 +283,7 @@ class _Reader:
         hasher = hashlib.sha256() if algorithm == "sha256" else hashlib.new(algorithm, usedforsecurity=False)
         position = 0
         while position < size:
-            count = os.preadv(fd, (self._buffer,), position)
+            count = native.pread_into(fd, self._buffer, position)
             if not count:
                 break  # it is being truncated, and has another hash
             hasher.update(self._view[:count])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from envsync.store import clean, users
 from envsync.store.clean import VerifiedEntry
 from envsync.store.inventory import WHEELS, CacheItem, Rules, inventory, prunable
 from envsync.store.store import Store
+from envsync.system import native
 from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _parse_unused(text: str, root: str) -> float:
     seconds = parse_age(text, "--unused-for")
     if seconds < LEAST_UNUSED_SECONDS:
         refuse("--unused-for", text, "an age of at least 2d: when a file was read is noted once a day (relatime)")
-    if sys.platform != "win32" and os.path.isdir(root) and os.statvfs(root).f_flag & getattr(os, "ST_NOATIME", 0):
+    if os.path.isdir(root) and not native.notes_reading(root):
         raise UsageError(
             f"the filesystem of `{root}` does not note when files are read (noatime), so nobody knows what is unused",
             hint="see what there is, and remove all of it where nobody links to it: `envsync cache size`",

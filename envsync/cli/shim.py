@@ -14,7 +14,7 @@ from envsync.errors.hints import HELP
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say
 from envsync.library import words
-from envsync.system import atomic
+from envsync.system import atomic, native
 
 MARK = "# Made by envsync shim: "
 """How the second line of our files begins: what has none is somebody else's."""
@@ -122,12 +122,10 @@ def _jupyter() -> str:
     """Return the directory of this user's data of Jupyter (jupyter-core, "Common directories and file locations")."""
     if os.environ.get("JUPYTER_DATA_DIR"):
         return os.path.abspath(os.environ["JUPYTER_DATA_DIR"])
-    home = os.environ.get("HOME", "")
-    if not home.startswith("/"):
+    found = native.jupyter_directory(os.environ)
+    if not found:
         raise UsageError(
             "there is no place for a kernel: HOME is not set, or no absolute path",
             hint="name one: `export JUPYTER_DATA_DIR=/path/to/jupyter`",
         )
-    if str(sys.platform) == "darwin":
-        return os.path.join(home, "Library", "Jupyter")
-    return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share"), "jupyter")
+    return found

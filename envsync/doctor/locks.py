@@ -7,7 +7,6 @@ only another process tells the truth.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -18,13 +17,17 @@ from envsync.doctor.facts import LockFacts
 from envsync.doctor.names import attempt, error_name
 from envsync.errors import EnvsyncError
 from envsync.locks import flock
+from envsync.system import core
 
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(core.__file__)))
 _ASK = """\
-import fcntl, os, sys
-how = sys.argv[2]
-fd = os.open(sys.argv[1], os.O_RDONLY if how == "shared" else os.O_RDWR)
+import sys
+sys.path.insert(0, sys.argv[3])
+from envsync.system import core
+shared = sys.argv[2] == "shared"
+fd = core.open_file(sys.argv[1], core.os.O_RDONLY if shared else core.os.O_RDWR)
 try:
-    fcntl.flock(fd, (fcntl.LOCK_SH if how == "shared" else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    core.lock(fd, sys.argv[1], shared=shared)
 except OSError:
     sys.exit(3)
 """
@@ -80,15 +83,17 @@ def _held(path: str, *, shared: bool) -> Iterator[None]:
 
 def _gets(path: str, how: str) -> bool:
     """Tell whether another process gets the lock now."""
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", _ASK, path, how], check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _ASK, path, how, _OURS], check=False, stdin=subprocess.DEVNULL
+    )
     return done.returncode == 0
 
 
 def _over_exec(path: str) -> tuple[bool | None, bool | None]:
     """Start a program with the descriptor of a lock, let go, and look whether it is held; kill it, and look again."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = core.open_file(path, os.O_RDWR)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        core.lock(fd, path, shared=False)
         keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _KEEP],
             pass_fds=(fd,),

@@ -21,7 +21,7 @@ from envsync.errors import EnvsyncError
 from envsync.launch import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts, native, processes
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
@@ -143,8 +143,7 @@ def _recorded(env: str) -> str:
 
 
 def _space(directory: str) -> Space:
-    status = os.statvfs(directory)
-    return Space(status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None)
+    return Space(*native.free(directory))
 
 
 def _cache(path: str, room: str) -> CacheFacts:

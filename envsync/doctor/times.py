@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import statistics
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable
 
 from envsync.doctor.facts import Times
 from envsync.doctor.names import attempt, write
+from envsync.system import core
 
 ROUNDS = 11
 """Of each call."""
@@ -67,13 +67,13 @@ def _calls(directory: str) -> dict[str, float]:
 
     def lock(_: int) -> None:
         with open(f"{directory}/file", "rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            core.lock(file.fileno(), f"{directory}/file", shared=False)
 
     calls: dict[str, Callable[[int], object]] = {
         "stat": lambda _: os.stat(f"{directory}/file"),
         "create": lambda number: write(f"{directory}/made{number}"),
         "link": lambda number: os.link(f"{directory}/file", f"{directory}/linked{number}"),
-        "rename": lambda number: os.rename(f"{directory}/made{number}", f"{directory}/moved{number}"),
+        "rename": lambda number: os.replace(f"{directory}/made{number}", f"{directory}/moved{number}"),
         "mkdir": lambda number: os.mkdir(f"{directory}/directory{number}"),
         "flock": lock,
         "unlink": lambda number: os.unlink(f"{directory}/moved{number}"),

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-from envsync.launch import command
 from envsync.library.status import Occupant
-from envsync.system import processes
+from envsync.system import core, processes
 
 BIN = "/bin/"
 Identity = tuple[int, int]
@@ -42,7 +41,7 @@ def programs() -> dict[Identity, list[int]]:
 
 def own() -> set[Identity]:
     """Return the environments that this very process is in: its own, and the one that its shell has activated."""
-    found = (identity_of(path) for path in (sys.prefix, command.variable("VIRTUAL_ENV")) if path)
+    found = (identity_of(path) for path in (sys.prefix, core.variable("VIRTUAL_ENV")) if path)
     return {identity for identity in found if identity is not None}
 
 

@@ -8,12 +8,13 @@ what comes after the head of an answer.)
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 from collections.abc import Iterator
 
 import httpx2
+
+from envsync.system import native
 
 LARGE = 4 * 1024 * 1024
 """Bytes from which on a connection is worth less than the time; the next file then takes a handshake."""
@@ -33,14 +34,12 @@ class Body:
         self._raw = response.iter_raw()  # closes the connection when it is freed
         self._pieces = self._raw
         self._has_begun = False
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
         """Wait for something to read. Returns whether there is."""
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
             return True
-        return bool(self._poll.poll(int(seconds * 1000)))
+        return bool(native.readable([self._connection.fileno()], seconds))
 
     def take(self) -> bytes:
         """Return the next piece; waits for it, as long as the client's time for reading allows. Empty at the end.
@@ -75,12 +74,11 @@ class Body:
 def body_of(response: httpx2.Response) -> Body | None:
     """Return the body that comes.
 
-    None if it cannot be waited for: nobody knows how much is to come, TLS is within another TLS, of a proxy, or the
-    system has no poll.
+    None if it cannot be waited for: nobody knows how much is to come, or TLS is within another TLS, of a proxy.
     """
     stream = response.extensions.get("network_stream")
     connection = None if stream is None else stream.get_extra_info("socket")
-    if not isinstance(connection, socket.socket) or not hasattr(select, "poll"):  # Windows has none
+    if not isinstance(connection, socket.socket):
         return None
     if isinstance(connection, ssl.SSLSocket) != (response.url.scheme == "https"):
         return None

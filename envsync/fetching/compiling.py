@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import selectors
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from envsync.locks.flock import Flock
 from envsync.python.facts import Interpreter
 from envsync.store.bytecode import Compiled, Shelf, sources
 from envsync.store.store import Store
-from envsync.system import processes
+from envsync.system import native, processes
 from envsync.wheel.manifest import Manifest
 
 MOST_CHILDREN = 8
@@ -119,7 +118,7 @@ class _Child:
         """Tell whether it can be asked without waiting: it is reading, or its pipe is empty and has room."""
         if not self.greeted:
             return False
-        return not self.batches or (len(self.batches) < 2 and len(request) <= select.PIPE_BUF)
+        return not self.batches or (len(self.batches) < 2 and len(request) <= native.PIPE_BUF)
 
     def ask(self, batch: Batch, data: bytes) -> None:
         """Give it something to do that it takes."""

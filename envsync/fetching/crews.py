@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from envsync.fetching.crew import BROKEN, KEPT, LEAVE_SECONDS, Crew, Job, Said
-from envsync.system import forking, processes
+from envsync.system import forking, native, processes
 
 Kept = TypeVar("Kept")
 
@@ -136,7 +136,7 @@ class InChildren(Generic[Kept]):
         return heard
 
     def _listen(self) -> None:
-        ready = forking.readable([child.listening for child in self._children], LOOK_SECONDS)
+        ready = native.readable([child.listening for child in self._children], LOOK_SECONDS)
         for child in [child for child in self._children if child.listening in ready]:
             try:
                 self._heard += [self._whole(*said) for said in child.hear()]
@@ -150,12 +150,12 @@ class InChildren(Generic[Kept]):
     def stop(self) -> None:
         for child in self._children:
             child.send(signal.SIGTERM)
-            child.send(signal.SIGCONT)  # it may be stopped, and would have our locks for as long
+            child.send(native.CONTINUE)  # it may be stopped, and would have our locks for as long
         deadline = time.monotonic() + 2 * LEAVE_SECONDS
         while self._children and time.monotonic() < deadline:
             self._listen()
         for child in self._children:  # its disk does not answer, say
-            child.send(signal.SIGKILL)
+            child.send(native.KILL)
             child.bury()
         self._children.clear()
         self._close()
@@ -234,7 +234,7 @@ class _Inside(Generic[Kept]):
         crew = Crew(self._job, take, self._tell, threads=self._threads, unpackers=1, over=self._wake)
         crew.start()
         try:
-            while not self._ending and not forking.readable([self._lifeline, woken], LOOK_SECONDS):
+            while not self._ending and not native.readable([self._lifeline, woken], LOOK_SECONDS):
                 crew.flush()
         except BrokenPipeError:
             pass  # the parent has ended

@@ -35,7 +35,7 @@ from envsync.launch import command
 from envsync.lockfile import hearing, retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
-from envsync.system import groups
+from envsync.system import core, groups
 from envsync.wheel.manifest import is_sha256
 from envsync.wheel.verify import origin, size_mismatch
 
@@ -146,7 +146,7 @@ class _Part:
         except OSError:
             return False  # somebody else's, say; a file of our own will tell if nothing can be written at all
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            core.lock(descriptor, self.path, shared=False)
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise FileNotFoundError  # it was finished and removed between open and flock
             with suppress(OSError):  # or it might be swept while it is continued; some filesystems set no times
@@ -168,7 +168,7 @@ class _Part:
         command.close_lock(self.descriptor)
 
 
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = core.NOFOLLOW
 
 
 class _PassingError(Exception):

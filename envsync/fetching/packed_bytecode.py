@@ -33,7 +33,7 @@ from envsync.errors import EnvsyncError, FilesystemError, WheelError
 from envsync.fetching.compile_work import Results
 from envsync.lockfile.target import Artifact
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, source_of, sources
-from envsync.system import atomic, groups
+from envsync.system import atomic, core, groups
 from envsync.wheel import near, record, verify
 from envsync.wheel.archive import RATIO, Archive, Member, printable
 from envsync.wheel.manifest import Manifest
@@ -47,7 +47,7 @@ UNCHECKED, BY_TIME = 1, 0
 UNSUSPECTED = 64 * 1024
 """Bytes that the bytecode of any source may have; of a larger one, `RATIO` times as many as the source."""
 _LONGEST = 200
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | core.NOFOLLOW
 
 
 class Module(NamedTuple):
@@ -293,7 +293,7 @@ class _Unpacking:
         """Write one file, as children do that compile (`envsync.fetching.compile_child`)."""
         path = f"{self._directory}/{module.member}"
         try:
-            descriptor = os.open(path, _CREATE, 0o444)
+            descriptor = core.open_file(path, _CREATE, 0o444)
             try:
                 view = memoryview(content)
                 while view:

@@ -8,13 +8,10 @@ lasts as long as the command and its forks do, and no longer.
 import _signal  # type: ignore[import-not-found]
 import _thread
 import errno
-import sys
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
     from envsync.errors import CommandError
 
-DEFAULT_PATH = "/bin:/usr/bin"
-"""Of processes without PATH, as `os.defpath`."""
 SPOILED = frozenset({errno.EACCES, errno.ELOOP})
 """What exec answers of a command, besides ENOENT, if it or its interpreter is not what was installed."""
 WHO = "ENVSYNC_IN_BY"
@@ -35,10 +30,7 @@ JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID")
 """The variables by which schedulers say it; the last is Grid Engine's."""
 ARRAY, POD = "SLURM_ARRAY_JOB_ID", "KUBERNETES_SERVICE_HOST"
 """Variables that say of which array a job of Slurm's is, and that this is a pod of Kubernetes."""
-FIRST_FREE = 3
 IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
-OUT_OF_THE_WAY = 200
-"""Shells and daemons use and close low descriptors (`exec 3>&1`); few go above this."""
 
 
 ignored: frozenset[str] = frozenset()
@@ -52,42 +44,7 @@ def begin(said: str) -> None:
     """
     global ignored  # noqa: PLW0603  # of the process
     ignored = frozenset("SIG" + name for name in said.split())
-    if sys.platform == "win32":
-        return
-    if said and "SIGCTYPE" not in ignored and posix.environ.pop(b"LC_CTYPE", b""):
-        posix.unsetenv(b"LC_CTYPE")
-    for key in [key for key in posix.environ if key.startswith(b"_envsync_odd")]:
-        posix.unsetenv(key)
-        name, _, value = posix.environ.pop(key).replace(b"\1", b"\n").partition(b"=")
-        if name:
-            posix.environ[name] = value
-            posix.putenv(name, value)
-
-
-def variable(name: str) -> str:
-    """Return one environment variable of this process; the empty string if it is not set.
-
-    Without importing `os`, which takes a tenth of a launch; where it is imported, its word counts, since programs
-    that use the library set variables there.
-    """
-    if "os" in sys.modules or sys.platform == "win32":
-        import os
-
-        return os.environ.get(name, "")
-    return _decoded(posix.environ.get(name.encode(), b""))
-
-
-def variables() -> dict[str, str]:
-    """Return all environment variables of this process, as `os.environ` has them."""
-    if "os" in sys.modules or sys.platform == "win32":
-        import os
-
-        return dict(os.environ)
-    return {_decoded(name): _decoded(value) for name, value in posix.environ.items()}
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode(sys.getfilesystemencoding(), "surrogateescape")
+    core.take_in(said)
 
 
 class HeldLock:
@@ -127,7 +84,7 @@ def open_lock(path: str, flags: int, mode: int = 0o666) -> int:
     while True:
         with guard:
             before = last_fork
-            fd = os.open(path, flags | os.O_CLOEXEC, mode)
+            fd = core.open_file(path, flags, mode)
             held[fd] = HeldLock(os.fstat(fd))
         if before is last_fork and not forking:
             return fd
@@ -154,9 +111,7 @@ def let_go(fd: int) -> int:
 def close_lock(fd: int) -> None:
     """Unlock and close a descriptor that `open_lock` has opened, whoever has inherited it meanwhile."""
     try:
-        import fcntl
-
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        core.unlock(fd)
     except (ImportError, OSError):
         pass  # the last one who closes it unlocks it
     close_unlocked(fd)
@@ -172,20 +127,10 @@ def close_unlocked(fd: int) -> None:
 
 
 def keep_across_exec(fd: int) -> int:
-    """Duplicate a descriptor to a high, inheritable number. A flock belongs to the open file: it is kept."""
-    import fcntl
-
-    least = OUT_OF_THE_WAY
-    while True:
-        try:
-            high = fcntl.fcntl(fd, fcntl.F_DUPFD, least)
-        except OSError:  # RLIMIT_NOFILE is lower than that: then as high as it goes, and never a standard stream
-            if least == FIRST_FREE:
-                raise
-            least = max(FIRST_FREE, least * 3 // 4)
-        else:
-            close_unlocked(fd)
-            return high
+    """Duplicate a lock's descriptor for the command, and close this one. The lock is kept."""
+    kept = core.duplicate(fd, inherited=True)
+    close_unlocked(fd)
+    return kept
 
 
 def environment_variables(
@@ -199,8 +144,8 @@ def environment_variables(
     """
     variables = dict(environ)
     variables["VIRTUAL_ENV"] = env
-    path = variables.get("PATH", DEFAULT_PATH)
-    variables["PATH"] = f"{env}/bin:{path}" if path else f"{env}/bin"
+    path = variables.get("PATH", core.DEFAULT_PATH)
+    variables["PATH"] = f"{env}/{core.BIN}{core.PATH_SEPARATOR}{path}" if path else f"{env}/{core.BIN}"
     variables.pop("PYTHONHOME", None)
     variables["ENVSYNC_IN"] = token
     if isolated:
@@ -209,7 +154,7 @@ def environment_variables(
     variables[JOB] = next((environ[name] for name in JOBS if environ.get(name)), "")
     if not variables[JOB]:
         del variables[JOB]
-    variables[WHO] = f"{os.getpid()}@{os.uname().nodename}" if sys.platform != "win32" else ""
+    variables[WHO] = f"{os.getpid()}@{core.host()}"
     return variables
 
 
@@ -245,37 +190,44 @@ def _restore_signals() -> list[int]:
 
 def _execute(env: str, commands: "Sequence[str]", words: "Sequence[str]", variables: "Mapping[str, str]") -> str:
     command = words[0]
-    if "/" in command:
+    if "/" in core.slashed(command):
         raise _attempt(command, words, variables) or _not_found(command)
-    ours = f"{env}/bin/{command}"
-    denied = _attempt(ours, words, variables) if command else None
+    bin_directory = f"{env}/{core.BIN}"
+    denied = _attempt_in(bin_directory, words, variables) if command else None
     if command in commands and (denied is None or denied.errno in SPOILED):
-        return ours
+        return f"{bin_directory}/{command}"
     if denied is not None:
         raise denied  # another one of that name on PATH would be the wrong one
-    for directory in variables["PATH"].split(":")[1:] if command else ():
+    for directory in variables["PATH"].split(core.PATH_SEPARATOR)[1:] if command else ():
         # As a shell does: go on looking, remember the first that could not be executed.
-        failed = _attempt(f"{directory or '.'}/{command}", words, variables)
+        failed = _attempt_in(directory or ".", words, variables)
         denied = denied or failed
     if denied is None:
         from shlex import quote
 
         denied = _error(
-            f"command `{command}` not found in `{env}/bin` or on PATH",
-            hint=f"does the lock file name the package it is in? `ls {quote(f'{env}/bin')}` shows those there are",
+            f"command `{command}` not found in `{bin_directory}` or on PATH",
+            hint=f"does the lock file name the package it is in? `ls {quote(bin_directory)}` shows those there are",
         )
     raise denied
+
+
+def _attempt_in(directory: str, words: "Sequence[str]", variables: "Mapping[str, str]") -> "CommandError | None":
+    """Execute a command in a directory. Returns None if there is none, or why it cannot be executed."""
+    for path in core.candidates(directory, words[0]):
+        denied = _attempt(path, words, variables)
+        if denied is not None:
+            return denied
+    return None
 
 
 def _attempt(path: str, words: "Sequence[str]", variables: "Mapping[str, str]") -> "CommandError | None":
     """Execute one file. Returns None if there is none, or why it cannot be executed."""
     try:
-        os.execve(path, list(words), variables)
+        core.execute(path, words, variables)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ENOEXEC:  # a script without `#!`: execvp(3) hands it to the shell
-            os.execve("/bin/sh", ["/bin/sh", path, *words[1:]], variables)
         from shlex import quote
 
         hint = f"`ls -l {quote(path)}` says who may execute it"

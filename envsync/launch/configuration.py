@@ -11,14 +11,10 @@ So a site's file can say `user-configuration = false`, and the user's is not loo
 Each is read without a TOML parser where it is plain: one-line strings and booleans. `tomllib` costs a launch 8 ms.
 """
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
-
 from envsync.launch import options, reading
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,7 +213,7 @@ def filled(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
     def fill(path: str) -> str:
         if "{user}" in path:
             path = path.replace("{user}", _user(environ))
-        return path.replace("{host}", os.uname().nodename) if "{host}" in path else path
+        return path.replace("{host}", core.host()) if "{host}" in path else path
 
     _each(settings, OWN_PLACES, fill)
     return settings
@@ -226,13 +222,7 @@ def filled(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
 def _user(environ: "Mapping[str, str]") -> str:
     """Name the user as Python's own `getpass.getuser` does: by LOGNAME or USER, else by the database of users."""
     name = environ.get("LOGNAME") or environ.get("USER") or environ.get("USERNAME", "")
-    if not name and sys.platform != "win32":
-        import pwd
-
-        try:
-            name = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:  # containers often have no such entry
-            name = str(os.getuid())
+    name = name or core.user_name()
     if "/" in name or name in ("", ".", ".."):
         raise options.usage_error(f"`{{user}}` cannot stand for `{name}`: set LOGNAME to a name without a slash")
     return name

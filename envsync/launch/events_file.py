@@ -10,16 +10,12 @@ What is secret in URLs is in no line.
 from __future__ import annotations
 
 import errno
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.errors.redact import everything_redacted
-from envsync.launch import command
 from envsync.launch.messages import say
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,14 +32,14 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
     :param env: absolute path of the environment
     :param digest: the digest, or the empty string while it is not known
     """
-    destination = command.variable("ENVSYNC_EVENTS")
+    destination = core.variable("ENVSYNC_EVENTS")
     if not destination:
         return
     import json
     import time
 
     assert event in EVENTS
-    host = os.uname().nodename
+    host = core.host()
     value = {
         "event": event,
         "time": time.time(),
@@ -57,7 +53,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
         destination = f"{destination}/{host}.jsonl"
     try:
         # A pipe is not waited for: not until somebody reads it, nor until it is empty.
-        fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        fd = core.open_file(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | core.NONBLOCK, 0o666)
         try:
             os.write(fd, (json.dumps(value) + "\n").encode())
         finally:

@@ -17,13 +17,6 @@ rest to the slow path. Opening site-packages instead of looking at it makes an N
 attributes (close-to-open consistency, nfs(5)).
 """
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
-
 from envsync.launch import Environment, command, stamp
 from envsync.launch.finding import go_to
 from envsync.launch.reading import content
@@ -38,6 +31,9 @@ from envsync.launch.request import (
     resolve,
     with_script,
 )
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +42,6 @@ if TYPE_CHECKING:
     from envsync.launch.options import Settings
     from envsync.launch.stamp import Stamp
 
-NODE = "/tmp"
-"""Where each node has something of its own (`envsync.system.node_local`)."""
 MARK = "held."
 """How the names of marks begin there: this job has said that it runs in this environment."""
 
@@ -109,15 +103,13 @@ def enter(request: Request, environment: Environment, *, accept_racy: bool = Fal
     :param accept_racy: take a stamp whose mtime proves nothing, as whoever waited for this very sync may
     :param share: False to open the in-use lock only, where shared locks do not work (`envsync.locks.environment_lock`)
     """
-    import fcntl
-
     try:
-        fd = command.open_lock(environment.in_use, os.O_RDONLY | os.O_NONBLOCK)
+        fd = command.open_lock(environment.in_use, os.O_RDONLY | core.NONBLOCK)
     except OSError:
         return None
     try:
         if share:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            core.lock(fd, environment.in_use, shared=True)
         inode = command.held[fd].inode
         current = _read_stamp(environment, inode)
         certain = current is not None and current.in_use == inode and (accept_racy or not current.racy)
@@ -149,10 +141,10 @@ def _keep_new(fd: int, mtime: float) -> None:
 
 def _read_stamp(environment: Environment, inode: int) -> "Stamp | None":
     # A command of ours may start others of its kind while a leader waits for it to end: it would wait for itself.
-    inside = command.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
+    inside = core.variable("ENVSYNC_IN").partition(":")[0] == str(inode)
     for path in (environment.stamp, environment.draining) if inside else (environment.stamp,):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = core.open_file(path, os.O_RDONLY | core.NONBLOCK)
         except FileNotFoundError:
             continue
         try:
@@ -251,8 +243,7 @@ def is_for_this_kernel(current: "Stamp") -> bool:
 
 def look_at_kernel(names: "Sequence[str]") -> str:
     """Return what stands for the kernel of this host, as far as markers of these names look at it."""
-    system = os.uname()
-    known = {"platform_release": system.release, "platform_version": system.version}
+    known = dict(zip(("platform_release", "platform_version"), core.kernel(), strict=True))
     return stamp.checksum("\n".join(known.get(name, "") for name in names).encode("utf-8", "surrogateescape"))
 
 
@@ -261,7 +252,7 @@ def _variables(current: "Stamp") -> list[str]:
         return []
     from envsync.launch.variables import describe
 
-    return describe(current.variables, command.variables())
+    return describe(current.variables, core.variables())
 
 
 def is_untouched(current: "Stamp", config: str) -> bool:
@@ -270,7 +261,7 @@ def is_untouched(current: "Stamp", config: str) -> bool:
     :raises OSError: one of them cannot be looked at
     """
     for site in current.sites:
-        fd = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = core.open_file(site.path, os.O_RDONLY | core.DIRECTORY)
         try:
             status = os.fstat(fd)
         finally:
@@ -301,7 +292,7 @@ def be_named(current: "Stamp", program: str, environ: "Mapping[str, str]") -> No
     :param program: what is run
     """
     job = next(filter(None, map(environ.get, (command.ARRAY, *command.JOBS, command.POD))), "")
-    mark = mark_of(current, job) if job or current.network else ""
+    mark = mark_of(current, job) if core.NODE and (job or current.network) else ""
     if not mark:
         return
     made = True
@@ -321,17 +312,14 @@ def mark_of(current: "Stamp", job: str) -> str:
 
     :param job: empty for all of this host that is of none; that is another one every day
     """
-    user, host = 0, ""
-    if sys.platform != "win32":
-        user, host = os.geteuid(), os.uname().nodename
     if not job:
         from time import time
 
         job = f"{time() // 86400}"
     job = job.partition("[")[0]  # PBS names the jobs of an array so
     parts = (current.environment, current.in_use, current.digest, *(site.mtime_ns for site in current.sites))
-    text = "\n".join(map(str, (*parts, host, job)))
-    return f"{NODE}/envsync-{user}/{MARK}{stamp.checksum(text.encode('utf-8', 'surrogateescape'))}"
+    text = "\n".join(map(str, (*parts, core.host(), job)))
+    return f"{core.NODE}/envsync-{core.user()}/{MARK}{stamp.checksum(text.encode('utf-8', 'surrogateescape'))}"
 
 
 def become(

@@ -3,15 +3,11 @@
 One listing a level tells which lock files are there and which are not; nothing is read but what may be an input.
 """
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
-
 from envsync.launch import configuration, options, reading
 from envsync.launch.stamp import checksum
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

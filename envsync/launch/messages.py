@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import sys
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.errors.redact import everything_redacted, redacted
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,13 +14,11 @@ Used by launches that need it, so with built-in modules alone.
 
 import sys
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
-from envsync.launch import command, reading, request, stamp
+from envsync.launch import reading, request, stamp
 from envsync.launch.stamp import Input, LocalFile
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +115,7 @@ def fits(name: Name, asked: "Request", looked: dict[str, str]) -> bool:
     """
     if not asked.may_have([each.path for each in name.inputs]):
         return False
-    path = command.variable("PATH")
+    path = core.variable("PATH")
     if name.path and path != name.path and not path.startswith(name.path + ":"):
         return False
     try:
@@ -160,7 +158,7 @@ def _variables(name: Name) -> list[str]:
         return []
     from envsync.launch.variables import describe
 
-    return describe(name.variables, command.variables())
+    return describe(name.variables, core.variables())
 
 
 def look_at(path: str) -> str:

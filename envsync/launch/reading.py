@@ -1,11 +1,8 @@
 """Read input files and files of ours: whole, with as few calls as it takes, and never what is no file."""
 
-import sys
+from envsync.system import core
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,19 +111,15 @@ def is_file(path: str) -> bool:
 
 
 _TYPE, _REGULAR = 0o170000, 0o100000
-if sys.platform == "win32":
-    _READ, _AT_ONCE = os.O_RDONLY | os.O_BINARY, 0
-else:
-    _READ, _AT_ONCE = os.O_RDONLY | os.O_CLOEXEC, os.O_NONBLOCK
 
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, _READ | _AT_ONCE)  # a pipe without a writer would be waited for
+        return core.open_file(path, os.O_RDONLY | core.NONBLOCK)  # a pipe without a writer would be waited for
     except BlockingIOError:  # a server of files wants its lease back first (fcntl(2)): that is worth to wait for
         if os.stat(path).st_mode & _TYPE != _REGULAR:
             raise
-        return os.open(path, _READ)
+        return core.open_file(path, os.O_RDONLY)
 
 
 def _too_large() -> OSError:

@@ -12,13 +12,11 @@ references are found by them: the same lock file in two places has one digest. d
 
 import sys
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os  # all of `os` that is needed here, without the 1.5 ms that `os` takes to import
-
 from envsync.launch import Environment, configuration, finding, options, reading
 from envsync.launch.stamp import LocalFile, checksum
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +105,6 @@ class Request:
         information in URLs, which the digest does not.
         """
         if not self._key:
-            from envsync.launch.command import variables as environ
             from envsync.launch.variables import used_by
 
             chosen = [*self._target(), *_chosen(self.settings, "source", whole=True)]
@@ -116,7 +113,7 @@ class Request:
                 *chosen,
                 *_given(self.settings),
                 self.content,
-                *used_by(self.lock, environ(), reading.content),
+                *used_by(self.lock, core.variables(), reading.content),
             ]
             self._key = checksum("\n".join(lines).encode("utf-8", "surrogateescape"))
         return self._key
@@ -275,7 +272,7 @@ def describe_python(implementation: str, release: str) -> str:
 
     The machine and the libc family are this host's: an environment on a shared filesystem may be met by others.
     """
-    return f"{implementation} {release} {os.uname().machine} {libc_family()}"
+    return f"{implementation} {release} {core.machine()} {core.libc_family()}"
 
 
 def release_of(short_version: str, flags: str, *, narrow: bool) -> str:
@@ -300,23 +297,8 @@ def exactly(names: "Sequence[str]", full_version: str) -> str:
 
     :param full_version: of the target
     """
-    system = os.uname()
-    known = {EXACT[2]: system.release, EXACT[3]: system.version}
+    known = dict(zip(EXACT[2:], core.kernel(), strict=True))
     return " ".join(f"{name} {known.get(name, full_version)!r}" for name in names if name != TREES)
-
-
-def libc_family() -> str:
-    """Name the C library's family without a file operation: confstr is glibc's own (confstr(3)).
-
-    Other systems than Linux have but one: there it is the system's name.
-    """
-    system = str(sys.platform)  # for mypy, which else takes what follows for dead on other systems
-    if system != "linux":
-        return system
-    try:
-        return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "other"
-    except (ValueError, OSError):
-        return "other"
 
 
 def resolve(given: "Settings", environ: "Mapping[str, str]", *, placed: bool = True) -> Request:
@@ -433,7 +415,7 @@ def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") ->
     cache = settings.get("cache_dir") or environ.get("XDG_CACHE_HOME", "") + "/envsync"
     home = environ.get("HOME", "")
     if cache == "/envsync" and home.startswith("/"):
-        cache = home.rstrip("/") + ("/Library/Caches/envsync" if str(sys.platform) == "darwin" else "/.cache/envsync")
+        cache = f"{home.rstrip('/')}{core.CACHES}/envsync"
     if cache == "/envsync":
         hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"
         raise options.usage_error(

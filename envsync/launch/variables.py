@@ -9,14 +9,10 @@ The fast lane uses this, where a stamp names a variable.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch.stamp import checksum
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from envsync.installed.scan import is_bytecode
 from envsync.launch import Environment
 from envsync.python.facts import Layout
 from envsync.staging import scripts, uv_cache
+from envsync.system import core
 from envsync.system.regular import FLAGS, read_regular
 from envsync.transaction.journal import is_within
 from envsync.wheel import record
@@ -184,7 +185,7 @@ class _Adopter:
         return os.fsencode(self.python) in head
 
     def _has_hash(self, file: _File) -> bool:
-        with open(os.open(f"{self.environment.path}/{file.path}", FLAGS), "rb", buffering=0) as opened:
+        with open(core.open_file(f"{self.environment.path}/{file.path}", FLAGS), "rb", buffering=0) as opened:
             digest = file_digest(opened, "sha256").digest()
         return record.algorithm_and_digest(file.hash) == ("sha256", record.encode(digest))
 

@@ -31,7 +31,7 @@ from envsync.leading.session import Session
 from envsync.locks import flock, holders, named
 from envsync.locks.environment_lock import cannot_be_drained
 from envsync.locks.flock import Flock
-from envsync.system import atomic, mounts
+from envsync.system import atomic, mounts, native
 from envsync.waiting import cycle, directory, pace, queue
 
 OPENED = b"opened\n"
@@ -132,7 +132,7 @@ class Occupancy:
     def _mark_open(self) -> None:
         fd = flock.open_file(self.environment.in_use, shared=False)
         try:
-            os.pwrite(fd, OPENED, 0)
+            native.pwrite(fd, OPENED, 0)
         except OSError as error:
             raise FilesystemError("write", self.environment.in_use, error) from error
         finally:

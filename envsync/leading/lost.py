@@ -150,8 +150,8 @@ def _holders(environment: Environment, inodes: Iterable[int]) -> dict[int, set[i
     The number of an inode that nobody holds may be another file's by now. Whom we may not look into is believed to hold
     the one that is meant.
     """
-    device = os.stat(environment.path).st_dev
-    shown = f"{os.major(device):02x}:{os.minor(device):02x}"
+    status = os.stat(environment.path)
+    device, shown = status.st_dev, processes.device_of(status)
     wanted = {str(inode): inode for inode in inodes}
     suspects: dict[int, set[tuple[int, str]]] = {}
     for fields in map(str.split, processes.read_proc("/proc/locks").splitlines()):

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, UsageError
 from envsync.locks import cache_lock
 from envsync.store.store import NOWHERE, Store
-from envsync.system import atomic
+from envsync.system import atomic, native
 
 if TYPE_CHECKING:
     from envsync.launch.progress import Report
@@ -129,27 +128,12 @@ class SyncCache:
             atomic.discard_tree(self._private)
 
 
-_OTHER_PLACES = frozenset({"darwin", "win32"})
-"""Systems with a place of their own for caches."""
-
-
 def cache_directory(request: Request) -> str:
     """Return the cache directory, absolute: as asked for, or the user's own; `NOWHERE` if no home is known."""
     asked = request.text("cache_dir")
     if asked:
         return os.path.abspath(asked)
-    if sys.platform in _OTHER_PLACES:
-        from platformdirs import user_cache_dir
-
-        return user_cache_dir("envsync", appauthor=False)
-    # As platformdirs says it, without the 25 ms that it takes to import (XDG Base Directory Specification).
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        home = os.environ.get("HOME") or _home_of_user()
-        if not os.path.isabs(home):
-            return NOWHERE
-        base = f"{home.rstrip('/')}/.cache"
-    return os.path.join(base, "envsync")
+    return native.cache_directory(os.environ, "envsync") or NOWHERE
 
 
 def cache_needed(request: Request) -> str:
@@ -162,13 +146,3 @@ def cache_needed(request: Request) -> str:
         hint = "name one: `envsync cache dir --cache-dir /var/tmp/cache`"
         raise UsageError(f"there is no cache, since {NO_HOME}", hint=hint)
     return root
-
-
-def _home_of_user() -> str:
-    """Return the home directory of this user; empty if there is no such user, as in many containers."""
-    try:
-        import pwd
-
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except (ImportError, KeyError):
-        return ""

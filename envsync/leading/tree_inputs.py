@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from envsync.building import trees
 from envsync.errors import FilesystemError
-from envsync.launch import command, stamp
+from envsync.launch import stamp
 from envsync.launch.reading import content_if_there
 from envsync.launch.stamp import Tree
 from envsync.launch.variables import describe
+from envsync.system import core
 
 if TYPE_CHECKING:
     from envsync.launch.request import Request
@@ -74,7 +75,7 @@ def variables_of(sources: Iterable[Source]) -> tuple[str, ...]:
 
 def described(names: Sequence[str]) -> list[str]:
     """Return what stands for them and their values in the digest."""
-    return describe(names, command.variables()) if names else []
+    return describe(names, core.variables()) if names else []
 
 
 def signed(sources: Iterable[Source]) -> tuple[Tree, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NoReturn, TypedDict, Unpack
@@ -15,7 +14,7 @@ from envsync.launch.progress import Report, quiet
 from envsync.leading.result import SyncResult
 from envsync.library.syncing import run
 from envsync.locks import kind
-from envsync.system import processes
+from envsync.system import core, processes
 
 
 class SyncOptions(TypedDict, total=False):
@@ -211,14 +210,7 @@ class Hold:
 
         It is the caller's to close.
         """
-        if self.fd < 0 or sys.platform == "win32":
-            return -1
-        import fcntl
-
-        try:
-            return fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, command.OUT_OF_THE_WAY)
-        except OSError:  # as many are not allowed
-            return os.dup(self.fd)
+        return core.duplicate(self.fd, inherited=False) if self.fd >= 0 else -1
 
     def release(self) -> None:
         """Let others change the environment. Releasing twice is harmless."""

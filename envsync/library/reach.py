@@ -14,6 +14,7 @@ import time
 
 from envsync.launch import command, fast_lane
 from envsync.launch.demand import Demand
+from envsync.system import core
 
 REPLACED_TIMES = 10
 """How often an environment may be replaced beneath us (`rm -rf`, `uv venv --clear`) before we give up."""
@@ -198,7 +199,7 @@ def current(held: fast_lane.Entry, *, launching: bool) -> SyncResult | fast_lane
 def followed(held: fast_lane.Entry, arrival: Arrival, *, launching: bool) -> SyncResult | fast_lane.Entry:
     """Return what `reach` does to who waited, and holds the environment now."""
     seconds = round(time.monotonic() - arrival.began, 3)
-    if command.variable("ENVSYNC_EVENTS"):
+    if core.variable("ENVSYNC_EVENTS"):
         from envsync.launch.events_file import record
 
         record("waited", env=held.stamp.environment, digest=held.stamp.digest, seconds=seconds)

@@ -17,10 +17,10 @@ from envsync.errors import EnvsyncError, FilesystemError
 from envsync.errors.redact import everything_redacted
 from envsync.installed import leftovers
 from envsync.installed.ledger import load_ledger
-from envsync.launch import Environment, command, fast_lane, stamp
+from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.request import Request
 from envsync.locks import named
-from envsync.system import atomic, processes, records, schedulers
+from envsync.system import atomic, core, processes, records, schedulers
 from envsync.waiting import failures, queue
 
 CHANGED = "somebody else has changed it since it was synced"
@@ -180,7 +180,7 @@ def look(environment: Environment, request: Request | None) -> Status:
         leftovers=() if leader is not None or lockers else tuple(_leftovers(environment)),
         unverified=_unverified(environment),
         trees=tuple(_trees(environment)),
-        pythonpath="" if request is not None and request.flag("isolated") else command.variable("PYTHONPATH"),
+        pythonpath="" if request is not None and request.flag("isolated") else core.variable("PYTHONPATH"),
     )
 
 

@@ -20,17 +20,14 @@ The lease needs a library, which is imported only where there is a lease.
 from __future__ import annotations
 
 import errno
-import sys
 import time
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.launch import command
 from envsync.locks import flock
 from envsync.locks.kind import FLOCK, LEASE, SUFFIX, Locking, read, record
+from envsync.system import core
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

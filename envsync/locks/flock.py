@@ -26,15 +26,14 @@ never changed without a lock that works. Filesystems where it lies are recognize
 from __future__ import annotations
 
 import errno
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.launch import command
-from envsync.system import forks  # noqa: F401  # before the first lock, so that no fork keeps one
+from envsync.system import (
+    core,
+    forks,  # noqa: F401  # before the first lock, so that no fork keeps one
+)
+
+os = core.os
 
 NO_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF})
 """What filesystems without flock answer. Never a reason to go on unlocked."""
@@ -76,9 +75,7 @@ class Flock:
         flock(2) does not promise that this is atomic: another exclusive taker may get in between. Whoever
         needs that not to happen holds the environment lock meanwhile.
         """
-        import fcntl
-
-        fcntl.flock(self.fd, fcntl.LOCK_SH)
+        core.lock(self.fd, self.path, shared=True)
         self.shared = True
 
     def give_away(self) -> int:
@@ -101,7 +98,7 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True, renew: bool 
 
     :param create: make the lock file if it is missing, mode 0666 under the umask
     :param renew: let it look new, as in `try_lock`
-    :raises LockingError: this filesystem has no flock, or this is not a POSIX system
+    :raises LockingError: this filesystem has no flock
     :raises FilesystemError: the lock file cannot be opened
     """
     fd = open_file(path, shared=shared, create=create)
@@ -123,14 +120,7 @@ def try_lock(fd: int, path: str, *, shared: bool, renew: bool = True) -> bool:
     :raises LockingError: this filesystem has no flock
     """
     try:
-        import fcntl
-    except ImportError:
-        from envsync.errors import LockingError
-
-        raise LockingError("this system has no flock(2); envsync does not support it yet") from None
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        core.lock(fd, path, shared=shared)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
             return False
@@ -176,7 +166,7 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
 
     :raises FilesystemError: it cannot be opened
     """
-    flags = (os.O_RDONLY if shared else os.O_RDWR) | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    flags = (os.O_RDONLY if shared else os.O_RDWR) | core.NONBLOCK | (os.O_CREAT if create else 0)
     try:
         try:
             return _open(path, flags)

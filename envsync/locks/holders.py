@@ -25,18 +25,14 @@ A record is written beside and renamed over, as all state is (`envsync.system.at
 
 from __future__ import annotations
 
-import sys
 import time
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.errors import EnvsyncError
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.reading import again_if_refused, content
-from envsync.system import atomic, node_local, processes, records, schedulers
+from envsync.system import atomic, core, node_local, processes, records, schedulers
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

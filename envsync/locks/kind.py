@@ -12,16 +12,12 @@ the version before goes by what it says, too, for as long as the environment is 
 from __future__ import annotations
 
 import errno
-import sys
 import time
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch.reading import content
-from envsync.system import processes, records
+from envsync.system import core, processes, records
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,7 +171,7 @@ def _create(path: str, data: bytes) -> None:
 
 
 def _write_new(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = core.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         os.write(fd, data)
     finally:
@@ -185,10 +181,10 @@ def _write_new(path: str, data: bytes) -> None:
 def _take_away_torn(path: str) -> None:
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     try:
-        os.rename(path, aside)
+        os.replace(path, aside)
         if _is_torn(_read(aside)):
             os.unlink(aside)
         else:
-            os.rename(aside, path)  # it was replaced by a whole one just before
+            os.replace(aside, path)  # it was replaced by a whole one just before
     except FileNotFoundError:
         pass  # another one did it

@@ -125,7 +125,7 @@ class Contender:
             return False
         aside = f"{self.path}.{os.urandom(8).hex()}{atomic.SUFFIX}"
         try:
-            os.rename(self.path, aside)
+            os.replace(self.path, aside)
         except FileNotFoundError:
             return True
         moved = self._lease(aside).owner

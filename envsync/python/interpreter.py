@@ -16,10 +16,10 @@ from typing import Any
 
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.errors.hints import ANOTHER_PYTHON
-from envsync.launch.request import libc_family, release_of
+from envsync.launch.request import release_of
 from envsync.launch.stamp import checksum
 from envsync.python.facts import Interpreter
-from envsync.system import groups, records
+from envsync.system import core, groups, native, records
 
 FORMAT = 5
 OLDEST = (3, 9)
@@ -99,7 +99,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         implementation=facts["implementation"],
         version=facts["version"],
         machine=facts["machine"],
-        libc=libc_family(),
+        libc=core.libc_family(),
         cache_tag=facts["cache_tag"],
         markers={**facts["markers"], **_kernel()},
         tags=tuple(facts["tags"]),
@@ -154,8 +154,7 @@ def _worked_out(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _kernel() -> dict[str, str]:
     """Return the markers that this host decides, whatever the Python."""
-    system = os.uname()
-    return {"platform_release": system.release, "platform_version": system.version}
+    return dict(zip(("platform_release", "platform_version"), core.kernel(), strict=True))
 
 
 def _status(executable: str) -> os.stat_result:
@@ -182,9 +181,7 @@ def _key(executable: str, status: os.stat_result) -> str:
             parts.append("no pyvenv.cfg")
         else:
             parts += [status.st_size, status.st_mtime_ns, status.st_ino]
-    system = os.uname()
-    libc = os.confstr("CS_GNU_LIBC_VERSION") if libc_family() == "glibc" else "other"
-    parts += [system.sysname, system.machine, libc, packaging.__version__]
+    parts += [native.NAME, core.machine(), native.libc_version(), packaging.__version__]
     return checksum("\n".join(str(part) for part in parts).encode("utf-8", "surrogateescape"))
 
 

@@ -75,6 +75,8 @@ def _layout() -> "dict[str, str]":
 
 def _glibc_version() -> "str | None":
     """Say which glibc this very process runs on, as in 2.36; None if it is another C library."""
+    if sys.platform == "win32":
+        return None
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1]
     except (AttributeError, OSError, ValueError, IndexError):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 
 from envsync.errors import InterpreterError
 from envsync.errors.hints import ANOTHER_PYTHON
-from envsync.launch.request import libc_family
+from envsync.system import core, native
 
 _IMPLEMENTATIONS = {"cp": "cpython", "pp": "pypy", "gp": "graalpy", "py": "", "python": "", "any": ""}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -75,9 +74,9 @@ def _builds(builds: str) -> str:
 
 def _is_here(word: str) -> bool:
     """Tell whether a part of the name of a platform fits this host. `none` is the C library where there is but one."""
-    system = {"darwin": "macos"}.get(sys.platform, sys.platform)
-    family = libc_family()
+    system = native.NAME
+    family = core.libc_family()
     libc = {"glibc": "gnu", "other": "musl"}.get(family, "none")
-    machine = os.uname().machine.lower()
+    machine = core.machine().lower()
     word = re.sub(r"^(x86_64)_v\d$", r"\1", word)
     return word in ("any", system, libc, machine, _MACHINES.get(machine))

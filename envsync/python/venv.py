@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
-from envsync.system import atomic, groups, records
+from envsync.system import atomic, core, groups, native, records
 
 KEPT = ".gitignore"
 """What the `venv` of Python 3.13 makes, and an environment that is made anew has already."""
@@ -59,7 +59,7 @@ class Pattern(NamedTuple):
                     continue
                 mode = 0o777 if kept & stat.S_IXUSR else 0o666  # the pattern was made under another umask
                 content = text.replace(_ENV, path).replace(_PROMPT, os.path.basename(path))
-                fd = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+                fd = core.open_file(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 with open(fd, "w", encoding="utf-8", newline="") as file:
                     file.write(content)
         except OSError as error:
@@ -168,4 +168,4 @@ def _create(path: str) -> None:
             context.env_exe = os.path.join(context.bin_path, context.python_exe)
             return context
 
-    Builder(symlinks=os.name != "nt").create(path)
+    Builder(symlinks=native.CAN_FORK).create(path)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from envsync.errors import FilesystemError
 from envsync.staging.link_modes import Fill
+from envsync.system import core
 
 
 def fill_as_usual(  # noqa: PLR0917
@@ -42,7 +43,7 @@ def fill_as_usual(  # noqa: PLR0917
     """
     times = own_mtime_ns or mtime_ns
     try:
-        original = os.open(name, _READ, dir_fd=source)
+        original = core.open_file(name, _READ, dir_fd=source)
     except OSError:
         return False
     try:
@@ -50,7 +51,7 @@ def fill_as_usual(  # noqa: PLR0917
         known = (status.st_size, status.st_mtime_ns, status.st_dev, status.st_uid) == (size, mtime_ns, device, owner)
         if not known or not stat.S_ISREG(status.st_mode):
             return False
-        copy = os.open(name, _CREATE, mode, dir_fd=destination)
+        copy = core.open_file(name, _CREATE, mode, dir_fd=destination)
         try:
             try:
                 fill(original, copy, size)
@@ -114,7 +115,7 @@ class File(NamedTuple):
         """
         mode = 0o777 if self.executable else 0o666
         try:
-            source = os.open(self.name, _READ, dir_fd=self.source)
+            source = core.open_file(self.name, _READ, dir_fd=self.source)
         except OSError as error:
             raise FilesystemError("read", self.origin, error) from error
         try:
@@ -144,12 +145,12 @@ class File(NamedTuple):
         """Create the empty file; None if it is there and whole."""
         try:
             try:
-                return os.open(self.name, _CREATE, mode, dir_fd=self.destination)
+                return core.open_file(self.name, _CREATE, mode, dir_fd=self.destination)
             except FileExistsError:
                 if self.is_linked() if undecided else self._is_whole(mode & ~umask):
                     return None
                 self._make_way()
-                return os.open(self.name, _CREATE, mode, dir_fd=self.destination)
+                return core.open_file(self.name, _CREATE, mode, dir_fd=self.destination)
         except OSError as error:
             raise FilesystemError("write", self.path, error) from error
 
@@ -187,5 +188,5 @@ class File(NamedTuple):
         )
 
 
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # for a FIFO, not to wait for a writer
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ = os.O_RDONLY | core.NOFOLLOW | core.NONBLOCK  # for a FIFO, not to wait for a writer
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | core.NOFOLLOW

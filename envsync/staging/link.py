@@ -29,7 +29,7 @@ from envsync.staging.link_modes import CLONE, COPY, HARDLINK, WHOLE, Fill, Said,
 from envsync.staging.linked_directories import WholeJob, link
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import CHANGED, DamagedError, cannot_open
-from envsync.system import forking
+from envsync.system import core, forking, native
 from envsync.system.patience import patiently
 from envsync.wheel import seconds
 from envsync.wheel.manifest import NAME, Directory, Manifest
@@ -285,7 +285,7 @@ class _Heard:
 
     def __enter__(self) -> _Heard:
         self.reading, self.writing = os.pipe()
-        os.set_blocking(self.writing, False)
+        native.set_nonblocking(self.writing)
         return self
 
     def tell(self, line: str) -> None:
@@ -331,16 +331,16 @@ def make_directory(path: str, below: int | None = None, prefix: str = "") -> Non
 
 def _open_source(job: PartJob) -> int:
     try:
-        return os.open(job.source, _DIRECTORY)
+        return core.open_file(job.source, _DIRECTORY)
     except OSError as error:
         raise cannot_open(job.manifest, job.source, error) from error
 
 
 def _open_destination(job: PartJob) -> int:
     try:
-        return os.open(job.destination, _DIRECTORY)
+        return core.open_file(job.destination, _DIRECTORY)
     except OSError as error:
         raise FilesystemError("open", job.destination, error) from error
 
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | core.DIRECTORY

@@ -19,12 +19,11 @@ then the owner of the cache could change at any time what root runs.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from envsync.system import processes
+from envsync.system import native, processes
 
 CLONE, HARDLINK, COPY = "clone", "hardlink", "copy"
 WHOLE = "whole"
@@ -201,7 +200,7 @@ def clone(source: int, destination: int, _size: int = 0) -> None:
     :param destination: a descriptor, open for writing
     :raises OSError: this cannot be done; the destination is still empty
     """
-    fcntl.ioctl(destination, FICLONE, source)
+    native.clone(source, destination)
 
 
 class Pourer:
@@ -245,7 +244,7 @@ _CHUNK = 1 << 18
 
 
 def _send(source: int, destination: int, count: int, position: int) -> int:
-    return os.sendfile(destination, source, position, count)  # macOS has it for sockets only: ENOTSOCK
+    return native.send(source, destination, count, position)
 
 
 def _move(source: int, destination: int, count: int, position: int) -> int:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from envsync.errors import FilesystemError
 from envsync.staging.parts import place_of
 from envsync.store.damage import DamagedError, cannot_open, compare
-from envsync.system import processes
+from envsync.system import core, native, processes
 from envsync.wheel.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -209,17 +209,13 @@ def can_seal(path: str, umask: int) -> bool:
             return False
         if status.st_uid not in (0, processes.user()):
             return False  # its owner could change at any time what runs here (`envsync.staging.link_modes`)
-        if not status.st_mode & _WRITABLE or _is_read_only(path):
+        if not status.st_mode & _WRITABLE or native.is_read_only(path):
             return True
     except OSError:
         return True  # what is wrong shows itself when it is linked
     if processes.user() in (0, status.st_uid):
         return os.access(path, os.W_OK)  # a network filesystem may not take root for root
     return not status.st_mode & _BY_OTHERS
-
-
-def _is_read_only(path: str) -> bool:
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def link(job: WholeJob) -> None:
@@ -253,7 +249,7 @@ def link(job: WholeJob) -> None:
 
 def _open(job: WholeJob, path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return core.open_file(path, os.O_RDONLY | core.DIRECTORY | core.NOFOLLOW)
     except OSError as error:
         raise cannot_open(job.manifest, path, error) from error
 
@@ -313,7 +309,7 @@ def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[
             if not status.st_mode & stat.S_IWUSR:
                 os.chmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
             try:
-                os.close(os.open(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=fd))
+                os.close(core.open_file(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=fd))
             except FileExistsError:
                 pass  # somebody else seals it, too
         if job.manifest.mtime:

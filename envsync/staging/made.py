@@ -19,6 +19,7 @@ from envsync.staging.linked_directories import Whole
 from envsync.staging.parts import Item
 from envsync.store.damage import DamagedError, cannot_open, compare, rows_of
 from envsync.store.store import Store
+from envsync.system import core
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
 
@@ -106,14 +107,14 @@ class Maker:
 
     def _create(self, full: str, mode: int) -> int:
         """Make an empty file, and open it. What is there goes: a link to the store's must not be written through."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            return os.open(full, flags, mode)
+            return core.open_file(full, flags, mode)
         except FileNotFoundError:
             make_directory(full.rpartition("/")[0])
         except FileExistsError:
             os.unlink(full)
-        return os.open(full, flags, mode)
+        return core.open_file(full, flags, mode)
 
     def make_guard(self, second: int, path: str) -> None:
         """Make the file that a stamp may name: as old as the oldest that is linked, or a purge would take it later.

@@ -12,7 +12,7 @@ import os
 from glob import iglob
 from urllib.parse import unquote, urlsplit
 
-from envsync.launch import command
+from envsync.system import core
 
 NAME = "uv_cache.json"
 
@@ -47,7 +47,7 @@ def _of_tree(tree: str) -> dict[str, object]:
     files = [f"{tree}/{file}" for file in decides.dated]
     found = [f"{tree}/{name}" for each in decides.patterns for name in iglob(each, root_dir=tree, recursive=True)]
     value = _value(_latest([*files, *filter(os.path.isfile, found)]))
-    environ = command.variables()
+    environ = core.variables()
     value["env"] = {name: environ.get(name) for name in decides.variables}
     value["directories"] = {name: _made(f"{tree}/{name}") for name in decides.directories}
     value["commit"] = trees.commit_of(tree) if decides.commit else None

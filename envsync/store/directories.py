@@ -6,7 +6,7 @@ import os
 import shlex
 
 from envsync.errors import FilesystemError
-from envsync.system import groups
+from envsync.system import core, groups
 
 _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of envsync. What is in it can be fetched again.
@@ -50,7 +50,7 @@ class Directories:
                 raise FilesystemError("create", path, error, hint=hint) from error
         tag = f"{self.root}/CACHEDIR.TAG"
         try:
-            descriptor = os.open(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = core.open_file(tag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError:
             return  # it is there already, or only backup programs will miss it
         groups.grant(tag, groups.bits(self.root))

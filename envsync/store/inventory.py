@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from envsync.launch.reading import content
 from envsync.store import trash
+from envsync.system import core, native
 from envsync.wheel.manifest import NAME, NewerError, load
 
 BLOCK = 512
@@ -100,7 +101,7 @@ def measure(root: str, kind: str, name: str) -> CacheItem | None:
 
 def room(status: os.stat_result) -> int:
     """Return how many bytes a file takes on the disk."""
-    return int(status.st_blocks) * BLOCK
+    return native.allocated(status)
 
 
 def prunable(items: Iterable[CacheItem], rules: Rules, now: float | None = None) -> list[CacheItem]:
@@ -182,7 +183,7 @@ def _wheel(path: str) -> str:
 def _quietly(path: str) -> bytes:
     """Read a file without a trace, where one may (open(2), O_NOATIME): that it was looked at is no use of it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOATIME", 0))
+        descriptor = core.open_file(path, os.O_RDONLY | core.NONBLOCK | getattr(os, "O_NOATIME", 0))
     except PermissionError:
         return content(path)  # somebody else's
     with os.fdopen(descriptor, "rb") as file:

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 from envsync.errors import FilesystemError, WheelError
 from envsync.store.directories import Directories
 from envsync.store.trash import REPLACED
-from envsync.system import groups
+from envsync.system import core, groups
 from envsync.system.patience import patiently
 from envsync.wheel.manifest import NAME, Manifest, is_newer, is_sha256, load
 
@@ -327,7 +327,7 @@ def _identity(entry: str) -> tuple[int, int] | None:
 
 
 def _load(entry: str, sha256: str, *, lazily: bool = False) -> Manifest:
-    descriptor = os.open(f"{entry}/{NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = core.open_file(f"{entry}/{NAME}", os.O_RDONLY | core.NONBLOCK)
     try:
         data = os.read(descriptor, os.fstat(descriptor).st_size)  # in half the calls of a file object
     finally:

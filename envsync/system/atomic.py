@@ -24,10 +24,11 @@ import time
 
 from envsync.errors import FilesystemError
 from envsync.launch.reading import content
+from envsync.system import core, native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 SUFFIX = ".new"
 """Of temporary files. A dead writer's are swept away by whoever holds the environment lock next."""
@@ -52,7 +53,7 @@ def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -
     # Threads share a pid, and so do processes in different containers: the name has to be nobody else's.
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        fd = core.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             view = memoryview(data)
             while view:
@@ -97,7 +98,7 @@ def move(source: str, destination: str) -> None:
     began, pause = time.monotonic(), 0.01
     while True:
         try:
-            os.rename(source, destination)
+            os.replace(source, destination)
         except OSError as error:
             passes = error.errno == errno.EBUSY or (error.errno == errno.EACCES and _may_move(source, destination))
             if not passes or time.monotonic() - began >= MOVE_SECONDS:
@@ -157,7 +158,7 @@ def _move_file(source: str, destination: str) -> bool:
 
 
 def _sync_directory(path: str) -> None:
-    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = core.open_file(path or ".", os.O_RDONLY | core.DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -172,28 +173,15 @@ def sync_filesystem(path: str) -> None:
     :raises FilesystemError: the disk refused something (of Linux since 5.8; before, and elsewhere, nobody says so)
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = core.open_file(path, os.O_RDONLY | core.DIRECTORY)
     except OSError as error:
         raise FilesystemError("open", path, error) from error
     try:
-        syncfs = _syncfs()
-        if syncfs is None:
-            os.sync()
-        elif number := syncfs(fd):
-            raise FilesystemError("sync the filesystem of", path, OSError(number, os.strerror(number)))
+        native.sync_filesystem(fd)
+    except OSError as error:
+        raise FilesystemError("sync the filesystem of", path, error) from error
     finally:
         os.close(fd)
-
-
-def _syncfs() -> Callable[[int], int] | None:
-    """Return a function that syncs the filesystem of a descriptor and returns an errno."""
-    import ctypes  # 3 ms, for those who ask for it
-
-    try:
-        function = ctypes.CDLL(None, use_errno=True).syncfs
-    except (AttributeError, OSError, TypeError):
-        return None  # not Linux
-    return lambda fd: ctypes.get_errno() if function(fd) != 0 else 0
 
 
 def read_if_there(path: str) -> bytes | None:

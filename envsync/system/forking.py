@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from envsync.system import forks
+from envsync.system import forks, native
 
 TELL_SECONDS = 0.25
 _NUMBER_BYTES = 2
@@ -31,7 +30,7 @@ _PIPE_BYTES = 4096
 
 def can_share(count: int) -> bool:
     """Tell whether this process may fork for so many pieces."""
-    return hasattr(os, "fork") and threading.active_count() == 1 and 1 < count <= _PIPE_BYTES // _NUMBER_BYTES
+    return native.CAN_FORK and threading.active_count() == 1 and 1 < count <= _PIPE_BYTES // _NUMBER_BYTES
 
 
 def share(
@@ -49,7 +48,7 @@ def share(
     """
     reading = pieces(range(count))
     failing, failed = os.pipe()
-    os.set_blocking(failing, False)
+    native.set_nonblocking(failing)
     running: list[int] = []
     done: set[int] = set()
 
@@ -105,23 +104,12 @@ def take(reading: int) -> int | None:
     return int.from_bytes(data, "big") if data else None
 
 
-def readable(descriptors: Iterable[int], seconds: float) -> set[int]:
-    """Wait until there is something to read in one of these, or one has ended. Returns which; none if the time is over.
-
-    By poll(2): select(2) knows no descriptor above 1,023, and a program may have more files open.
-    """
-    if sys.platform == "win32":
-        return set()  # there are no children there
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return {descriptor for descriptor, _ in poll.poll(seconds * 1000)}
-
-
 def wait(
     child: int, look: Callable[[], None] | None = None, tell: Callable[[int | None], None] = lambda _: None
 ) -> int:
     """Wait for a child and return its status; 1 where nobody is told (SIGCHLD is ignored, as some daemons do)."""
+    if sys.platform == "win32":
+        return 1  # nobody forks there
     pause, told = 0.0002, time.monotonic()
     try:
         while look is not None:

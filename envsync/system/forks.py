@@ -8,12 +8,10 @@ from __future__ import annotations
 import _thread
 import sys
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch import command
+from envsync.system import core, native
+
+os = core.os
 
 FORK_TRIES = 50
 TRY_SECONDS = 0.02
@@ -92,6 +90,6 @@ def fork() -> int:
     me = _thread.get_ident()
     _forks.ours.add(me)
     try:
-        return os.fork()
+        return native.fork()
     finally:
         _forks.ours.discard(me)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic, records
+from envsync.system import atomic, core, records
 
 GROUP = stat.S_IRWXG
 
@@ -76,7 +76,7 @@ def make_lock_file(root: str, path: str) -> None:
         return
     temporary = f"{root}/v1/tmp/lock-{os.urandom(8).hex()}"
     try:
-        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        os.close(core.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
     except OSError:
         return
     try:
@@ -121,7 +121,7 @@ def _make_granted(path: str, group: int) -> None:
         return
     grant(temporary, group)
     try:
-        os.rename(temporary, path)  # over one that somebody has just made, if that is empty (rename(2))
+        os.replace(temporary, path)  # over one that somebody has just made, if that is empty (rename(2))
     except OSError:
         os.rmdir(temporary)
 

@@ -9,14 +9,10 @@ that works between two descriptors works between hosts.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
+from envsync.system import core, native
 from envsync.system.processes import read_proc
+
+os = core.os
 
 LOCAL_BY_OPTION = {
     "lustre": ("localflock",),  # mount.lustre(8)
@@ -75,7 +71,7 @@ def mount_of(path: str) -> Mount:
         device = os.stat(path).st_dev
     except OSError:
         return Mount()
-    return parse(read_proc("/proc/self/mountinfo"), f"{os.major(device)}:{os.minor(device)}")
+    return parse(read_proc("/proc/self/mountinfo"), "{}:{}".format(*native.device(device)))
 
 
 def mounted_in(path: str) -> str:

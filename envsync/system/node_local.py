@@ -12,17 +12,10 @@ filesystem, for a lock in it is meant for this node alone.
 
 from __future__ import annotations
 
-import sys
+from envsync.system import core, mounts, processes
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
+os = core.os
 
-from envsync.launch import command
-from envsync.system import mounts, processes
-
-TMP = "/tmp"
 KIND, DIRECTORY = 0o170000, 0o040000
 STICKY, WRITABLE_BY_OTHERS = 0o1000, 0o022
 OPEN = frozenset({0o002, 0o020, 0o022})
@@ -31,8 +24,8 @@ OPEN = frozenset({0o002, 0o020, 0o022})
 
 def directory() -> str:
     """Return the directory, made if it was missing; empty if there is none that can be trusted."""
-    runtime = command.variable("XDG_RUNTIME_DIR")
-    if runtime.startswith("/") and _is_sound(runtime, f"{runtime}/envsync"):
+    runtime = core.variable("XDG_RUNTIME_DIR")
+    if core.NODE and runtime.startswith("/") and _is_sound(runtime, f"{runtime}/envsync"):
         return f"{runtime}/envsync"
     return temporary()
 
@@ -43,8 +36,8 @@ def temporary() -> str:
     For what is found without a look (`envsync.launch.fast_lane.be_named`): XDG_RUNTIME_DIR may name, in a job, what is
     there on the node alone from which the job was submitted.
     """
-    path = f"{TMP}/envsync-{processes.user()}"
-    return path if _is_sound(TMP, path) else ""
+    path = f"{core.NODE}/envsync-{processes.user()}"
+    return path if core.NODE and _is_sound(core.NODE, path) else ""
 
 
 def _is_sound(above: str, path: str) -> bool:

@@ -10,14 +10,11 @@ Where there is no /proc (macOS), nobody is known.
 from __future__ import annotations
 
 import sys
-import time
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.errors.redact import redacted
+from envsync.system import core, native
+
+os = core.os
 
 
 def processors() -> int:
@@ -35,12 +32,12 @@ COMMAND_CHARACTERS = 80
 
 def user() -> int:
     """Return whose this process is: its effective user id (geteuid(2))."""
-    return os.geteuid()
+    return core.user()
 
 
 def host() -> str:
     """Return this host's name."""
-    return os.uname().nodename
+    return core.host()
 
 
 def boot() -> str:
@@ -68,7 +65,7 @@ def here() -> str:
 
 def clock() -> float:
     """Return seconds since the host's boot, sleep included: one clock for all processes of a host."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return native.clock()
 
 
 def started() -> float:
@@ -80,7 +77,7 @@ def started_of(pid: int | str) -> float:
     """Return when a process here was started, by `clock()`; 0 if there is none, or that is not known."""
     fields = read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
     try:
-        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return int(fields[19]) / native.clock_ticks()
     except (IndexError, ValueError, OSError):
         return 0.0
 
@@ -133,7 +130,7 @@ def holders(path: str) -> list[int]:
         return []
     if not is_proc_ours():
         return []
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    device = device_of(status)
     found = set()
     orphaned = False
     for fields in map(str.split, read_proc("/proc/locks").splitlines()):
@@ -150,6 +147,11 @@ def holders(path: str) -> list[int]:
     if orphaned:
         found.update(pid for pid in everybody() if _has_open(pid, status))
     return sorted(found)
+
+
+def device_of(status: os.stat_result) -> str:
+    """Return the device that a file is on as /proc/locks has it."""
+    return "{:02x}:{:02x}".format(*native.device(status.st_dev))
 
 
 def users_of(path: str) -> list[int]:
@@ -257,10 +259,7 @@ def is_below(who: str) -> bool:
     above = _parents()
     if above:
         return pid in above
-    try:
-        return os.getsid(pid) == os.getsid(0)
-    except OSError:
-        return False  # it has ended
+    return native.is_of_our_session(pid)
 
 
 def _parents() -> set[int]:
@@ -306,7 +305,7 @@ def inherited(path: str, *, besides: int = -1) -> bool:
 def read_proc(path: str) -> str:
     """Read a file of /proc; empty if it is not there."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = core.open_file(path, os.O_RDONLY)
     except OSError:
         return ""
     chunks = []

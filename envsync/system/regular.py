@@ -6,7 +6,9 @@ import errno
 import os
 import stat
 
-FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
+from envsync.system import core
+
+FLAGS = os.O_RDONLY | core.NOCTTY | core.NONBLOCK | core.NOFOLLOW
 """A pipe must not keep us waiting for a writer."""
 
 
@@ -16,7 +18,7 @@ def read_regular(path: str) -> bytes:
     :raises OSError: it is not there, cannot be read, or is not a regular file; `strerror` says it
     """
     try:
-        fd = os.open(path, FLAGS)
+        fd = core.open_file(path, FLAGS)
     except OSError as error:
         raise OSError(error.errno, describe(path, error)) from error
     try:

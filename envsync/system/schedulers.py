@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from envsync.launch import command
 from envsync.launch.reading import content
-from envsync.system import processes, records
+from envsync.system import core, processes, records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def job_of(variables: Mapping[str, str], host: str = "") -> tuple[str, str]:
 
 def own() -> dict[str, object]:
     """Return what a record of this process says of its job; nothing outside of jobs."""
-    kind, job = job_of(command.variables(), processes.host())
+    kind, job = job_of(core.variables(), processes.host())
     return {"scheduler": kind, "job": job[: LONGEST + 1]} if job else {}
 
 

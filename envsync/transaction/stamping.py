@@ -23,7 +23,7 @@ from envsync.launch import Environment, stamp
 from envsync.launch.stamp import Site, Stamp
 from envsync.python.facts import Layout
 from envsync.staging.parts import GUARD
-from envsync.system import atomic, mounts
+from envsync.system import atomic, core, mounts
 from envsync.wheel import seconds
 
 ENTRIES = "/v1/wheels"
@@ -184,7 +184,7 @@ def _outlast(probe: str, mtime_ns: int) -> bool:
     """Wait until a file changed now gets a later mtime than the one given; the filesystem's clock decides."""
     begun = time.monotonic()
     try:
-        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = core.open_file(probe, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             while os.fstat(fd).st_mtime_ns <= mtime_ns:
                 waited = time.monotonic() - begun

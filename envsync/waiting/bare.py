@@ -56,17 +56,12 @@ but comes when the last who waited for it has left, tries once more.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch import command
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.system import processes
+from envsync.system import core, processes
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -384,7 +379,7 @@ def _say(environment: Environment, *names: str) -> None:
     """Add to the mark."""
     for name in names:
         try:
-            os.close(os.open(f"{environment.bare}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            os.close(core.open_file(f"{environment.bare}/{name}", os.O_WRONLY | os.O_CREAT, 0o666))
         except OSError:
             return  # then the environment stays
 

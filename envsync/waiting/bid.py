@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.locks.environment_lock import Locks
+from envsync.system import core
 from envsync.waiting import bare, directory, failures
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,16 +16,11 @@ starts others there, and those inherit no lock. Without a /proc, only the innerm
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch import Environment, command
-from envsync.system import processes, records
+from envsync.system import core, processes, records
 from envsync.waiting import queue
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +37,7 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
 
     :param besides: a descriptor of this process that does not count: it was not inherited
     """
-    if not command.variable("ENVSYNC_IN"):
+    if not core.variable("ENVSYNC_IN"):
         return ()
     found = set()
     for process in ("self", *map(str, processes.ancestors())):  # pids as /proc knows them, or none
@@ -59,8 +54,8 @@ def holds(*, besides: int = -1) -> tuple[str, ...]:
                 continue
             if path.endswith(IN_USE):
                 found.add(path.removesuffix(IN_USE))
-    if not found and not processes.has_proc() and processes.is_below(command.variable(command.WHO)):
-        found.add(command.variable("VIRTUAL_ENV"))  # the innermost at least, as `run` has said it
+    if not found and not processes.has_proc() and processes.is_below(core.variable(command.WHO)):
+        found.add(core.variable("VIRTUAL_ENV"))  # the innermost at least, as `run` has said it
     return tuple(sorted(found - {""}))
 
 

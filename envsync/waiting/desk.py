@@ -7,16 +7,12 @@ is shared by all who read it. All of it is on the node's own disk, and takes mic
 from __future__ import annotations
 
 import errno
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.launch import command
 from envsync.locks.flock import Flock
-from envsync.system import processes
+from envsync.system import core, processes
+
+os = core.os
 
 WORD_BYTES = 1 << 12
 
@@ -115,24 +111,19 @@ def _open(path: str) -> Flock:
 
 
 def _lock(file: Flock, *, shared: bool) -> bool:
-    return _flock(file, "LOCK_SH" if shared else "LOCK_EX")
+    _check(file)
+    try:
+        core.lock(file.fd, file.path, shared=shared)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unlock(file: Flock) -> None:
-    _flock(file, "LOCK_UN")
+    _check(file)
+    core.unlock(file.fd)
 
 
-def _flock(file: Flock, kind: str) -> bool:
-    """Lock a file or unlock it. False: others are in the way."""
+def _check(file: Flock) -> None:
     if file.fd < 0:
         raise OSError(errno.EBADF, "closed in a child that somebody has forked")
-    is_ours = False
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file.fd, getattr(fcntl, kind) | fcntl.LOCK_NB)
-            is_ours = True
-        except BlockingIOError:
-            pass  # somebody else's
-    return is_ours

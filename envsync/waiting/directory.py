@@ -6,16 +6,12 @@ Imports `os` only if the directory has to be looked at or made.
 from __future__ import annotations
 
 import errno
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.launch import command
-from envsync.system import processes
+from envsync.system import core, processes
 from envsync.waiting import bare
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,7 +186,7 @@ def is_marked(environment: Environment) -> bool:
     It may have come by them through a daemon (srun, a batch job that is waited for), as no descendant of it. Then
     nobody can tell whether that command still runs and waits for this process.
     """
-    token = command.variable("ENVSYNC_IN").partition(":")[0]
+    token = core.variable("ENVSYNC_IN").partition(":")[0]
     try:
         return token != "" and token == str(os.stat(environment.in_use).st_ino)
     except OSError:
@@ -219,10 +215,10 @@ def is_inside(environment: Environment, *, besides: int = -1) -> bool:
         return True
     if processes.has_proc():
         return not processes.ancestors().isdisjoint(processes.holders(environment.in_use))
-    return processes.is_below(command.variable(command.WHO))
+    return processes.is_below(core.variable(command.WHO))
 
 
 def _is_of_its_job() -> bool:
     """Tell whether this process is of the scheduler's job in which the command runs whose variables it has."""
-    job = command.variable(command.JOB)
-    return job != "" and job == next(filter(None, map(command.variable, command.JOBS)), "")
+    job = core.variable(command.JOB)
+    return job != "" and job == next(filter(None, map(core.variable, command.JOBS)), "")

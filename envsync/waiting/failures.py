@@ -23,15 +23,11 @@ themselves.
 
 from __future__ import annotations
 
-import sys
 import time
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
+from envsync.system import core, processes, records
 
-from envsync.system import processes, records
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

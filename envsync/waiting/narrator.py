@@ -8,21 +8,16 @@ a minute. Whoever has not been heard of for a while is shown as such: a leader s
 
 from __future__ import annotations
 
-import sys
 import time
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.errors.redact import redacted
-from envsync.launch import command
 from envsync.launch.messages import say
-from envsync.system import processes, records, schedulers
+from envsync.system import core, processes, records, schedulers
 from envsync.waiting import directory
 from envsync.waiting.failures import identity
 from envsync.waiting.shortening import DRAINING, briefly, fitted, volume
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,7 +198,7 @@ def _is_ours(environment: Environment) -> bool:
 
 def _is_terminal() -> bool:
     try:
-        return os.isatty(2) and command.variable("TERM") not in ("", "dumb")
+        return os.isatty(2) and core.variable("TERM") not in ("", "dumb")
     except OSError:
         return False
 

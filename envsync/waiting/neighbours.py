@@ -28,18 +28,13 @@ look, and nobody waits longer. After a crash, the files are left over, a kilobyt
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch import stamp
-from envsync.system import node_local, records
+from envsync.system import core, node_local, records
 from envsync.waiting import word
 from envsync.waiting.desk import Desk
 from envsync.waiting.word import INTERVALS, Word
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

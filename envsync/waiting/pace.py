@@ -19,12 +19,9 @@ what a thousand nodes do.
 
 from __future__ import annotations
 
-import sys
+from envsync.system import core
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

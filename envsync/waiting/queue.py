@@ -21,17 +21,13 @@ Times of files are compared with each other only, and the filesystem gave them a
 
 from __future__ import annotations
 
-import sys
 import time
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
 
 from envsync.errors.redact import redacted
 from envsync.launch import command, stamp
-from envsync.system import processes, records, schedulers
+from envsync.system import core, processes, records, schedulers
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +82,6 @@ def enlist(demand: Demand, holds: Sequence[str] = ()) -> Rank | None:
 
     :param holds: the environments that this process runs within
     """
-    import fcntl
-
     environment = demand.environment
     path = f"{environment.waiting}/{_new_name(demand.key, holds)}"
     said = records.dump(
@@ -108,9 +102,9 @@ def enlist(demand: Demand, holds: Sequence[str] = ()) -> Rank | None:
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        core.lock(fd, path, shared=False)
         os.write(fd, said)
-        os.rename(path + SUFFIX, path)
+        os.replace(path + SUFFIX, path)
     except OSError:
         command.close_lock(fd)
         try:
@@ -182,17 +176,15 @@ def _names(environment: Environment) -> list[str]:
 
 def is_held(path: str) -> bool:
     """Tell whether somebody holds a file that only one process ever locks, so that asking is in nobody's way."""
-    import fcntl
-
     try:
-        fd = command.open_lock(path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = command.open_lock(path, os.O_RDONLY | core.NONBLOCK)
     except OSError:
         return False
     close = command.close_unlocked
     try:
-        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):  # some filesystems refuse shared locks alone
+        for shared in (True, False):  # some filesystems refuse shared locks alone
             try:
-                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+                core.lock(fd, path, shared=shared)
             except BlockingIOError:
                 return True
             except OSError:

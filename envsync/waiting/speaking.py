@@ -10,16 +10,10 @@ All speak where there is no such step, on a terminal, with `--verbose`, and wher
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
-from envsync.launch import command
-from envsync.system import processes
+from envsync.system import core, processes
 from envsync.waiting import neighbours
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,10 +37,10 @@ NOTHING = (0, 0)
 def step() -> str:
     """Name the parallel step that this process is a task of; empty if it is of none, or the only one."""
     for rank, size in RANKS.items():
-        if command.variable(rank):
-            if size and command.variable(size) == "1":
+        if core.variable(rank):
+            if size and core.variable(size) == "1":
                 return ""
-            names = [".".join(map(command.variable, variables)) for variables in STEPS]
+            names = [".".join(map(core.variable, variables)) for variables in STEPS]
             return next((name for name in names if name.strip(".")), f"of {os.getppid()}")
     return ""
 

@@ -21,19 +21,15 @@ How often is said in `envsync.waiting.pace`; and of those on one node, over a ne
 
 from __future__ import annotations
 
-import sys
 import time
 
-if sys.platform == "win32":
-    import os
-else:
-    import posix as os
-
 from envsync.launch import command
-from envsync.system import mounts
+from envsync.system import core, mounts
 from envsync.waiting import directory, failures
 from envsync.waiting.bid import Bid
 from envsync.waiting.pace import Pace, Rhythm
+
+os = core.os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

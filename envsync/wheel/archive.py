@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from envsync.errors import FilesystemError, WheelError
+from envsync.system import native
 from envsync.wheel.deflate import RAW, DeflateErrors, crc32, decompressobj
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Archive:
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
-            data = os.pread(self.descriptor, length, offset)
+            data = native.pread(self.descriptor, length, offset)
         except OSError as error:
             raise FilesystemError("read", self.wheel, error) from error
         if not data and length:
@@ -318,13 +319,9 @@ def check_path(path: str) -> str | None:
             return "a file name is nested too deeply"
         if len(path.encode()) > _LENGTH or any(len(part.encode()) > 255 for part in parts):
             return "a file name is too long"
-    if os.name == "nt" and any(_is_odd_on_windows(part) for part in parts):
+    if not all(map(native.is_possible_name, parts)):
         return "a file name cannot be used on Windows"
     return None
-
-
-def _is_odd_on_windows(part: str) -> bool:
-    return bool(_DEVICE.match(part)) or part[-1] in ". " or any(character in part for character in '<>:"|?*')
 
 
 def find_collision(files: Iterable[str], directories: Iterable[str] = ()) -> str | None:

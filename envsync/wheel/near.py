@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from envsync.errors import FilesystemError
+from envsync.system import core
 
 IN_MEMORY = 32 * 1024 * 1024
 """Bytes: a larger wheel goes to the disk. As many wheels as there are processors are unpacked at once, 4 at most."""
@@ -47,7 +48,7 @@ def _made(size: int, staging: Callable[[], str]) -> int:
         return int(in_memory("envsync wheel"))
     path = staging()
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = core.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.unlink(path)
     except OSError as error:
         raise FilesystemError("create", path, error) from error

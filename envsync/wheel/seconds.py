@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import groups
+from envsync.system import core, groups, native
 
 NAMES = "names"
 STEP = 2
@@ -68,7 +68,7 @@ def take(root: str, name: str, sha256: str) -> int:
 def _take(path: str, sha256: str) -> bool:
     """Take a second. Returns False if somebody has it."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        descriptor = core.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     except FileExistsError:
         return False
     try:
@@ -131,4 +131,4 @@ def touch(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        os.pwrite(descriptor, b".", 0)
+        native.pwrite(descriptor, b".", 0)

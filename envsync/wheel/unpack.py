@@ -28,14 +28,14 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors import FilesystemError
-from envsync.system import groups
+from envsync.system import core, groups
 from envsync.wheel import record, seconds, twins
 from envsync.wheel.archive import Archive, Member, printable
 from envsync.wheel.deflate import crc32
 from envsync.wheel.layout import LaidFile, WheelLayout, lay_out
 from envsync.wheel.manifest import NAME, Directory, Manifest, Rows, dump, load
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | core.NOFOLLOW
 _SHEBANG = b"#!python"
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
 _REQUIRES = re.compile(r"^Requires-Dist:(.+(?:\n[ \t].+)*)", re.MULTILINE | re.IGNORECASE)
@@ -313,7 +313,7 @@ class _Writer:
         path = f"{self._directory}/{place.scheme}/{place.path}"
         try:
             mode = 0o555 if place.executable else 0o444
-            descriptor = os.open(path, _CREATE, mode)
+            descriptor = core.open_file(path, _CREATE, mode)
             try:
                 for piece in pieces:
                     hasher.update(piece)
@@ -365,7 +365,7 @@ class _Writer:
         """Write a file of our own."""
         path = f"{self._directory}/{path}"
         try:
-            descriptor = os.open(path, _CREATE, 0o444)
+            descriptor = core.open_file(path, _CREATE, 0o444)
             try:
                 _write_all(descriptor, data)
                 self._finish(descriptor, 0o444)

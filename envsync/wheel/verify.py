@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.lockfile.target import Artifact
+from envsync.system import core, native
 from envsync.system.patience import patiently
 from envsync.wheel.manifest import Manifest
 
@@ -96,7 +97,7 @@ def opened(wheel: str) -> Iterator[int]:
     :raises FilesystemError: it cannot be opened
     """
     try:
-        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_RDONLY | core.NONBLOCK
         descriptor = patiently(os.open, wheel, flags)
     except OSError as error:
         raise FilesystemError("open", wheel, error) from error
@@ -132,7 +133,7 @@ def verify(
     while True:
         checkpoint()
         try:
-            data = os.pread(descriptor, 1024 * 1024, position)
+            data = native.pread(descriptor, 1024 * 1024, position)
         except OSError as error:
             raise FilesystemError("read", wheel, error) from error
         if not data:

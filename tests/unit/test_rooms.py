@@ -43,6 +43,8 @@ LAUNCH = {
     "envsync.launch.reading",
     "envsync.launch.request",
     "envsync.launch.stamp",
+    "envsync.system",
+    "envsync.system.posix_core",
 }
 """What of envsync a launch in a current environment loads. A wheel has it in one file: `MODULES` in .ci/join.py."""
 BUILT_IN = {"errno", "gc", "fcntl", "_blake2"}
@@ -208,6 +210,56 @@ def test_no_class_holds_too_much(path: Path) -> None:
     assert large - RECORDS == set()
 
 
+ASKS = re.compile(r"\bsys\.platform\b|\bos\.name\b|\bplatform\.system\(")
+MAY_ASK = {
+    "building/supervisor.py",
+    "python/interpreter_child.py",
+    "integrations/multiprocessing.py",
+    "integrations/tox.py",
+}
+"""Two programs of their own, the second of another Python; what is for POSIX as a whole; and tox wants to be told."""
+
+
+def test_who_asks_which_system_it_is() -> None:
+    """Nobody but `system`: each of its modules is for one, and `core` and `native` are that of this one."""
+    asking = {str(path.relative_to(ROOT / "envsync")) for path in SOURCES if ASKS.search(path.read_text())}
+    assert {name for name in asking if not name.startswith("system/")} == MAY_ASK
+
+
+def test_what_a_launch_needs_of_the_system() -> None:
+    """Of ours it imports nothing, but once it locks a file on Windows: `launch` is built on it."""
+    for name in ("posix_core", "windows_core"):
+        text = (ROOT / f"envsync/system/{name}.py").read_text()
+        found = {line.strip() for line in text.splitlines() if re.match(r" *(from|import) envsync", line)}
+        assert found <= {"from envsync.system import windows_locks"}
+
+
+@pytest.mark.parametrize("modules", [("posix_core", "windows_core"), ("linux", "darwin", "windows")])
+def test_each_system_has_the_same(modules: tuple[str, ...]) -> None:
+    """The same names, with the same signatures: mypy reads one system at a time, and would not tell."""
+    first, *others = ({**shapes("posix"), **shapes(name)} if name != "posix_core" else shapes(name) for name in modules)
+    native = set(re.findall(r"^(\w+) = here\.", (ROOT / "envsync/system/native.py").read_text(), re.MULTILINE))
+    names = set(first) if modules[0] == "posix_core" else native
+    for other in others:
+        assert names <= set(other)
+        assert {name: first[name] for name in names} == {name: other[name] for name in names}
+
+
+def shapes(module: str) -> dict[str, str]:
+    """Return the public names of a module of `system`, each with its signature, or what it is."""
+    found = {}
+    for node in ast.parse((ROOT / f"envsync/system/{module}.py").read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = ast.unparse(node.args)
+        elif isinstance(node, ast.Assign):
+            found.update(
+                (name.id, "value") for each in node.targets for name in ast.walk(each) if isinstance(name, ast.Name)
+            )
+    return {
+        name: shape for name, shape in found.items() if not name.startswith("_") and name not in ("TYPE_CHECKING", "os")
+    }
+
+
 # What is named
 
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != "CHANGELOG.md")
@@ -237,7 +289,8 @@ def exists(name: str) -> bool:
     for length in range(len(words), 0, -1):
         path = ROOT.joinpath(*words[:length])
         if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
-            if words[1:2] == ["integrations"] and length > 2:  # its engine may not be here
+            # An engine may not be here, and a system's module is for that system.
+            if words[1] in ("integrations", "system") and length > 2:
                 return set(words[length : length + 1]) <= defined(path.with_suffix(".py"))
             found: object = importlib.import_module(".".join(words[:length]))
             for word in words[length:]:

@@ -249,7 +249,7 @@ def test_a_filesystem_that_does_not_rename_directories(
             raise OSError(18, "Invalid cross-device link")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     assert removed().kept == ""
     assert entries(environment) == []
 
@@ -277,7 +277,7 @@ def test_killed_while_it_is_deleted_in_its_place(
     while True:
         run_envsync("sync", *words, check=True)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "rename", refuse)
+            patched.setattr(os, "replace", refuse)
             patched.setattr(atomic, "write", no_room)
             blow = strike(["env", "prune", "envs/{digest}", "--yes"], nth, KILL)
         if not blow.struck:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from envsync.launch import command
+from envsync.system import posix_core
 
 ROOT = Path(__file__).parent.parent.parent.parent
 DRIVER = f"""\
@@ -274,7 +275,7 @@ class TestDescriptor:
             assert process.stdin is not None
             assert process.stdout is not None
             descriptor = int(process.stdout.readline())
-            assert (descriptor >= command.OUT_OF_THE_WAY) == (limit is None or limit > command.OUT_OF_THE_WAY)
+            assert (descriptor >= posix_core._OUT_OF_THE_WAY) == (limit is None or limit > posix_core._OUT_OF_THE_WAY)
             with path.open("rb+") as file:
                 with pytest.raises(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -310,12 +310,6 @@ class TestWithoutFlock:
         with pytest.raises(FilesystemError, match=f"cannot lock `{path}`"):
             acquire_nowait(str(path), shared=False)
 
-    def test_not_posix(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where there is no flock(2) at all, that is said."""
-        monkeypatch.setitem(sys.modules, "fcntl", None)
-        with pytest.raises(LockingError, match=r"no flock\(2\)"):
-            acquire_nowait(str(path), shared=False)
-
     @pytest.mark.parametrize("cause", [errno.EEXIST, errno.ESTALE])
     def test_opening_is_tried_again(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """What network filesystems answer when two clients create the file at once passes."""

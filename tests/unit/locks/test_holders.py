@@ -14,7 +14,7 @@ from envsync.errors import FilesystemError
 from envsync.launch import Environment, fast_lane
 from envsync.launch.stamp import Site, Stamp
 from envsync.locks import holders
-from envsync.system import atomic, node_local, processes, records
+from envsync.system import atomic, core, processes, records
 
 Begin = Callable[..., None]
 
@@ -25,8 +25,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tmp = tmp_path / "tmp"
     tmp.mkdir()
     tmp.chmod(0o1777)
-    monkeypatch.setattr(fast_lane, "NODE", str(tmp))
-    monkeypatch.setattr(node_local, "TMP", str(tmp))
+    monkeypatch.setattr(core, "NODE", str(tmp))
     return tmp
 
 

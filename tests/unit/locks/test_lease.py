@@ -137,7 +137,7 @@ def test_what_changed_hands_is_put_back(
         left_by_another_host(environment, "live")
         original(source, target)
 
-    monkeypatch.setattr(os, "rename", late)
+    monkeypatch.setattr(os, "replace", late)
     assert contender.acquire_nowait() is None
     assert "token=live" in Path(environment.lease).read_text()
     assert os.listdir(environment.state) == ["lease"]

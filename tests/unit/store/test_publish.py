@@ -115,10 +115,10 @@ def moment(linked: Linked, request: pytest.FixtureRequest, monkeypatch: pytest.M
         rename(source, destination)
         first = os.path.basename(destination).startswith(REPLACED)
         if first if request.param == "after the first rename" else destination == linked.store.path(linked.sha256):
-            monkeypatch.setattr(os, "rename", rename)
+            monkeypatch.setattr(os, "replace", rename)
             Store(linked.store.root).mend()
 
-    monkeypatch.setattr(os, "rename", look)
+    monkeypatch.setattr(os, "replace", look)
     yield
     assert os.rename is rename, "it never came to that"
 
@@ -170,7 +170,7 @@ def test_if_the_new_one_cannot_come_the_old_one_is_put_back(linked: Linked, monk
                 raise OSError(28, "No space left on device")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(FilesystemError, match="No space left"), linked.store.replacing([linked.sha256]):
         linked.add()
     assert len(moves) == 3

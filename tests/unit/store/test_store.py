@@ -296,12 +296,12 @@ def test_whoever_is_second_uses_the_first(store: Store, wheel: str, monkeypatch:
 
     def rename_late(source: str, target: str) -> None:
         if os.path.dirname(target) == store.wheels:
-            monkeypatch.setattr(os, "rename", rename)
+            monkeypatch.setattr(os, "replace", rename)
             other.add(wheel, artifact(wheel))
             raise OSError(code, os.strerror(code))
         rename(source, target)
 
-    monkeypatch.setattr(os, "rename", rename_late)
+    monkeypatch.setattr(os, "replace", rename_late)
     manifest = store.add(wheel, artifact(wheel))
     assert store.get(manifest.sha256) == manifest
     assert leftovers(store) == []
@@ -359,7 +359,7 @@ def test_an_entry_that_cannot_be_renamed_is_emptied(store: Store, wheel: str, mo
     def refuse(source: str, target: str) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     store.discard(manifest.sha256)
     assert os.listdir(store.wheels) == leftovers(store) == []
 
@@ -379,7 +379,7 @@ def test_where_directories_cannot_be_renamed_the_manifest_comes_last(
         left -= 1
         original(source, target)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     for number in range(100):
         left = number
         try:
@@ -406,7 +406,7 @@ def test_an_entry_that_cannot_be_discarded_is_an_error(
     def refuse(source: str, target: str) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), source)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(FilesystemError, match=f"cannot remove `{store.path(manifest.sha256)}`"):
         store.discard(manifest.sha256)
 
@@ -618,7 +618,7 @@ def test_what_may_not_be_removed_is_an_error_that_says_whose_turn_it_is(
     def refuse(_source: str, _destination: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(module.os, "rename", refuse)
+    monkeypatch.setattr(module.os, "replace", refuse)
     with pytest.raises(FilesystemError, match=f"cannot remove `{store.path(added.sha256)}`") as caught:
         store.discard(added.sha256)
     assert "let its owner run" in str(caught.value.hint)

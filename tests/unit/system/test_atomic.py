@@ -123,7 +123,7 @@ class TestWrite:
         atomic.write(path, b"0123456789")
         assert atomic.read_if_there(path) == b"0123456789"
 
-    @pytest.mark.parametrize("call", ["open", "write", "close", "rename"])
+    @pytest.mark.parametrize("call", ["open", "write", "close", "replace"])
     @pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EIO, errno.EACCES])
     def test_a_failure_leaves_what_was_there(
         self, path: str, monkeypatch: pytest.MonkeyPatch, call: str, cause: int
@@ -140,7 +140,7 @@ class TestWrite:
 
                 patched.setattr(os, "close", close)
             else:
-                patched.setattr(os, call, refuse(cause))
+                patched.setattr(core.os if call == "open" else os, call, refuse(cause))
             with pytest.raises(FilesystemError, match=f"cannot write `{path}`") as caught:
                 atomic.write(path, b"new")
         assert caught.value.errno == cause
@@ -154,7 +154,7 @@ class TestWrite:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(os, "rename", interrupted)
+            patched.setattr(os, "replace", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 atomic.write(path, b"new")
         assert os.listdir(os.path.dirname(path)) == []
@@ -262,7 +262,7 @@ class TestMove:
     def refused(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Let renames fail with these errors, the last one first."""
         causes: list[int] = []
-        original = os.rename
+        original = os.replace
 
         def refusing(source: str, destination: str) -> None:
             if causes:
@@ -270,7 +270,7 @@ class TestMove:
                 raise OSError(cause, os.strerror(cause), source)
             original(source, destination)
 
-        monkeypatch.setattr(os, "rename", refusing)
+        monkeypatch.setattr(os, "replace", refusing)
         return causes
 
     @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])

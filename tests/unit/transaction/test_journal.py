@@ -280,7 +280,7 @@ class TestApply:
             site = fresh_site()
             journal.write(site.environment, site.journal)
             with monkeypatch.context() as patched:
-                patched.setattr(os, "rename", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
+                patched.setattr(os, "replace", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
                 patched.setattr(atomic, "MOVE_SECONDS", 0)
                 with pytest.raises(FilesystemError, match="cannot move") as caught:
                     finish(site.environment, site.journal)
@@ -309,7 +309,7 @@ class TestNoDirectoryRenames:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
             original(source, destination)
 
-        monkeypatch.setattr(os, "rename", refusing)
+        monkeypatch.setattr(os, "replace", refusing)
 
     def test_directories_are_moved_file_by_file(self, site: Site) -> None:
         """It comes to the same result, and what was removed is in the trash."""

@@ -107,7 +107,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    monkeypatch.setattr(node_local, "TMP", str(tmp_path / "no-tmp"))
+    monkeypatch.setattr(node_local.core, "NODE", str(tmp_path / "no-tmp"))
     monkeypatch.setattr(mounts, "is_network", lambda path: not path.startswith(str(runtime)))
     return runtime / "envsync"
 
@@ -369,7 +369,7 @@ class TestDirectory:
         tmp = tmp_path / "tmp"
         tmp.mkdir()
         tmp.chmod(0o1777)
-        monkeypatch.setattr(node_local, "TMP", str(tmp))
+        monkeypatch.setattr(node_local.core, "NODE", str(tmp))
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         return tmp
 

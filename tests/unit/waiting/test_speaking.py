@@ -27,7 +27,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    monkeypatch.setattr(node_local, "TMP", str(tmp_path / "no-tmp"))
+    monkeypatch.setattr(node_local.core, "NODE", str(tmp_path / "no-tmp"))
     names = [*speaking.RANKS, *speaking.RANKS.values(), *(name for names in speaking.STEPS for name in names)]
     for name in filter(None, names):
         monkeypatch.delenv(name, raising=False)

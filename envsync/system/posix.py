@@ -1,0 +1,161 @@
+"""What Linux, macOS and other POSIX systems have in common. It loads built-in modules alone."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import errno
+import posix as os
+import sys
+
+assert sys.platform != "win32"
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import stat_result
+
+CAN_FORK = True
+"""Whether children may be forked, which share our memory and our locks."""
+PIPE_BUF = 512
+"""Bytes that reach a pipe as a whole, wherever it is (POSIX)."""
+KILL, CONTINUE = int(_signal.SIGKILL), int(_signal.SIGCONT)
+_BLOCK = 512
+
+
+# Files
+
+
+def pread(fd: int, count: int, offset: int) -> bytes:
+    """Read at an offset, wherever the descriptor is.
+
+    :returns: empty at the end of the file
+    """
+    return os.pread(fd, count, offset)
+
+
+def pread_into(fd: int, buffer: bytearray, offset: int) -> int:
+    """Read into a buffer at an offset. Returns how many bytes."""
+    return os.preadv(fd, (buffer,), offset)
+
+
+def pwrite(fd: int, data: bytes, offset: int) -> int:
+    """Write at an offset, wherever the descriptor is."""
+    return os.pwrite(fd, data, offset)
+
+
+def allocated(status: stat_result) -> int:
+    """Return how many bytes a file takes on the disk."""
+    return status.st_blocks * _BLOCK
+
+
+def device(number: int) -> tuple[int, int]:
+    """Return the numbers of a device by which the kernel's tables name it."""
+    return os.major(number), os.minor(number)
+
+
+def free(path: str) -> tuple[int, int | None]:
+    """Return how many bytes this user may write, and how many files; None: they are not counted."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+
+
+def is_read_only(path: str) -> bool:
+    """Tell whether nobody can write to a filesystem."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def notes_reading(path: str) -> bool:  # noqa: ARG001  # Linux knows
+    """Tell whether a filesystem notes when files are read, as far as is known."""
+    return True
+
+
+def is_possible_name(part: str) -> bool:  # noqa: ARG001  # Windows cannot have each
+    """Tell whether a file can have a name, of those that wheels may have."""
+    return True
+
+
+# Processes
+
+
+def clock() -> float:
+    """Return seconds since the host's boot, sleep included if anybody counts it: one clock for all of a host."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def clock_ticks() -> int:
+    """Return how many ticks a second the kernel counts the times of processes in."""
+    return os.sysconf("SC_CLK_TCK")
+
+
+def is_of_our_session(pid: int) -> bool:
+    """Tell whether a process is of our session; no if it has ended."""
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except OSError:
+        return False
+
+
+def user_id(name: str) -> int:
+    """Return a user's number.
+
+    :raises KeyError: there is no such user
+    """
+    import pwd
+
+    return pwd.getpwnam(name).pw_uid
+
+
+def fork() -> int:
+    """Fork (fork(2)). Returns the child's pid, in the child 0.
+
+    :raises OSError: no more processes are allowed, or there is no memory
+    """
+    return os.fork()
+
+
+def set_nonblocking(fd: int) -> None:
+    """Let reading from a pipe, and writing to it, return at once."""
+    os.set_blocking(fd, False)
+
+
+def readable(descriptors: Iterable[int], seconds: float) -> set[int]:
+    """Wait until there is something to read in one of these, or one has ended. Returns which; none if the time is over.
+
+    By poll(2): select(2) knows no descriptor above 1,023, and a program may have more files open.
+    """
+    import select
+
+    poll = select.poll()
+    for each in descriptors:
+        poll.register(each, select.POLLIN)
+    return {each for each, _ in poll.poll(seconds * 1000)}
+
+
+# Places
+
+
+def home_of_user() -> str:
+    """Return the home directory of this user; empty if there is no such user, as in many containers."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+def home(environ: Mapping[str, str]) -> str:
+    """Return the home directory; empty if none is known, or it is no absolute path."""
+    found = environ.get("HOME") or home_of_user()
+    return found.rstrip("/") if found.startswith("/") else ""
+
+
+def errno_of(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def refused() -> OSError:
+    """Return the error for what this system cannot do."""
+    return errno_of(errno.ENOSYS)

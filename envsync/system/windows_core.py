@@ -1,0 +1,284 @@
+"""What a launch needs of Windows. `envsync.system.posix_core` has the same names, and says what they mean.
+
+Files are opened by CreateFile, so that others may replace and remove them meanwhile (FILE_SHARE_DELETE): the C
+library's open(2) has no such thing. Before Windows 10, a name that was unlinked is
+free only once the file is closed.
+
+Locks are of two kinds (docs/systems.md):
+
+- **By share modes**: files named `in-use`, which commands hold. To hold it shared is to have it open for reading while
+  letting others read; to hold it alone is to let nobody. A handle that a child has inherited keeps the hold when its
+  parent is killed, as flock(2) does over exec. LockFileEx does not: its locks are the process's own.
+- **By LockFileEx**, one byte at an offset of 2^62: all others. There it excludes uv, which locks the whole range of
+  an environment's `.lock`, and leaves the bytes readable, for locks of Windows are mandatory.
+
+No process becomes another one: this one stays, and returns the status of the command (`execute`).
+"""
+
+import _winapi
+import errno
+import msvcrt
+import os as os  # noqa: PLC0414  # handed on
+import sys
+
+assert sys.platform == "win32"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+# Names
+
+BIN = "Scripts"
+PYTHON = "Scripts/python.exe"
+PATH_SEPARATOR = ";"
+DEFAULT_PATH = ""
+CACHES = "/AppData/Local"
+NODE = ""
+EXTENSIONS = ".COM;.EXE;.BAT;.CMD"
+"""What PATHEXT is if it is not set, of what CreateProcess runs."""
+
+
+def is_absolute(path: str) -> bool:
+    """Tell whether a path begins at a drive or at another host, or at the root of the present drive."""
+    return path[:1] in ("/", "\\") or path[1:3] in (":/", ":\\")
+
+
+def slashed(path: str) -> str:
+    return path.replace("\\", "/")
+
+
+# Files
+
+NONBLOCK = 0
+NOFOLLOW = 1 << 28
+DIRECTORY = 1 << 29
+NOCTTY = 0
+_GENERIC_READ, _GENERIC_WRITE, _APPEND, _ATTRIBUTES = 0x80000000, 0x40000000, 0x4, 0x80
+_SHARE_READ, _SHARE_WRITE, _SHARE_DELETE = 1, 2, 4
+_CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
+_NORMAL, _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x80, 0x02000000, 0x00200000
+_FILE_ATTRIBUTE_READONLY = 1
+HELD = frozenset({32, 33})
+"""Error codes of who meets a lock: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION. They are no failures."""
+PASSING = frozenset({5, 32, 33, 145, 1224})
+"""Those that may pass: access denied (also: a name that is about to go, a running program), a sharing or a lock
+violation, a directory that is not empty (also: of names that are about to go), a file that is mapped."""
+
+
+def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """Open a file so that no child gets it, and others may replace it meanwhile, and binary.
+
+    :raises OSError: with `winerror`, `errno` and `filename`
+    """
+    assert dir_fd is None, "Windows opens nothing relative to a directory"
+    share = _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE
+    if _is_in_use(path):  # to be held by `lock`; without access it is in nobody's way
+        return _open(path, _ATTRIBUTES, share, flags, mode)
+    return _open(path, _access(flags), share, flags, mode)
+
+
+def _is_in_use(path: str) -> bool:
+    return path.endswith("/in-use")
+
+
+def _access(flags: int) -> int:
+    kind = flags & (os.O_WRONLY | os.O_RDWR)
+    access = {0: _GENERIC_READ, os.O_WRONLY: _GENERIC_WRITE, os.O_RDWR: _GENERIC_READ | _GENERIC_WRITE}[kind]
+    return access | _APPEND if flags & os.O_APPEND else access
+
+
+def _disposition(flags: int) -> int:
+    if flags & os.O_CREAT:
+        if flags & os.O_EXCL:
+            return _CREATE_NEW
+        return _CREATE_ALWAYS if flags & os.O_TRUNC else _OPEN_ALWAYS
+    return _TRUNCATE_EXISTING if flags & os.O_TRUNC else _OPEN_EXISTING
+
+
+def _open(path: str, access: int, share: int, flags: int = 0, mode: int = 0o666) -> int:
+    attributes = _NORMAL | (_FILE_ATTRIBUTE_READONLY if flags & os.O_CREAT and not mode & 0o200 else 0)
+    attributes |= _BACKUP_SEMANTICS if flags & DIRECTORY else 0
+    attributes |= _OPEN_REPARSE_POINT if flags & NOFOLLOW else 0
+    try:
+        handle = _winapi.CreateFile(path, access, share, 0, _disposition(flags), attributes, 0)
+    except OSError as error:
+        # The constructor takes errno from the Windows error, and the class from errno.
+        raise OSError(None, error.strerror, path, error.winerror) from None
+    try:
+        fd = msvcrt.open_osfhandle(handle, (flags & os.O_APPEND) | os.O_BINARY | os.O_NOINHERIT)
+    except BaseException:
+        _winapi.CloseHandle(handle)
+        raise
+    if flags & (NOFOLLOW | DIRECTORY):
+        try:
+            _check_kind(fd, path, flags)
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
+
+
+def _check_kind(fd: int, path: str, flags: int) -> None:
+    status = os.fstat(fd)
+    is_link = bool(status.st_file_attributes & 0x400)
+    if flags & NOFOLLOW and is_link:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if flags & DIRECTORY and not status.st_file_attributes & 0x10:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+# Locks
+
+OFFSET = 1 << 62
+"""Of the byte that is locked: behind what anybody reads."""
+
+
+def lock(fd: int, path: str, *, shared: bool) -> None:
+    """Lock an open file without waiting, or turn its lock into one of the other kind.
+
+    A lock by share modes is given up for a moment while it is turned into one of the other kind: whoever does that
+    holds the environment lock.
+
+    :raises BlockingIOError: somebody has a lock that excludes this one
+    :raises OSError: it is not there any more, or this filesystem has no locks
+    """
+    try:
+        if _is_in_use(path):
+            _hold(fd, path, shared=shared)
+        else:
+            from envsync.system import windows_locks
+
+            windows_locks.lock(msvcrt.get_osfhandle(fd), OFFSET, shared=shared)
+    except OSError as error:
+        if error.winerror in HELD or (error.winerror == 5 and _is_in_use(path)):
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path) from error
+        raise
+
+
+def _hold(fd: int, path: str, *, shared: bool) -> None:
+    """Have a descriptor be one of a handle that holds the file."""
+    before = os.fstat(fd)
+    unlock(fd)  # one's own hold would be in the way
+    access = _GENERIC_READ if shared else _GENERIC_READ | _GENERIC_WRITE
+    held = _open(path, access, _SHARE_READ | _SHARE_DELETE if shared else 0)
+    try:
+        found = os.fstat(held)
+        if (found.st_dev, found.st_ino) != (before.st_dev, before.st_ino):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        os.dup2(held, fd, inheritable=False)
+    finally:
+        os.close(held)
+    _paths[fd] = path
+
+
+_paths: dict[int, str] = {}
+"""The descriptors that hold by share modes, and their files."""
+
+
+def unlock(fd: int) -> None:
+    """Unlock an open file. A hold that a child has inherited is the child's.
+
+    :raises OSError: it is not there any more
+    """
+    path = _paths.pop(fd, "")
+    if path:
+        free = _open(path, _ATTRIBUTES, _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE)
+        try:
+            os.dup2(free, fd, inheritable=False)
+        finally:
+            os.close(free)
+    elif "envsync.system.windows_locks" in sys.modules:
+        from envsync.system import windows_locks
+
+        windows_locks.unlock(msvcrt.get_osfhandle(fd), OFFSET)
+
+
+def duplicate(fd: int, *, inherited: bool) -> int:
+    other = os.dup(fd)
+    os.set_inheritable(other, inherited)
+    return other
+
+
+# Commands
+
+
+def variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def variable(name: str) -> str:
+    return os.environ.get(name, "")
+
+
+def take_in(said: str) -> None:  # there is no launcher that would say anything
+    """Do nothing: there is no launcher here that would have something to say."""
+
+
+def candidates(directory: str, name: str) -> "Sequence[str]":
+    """Return the files that a command may be in a directory: as it is named, if it has an extension, then with each."""
+    path = f"{directory}/{name}"
+    extensions = [each.lower() for each in (variable("PATHEXT") or EXTENSIONS).split(";") if each]
+    named = [path] if any(name.lower().endswith(each) for each in extensions) else []
+    return (*named, *(path + each for each in extensions if each in EXTENSIONS.lower().split(";")))
+
+
+def execute(path: str, words: "Sequence[str]", variables: "Mapping[str, str]") -> "NoReturn":
+    """Run a command to its end, and end this process with its status.
+
+    The command inherits the descriptors that are inheritable, so the hold on the environment. This process stays
+    until it ends: Ctrl-C and Ctrl-Break go to both, and are heeded by the command alone.
+
+    :raises OSError: it cannot be started
+    """
+    import signal
+    import subprocess
+
+    if not os.path.isfile(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    for number in (signal.SIGINT, signal.SIGBREAK):
+        signal.signal(number, signal.SIG_IGN)
+    command = [path, *words[1:]]
+    process = subprocess.Popen(command, env=dict(variables), close_fds=False)
+    while True:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            continue
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(status & 0xFFFFFFFF if status >= 0 else status)
+
+
+# Who and where we are
+
+
+def user() -> int:
+    """Return 0: Windows has no such numbers. Whose a file is, is not looked at there."""
+    return 0
+
+
+def user_name() -> str:
+    return variable("USERNAME")
+
+
+def host() -> str:
+    return variable("COMPUTERNAME") or "localhost"
+
+
+def machine() -> str:
+    """Return what this machine is, as in AMD64."""
+    return variable("PROCESSOR_ARCHITEW6432") or variable("PROCESSOR_ARCHITECTURE")
+
+
+def kernel() -> "tuple[str, str]":
+    """Return the release and the version of Windows, as `platform` says them."""
+    import platform
+
+    return platform.release(), platform.version()
+
+
+def libc_family() -> str:
+    return sys.platform
