@@ -18,6 +18,7 @@ of that would depend on the Python that builds.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import symtable
 import sys
@@ -206,9 +207,14 @@ class JoinHook(Hook):  # type: ignore[misc]
     """Lets hatchling put the file into a wheel."""
 
     PLUGIN_NAME = "custom"
+    _made: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if version == "editable":
+        if windows := _command(self.root).platform():
+            build_data["tag"] = f"py3-none-{windows}"
+        else:
+            build_data["shared_scripts"][os.path.join(self.root, "envsync", "launcher.sh")] = "envsync"
+        if version == "editable" or windows:
             return
         self._made = tempfile.TemporaryDirectory()
         for number, (target, text) in enumerate(join(self.root).items()):
@@ -218,8 +224,18 @@ class JoinHook(Hook):  # type: ignore[misc]
             build_data["force_include"][made] = target
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
-        if version != "editable":
+        if self._made is not None:
             self._made.cleanup()
+
+
+def _command(root: str) -> Any:
+    """Return the module beside this one, which knows for which platform it is."""
+    spec = importlib.util.spec_from_file_location("command", os.path.join(root, ".ci", "command.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def join(root: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, NoReturn, cast
 
 from envsync.errors import BuildError, FilesystemError, hints
-from envsync.system import atomic, core
+from envsync.system import atomic, core, paths
 from envsync.wheel.archive import RATIO, UNSUSPECTED, check_path, printable
 
 PIECE = 256 * 1024
@@ -115,9 +115,9 @@ def within(tree: str, subdirectory: str, name: str) -> str:
 
     :raises BuildError: there is none, or it leads out
     """
-    path = os.path.normpath(f"{tree}/{subdirectory}") if subdirectory else tree
-    real = os.path.realpath(tree)
-    if subdirectory.startswith("/") or os.path.commonpath([real, os.path.realpath(path)]) != real:
+    path = paths.normpath(f"{tree}/{subdirectory}") if subdirectory else tree
+    real = paths.realpath(tree)
+    if subdirectory.startswith("/") or paths.commonpath([real, paths.realpath(path)]) != real:
         raise BuildError(name, f"the subdirectory `{subdirectory}` leads out of its source")
     if not os.path.isdir(path):
         raise BuildError(name, f"there is no directory `{subdirectory}` in its source")
@@ -254,10 +254,10 @@ class _Unpacking:
             if not target or "\0" in target:
                 self._refuse(f"`{name}` is a link to nothing")
             os.symlink(target, path)
-        top = os.path.realpath(self.into)
+        top = paths.realpath(self.into)
         for name, target in self.links.items():
-            real = os.path.realpath(f"{self.into}/{name}")
-            if target.startswith("/") or os.path.commonpath([top, real]) != top:
+            real = paths.realpath(f"{self.into}/{name}")
+            if target.startswith("/") or paths.commonpath([top, real]) != top:
                 self._refuse(f"`{name}` is a link that leads out of it, to `{target}`")
 
 

@@ -30,6 +30,7 @@ from envsync.building.supervised import Run
 from envsync.errors import BuildError, FilesystemError
 from envsync.lockfile.wheels import Fit, WheelName
 from envsync.python.facts import Interpreter
+from envsync.system import core, paths
 
 LINES = 20
 """Of what a build has said last, in the message of the error."""
@@ -103,8 +104,8 @@ def build_wheel(
     builder = hooks.builder(environments.of(sorted(required)))
     required |= {*map(str, hooks.call(lambda: builder.get_requires_for_build(kind, settings)))}
     finisher = hooks.builder(environments.of(sorted(required)))
-    wheel = hooks.call(lambda: finisher.build(kind, out, settings))
-    if os.path.dirname(wheel) != os.path.abspath(out) or not os.path.isfile(wheel):
+    wheel = core.slashed(hooks.call(lambda: finisher.build(kind, out, settings)))
+    if os.path.dirname(wheel) != paths.abspath(out) or not os.path.isfile(wheel):
         raise BuildError(package, f"its backend says that it made `{wheel}`, which is not there", log=log)
     return wheel
 

@@ -40,7 +40,7 @@ from envsync.python.facts import Interpreter
 from envsync.store import trash
 from envsync.store.archives import Archive, check
 from envsync.store.store import Store
-from envsync.system import atomic, groups, processes
+from envsync.system import atomic, groups, paths, processes
 
 MOST_AT_ONCE = 4
 RENEW_SECONDS = 3600.0
@@ -121,9 +121,7 @@ def job_of(
 
 def _deciding(tree: str) -> dict[str, str]:
     decides = trees.deciding(tree)
-    found = {
-        file: checksum(trees.canonical(file, content_if_there(os.path.join(tree, file)))) for file in decides.files
-    }
+    found = {file: checksum(trees.canonical(file, content_if_there(paths.join(tree, file)))) for file in decides.files}
     values = describe(decides.variables, os.environ)
     return found | {"variables": "\n".join(values), "rest": trees.signature(tree, editable=True)}
 

@@ -139,7 +139,7 @@ def keep(
     record = records.dump({"filename": filename, "sha256": sha256, "kept_as": name, **facts})
     atomic.write(f"{staged}/{RECORD}", record)
     for each in os.listdir(staged):
-        os.chmod(f"{staged}/{each}", 0o444)  # nor may a group that shares the cache write to it
+        native.chmod(f"{staged}/{each}", 0o444)  # nor may a group that shares the cache write to it
     place = f"{store.built}/{name}"
     try:
         newer = partial(records.is_newer, f"{place}/{RECORD}")

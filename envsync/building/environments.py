@@ -43,7 +43,7 @@ from envsync.python.interpreter import beneath
 from envsync.python.venv import is_plain, pattern_of, run_venv
 from envsync.store.store import Store
 from envsync.store.trash import LEFTOVER_SECONDS
-from envsync.system import atomic, groups, processes, records
+from envsync.system import atomic, core, groups, native, paths, processes, records
 
 FORMAT = 1
 KIND = "build-environments"
@@ -67,11 +67,11 @@ class BuildEnvironment(NamedTuple):
 
     @property
     def python_executable(self) -> str:
-        return f"{self.path}/bin/python"
+        return f"{self.path}/{core.PYTHON}"
 
     def make_extra_environ(self) -> Mapping[str, str]:
         """Return the variables by which its programs are found."""
-        return {"PATH": f"{self.path}/bin{os.pathsep}{os.environ.get('PATH') or os.defpath}"}
+        return {"PATH": f"{self.path}/{core.BIN}{os.pathsep}{os.environ.get('PATH') or os.defpath}"}
 
     def has(self, requirement: Requirement) -> bool:
         """Tell whether it has what is required; no if that cannot be told."""
@@ -162,7 +162,7 @@ class BuildEnvironments:
         places = [redacted(place) for place in (*(url for some in urls for url in some), *tools)]
         whole = [FORMAT, user, *map(str, wanted)], sorted(self.constraints), places, sources.no_index, self.installer
         python = self.python
-        it = [os.path.realpath(python.executable), *python.identity, python.version, python.fingerprint]
+        it = [paths.realpath(python.executable), *python.identity, python.version, python.fingerprint]
         return sha256(json.dumps([*whole, *it]).encode()).hexdigest()
 
     def _find(self, wanted: Sequence[Requirement]) -> BuildEnvironment | None:
@@ -217,7 +217,7 @@ class BuildEnvironments:
             self._fill(path, wanted)
             groups.grant_tree(path, groups.bits(self.store.root) & ~stat.S_IWGRP)
             groups.withhold_tree(path)
-            os.chmod(path, 0o755)
+            native.chmod(path, 0o755)
         except BaseException:
             atomic.discard_tree(path)
             raise
@@ -249,7 +249,7 @@ class BuildEnvironments:
             for name, lines in (("requirements", map(str, wanted)), ("constraints", self.constraints)):
                 with open(f"{staged}/{name}.txt", "w", encoding="utf-8") as file:
                     file.writelines(f"{line}\n" for line in lines)
-            words, environ = self._command(f"{path}/bin/python", staged)
+            words, environ = self._command(f"{path}/{core.PYTHON}", staged)
             try:
                 status = self.run(words, cwd=staged, env=environ, log=f"{staged}/log", checkpoint=self.checkpoint)
             finally:

@@ -22,6 +22,7 @@ from envsync.errors import BuildError, FilesystemError, hints
 from envsync.lockfile.target import Source
 from envsync.store import trash
 from envsync.store.directories import Directories
+from envsync.system import paths
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFERENCE = re.compile(r"(?!-)[^\x00-\x20\x7f~^:?*\[\\]*")
@@ -212,7 +213,7 @@ def _empty_directory(git: Git, into: str, path: str) -> str:
     """Return where a submodule goes: git has made a directory for it, and nothing leads elsewhere."""
     place = f"{into}/{path}"
     try:
-        if os.path.realpath(place) == f"{os.path.realpath(into)}/{path}" and not os.listdir(place):
+        if paths.realpath(place) == f"{paths.realpath(into)}/{path}" and not os.listdir(place):
             return place
     except OSError:
         pass  # it is none

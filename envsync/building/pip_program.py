@@ -8,13 +8,14 @@ goes in the end, without the setuptools that Pythons before 3.12 bring as well: 
 from __future__ import annotations
 
 import glob
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
 from packaging.specifiers import SpecifierSet
+
+from envsync.system import paths
 
 Run = Callable[[Sequence[str], Mapping[str, str]], int]
 """Runs a program with variables, and returns its exit status."""
@@ -36,12 +37,12 @@ def its_own(python: str, directory: str, environ: Mapping[str, str], run: Run) -
 
     :param directory: where pip is put
     """
-    root = os.path.join(directory, "root")
+    root = paths.join(directory, "root")
     if run([python, "-I", "-m", "ensurepip", "--root", root], environ):
         return None
     found = glob.glob("**/*-packages/pip", root_dir=root, recursive=True, include_hidden=True)  # as in ~/.cache
     if not found:
         return None
-    shutil.move(os.path.join(root, found[0]), os.path.join(directory, "pip"))
+    shutil.move(paths.join(root, found[0]), paths.join(directory, "pip"))
     shutil.rmtree(root)
-    return [python, "-I", os.path.join(directory, "pip")]
+    return [python, "-I", paths.join(directory, "pip")]

@@ -19,13 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from envsync.errors import FilesystemError
-from envsync.system import core, native
+from envsync.system import core, native, paths
 
 LOOK_SECONDS = 0.1
 """Between two calls of `checkpoint`."""
 END_SECONDS = 10.0
 """How long the supervisor is waited for once it was told to end all: what hangs in the kernel cannot be killed."""
-_SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor.py")
+_SUPERVISOR = paths.join(os.path.dirname(__file__), "supervisor.py")
 
 
 class Run(Protocol):
@@ -58,6 +58,11 @@ def run(
     :raises FilesystemError: the log cannot be written
     :raises OSError: the program or its directory cannot be used, with the errno and path of that
     """
+    if native.HAS_JOBS:
+        from envsync.system import windows_jobs
+
+        end: Run = windows_jobs.run  # type: ignore[attr-defined, unused-ignore]  # mypy reads it for Windows alone
+        return end(argv, cwd=cwd, env=env, log=log, checkpoint=checkpoint)
     pipes = [*os.pipe(), *os.pipe()]
     listening, telling, hearing, answering = pipes
     try:

@@ -32,7 +32,7 @@ from envsync.lockfile.target import Source
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.store.directories import Directories
-from envsync.system import groups
+from envsync.system import groups, paths
 
 PROJECT = "pyproject.toml"
 FIXED = (PROJECT, "setup.py", "setup.cfg")
@@ -69,7 +69,7 @@ class Deciding(NamedTuple):
 
 def project_of(source: Source) -> str:
     """Return the directory of the project in a tree."""
-    return os.path.normpath(f"{source.place}/{source.subdirectory}") if source.subdirectory else source.place
+    return paths.normpath(f"{source.place}/{source.subdirectory}") if source.subdirectory else source.place
 
 
 def deciding(tree: str) -> Deciding:
@@ -116,7 +116,7 @@ def _with(found: Deciding, key: object) -> Deciding:
 def _with_file(found: Deciding, file: str) -> Deciding:
     if not _MAGIC.isdisjoint(file):
         return found._replace(patterns=(*found.patterns, file))
-    file = os.path.normpath(file)
+    file = paths.normpath(file)
     files = found.files if file in found.files else (*found.files, file)
     return found._replace(files=files, dated=(*found.dated, file))
 
@@ -141,7 +141,7 @@ def signature(tree: str, *, editable: bool) -> str:
 
 def _looks(tree: str, decides: Deciding) -> Iterator[str]:
     for pattern in decides.patterns:
-        yield from (_look(os.path.join(tree, path)) for path in iglob(pattern, root_dir=tree, recursive=True))
+        yield from (_look(paths.join(tree, path)) for path in iglob(pattern, root_dir=tree, recursive=True))
     for directory in decides.directories:
         yield f"{tree}/{directory} {_entries(f'{tree}/{directory}')}"
 
@@ -207,7 +207,7 @@ def _content(path: str) -> bytes:
 
 def _leads_out(tree: str, path: str) -> bool:
     """Tell whether a file is a link out of its tree. A relative one would lead elsewhere from a copy."""
-    return os.path.islink(path) and not f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(tree)}/")
+    return os.path.islink(path) and not f"{paths.realpath(path)}/".startswith(f"{paths.realpath(tree)}/")
 
 
 def _beyond(tree: str, path: str) -> str:
@@ -217,8 +217,8 @@ def _beyond(tree: str, path: str) -> str:
     try:
         status = os.stat(path)
     except OSError:
-        return f"{os.path.realpath(path)} -"
-    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
+        return f"{paths.realpath(path)} -"
+    return f"{paths.realpath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 def _git(tree: str, decides: Deciding) -> Iterator[str]:
@@ -268,14 +268,14 @@ def _git_directory(tree: str) -> str | None:
         if os.path.isdir(place):
             return place
         if os.path.isfile(place):
-            return os.path.normpath(os.path.join(above, _text(place).removeprefix("gitdir: ")))
+            return paths.normpath(paths.join(above, _text(place).removeprefix("gitdir: ")))
         if above == (above := os.path.dirname(above)):
             return None
 
 
 def _common(directory: str) -> str:
     """Return where the branches and tags are: a further work tree has a directory of its own within the first's."""
-    return os.path.normpath(os.path.join(directory, _text(f"{directory}/commondir") or "."))
+    return paths.normpath(paths.join(directory, _text(f"{directory}/commondir") or "."))
 
 
 def _text(path: str) -> str:
@@ -302,7 +302,7 @@ def copy(tree: str, into: str, checkpoint: Callable[[], object]) -> None:
             if _leads_out(tree, path):
                 link = f"{into}{path[len(tree) :]}"
                 os.unlink(link)
-                os.symlink(os.path.realpath(path), link)
+                os.symlink(paths.realpath(path), link)
         directory = _git_directory(tree)
         if directory is not None and os.path.lexists(f"{tree}/.git"):
             with open(f"{into}/.git", "w") as file:
@@ -324,8 +324,8 @@ def outside(tree: str) -> list[str]:
     if not looks_outside(tree):
         return []
     named = {os.fsdecode(name) for file in FIXED for name in _ABOVE.findall(_read(f"{tree}/{file}"))}
-    paths = sorted(os.path.normpath(f"{tree}/{name}") for name in named)
-    return [tree, *(_look(path) for path in paths if os.path.isfile(path))]
+    files = sorted(paths.normpath(f"{tree}/{name}") for name in named)
+    return [tree, *(_look(path) for path in files if os.path.isfile(path))]
 
 
 def _read(path: str) -> bytes:
@@ -348,7 +348,7 @@ def lock(tree: str, store: Directories) -> Flock | None:
                 file.write("*\n")
         return flock.acquire_nowait(f"{place}/lock", shared=False)
     except (OSError, FilesystemError, LockingError):
-        path = f"{store.locks}/{sha256(f'tree {os.path.realpath(tree)}'.encode()).hexdigest()}"
+        path = f"{store.locks}/{sha256(f'tree {paths.realpath(tree)}'.encode()).hexdigest()}"
         groups.make_lock_file(store.root, path)
         return flock.acquire_nowait(path, shared=False)
 

@@ -35,7 +35,7 @@ from envsync.lockfile.target import Artifact
 from envsync.store import bytecode
 from envsync.store.bytecode import Compiled, sources
 from envsync.store.store import Store
-from envsync.system import atomic
+from envsync.system import atomic, paths
 from envsync.wheel import seconds
 from envsync.wheel.manifest import Manifest
 
@@ -209,7 +209,7 @@ def _source_hashes(python: Interpreter, store: Store, manifests: Iterable[Manife
     :raises FilesystemError: a source cannot be read
     """
     asked = [(manifest.sha256, *each) for manifest in manifests for each in sources(manifest)]
-    directories = [os.path.join(store.path(sha256), scheme, path) for sha256, scheme, path, _ in asked]
+    directories = [paths.join(store.path(sha256), scheme, path) for sha256, scheme, path, _ in asked]
     lines = [json.dumps([directory, names]) for directory, (*_, names) in zip(directories, asked, strict=True)]
     words = [python.executable, "-I", "-S", "-B", "-X", "utf8", source_hash_child.__file__]
     try:
@@ -224,6 +224,6 @@ def _source_hashes(python: Interpreter, store: Store, manifests: Iterable[Manife
         for name, hash_ in zip(names, hashes, strict=True):
             if hash_ is None:
                 gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                raise FilesystemError("read", os.path.join(directory, name), gone, hint=AGAIN)
+                raise FilesystemError("read", paths.join(directory, name), gone, hint=AGAIN)
             of_wheel[scheme, f"{path}/{name}" if path else name] = bytes.fromhex(hash_)
     return found

@@ -38,7 +38,7 @@ from envsync.errors import FilesystemError, UsageError
 from envsync.errors.hints import UPGRADE
 from envsync.launch.request import BUNDLE
 from envsync.lockfile.bundled import BYTECODE, LETTERS
-from envsync.system import atomic, groups
+from envsync.system import atomic, groups, paths
 
 LOCK_FILE = "pylock.toml"
 FORMAT = 1
@@ -57,7 +57,7 @@ class Bundle:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = os.path.abspath(root)
+        self.root = paths.abspath(root)
         self.lock_file = f"{self.root}/{LOCK_FILE}"
         self.wheels = f"{self.root}/wheels"
         self.bytecode = f"{self.root}/{BYTECODE}"

@@ -14,7 +14,7 @@ from envsync.errors import FilesystemError, WheelError
 from envsync.fetching.packed_bytecode import is_of
 from envsync.lockfile.bundled import BytecodeFile
 from envsync.lockfile.target import Artifact
-from envsync.system import atomic, core, groups
+from envsync.system import atomic, core, groups, native
 from envsync.wheel import verify
 from envsync.wheel.manifest import is_sha256
 
@@ -89,7 +89,7 @@ class Shelf:
         :raises WheelError: it is not what the lock file says; nothing is left
         :raises FilesystemError: it cannot be read, or not be written; likewise
         """
-        if os.sep in artifact.filename:
+        if core.has_directory(artifact.filename):
             raise WheelError(artifact.filename, "that is no name of a wheel")
         staged = self._bundle.staging("wheel")
         try:
@@ -165,7 +165,7 @@ class Shelf:
             status = verify.status_of(descriptor, path)
             found = verify.verify(descriptor, status, path, artifact, checkpoint, hand_on=write)["sha256"]
             with suppress(OSError):  # CIFS: the mount says the modes of all files
-                os.chmod(staged, stat.S_IMODE(os.fstat(copy).st_mode) & ~0o222)
+                native.chmod(staged, stat.S_IMODE(os.fstat(copy).st_mode) & ~0o222)
             if self._durable:
                 os.fsync(copy)
         finally:

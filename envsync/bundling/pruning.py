@@ -15,7 +15,7 @@ from envsync.bundling.directory import KEPT_SECONDS, Bundle
 from envsync.bundling.verifying import Damage, former, is_bytecode, is_entry, present
 from envsync.errors import FilesystemError, LockFileError
 from envsync.store.inventory import names
-from envsync.system import atomic
+from envsync.system import atomic, paths
 
 
 class Pruned(NamedTuple):
@@ -70,7 +70,7 @@ def _files(bundle: Bundle, since: float) -> Iterator[tuple[str, int]]:
             except OSError:
                 continue  # no directory, or none that we may look into
             if latest < since:
-                short = os.path.relpath(directory, bundle.root)
+                short = paths.relpath(directory, bundle.root)
                 yield from ((f"{short}/{each}", status.st_size) for each, status in files)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from envsync.leading import goal
 from envsync.python import elsewhere, interpreter, spelling
 from envsync.python.elsewhere import Platform, Version
 from envsync.python.facts import Interpreter
+from envsync.system import core
 
 
 class BundleTarget(NamedTuple):
@@ -61,7 +61,7 @@ def _find(spec: str, cache: str) -> Interpreter | None:
     try:
         return interpreter.inspect(interpreter.find(asked), cache)
     except InterpreterError:
-        if os.sep in asked or elsewhere.version_of(asked) is None:
+        if core.has_directory(asked) or elsewhere.version_of(asked) is None:
             raise
         return None
 

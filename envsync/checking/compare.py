@@ -22,7 +22,7 @@ from typing import NamedTuple
 from envsync.installed.scan import is_store_link
 from envsync.launch import Environment, progress
 from envsync.python.facts import Layout
-from envsync.system import core, native, processes, regular
+from envsync.system import core, native, paths, processes, regular
 from envsync.wheel import record
 
 CHUNK_BYTES = 1 << 18
@@ -87,7 +87,7 @@ class Ground:
 
     def __init__(self, environment: Environment, layout: Layout) -> None:
         self.root = environment.path
-        self.real = os.path.realpath(environment.path)
+        self.real = paths.realpath(environment.path)
         self._places: dict[str, str | None] = {"": ""}
         self._layout: set[str] = set()
         for base in (*layout.sites, layout.scripts, layout.headers):
@@ -120,7 +120,7 @@ class Ground:
         path = f"{place}/{part}" if place else part
         if not os.path.islink(f"{self.root}/{path}"):
             return path
-        real = os.path.realpath(f"{self.root}/{path}")
+        real = paths.realpath(f"{self.root}/{path}")
         if real.startswith(self.real + "/"):
             return real[len(self.real) + 1 :]
         return path if path in self._layout or is_store_link(f"{self.root}/{path}") else None
@@ -259,7 +259,7 @@ class _Reader:
         problem = self._differs(fd, status.st_size, expectations[0])
         if problem is not None and all(self._differs(fd, status.st_size, other) for other in expectations[1:]):
             return problem
-        if expectations[0].executable and not status.st_mode & 0o111:
+        if native.MODES and expectations[0].executable and not status.st_mode & 0o111:
             return "it is not executable any more"
         return None
 

@@ -31,6 +31,7 @@ from envsync.python.facts import Layout
 from envsync.staging import scripts, uv_cache
 from envsync.store.bytecode import Shelf, source_of
 from envsync.store.store import Store
+from envsync.system import paths
 from envsync.system.regular import read_regular
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
@@ -130,7 +131,7 @@ class _Gatherer:
         self.store = store
         self.ground = ground
         self.claims = Claims()
-        self.roots = {os.path.abspath(environment.path), ground.real, ledger.path} - {""}
+        self.roots = {paths.abspath(environment.path), ground.real, ledger.path} - {""}
 
     def gather(self) -> Claims:
         installed = self._scan()

@@ -47,7 +47,7 @@ from envsync.python.facts import Layout
 from envsync.store.bytecode import Shelf
 from envsync.store.damage import damaged_files
 from envsync.store.store import Store
-from envsync.system import atomic, processes
+from envsync.system import atomic, core, native, paths, processes
 from envsync.transaction import skeleton
 from envsync.waiting import failures
 from envsync.wheel.manifest import Manifest
@@ -204,13 +204,8 @@ def _layout(environment: Environment, cache: str) -> Layout:
         return skeleton.layout_of(environment, interpreter.inspect(environment.python, cache))
     except InterpreterError:
         pass
-    try:
-        versions = [name for name in os.listdir(f"{environment.path}/lib") if name.startswith(("python", "pypy"))]
-    except OSError:
-        versions = []
-    name = max(versions, default="python")
-    site = f"lib/{name}/site-packages"
-    return Layout(site, site, "bin", f"include/site/{name}")
+    site = max(native.site_packages(environment.path), default=native.SITE_PACKAGES)
+    return Layout(site, site, core.BIN, f"{native.INCLUDE}/site/{site.split('/')[1]}")
 
 
 def _repair(
@@ -315,7 +310,7 @@ class WhatItWas:
     def _no_wheel(self, names: Sequence[str]) -> NoWheelError:
         """Build the error for distributions whose wheels are nowhere."""
         shown = f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
-        env = os.path.abspath(self.environment.path)
+        env = paths.abspath(self.environment.path)
         wheels = "the wheels" if len(names) > 1 else "the wheel"
         if self.asked is None:
             return NoWheelError(

@@ -29,6 +29,7 @@ from envsync.launch import Environment, progress
 from envsync.launch.progress import quiet
 from envsync.python.facts import Layout
 from envsync.store.store import Store
+from envsync.system import paths
 from envsync.system.regular import kind_of, read_regular
 
 __all__ = ["Finding", "Verified", "verify"]
@@ -147,7 +148,7 @@ def _skeleton(environment: Environment, layout: Layout) -> Iterator[Finding]:
     except OSError as error:
         detail = error.strerror or str(error)
         if os.path.islink(environment.python):
-            detail = f"the Python that it links to is gone: `{os.path.realpath(environment.python)}`"
+            detail = f"the Python that it links to is gone: `{paths.realpath(environment.python)}`"
         yield Finding("missing", python, "", detail)
     else:
         if not stat.S_ISREG(mode):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from envsync.cli.asked import answer, request_meant
@@ -13,6 +12,7 @@ from envsync.launch.messages import show_json
 from envsync.launch.request import above_names, is_named_later
 from envsync.leading.sync_cache import NO_HOME, cache_directory
 from envsync.store.store import NOWHERE
+from envsync.system import paths
 
 EXIT_UNSAFE = 1
 
@@ -22,7 +22,7 @@ def doctor(settings: options.Settings) -> int:
     asked = request_meant(settings)
     template = asked.env_template
     env = above_names(template).rstrip("/") if is_named_later(template) else template
-    place = Subject(os.path.abspath(env or "."), cache_directory(asked))
+    place = Subject(paths.abspath(env or "."), cache_directory(asked))
     facts = examine(place)
     blind = "{digest}" in template or asked.text("busy") == "ignore"
     findings = judge(facts, blind=blind, fallback=asked.text("cache_fallback") or "")

@@ -20,6 +20,7 @@ from envsync.errors import NoEnvironmentError, UsageError
 from envsync.launch import finding, request
 from envsync.launch.messages import say, show, show_json
 from envsync.managing import environments
+from envsync.system import paths
 from envsync.waiting.shortening import human
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def listed(settings: Settings, template: str) -> int:
     meant = _template(settings, template)
     found = sorted(_measured(environments.named_by(meant), settings), key=lambda each: each.used)
     if settings.get("json"):
-        trash = [os.path.abspath(each.path) for each in meant.trash()]
+        trash = [paths.abspath(each.path) for each in meant.trash()]
         show_json({"template": meant.text, "environments": [each.as_json() for each in found], "trash": trash})
         return 0
     for line in _table([each for each in found if not each.stranger], verbose=bool(settings.get("verbose"))):
@@ -47,7 +48,7 @@ def listed(settings: Settings, template: str) -> int:
         if each.stranger:
             show(f"`{each.path}` is none of ours: {each.stranger}")
     for left in meant.trash():
-        show(f"`{os.path.abspath(left.path)}` is being removed, or was left over: the next prune removes it")
+        show(f"`{paths.abspath(left.path)}` is being removed, or was left over: the next prune removes it")
     if not found:
         show(f"there are no environments `{meant.text}`")
     return 0
@@ -120,7 +121,7 @@ def _named(settings: Settings, path: str) -> list[Known]:
     """
     if request.is_named_later(path):
         return environments.named_by(_template(settings, path))
-    found = environments.named_by(of_path(path), os.path.abspath(path))
+    found = environments.named_by(of_path(path), paths.abspath(path))
     if not found:
         raise NoEnvironmentError(
             path, hint=f"`envsync env list {quote(of_path(path).text)}` names those that there are"

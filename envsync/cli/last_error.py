@@ -14,6 +14,7 @@ from envsync.cli.tell import tell
 from envsync.errors import EnvsyncError
 from envsync.errors.redact import redacted
 from envsync.launch.signals import die_of
+from envsync.system import core
 
 DEBUG = "ENVSYNC_DEBUG"
 SHOWN = 200
@@ -77,7 +78,7 @@ def unexpected(error: BaseException) -> EnvsyncError:
 def _is_somewhere() -> bool:
     """Tell whether the working directory is still there."""
     try:
-        os.getcwd()
+        core.getcwd()
     except OSError:
         return False
     return True

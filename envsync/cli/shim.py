@@ -14,7 +14,7 @@ from envsync.errors.hints import HELP
 from envsync.launch import finding, options, request
 from envsync.launch.messages import say
 from envsync.library import words
-from envsync.system import atomic, native
+from envsync.system import atomic, native, paths
 
 MARK = "# Made by envsync shim: "
 """How the second line of our files begins: what has none is somebody else's."""
@@ -31,7 +31,7 @@ def shim(settings: options.Settings, path: str, command: Sequence[str]) -> int:
             "say either where the file is to be or what the kernel of Jupyter is called",
             hint=HELP,
         )
-    target = os.path.abspath(path)
+    target = paths.abspath(path)
     finding.go_to(settings, os.environ)
     said = _said(settings)
     if kernel:
@@ -50,7 +50,7 @@ def _said(settings: options.Settings) -> list[str]:
         settings["env"] = os.environ["VIRTUAL_ENV"]
     asked = request.resolve(settings, os.environ)
     quiet = ["--quiet"] if settings.get("quiet") else []
-    *said, end = words.of({**settings, "lock": os.path.abspath(asked.lock)})
+    *said, end = words.of({**settings, "lock": paths.abspath(asked.lock)})
     return [*said, *quiet, end]
 
 
@@ -83,8 +83,8 @@ def _make_kernel(said: Sequence[str], name: str, shown: str, *, quiet: bool) -> 
             f"`{name}` cannot be the name of a kernel: it has to be of letters, digits, `.`, `_` and `-`",
             hint="`envsync shim --jupyter my-project` names one; `--display-name` may be any text",
         )
-    directory = os.path.join(_jupyter(), "kernels", name.lower())
-    path = os.path.join(directory, "kernel.json")
+    directory = paths.join(_jupyter(), "kernels", name.lower())
+    path = paths.join(directory, "kernel.json")
     specification = {
         "argv": [*said, PYTHON, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": shown,
@@ -121,7 +121,7 @@ def _refuse_to_replace_another_kernel(path: str) -> None:
 def _jupyter() -> str:
     """Return the directory of this user's data of Jupyter (jupyter-core, "Common directories and file locations")."""
     if os.environ.get("JUPYTER_DATA_DIR"):
-        return os.path.abspath(os.environ["JUPYTER_DATA_DIR"])
+        return paths.abspath(os.environ["JUPYTER_DATA_DIR"])
     found = native.jupyter_directory(os.environ)
     if not found:
         raise UsageError(

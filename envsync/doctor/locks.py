@@ -17,12 +17,12 @@ from envsync.doctor.facts import LockFacts
 from envsync.doctor.names import attempt, error_name
 from envsync.errors import EnvsyncError
 from envsync.locks import flock
-from envsync.system import core
+from envsync.system import core, native
 
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(core.__file__)))
 _ASK = """\
 import sys
-sys.path.insert(0, sys.argv[3])
+sys.path.append(sys.argv[3])
 from envsync.system import core
 shared = sys.argv[2] == "shared"
 fd = core.open_file(sys.argv[1], core.os.O_RDONLY if shared else core.os.O_RDWR)
@@ -96,9 +96,9 @@ def _over_exec(path: str) -> tuple[bool | None, bool | None]:
         core.lock(fd, path, shared=False)
         keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _KEEP],
-            pass_fds=(fd,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            **native.inherit([fd]),
         )
     except OSError as error:
         if not error_name(error):

@@ -21,7 +21,7 @@ from envsync.errors import EnvsyncError
 from envsync.launch import Environment
 from envsync.locks import kind
 from envsync.store.store import NOWHERE
-from envsync.system import atomic, mounts, native, processes
+from envsync.system import atomic, mounts, native, paths, processes
 
 Answer = TypeVar("Answer")
 PREFIX = ".envsync-doctor-"
@@ -110,7 +110,7 @@ def workshop(directory: str) -> Iterator[str]:
 
 def nearest(path: str) -> str:
     """Return a directory, or the nearest one above it that exists."""
-    path = os.path.abspath(path)
+    path = paths.abspath(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path

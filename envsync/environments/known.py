@@ -19,7 +19,7 @@ from envsync.launch import Environment, stamp
 from envsync.library import status
 from envsync.library.status import Job, Occupant, Syncer
 from envsync.locks import kind, named
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts, paths, processes
 from envsync.waiting import bare, queue
 from envsync.waiting.directory import OUR_OWN
 
@@ -94,7 +94,7 @@ def look(found: Found, surroundings: Surroundings) -> Known | None:
         itself = os.lstat(found.path)
     except OSError:
         return None
-    known = Known(os.path.abspath(found.path), found.digest, itself.st_uid, between=found.between)
+    known = Known(paths.abspath(found.path), found.digest, itself.st_uid, between=found.between)
     environment = Environment(found.path)
     if stranger := why_stranger(environment, is_link=found.is_link):
         return known._replace(stranger=stranger, made=itself.st_mtime, used=itself.st_mtime)

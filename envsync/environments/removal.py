@@ -48,7 +48,7 @@ from envsync.leading import lost
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.store import trash
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts, native, processes
 from envsync.waiting import bare, queue
 
 PAUSE_SECONDS = 0.05
@@ -56,7 +56,7 @@ PAUSE_SECONDS = 0.05
 CHANGED = "it was used, or made anew, meanwhile"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What a rename is answered where a quota is used up, as on btrfs; to delete is allowed."""
-FIRST, LAST = ("lib",), ("pyvenv.cfg", ".envsync", ".lock")
+FIRST, LAST = native.LIBRARIES[:1], ("pyvenv.cfg", ".envsync", ".lock")
 """What goes first, and last, where a directory cannot be renamed."""
 
 

@@ -13,7 +13,7 @@ import sys
 from envsync.library.status import Occupant
 from envsync.system import core, processes
 
-BIN = "/bin/"
+BIN = f"/{core.BIN}/"
 Identity = tuple[int, int]
 """Device and inode of the directory of an environment."""
 
@@ -29,7 +29,7 @@ def programs() -> dict[Identity, list[int]]:
         above, is_in_bin, _ = program.rpartition(BIN)
         if not is_in_bin:
             continue
-        if not above.startswith("/"):
+        if not core.is_absolute(above):
             above = f"/proc/{pid}/cwd/{above}"  # as it was started, if it has not gone elsewhere since
         if above not in prefixes:
             prefixes[above] = identity_of(above)

@@ -39,7 +39,8 @@ class Body:
         """Wait for something to read. Returns whether there is."""
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
             return True
-        return bool(native.readable([self._connection.fileno()], seconds))
+        number = self._connection.fileno()
+        return number < 0 or native.socket_readable(number, seconds)  # closed: whoever reads will be told
 
     def take(self) -> bytes:
         """Return the next piece; waits for it, as long as the client's time for reading allows. Empty at the end.

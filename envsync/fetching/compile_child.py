@@ -72,20 +72,27 @@ def compile_file(sources: str, target: str, shown: str, mtime: int, name: str) -
 
 
 def _write(path: str, content: bytes, mtime: int) -> None:
-    """Write a read-only file. One that is there was begun by a child that died."""
+    """Write a read-only file. One that is there was begun by a child that died.
+
+    Windows sets no times by a descriptor, and could not remove what is read-only.
+    """
+    by_descriptor = os.utime in os.supports_fd
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags, 0o444)
+        descriptor = os.open(path, flags, 0o444 if by_descriptor else 0o666)
     except FileExistsError:
         os.unlink(path)
-        descriptor = os.open(path, flags, 0o444)
+        descriptor = os.open(path, flags, 0o444 if by_descriptor else 0o666)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.utime(descriptor, (time.time(), mtime))  # when it is read is nobody's to set back
+        if by_descriptor:
+            os.utime(descriptor, (time.time(), mtime))  # when it is read is nobody's to set back
     finally:
         os.close(descriptor)
+    if not by_descriptor:
+        os.utime(path, (time.time(), mtime))
 
 
 def _say(answer: list[Any]) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import subprocess
 import sys
 import time
@@ -105,8 +104,8 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=inherited,
                 env=_isolated(os.environ),
+                **native.inherit(inherited),
             )
         except OSError as error:
             raise InterpreterError(f"cannot run Python `{self.executable}`: {error.strerror}") from error
@@ -173,7 +172,6 @@ class _Pool:
         self.inherited = inherited
         self.most = most
         self.children: list[_Child] = []
-        self._selector = selectors.DefaultSelector()
 
     @property
     def is_full(self) -> bool:
@@ -186,20 +184,18 @@ class _Pool:
 
     def grow(self) -> None:
         """Start one more."""
-        child = _Child(self.interpreter, self.inherited)
-        self.children.append(child)
-        self._selector.register(child.output, selectors.EVENT_READ, child)
+        self.children.append(_Child(self.interpreter, self.inherited))
 
     def ready(self) -> list[_Child]:
         """Return those that have something to say; waits for that, not for long."""
-        return [key.data for key, _ in self._selector.select(ALIVE_SECONDS)]
+        ready = native.readable([child.output for child in self.children], ALIVE_SECONDS)
+        return [child for child in self.children if child.output in ready]
 
     def bury(self, child: _Child) -> int:
         """Go on without a child that has died. Returns its exit status.
 
         :raises InterpreterError: it never lived
         """
-        self._selector.unregister(child.output)
         self.children.remove(child)
         status = child.end()
         if not child.greeted:
@@ -210,7 +206,6 @@ class _Pool:
         """End them all."""
         for child in self.children:
             child.end()
-        self._selector.close()
 
 
 class _Queue:

@@ -35,7 +35,7 @@ from envsync.launch import command
 from envsync.lockfile import hearing, retrying
 from envsync.lockfile.target import Artifact
 from envsync.store.store import Store
-from envsync.system import core, groups
+from envsync.system import core, groups, native
 from envsync.wheel.manifest import is_sha256
 from envsync.wheel.verify import origin, size_mismatch
 
@@ -150,7 +150,7 @@ class _Part:
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise FileNotFoundError  # it was finished and removed between open and flock
             with suppress(OSError):  # or it might be swept while it is continued; some filesystems set no times
-                os.utime(descriptor)
+                native.utime(descriptor)
             groups.grant(self.path, self._group)
         except OSError:
             command.close_lock(descriptor)

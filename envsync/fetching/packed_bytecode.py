@@ -33,7 +33,7 @@ from envsync.errors import EnvsyncError, FilesystemError, WheelError
 from envsync.fetching.compile_work import Results
 from envsync.lockfile.target import Artifact
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, source_of, sources
-from envsync.system import atomic, core, groups
+from envsync.system import atomic, core, groups, native
 from envsync.wheel import near, record, verify
 from envsync.wheel.archive import RATIO, Archive, Member, printable
 from envsync.wheel.manifest import Manifest
@@ -300,8 +300,8 @@ class _Unpacking:
                     view = view[os.write(descriptor, view) :]
                 if self._is_masked:
                     with suppress(OSError):  # CIFS: the mount says the modes of all files
-                        os.chmod(descriptor, 0o444)
-                os.utime(descriptor, (time.time(), self._manifest.mtime))
+                        native.chmod(descriptor, 0o444)
+                native.utime(descriptor, (time.time(), self._manifest.mtime))
             finally:
                 os.close(descriptor)
         except OSError as error:

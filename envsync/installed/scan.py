@@ -15,6 +15,7 @@ from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Origin
 from envsync.launch import Environment
 from envsync.python.facts import Layout
+from envsync.system import core, native
 
 _SKELETON = frozenset({".lock", "pyvenv.cfg", ".gitignore", "CACHEDIR.TAG"})
 
@@ -105,8 +106,8 @@ def is_skeleton(path: str) -> bool:
     """Tell whether a path is the environment's own, whatever a RECORD claims."""
     if path in _SKELETON or path.startswith(".envsync/") or "/.envsync/" in path:
         return True
-    name = path.removeprefix("bin/python")
-    return name != path and not name.strip("0123456789.")
+    name = path.removeprefix(f"{core.BIN}/python")
+    return name != path and not name.removesuffix(native.PROGRAM).strip(native.ENDS_OF_PYTHON)
 
 
 def is_bytecode(path: str) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from envsync.errors import EnvsyncError, InterpreterError
+from envsync.system import core
 
 
 def register() -> None:
@@ -63,7 +64,7 @@ def _backend() -> Callable[..., Any]:
                 if isinstance(error, InterpreterError) and self.interpreter:
                     raise InterpreterNotFound(self.interpreter) from error
                 raise CommandFailed from error
-            self._bin_paths = [f"{hold.result.env}/bin"]
+            self._bin_paths = [f"{hold.result.env}/{core.BIN}"]
             self.env.update({name: value for name, value in hold.activation().items() if name != "PATH"})
             self._reused = hold.result.outcome != "synced"
             return not self._reused

@@ -9,6 +9,8 @@ The names of what envsync keeps in an environment are here, and not in a module 
 operations of each launch fewer.
 """
 
+from envsync.system import core
+
 
 class Environment:
     """The paths of one environment directory. Knows names, touches nothing.
@@ -119,8 +121,8 @@ class Environment:
 
     @property
     def bin(self) -> str:
-        return self.path + "/bin"
+        return f"{self.path}/{core.BIN}"
 
     @property
     def python(self) -> str:
-        return self.path + "/bin/python"
+        return f"{self.path}/{core.PYTHON}"

@@ -194,7 +194,8 @@ def _execute(env: str, commands: "Sequence[str]", words: "Sequence[str]", variab
         raise _attempt(command, words, variables) or _not_found(command)
     bin_directory = f"{env}/{core.BIN}"
     denied = _attempt_in(bin_directory, words, variables) if command else None
-    if command in commands and (denied is None or denied.errno in SPOILED):
+    known = any(path.rpartition("/")[2] in commands for path in core.candidates("", command))
+    if known and (denied is None or denied.errno in SPOILED):
         return f"{bin_directory}/{command}"
     if denied is not None:
         raise denied  # another one of that name on PATH would be the wrong one

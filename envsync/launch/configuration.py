@@ -69,9 +69,9 @@ def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
 def _users(environ: "Mapping[str, str]") -> str:
     """Return where the user's file would be; empty if there is no home."""
     base, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
-    if base.startswith("/"):  # a relative one is to be ignored (XDG Base Directory Specification)
+    if core.is_absolute(base):  # a relative one is to be ignored (XDG Base Directory Specification)
         return f"{base}/{FILE}"
-    return f"{home.rstrip('/')}/.config/{FILE}" if home.startswith("/") else ""
+    return f"{home.rstrip('/')}/.config/{FILE}" if core.is_absolute(home) else ""
 
 
 def _of_file(path: str, *, named: bool = False) -> "dict[str, object]":
@@ -192,7 +192,7 @@ def anchor(table: "Settings", directory: str) -> None:
 
 
 def beside(directory: str, path: str) -> str:
-    return path if path.startswith("/") or is_at_home(path) or "://" in path else directory + path
+    return path if core.is_absolute(path) or is_at_home(path) or "://" in path else directory + path
 
 
 def at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
@@ -234,6 +234,6 @@ def is_at_home(path: str) -> bool:
 
 def below_home(path: str, environ: "Mapping[str, str]") -> str:
     home = environ.get("HOME", "")
-    if not home.startswith("/"):
+    if not core.is_absolute(home):
         raise options.usage_error(f"`{path}` is below HOME, which is {'no absolute path' if home else 'not set'}")
     return home.rstrip("/") + path[1:]

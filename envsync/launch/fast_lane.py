@@ -134,7 +134,7 @@ def _keep_new(fd: int, mtime: float) -> None:
 
     if mtime < time() - 86400:
         try:
-            os.utime(fd)
+            core.touch(fd)
         except OSError:
             pass  # somebody else's environment
 

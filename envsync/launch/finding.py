@@ -144,7 +144,7 @@ def _upwards(start: str) -> "Iterator[str]":
         yield from ("/".join(["", *steps[:count], ""]) for count in range(len(steps) - 1, -1, -1))
         return
     try:
-        levels = os.getcwd().count("/")
+        levels = core.getcwd().count("/")
     except OSError as error:
         hint = "go to a directory that is there: `cd /`"
         raise options.usage_error(f"the working directory cannot be named: {error.strerror}", hint=hint) from error
@@ -229,7 +229,7 @@ def _steps(path: str) -> list[str]:
     :raises OSError: it is relative, and the working directory is gone
     """
     steps: list[str] = []
-    for step in (path if path.startswith("/") else f"{os.getcwd()}/{path}").split("/"):
+    for step in (path if core.is_absolute(path) else f"{core.getcwd()}/{path}").split("/"):
         if step == "..":
             del steps[-1:]
         elif step not in ("", "."):

@@ -191,7 +191,7 @@ class Request:
         :param keep: this is to find out what is asked for
         :raises OSError: it cannot be read
         """
-        path = path if path.startswith("/") else self.directory + path
+        path = path if core.is_absolute(path) else self.directory + path
         found = self.seen.get(path) or checksum(reading.content_if_there(path))
         if keep:
             self.seen[path] = found
@@ -369,7 +369,7 @@ def said_here(given: "Settings", environ: "Mapping[str, str]") -> "Settings":
         # Who reads a message stands where the command was typed.
         key = "lock" if near.get("lock") else "project"
         named = "" if near.get(key) == "." else str(near.get(key, ""))
-        near[key] = named if named.startswith("/") else f"{os.getcwd().rstrip('/')}/{named}"
+        near[key] = named if core.is_absolute(named) else f"{core.getcwd().rstrip('/')}/{named}"
     return near
 
 
@@ -414,7 +414,7 @@ def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") ->
     """Return where the environment of a script is if nothing is said: in the cache, under its name."""
     cache = settings.get("cache_dir") or environ.get("XDG_CACHE_HOME", "") + "/envsync"
     home = environ.get("HOME", "")
-    if cache == "/envsync" and home.startswith("/"):
+    if cache == "/envsync" and core.is_absolute(home):
         cache = f"{home.rstrip('/')}{core.CACHES}/envsync"
     if cache == "/envsync":
         hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"
@@ -475,4 +475,4 @@ def _absolute(source: str) -> str:
         return without_user(source)
     from posixpath import normpath
 
-    return normpath(source if source.startswith("/") else f"{os.getcwd()}/{source}")
+    return normpath(source if core.is_absolute(source) else f"{core.getcwd()}/{source}")

@@ -110,7 +110,7 @@ def _gather(
             included = expand(words[1].strip("\"'"), environ)
         except KeyError:
             continue
-        beside = included if included.startswith("/") else path[: path.rfind("/") + 1] + included
+        beside = included if core.is_absolute(included) else path[: path.rfind("/") + 1] + included
         if beside not in seen:
             seen.add(beside)
             _gather(beside, environ, names, seen, read)

@@ -30,7 +30,7 @@ from envsync.installed.scan import is_bytecode
 from envsync.launch import Environment
 from envsync.python.facts import Layout
 from envsync.staging import scripts, uv_cache
-from envsync.system import core
+from envsync.system import core, paths
 from envsync.system.regular import FLAGS, read_regular
 from envsync.transaction.journal import is_within
 from envsync.wheel import record
@@ -95,8 +95,8 @@ class _Adopter:
     def __init__(self, environment: Environment, layout: Layout, ledger: Ledger, env: str) -> None:
         self.environment = environment
         self.layout = layout
-        self.python = f"{env}/{layout.scripts}/python"
-        self.roots = {os.path.abspath(environment.path), os.path.realpath(environment.path), ledger.path} - {""}
+        self.python = f"{env}/{core.PYTHON}"
+        self.roots = {paths.abspath(environment.path), paths.realpath(environment.path), ledger.path} - {""}
 
     def entry(self, pair: tuple[Installed, Wanted, Manifest]) -> tuple[str, LedgerEntry | None]:
         """Return what `installed.json` has to say of a distribution; None if it is not the wheel that is wanted."""

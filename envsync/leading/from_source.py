@@ -16,7 +16,7 @@ from envsync.building.build import Job, Order
 from envsync.errors import BuildError, UsageError
 from envsync.lockfile.target import ARCHIVE
 from envsync.store import archives
-from envsync.system import processes
+from envsync.system import paths, processes
 
 if TYPE_CHECKING:
     from envsync.building.built import Built
@@ -70,7 +70,7 @@ def order_of(
         python,
         rules.together_with(options),
         sources,
-        editables=os.path.abspath(environment.editables),
+        editables=paths.abspath(environment.editables),
         site=request.text("build_key") or "",
         installer=request.text("build_with") or "pip",
         offline=request.flag("offline"),

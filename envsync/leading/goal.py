@@ -35,7 +35,7 @@ from envsync.leading import kept_hashes
 from envsync.python import interpreter, spelling
 from envsync.python.facts import Interpreter, Layout
 from envsync.store.store import Store
-from envsync.system import atomic, groups, records
+from envsync.system import atomic, core, groups, paths, records
 from envsync.system.patience import patiently
 from envsync.waiting.directory import was_environment
 from envsync.wheel.manifest import Manifest
@@ -590,7 +590,7 @@ def further_of(request: Request, inputs: Inputs) -> list[stamp.Input]:
 
 
 def _relative(path: str, directory: str) -> str:
-    return path[len(directory) :] if path.startswith(directory) else os.path.abspath(path)
+    return path[len(directory) :] if path.startswith(directory) else paths.abspath(path)
 
 
 def renewed(request: Request, former: Stamp) -> Stamp | None:
@@ -644,7 +644,7 @@ def python_of(request: Request) -> str | None:
 
 def looks_at_full_version(spec: str | None) -> bool:
     """Tell whether `--python` asks for more than X.Y. The name of a file does not."""
-    return spec is not None and os.sep not in spec and any(part.count(".") > 1 for part in spec.split(","))
+    return spec is not None and not core.has_directory(spec) and any(part.count(".") > 1 for part in spec.split(","))
 
 
 def local_file(request: Request, path: str, *, direct: bool) -> LocalFile:
@@ -666,7 +666,7 @@ def find_python(request: Request, environment: Environment, ledger: Ledger, cach
     :raises EnvironmentRefusedError: the environment was made for another kind of host
     """
     spec = python_of(request)
-    path = os.path.abspath(environment.path)
+    path = paths.abspath(environment.path)
     usable = _usable(environment, ledger, path, cache, strict=spec is None)
     if usable is not None and (spec is None or _satisfies(usable.interpreter, spec, cache)):
         _refuse_other_hosts(usable, ledger)
@@ -714,7 +714,7 @@ def _usable(environment: Environment, ledger: Ledger, path: str, cache: str, *, 
         return None  # another one is asked for
     except InterpreterError:
         return None  # its base is gone
-    if os.path.realpath(facts.prefix) != os.path.realpath(path):
+    if paths.realpath(facts.prefix) != paths.realpath(path):
         return None  # it is the base interpreter, whose packages are none of our business
     if ledger.path and ledger.path != path:
         try:

@@ -7,7 +7,6 @@ goes on, still believes to have it.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from envsync.installed.ledger import load_ledger
 from envsync.launch.events_file import record
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
+from envsync.system import paths
 from envsync.transaction import skeleton
 from envsync.waiting import failures
 
@@ -69,7 +69,7 @@ class Held:
         self.lock = lock
         self.progress = progress
         self.locking = locking
-        self.env = os.path.abspath(environment.path)
+        self.env = paths.abspath(environment.path)
         self.digest = ""
         self._listener = listener
         self._leading: Flock | None = None

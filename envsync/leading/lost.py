@@ -27,7 +27,7 @@ from envsync.errors.hints import UPGRADE
 from envsync.installed.ledger import Ledger, load_ledger
 from envsync.launch import Environment, stamp
 from envsync.locks import named
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts, paths, processes
 from envsync.transaction import journal
 
 MOST = 8
@@ -77,7 +77,7 @@ def _decided(environment: Environment) -> Ledger | None:
 
 def _is_of(environment: Environment, path: str) -> bool:
     """Tell whether a recorded path is this environment's, also if it is named through a symbolic link now."""
-    if path == os.path.abspath(environment.path):
+    if path == paths.abspath(environment.path):
         return True
     try:
         return os.path.samefile(path, environment.path)

@@ -32,7 +32,7 @@ from envsync.launch.reading import content
 from envsync.launch.request import describe_python, looks_at, own_python, own_version
 from envsync.leading.goal import further_of, inputs_of, python_of, read_lock_file, sources_of
 from envsync.python import interpreter
-from envsync.system import atomic, groups
+from envsync.system import atomic, core, groups, native, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ def _find_again(name: Name, spec: str | None, base: str, facts: Interpreter, beg
         return (name.python, name.version) == (own_python(), own_version())
     if not _is_itself(base, facts):
         return False
-    if spec is not None and os.sep in spec:
+    if spec is not None and core.has_directory(spec):
         paths = [spec]
     elif spec is not None and (found := _on_path(spec, base)) is not None:
         name.path, paths = found
@@ -122,7 +122,7 @@ def _is_own(spec: str | None, base: str) -> bool:
         return True
     from python_discovery import PythonSpec
 
-    return PythonSpec.from_string_spec(spec).path is None and base == os.path.realpath(interpreter.own_base())
+    return PythonSpec.from_string_spec(spec).path is None and base == paths.realpath(interpreter.own_base())
 
 
 def _is_itself(base: str, facts: Interpreter) -> bool:
@@ -135,7 +135,7 @@ def _is_itself(base: str, facts: Interpreter) -> bool:
 
 def _on_path(spec: str, base: str) -> tuple[str, list[str]] | None:
     """Return what PATH begins with up to where an interpreter is found, and what there decides that it is."""
-    paths: list[str] = []
+    seen: list[str] = []
     entries = os.environ.get("PATH", "").split(os.pathsep)
     for number, directory in enumerate(entries, start=1):
         if not os.path.isabs(directory):
@@ -143,9 +143,9 @@ def _on_path(spec: str, base: str) -> tuple[str, list[str]] | None:
         candidates = list(_candidates(spec, directory))
         if any(map(_is_script, candidates)):
             return None
-        paths += [directory, *candidates]
-        if any(os.path.realpath(path) == base for path in candidates):
-            return os.pathsep.join(entries[:number]), list(dict.fromkeys(paths))
+        seen += [directory, *candidates]
+        if any(paths.realpath(path) == base for path in candidates):
+            return os.pathsep.join(entries[:number]), list(dict.fromkeys(seen))
     return None
 
 
@@ -238,7 +238,7 @@ def _make(directory: str) -> None:
         os.mkdir(directory)
     except FileExistsError:
         return
-    os.chmod(directory, stat.S_IMODE(os.stat(os.path.dirname(directory) or ".").st_mode))
+    native.chmod(directory, stat.S_IMODE(os.stat(os.path.dirname(directory) or ".").st_mode))
 
 
 def _clear(directory: str) -> None:

@@ -12,6 +12,7 @@ from envsync.installed.scan import normalized
 from envsync.launch import Environment
 from envsync.launch.request import Request
 from envsync.leading.goal import Goal
+from envsync.system import native
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,8 +108,8 @@ def refuse_to_replace(request: Request, environment: Environment, goal: Goal, fo
 def _names_in(environment: Environment) -> set[str]:
     """Name the distributions of an environment, whichever Python it was made for."""
     found: set[str] = set()
-    for version in _listed(f"{environment.path}/lib"):
-        for name in _listed(f"{environment.path}/lib/{version}/site-packages"):
+    for site in native.site_packages(environment.path):
+        for name in _listed(f"{environment.path}/{site}"):
             if name.endswith(".dist-info") and not name.startswith("~"):
                 found.add(normalized(name.partition("-")[0]))
     return found

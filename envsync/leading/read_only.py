@@ -18,7 +18,7 @@ from envsync.leading.planning import spare_of
 from envsync.leading.preview import look
 from envsync.leading.result import SyncResult
 from envsync.locks import flock
-from envsync.system import atomic
+from envsync.system import atomic, paths
 from envsync.transaction import journal
 
 
@@ -89,7 +89,7 @@ def as_it_is(environment: Environment) -> Entry:
             raise EnvironmentRefusedError(environment.path, problem, hint="`envsync sync` completes it")
         found = atomic.read_if_there(environment.stamp)
         entered = (stamp.load(found) if found else None) or Stamp()
-        entered.environment = os.path.abspath(environment.path)
+        entered.environment = paths.abspath(environment.path)
         entered.in_use = os.fstat(fd).st_ino if fd >= 0 else 0
     except BaseException:
         if fd >= 0:

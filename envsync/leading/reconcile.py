@@ -36,7 +36,7 @@ from envsync.leading.sync_cache import SyncCache
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import DamagedError
-from envsync.system import atomic, core, processes
+from envsync.system import atomic, core, paths, processes
 from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
@@ -174,7 +174,7 @@ class Reconciler:
         """
         if not journal.is_within(self.environment.path, path):
             env = self.environment.path
-            reason = f"a symbolic link leads `{path}` out of it, to `{os.path.realpath(f'{env}/{path}')}`"
+            reason = f"a symbolic link leads `{path}` out of it, to `{paths.realpath(f'{env}/{path}')}`"
             raise EnvironmentRefusedError(env, reason, hint=ELSEWHERE)
 
     def _workspace(self, goal: Goal, layout: Layout, planned: Plan, owned: Ownership) -> str:

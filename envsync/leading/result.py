@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from envsync.system import core
+
 WOULD_SYNC = "would sync"
 """The outcome of a dry run that found something to do."""
 
@@ -33,7 +35,7 @@ class SyncResult(NamedTuple):
     @property
     def python(self) -> str:
         """The environment's interpreter."""
-        return f"{self.env}/bin/python"
+        return f"{self.env}/{core.PYTHON}"
 
     @classmethod
     def of(cls, *fields: Any) -> SyncResult:

@@ -16,7 +16,7 @@ from envsync.launch.stamp import Stamp
 from envsync.leading.goal import Goal
 from envsync.python import interpreter
 from envsync.python.facts import Interpreter
-from envsync.system import atomic
+from envsync.system import atomic, paths
 
 
 def note(vouched: Stamp, goal: Goal, environment: Environment, cache: str) -> None:
@@ -58,12 +58,12 @@ def _base_here(path: str, environment: Environment, goal: Goal, cache: str) -> t
 
 def base_of(environment: Environment, facts: Interpreter) -> str:
     """Return the path by which an environment names its base interpreter: where its links lead out of it."""
-    path, root = environment.python, os.path.abspath(environment.path) + os.sep
+    path, root = environment.python, paths.abspath(environment.path) + "/"
     for _ in range(40):
         try:
-            path = os.path.join(os.path.dirname(path), os.readlink(path))
+            path = paths.join(os.path.dirname(path), os.readlink(path))
         except OSError:
             break  # a copy
-        if not os.path.abspath(path).startswith(root):
-            return os.path.abspath(path)
-    return facts.base_executable if os.path.exists(facts.base_executable) else os.path.abspath(environment.python)
+        if not paths.abspath(path).startswith(root):
+            return paths.abspath(path)
+    return facts.base_executable if os.path.exists(facts.base_executable) else paths.abspath(environment.python)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from envsync.errors import FilesystemError, UsageError
 from envsync.locks import cache_lock
 from envsync.store.store import NOWHERE, Store
-from envsync.system import atomic, native
+from envsync.system import atomic, native, paths
 
 if TYPE_CHECKING:
     from envsync.launch.progress import Report
@@ -42,7 +42,7 @@ class SyncCache:
         self.store = Store(cache_directory(session.request), durable=session.durable)
         fallback = session.request.text("cache_fallback")
         environment = session.environment
-        self._fallback = os.path.abspath(fallback) if fallback else ""
+        self._fallback = paths.abspath(fallback) if fallback else ""
         self._private = f"{environment.state}/work/cache-{os.urandom(8).hex()}"
         self._report = report
         self._deadline = session.limit.deadline
@@ -132,7 +132,7 @@ def cache_directory(request: Request) -> str:
     """Return the cache directory, absolute: as asked for, or the user's own; `NOWHERE` if no home is known."""
     asked = request.text("cache_dir")
     if asked:
-        return os.path.abspath(asked)
+        return paths.abspath(asked)
     return native.cache_directory(os.environ, "envsync") or NOWHERE
 
 

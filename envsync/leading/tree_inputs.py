@@ -16,7 +16,7 @@ from envsync.launch import stamp
 from envsync.launch.reading import content_if_there
 from envsync.launch.stamp import Tree
 from envsync.launch.variables import describe
-from envsync.system import core
+from envsync.system import core, paths
 
 if TYPE_CHECKING:
     from envsync.launch.request import Request
@@ -31,11 +31,11 @@ def files_of(
     :param besides: the paths of those that are inputs already
     :raises FilesystemError: one cannot be read
     """
-    known = {os.path.abspath(path) for path in besides}
+    known = {paths.abspath(path) for path in besides}
     for source in sources:
         tree = trees.project_of(source)
         for file in trees.deciding(tree).files:
-            path = os.path.normpath(os.path.join(tree, file))
+            path = paths.normpath(paths.join(tree, file))
             if path not in known:
                 known.add(path)
                 yield _named(request, path), *_read(path)
@@ -43,7 +43,7 @@ def files_of(
 
 def _named(request: Request, path: str) -> str:
     """Name a file from the lock file's directory, so that a project may be moved, or have another name elsewhere."""
-    relative = os.path.relpath(path, os.path.abspath(request.directory or "."))
+    relative = paths.relpath(path, paths.abspath(request.directory or "."))
     return request.directory + relative
 
 

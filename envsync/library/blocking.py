@@ -14,7 +14,7 @@ from envsync.launch.progress import Report, quiet
 from envsync.leading.result import SyncResult
 from envsync.library.syncing import run
 from envsync.locks import kind
-from envsync.system import core, processes
+from envsync.system import core, native, processes
 
 
 class SyncOptions(TypedDict, total=False):
@@ -200,7 +200,7 @@ class Hold:
         shared = self.share()
         try:
             passed = [*pass_fds, *([shared] if shared >= 0 else [])]
-            return subprocess.Popen(args, env=variables, pass_fds=passed, **options)
+            return subprocess.Popen(args, env=variables, **{**options, **native.inherit(passed)})
         finally:
             if shared >= 0:
                 os.close(shared)

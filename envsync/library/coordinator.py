@@ -40,7 +40,7 @@ from envsync.leading.result import SyncResult
 from envsync.leading.session import Session
 from envsync.library import blocking, events, reach, syncing, taking
 from envsync.library.blocking import Hold, SyncOptions
-from envsync.system import processes
+from envsync.system import native, paths, processes
 from envsync.waiting import failures
 from envsync.waiting.cancelling import UNSTOPPABLE
 from envsync.waiting.waiter import Wait
@@ -169,7 +169,7 @@ class Coordinator:
                     check=check,
                     cwd=cwd,
                     env=hold.variables(variables),
-                    pass_fds=[shared] if shared >= 0 else (),
+                    **native.inherit([shared] if shared >= 0 else []),
                 )
             finally:
                 if shared >= 0:
@@ -187,7 +187,7 @@ class Coordinator:
     async def _board(self, asked: request.Request) -> SyncResult:
         """Join the flight that does what is asked, or start it."""
         group = self._entered()  # it may have been left meanwhile
-        env = os.path.abspath(asked.env_template)
+        env = paths.abspath(asked.env_template)
         key = (env, asked.key, asked.timeout, asked.text("busy"))
         flight = self._flights.get(key)
         if flight is None:
@@ -225,7 +225,7 @@ class Coordinator:
         result, environment, distrust = await to_thread.run_sync(syncing.glance, asked, limiter=self._looks)
         if result is not None:
             return result
-        flight.bind_for(os.path.abspath(environment.path))
+        flight.bind_for(paths.abspath(environment.path))
         way = _Way(self, flight, asked)
         demand = Demand(asked, environment)
         steps = reach.wait_or_lead(way, demand, arrival, distrust=distrust, slots=self._slots)

@@ -20,6 +20,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 from envsync.errors import SyncCancelledError
 from envsync.library import blocking, syncing, taking
 from envsync.library.blocking import Hold, SyncOptions
+from envsync.system import paths
 
 if TYPE_CHECKING:
     from envsync.launch.request import Request
@@ -155,7 +156,7 @@ def _wake(token: EventLoopToken, callers: list[_Caller]) -> None:
 
 async def _board(asked: Request) -> SyncResult:
     """Join the flight that does what is asked, or start it."""
-    key = (os.path.abspath(asked.env_template), asked.key, asked.timeout, asked.text("busy"))
+    key = (paths.abspath(asked.env_template), asked.key, asked.timeout, asked.text("busy"))
     caller = _Caller()
     with _all.mutex:
         flight = _all.going.get(key)

@@ -20,7 +20,7 @@ from envsync.installed.ledger import load_ledger
 from envsync.launch import Environment, fast_lane, stamp
 from envsync.launch.request import Request
 from envsync.locks import named
-from envsync.system import atomic, core, processes, records, schedulers
+from envsync.system import atomic, core, paths, processes, records, schedulers
 from envsync.waiting import failures, queue
 
 CHANGED = "somebody else has changed it since it was synced"
@@ -167,7 +167,7 @@ def look(environment: Environment, request: Request | None) -> Status:
     commands, jobs = running(environment)
     reason, digest = doubt(environment, request)
     return Status(
-        env=os.path.abspath(environment.path),
+        env=paths.abspath(environment.path),
         current=None if request is None and not reason else not reason,
         reason=reason,
         digest=digest,

@@ -12,6 +12,7 @@ from envsync.errors.redact import redacted
 from envsync.launch import configuration, finding, request
 from envsync.launch import options as settings
 from envsync.library import blocking
+from envsync.system import core, paths
 
 
 def command(lock: str | os.PathLike[str], **options: Unpack[blocking.SyncOptions]) -> list[str]:
@@ -39,7 +40,7 @@ def of(given: settings.Settings) -> list[str]:
     :param given: with the lock file
     :raises UsageError: as `command`
     """
-    here = os.getcwd().rstrip("/") + "/"
+    here = core.getcwd().rstrip("/") + "/"
     said = request.said_here(given, os.environ)
     configuration.anchor(said, here)
     path = str(said["lock"])
@@ -47,10 +48,10 @@ def of(given: settings.Settings) -> list[str]:
         finding.base_name(path) == finding.MEMBERS and "project" not in said
     ):  # which member of the workspace is meant, and which Python
         above = finding.directory_of(path)
-        real = os.path.realpath(above)
-        said["project"] = here if os.path.commonpath([real, os.path.realpath(here)]) == real else above
+        real = paths.realpath(above)
+        said["project"] = here if paths.commonpath([real, paths.realpath(here)]) == real else above
     if "/" in str(said.get("python", "")):
-        said["python"] = os.path.abspath(str(said["python"]))
+        said["python"] = paths.abspath(str(said["python"]))
     words = [*_program(), "run"]
     for option in settings.RUN:
         if option.key in said and option.key not in _NOT_SAID:
@@ -89,8 +90,8 @@ def _program() -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.name == "envsync" and file.parent.name == "bin":
-            path = os.path.abspath(str(file.locate()))
+        if file.name in ("envsync", "envsync.exe") and file.parent.name == core.BIN:
+            path = paths.abspath(str(file.locate()))
             if os.access(path, os.X_OK):
                 return [path]
-    return [os.path.abspath(sys.executable), "-P", "-m", "envsync"]
+    return [paths.abspath(sys.executable), "-P", "-m", "envsync"]

@@ -5,7 +5,6 @@ pip defines these forms by what it does: `git+https://HOST/PATH@COMMIT#egg=NAME&
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from envsync.lockfile import hashes, trees
 from envsync.lockfile.grammar import GrammarError, UnpinnedError
 from envsync.lockfile.sources import MALFORMED_HINT, filename_of, is_file_url, is_url, path_of_url, well_formed
 from envsync.lockfile.target import DIRECTORY, GIT, Source
+from envsync.system import paths
 
 _SYSTEM = re.compile(r"(git|hg|svn|bzr)(?:\+([a-z]+))?:", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE)
@@ -50,7 +50,7 @@ class Address(NamedTuple):
         """The directory of a project that is on this machine; empty if it is in none."""
         if self.source is None or self.source.kind != DIRECTORY:
             return ""
-        return os.path.join(self.source.place, self.source.subdirectory).rstrip("/")
+        return paths.join(self.source.place, self.source.subdirectory).rstrip("/")
 
 
 def parse(place: str, directory: str, *, editable: bool) -> Address:
@@ -103,7 +103,7 @@ def _path(place: str, directory: str) -> str:
         local = path_of_url(place) if is_url(place) else place
     except ValueError as error:
         raise GrammarError(str(error)) from None
-    return os.path.abspath(os.path.join(directory, local))
+    return paths.abspath(paths.join(directory, local))
 
 
 def _commit(place: str, directory: str, system: str) -> Address:

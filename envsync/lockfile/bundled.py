@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from envsync.launch.request import BUNDLE
 from envsync.lockfile.target import Artifact
+from envsync.system import paths
 
 BYTECODE = "bytecode"
 LETTERS = 16
@@ -87,11 +88,11 @@ def bytecode_of(lock: str, data: bytes | None, wheels: Mapping[str, str], cache_
         named = {file.place: file for file in bytecode_in(tomllib.loads(data.decode()))}
     except (ValueError, RecursionError):
         return {}
-    directory = os.path.dirname(os.path.abspath(lock))
+    directory = os.path.dirname(paths.abspath(lock))
     found = {}
     for sha256, name in wheels.items():
         file = named.get(place_of_bytecode(sha256, cache_tag))
         if file is not None:
-            path = os.path.join(directory, file.place)
+            path = paths.join(directory, file.place)
             found[sha256] = Artifact(name, "", file.place, {"sha256": file.sha256}, size=file.size, path=path)
     return found

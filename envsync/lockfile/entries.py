@@ -16,6 +16,7 @@ from envsync.lockfile.choice import Choice
 from envsync.lockfile.places import NOWHERE, LockedFile
 from envsync.lockfile.sources import filename_of
 from envsync.lockfile.target import Source
+from envsync.system import paths
 
 File = PackageWheel | PackageSdist | PackageArchive | PackageDirectory | PackageVcs
 GIT = "git"
@@ -29,7 +30,7 @@ class Entries:
     """
 
     def __init__(self, path: str, choice: Choice, fit: wheels.Fit, *, relock: str) -> None:
-        self._beside = os.path.dirname(os.path.abspath(path))
+        self._beside = os.path.dirname(paths.abspath(path))
         self._choice = choice
         self._fit = fit
         self._relock = relock
@@ -106,7 +107,7 @@ class Entries:
 
     def _place(self, vcs: PackageVcs) -> str:
         """Say where a repository is, as pip takes it."""
-        url = vcs.url or "file://" + quote(os.path.abspath(os.path.join(self._beside, vcs.path or "")))
+        url = vcs.url or "file://" + quote(paths.abspath(paths.join(self._beside, vcs.path or "")))
         below = f"#subdirectory={vcs.subdirectory}" if vcs.subdirectory else ""
         return f"{vcs.type}+{redacted(url)}@{vcs.commit_id}{below}"
 

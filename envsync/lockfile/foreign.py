@@ -10,6 +10,7 @@ import re
 import shlex
 
 from envsync.errors import LockFileError, remedies
+from envsync.system import paths
 
 LOOKED_AT_BYTES = 1 << 16
 """By so much of a file it is told what it is."""
@@ -119,7 +120,7 @@ def _foreign(path: str, tool: str) -> LockFileError:
     directory = os.path.dirname(path)
     if tool in _OF_CONDA:
         problem = f"it is a file of {tool}, whose packages are no wheels, and envsync installs wheels"
-        listed = os.path.join(directory, "requirements.in")
+        listed = paths.join(directory, "requirements.in")
         hint = f"list the Python packages that are meant in `{listed}`, a line each; then {remedies.pin(listed)}"
         return LockFileError(path, problem, hint=hint)
     problem = f"it is a lock file of {tool}, whose name is {_RIGHT[tool]}"
@@ -128,7 +129,7 @@ def _foreign(path: str, tool: str) -> LockFileError:
 
 def _misnamed(path: str, problem: str, right: str) -> LockFileError:
     directory, name = os.path.split(path)
-    link = f"ln -s {shlex.quote(name)} {shlex.quote(os.path.join(directory, right))}"
+    link = f"ln -s {shlex.quote(name)} {shlex.quote(paths.join(directory, right))}"
     return LockFileError(path, problem, hint=f"`{link}` gives it such a name")
 
 
@@ -148,9 +149,7 @@ def _of_toml(path: str) -> LockFileError:
     beside = _lock_beside(directory)
     if beside:
         return LockFileError(path, problem, hint=f"name that one: `envsync sync --lock {shlex.quote(beside)}`")
-    return LockFileError(
-        path, problem, hint=remedies.relock(os.path.join(directory, "uv.lock")).replace(" again", " it")
-    )
+    return LockFileError(path, problem, hint=remedies.relock(paths.join(directory, "uv.lock")).replace(" again", " it"))
 
 
 def _lock_beside(directory: str) -> str:
@@ -159,7 +158,7 @@ def _lock_beside(directory: str) -> str:
         names = sorted(os.listdir(directory or "."))
     except OSError:
         names = []
-    return next((os.path.join(directory, name) for name in names if name in _RIGHT.values()), "")
+    return next((paths.join(directory, name) for name in names if name in _RIGHT.values()), "")
 
 
 def _head(path: str) -> str:

@@ -24,6 +24,7 @@ from envsync.lockfile.reference import Reference
 from envsync.lockfile.reference import parse as parse_reference
 from envsync.lockfile.sources import MALFORMED_HINT, Sources, is_url, well_formed
 from envsync.lockfile.wishes import OPPOSITE, Wishes
+from envsync.system import paths
 
 _PLACES = frozenset({"index-url", "extra-index-url", "find-links", "no-index", "trusted-host"})
 """Options that say where wheels come from, which decides what is installed where nothing has a hash."""
@@ -140,7 +141,7 @@ class Inputs:
     def read(self, inclusion: Inclusion) -> Iterator[Inclusion]:
         """Read a file. Yields what it includes, which has to be read before it is gone on with."""
         path, origin, _, including = inclusion
-        absolute = os.path.realpath(path)  # or a link to its own directory would make it another one each time
+        absolute = paths.realpath(path)  # or a link to its own directory would make it another one each time
         if absolute in including:
             chain = " includes ".join(f"`{os.path.basename(each)}`" for each in (*including, absolute))
             raise LockFileError(self.lock_file, f"{origin}it includes itself: {chain}", hint=self._remove(origin))
@@ -177,13 +178,13 @@ class Inputs:
                         "an included file cannot be at a URL, for it may change",
                         "download it beside this one",
                     )
-                included = os.path.join(directory, value)
+                included = paths.join(directory, value)
                 yield Inclusion(included, f"{where}: ", name == "constraint", file.including)
             else:
                 self._option(name, value, directory, where)
         if parsed.options:
             return
-        reference = parse_reference(parsed, os.path.abspath(directory), where, self.surroundings.names.of)
+        reference = parse_reference(parsed, paths.abspath(directory), where, self.surroundings.names.of)
         place = reference.path or (reference.source.place if reference.source is not None else "")
         self.surroundings.has_relative_places |= bool(place) and unquote(place) not in unquote(expanded)
         if file.constraints:
@@ -206,7 +207,7 @@ class Inputs:
         names_place = name.endswith(("url", "links"))
         if names_place and not well_formed(value):
             raise GrammarError(f"the URL of --{name} is malformed", MALFORMED_HINT)
-        place = value if is_url(value) else os.path.abspath(os.path.join(directory, value))
+        place = value if is_url(value) else paths.abspath(paths.join(directory, value))
         self.surroundings.has_relative_places |= names_place and place != value and not os.path.isabs(value)
         if name == "index-url":
             self.sources = replace(sources, index_urls=(place,))

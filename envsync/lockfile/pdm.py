@@ -25,6 +25,7 @@ from envsync.lockfile.python_ranges import alternatives
 from envsync.lockfile.records import Record, of_toml
 from envsync.lockfile.sources import MALFORMED_HINT, Sources, expanded, filename_of, host_of, well_formed
 from envsync.lockfile.translating import Chosen, TranslatedFile
+from envsync.system import paths
 
 DEFAULT = "default"
 """The group of what the project itself requires."""
@@ -46,7 +47,7 @@ def read(path: str) -> TranslatedFile:
     lock = of_toml(path, content)
     metadata = lock.table("metadata", "metadata: ")
     _check(path, metadata)
-    project_path = os.path.join(os.path.dirname(path), "pyproject.toml")
+    project_path = paths.join(os.path.dirname(path), "pyproject.toml")
     project_content = read_input(project_path, path, "which groups are extras stands in ")
     project = _Project(of_toml(project_path, project_content), os.path.dirname(project_path))
     packages = [package for package in _packages(lock.tables("package")) if package.name not in project.excluded]
@@ -159,7 +160,7 @@ class _Project:
 
 
 def _source(record: Record, directory: str) -> _Source:
-    url = expanded(record.text("url").replace(_ROOT, f"file://{os.path.abspath(directory)}"))
+    url = expanded(record.text("url").replace(_ROOT, f"file://{paths.abspath(directory)}"))
     if not url or not well_formed(url):
         raise LockFileError(record.path, f"{record.about}its URL is malformed", hint=MALFORMED_HINT)
     return _Source(

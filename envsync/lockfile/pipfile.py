@@ -39,6 +39,7 @@ from envsync.lockfile.sources import (
 from envsync.lockfile.target import Artifact, Target
 from envsync.lockfile.wheels import Fit, Forms, WheelName
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 
 META = "_meta"
 DEFAULT, DEVELOP = "default", "develop"
@@ -69,7 +70,7 @@ class PipfileFile:
         self._requires = meta.table("requires")
         written = [(source.text("name"), _braced(source.text("url")), source) for source in meta.tables("sources")]
         self._sources = {name: _source(url, source) for name, url, source in written}
-        directory = os.path.dirname(os.path.abspath(path))
+        directory = os.path.dirname(paths.abspath(path))
         self._entries = {
             category: _Category(root.table(category), directory, self._sources).entries()
             for category in root
@@ -281,10 +282,10 @@ class _Category:
         if not well_formed(place):
             raise record.refusal("its URL is malformed")
         is_local = "://" not in place or is_file_url(place)
-        path = os.path.join(self._directory, path_of_url(place) if is_file_url(place) else place)
+        path = paths.join(self._directory, path_of_url(place) if is_file_url(place) else place)
         filename = filename_of(path if is_local else place)
         if not filename.endswith(".whl"):
-            is_project = is_local and os.path.normpath(path) == os.path.normpath(self._directory)
+            is_project = is_local and paths.normpath(path) == paths.normpath(self._directory)
             return self._tree(place, path if is_local else "", entry._replace(is_project=is_project), record)
         try:
             wheel = WheelName(filename)
@@ -295,7 +296,7 @@ class _Category:
             SpecifierSet(f"=={wheel.version}"),
             record.about.removesuffix(": "),
             hashes=_hashes(record),
-            path=os.path.abspath(path) if is_local else None,
+            path=paths.abspath(path) if is_local else None,
             url=None if is_local else place,
         )
         return entry._replace(reference=reference)
@@ -309,7 +310,7 @@ class _Category:
         try:
             if trees.is_archive(filename_of(path or place)) and not os.path.isdir(path):
                 source = trees.archive(record.text("subdirectory"))
-                here = os.path.abspath(path) if path else None
+                here = paths.abspath(path) if path else None
                 reference = replace(reference, source=source, path=here, url=None if path else place)
             elif path:
                 below, editable = record.text("subdirectory"), record.flag("editable")

@@ -33,6 +33,7 @@ from envsync.lockfile.target import ARCHIVE, Artifact, Source
 from envsync.lockfile.trees import is_archive
 from envsync.lockfile.wheelhouse import Wheelhouse
 from envsync.lockfile.wheels import Offer
+from envsync.system import paths
 
 NOWHERE = "nowhere:"
 """The URL of a file that has neither URL nor path, which packaging does not let pass."""
@@ -89,7 +90,7 @@ class Places:
         narrowed: Mapping[NormalizedName, Sources] = MappingProxyType({}),
     ) -> None:
         self._relock = remedies.relock(path)
-        self._directory = os.path.dirname(os.path.abspath(path))
+        self._directory = os.path.dirname(paths.abspath(path))
         self._given = sources
         self._project = project
         self._narrowed = narrowed
@@ -184,12 +185,12 @@ class Places:
         if "\0" in (file.path or "") or "%00" in (file.url or "") or "\0" in (file.url or ""):
             raise self._senseless(f"package `{file.package}`: its path is no name of a file")
         if file.path is not None:
-            absolute = os.path.abspath(os.path.join(self._directory, file.path))
+            absolute = paths.abspath(paths.join(self._directory, file.path))
             return absolute if file.url is None or os.path.exists(absolute) else None
         if file.url is None or not is_file_url(file.url):
             return None
         try:
-            return os.path.abspath(os.path.join(self._directory, path_of_url(file.url)))
+            return paths.abspath(paths.join(self._directory, path_of_url(file.url)))
         except ValueError as error:
             raise self._senseless(f"package `{file.package}`: {error}") from error
 

@@ -24,6 +24,7 @@ from envsync.lockfile.parsed import read_input
 from envsync.lockfile.python_ranges import alternatives
 from envsync.lockfile.records import Record, of_toml
 from envsync.lockfile.translating import Chosen, TranslatedFile
+from envsync.system import paths
 
 MAIN = "main"
 """The group of what the project itself requires."""
@@ -39,7 +40,7 @@ def read(path: str) -> TranslatedFile:
     lock = of_toml(path, content)
     metadata = lock.table("metadata", "metadata: ")
     _check_version(path, content, metadata)
-    project_path = os.path.join(os.path.dirname(path), "pyproject.toml")
+    project_path = paths.join(os.path.dirname(path), "pyproject.toml")
     project_content = read_input(project_path, path, "which groups are optional stands in ")
     project = _Project(of_toml(project_path, project_content))
     records = [(record, _by_group(record)) for record in lock.tables("package")]

@@ -22,6 +22,7 @@ from packaging.utils import InvalidName, canonicalize_name
 from envsync.launch.reading import content_of_named
 from envsync.lockfile import pyproject
 from envsync.lockfile.grammar import GrammarError
+from envsync.system import paths
 
 PYPROJECT, SETUP_CFG, SETUP_PY = "pyproject.toml", "setup.cfg", "setup.py"
 _TABLES = (("project",), ("tool", "poetry"), ("tool", "flit", "metadata"))
@@ -75,7 +76,7 @@ class ProjectNames:
         raise GrammarError(problem, f"say it in the line: `{flag}{reference}`")
 
     def _read(self, directory: str, name: str) -> bytes:
-        path = os.path.join(directory, name)
+        path = paths.join(directory, name)
         if path not in self.files:
             try:
                 self.files[path] = content_of_named(path)
@@ -88,7 +89,7 @@ class ProjectNames:
 
 def is_project(directory: str) -> bool:
     """Tell whether there is anything in a directory that a wheel can be built of, as pip has it."""
-    return any(os.path.isfile(os.path.join(directory, name)) for name in (PYPROJECT, SETUP_PY))
+    return any(os.path.isfile(paths.join(directory, name)) for name in (PYPROJECT, SETUP_PY))
 
 
 def no_project(directory: str) -> tuple[str, str]:

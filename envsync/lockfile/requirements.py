@@ -25,6 +25,7 @@ from envsync.lockfile.sources import Sources
 from envsync.lockfile.target import GIT, Artifact, BuildRules, Source, Target
 from envsync.lockfile.wheels import Forms
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 
 
 def read(path: str) -> RequirementsFile:
@@ -248,4 +249,4 @@ def _as_pip_takes_it(source: Source) -> str:
     below = f"#subdirectory={source.subdirectory}" if source.subdirectory else ""
     if source.kind == GIT:
         return redacted(f"git+{source.place}@{source.commit}{below}")
-    return os.path.join(source.place, source.subdirectory).rstrip("/")
+    return paths.join(source.place, source.subdirectory).rstrip("/")

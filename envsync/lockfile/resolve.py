@@ -42,6 +42,7 @@ from envsync.lockfile.wheels import (
     no_fit,
     offer_of,
 )
+from envsync.system import paths
 
 Known = Callable[[str], str | None]
 
@@ -187,7 +188,7 @@ def _look_for_project(source: Source, where: str, lock: str) -> None:
     """:raises BlockedError: there is no project in a directory"""
     if source.kind != DIRECTORY:
         return
-    directory = os.path.join(source.place, source.subdirectory).rstrip("/")
+    directory = paths.join(source.place, source.subdirectory).rstrip("/")
     if not os.path.isdir(directory):
         hint = f"correct the path; {remedies.show(where, lock)}"
         raise BlockedError(Blocker(f"{where}: there is no directory `{directory}`", hint))

@@ -12,6 +12,7 @@ from envsync.errors import UsageError
 from envsync.errors.redact import redacted
 from envsync.launch import variables
 from envsync.lockfile.target import GIT, Source
+from envsync.system import paths
 
 MALFORMED_HINT = "a URL is like https://USER:PASSWORD@HOST:PORT/PATH, with special characters as in %2F"
 _NO_SECRET = re.compile(r"git|\$\{[\w-]+\}(:\$\{[\w-]+\})?", re.ASCII)
@@ -81,8 +82,8 @@ class Sources:
     @property
     def directories(self) -> tuple[str, ...]:
         """The absolute paths of find-links directories and wheels."""
-        paths = [_local_path(place) for place in self.find_links if not _is_page(place)]
-        return tuple(os.path.abspath(path) for path in paths if path is not None)
+        local = [_local_path(place) for place in self.find_links if not _is_page(place)]
+        return tuple(paths.abspath(path) for path in local if path is not None)
 
     @property
     def pages(self) -> tuple[str, ...]:
@@ -151,7 +152,7 @@ def as_url(place: str) -> str:
     """Turn a path into a file URL; leave a URL alone."""
     if is_url(place):
         return place
-    return "file://" + quote(os.path.abspath(place))
+    return "file://" + quote(paths.abspath(place))
 
 
 def well_formed(place: str) -> bool:

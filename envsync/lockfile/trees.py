@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from envsync.lockfile.sources import is_file_url, is_url, path_of_url, well_formed
 from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Source
+from envsync.system import core, paths
 
 ARCHIVES = (".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar")
 """What source distributions and other archives of trees are called; of an index, only the first two (PEP 625, and what
@@ -59,7 +60,7 @@ def directory(beside: str, place: str, *, editable: bool, subdirectory: str = ""
     """
     if _CONTROL.search(place):
         raise TreeError(f"{place[:80]!r} is no name of a directory")
-    path = os.path.abspath(os.path.join(beside, place))
+    path = paths.abspath(paths.join(beside, place))
     if not os.path.isdir(path):
         shown = f"`ls -la {shlex.quote(os.path.dirname(path))}` shows what is there"
         raise TreeError(f"there is no directory `{path}`", shown)
@@ -88,7 +89,7 @@ def within(subdirectory: str) -> str:
     """
     shortest = posixpath.normpath(subdirectory or ".")
     parts = subdirectory.split("/")
-    if not subdirectory.isprintable() or "\\" in subdirectory or shortest.startswith("/") or ".." in parts:
+    if not subdirectory.isprintable() or "\\" in subdirectory or core.is_absolute(shortest) or ".." in parts:
         raise TreeError(f"its subdirectory {subdirectory[:80]!r} leads out of it")
     return "" if shortest == "." else shortest
 
@@ -98,14 +99,14 @@ def _reachable(url: str, beside: str) -> str:
     if not url or _CONTROL.search(url) or not well_formed(url):
         raise TreeError("the URL of its repository is malformed")
     if is_file_url(url):
-        return "file://" + quote(os.path.abspath(os.path.join(beside, _path_of(url))))
+        return "file://" + quote(paths.abspath(paths.join(beside, _path_of(url))))
     if not is_url(url):
         short = _SCP.fullmatch(url)
         if short is not None:
             return f"ssh://{short[1] or ''}{short[2]}/{short[3]}"
         if ":" in url.partition("/")[0]:  # a program of git's, as in `ext::`
             raise TreeError("the URL of its repository is malformed")
-        return "file://" + quote(os.path.abspath(os.path.join(beside, url)))
+        return "file://" + quote(paths.abspath(paths.join(beside, url)))
     if " " in url:
         raise TreeError("the URL of its repository is malformed")
     parts = urlsplit(url)

@@ -11,6 +11,7 @@ from shlex import quote
 
 from envsync.errors import FilesystemError
 from envsync.lockfile.wheels import Offer, offer_of
+from envsync.system import paths
 from envsync.system.patience import patiently, reading
 
 
@@ -52,17 +53,17 @@ class Wheelhouse:
 
 
 def _listed(places: tuple[str, ...]) -> dict[str, str]:
-    paths: dict[str, str] = {}
+    found: dict[str, str] = {}
     for place in places:
         try:
             for filename in sorted(_names(place)):
-                path = os.path.join(place, filename) if filename else place
-                paths.setdefault(os.path.basename(path), path)
+                path = paths.join(place, filename) if filename else place
+                found.setdefault(os.path.basename(path), path)
         except OSError as error:
             shown = f"`ls -la {quote(os.path.dirname(place))}` shows what is there"
             hint = f"--find-links takes a directory of wheels, a wheel, or a page with links; {shown}"
             raise FilesystemError("list find-links directory", place, error, hint=hint) from error
-    return paths
+    return found
 
 
 def _names(place: str) -> list[str]:

@@ -143,7 +143,7 @@ def keep_new(fd: int) -> None:
 
     try:
         if os.fstat(fd).st_mtime < time() - NEW_SECONDS:
-            os.utime(fd)
+            core.touch(fd)
     except OSError:
         pass  # somebody else's, or read-only: then it is as old as it is
 

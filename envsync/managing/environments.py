@@ -13,6 +13,7 @@ from envsync.environments.removal import Removal
 from envsync.environments.size import measure
 from envsync.environments.template import Template, of_path
 from envsync.errors import FilesystemError
+from envsync.system import paths
 
 
 def list_environments(template: str | os.PathLike[str], *, sizes: bool = False) -> list[Known]:
@@ -60,7 +61,7 @@ class Emptied(NamedTuple):
 def named_by(template: Template, path: str = "") -> list[Known]:
     """Look at all that a template names, or at the one of this path. What is gone is left out."""
     surroundings = Surroundings.here()
-    found = [each for each in template.find() if not path or os.path.abspath(each.path) == path]
+    found = [each for each in template.find() if not path or paths.abspath(each.path) == path]
     return [known for each in found if (known := look(each, surroundings)) is not None]
 
 

@@ -19,12 +19,12 @@ from envsync.errors.hints import ANOTHER_PYTHON
 from envsync.launch.request import release_of
 from envsync.launch.stamp import checksum
 from envsync.python.facts import Interpreter
-from envsync.system import core, groups, native, records
+from envsync.system import core, groups, native, paths, records
 
 FORMAT = 5
 OLDEST = (3, 9)
 
-_CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "interpreter_child.py")
+_CHILD = paths.join(os.path.dirname(paths.abspath(__file__)), "interpreter_child.py")
 _MISLEADING = ("_PYTHON_HOST_PLATFORM", "_PYTHON_PROJECT_BASE", "_PYTHON_SYSCONFIGDATA_NAME", "__PYVENV_LAUNCHER__")
 """Variables by which a Python that is being built, or cross-compiles, takes itself for another one, `-I` or not."""
 
@@ -35,10 +35,10 @@ def find(spec: str) -> str:
     :returns: the path of its executable
     :raises InterpreterError: there is none
     """
-    if os.sep in spec:
+    if core.has_directory(spec):
         if not os.access(spec, os.X_OK):
             raise InterpreterError(f"`{spec}` is not an executable Python", hint=ANOTHER_PYTHON)
-        return os.path.realpath(spec)
+        return paths.realpath(spec)
     from python_discovery import get_interpreter
 
     try:
@@ -51,7 +51,7 @@ def find(spec: str) -> str:
             hint=f"install one, or {ANOTHER_PYTHON}",
         )
     # The versioned file behind `python3`: one day, that name leads to another version.
-    return os.path.realpath(str(found.system_executable or found.executable))
+    return paths.realpath(str(found.system_executable or found.executable))
 
 
 def own_base() -> str:
@@ -61,7 +61,7 @@ def own_base() -> str:
     nothing of what was installed for this one, while a name that is gone is noticed.
     """
     base = str(getattr(sys, "_base_executable", None) or sys.executable)
-    named = os.path.join(os.path.dirname(base), "python" + ".".join(map(str, sys.version_info[:2])))
+    named = paths.join(os.path.dirname(base), "python" + ".".join(map(str, sys.version_info[:2])))
     try:
         return named if os.path.samefile(base, named) else base
     except OSError:
@@ -78,7 +78,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
     """
     status = _status(executable)
     key = _key(executable, status)
-    path = os.path.join(cache, "v1", "interpreters", key + ".json")
+    path = paths.join(cache, "v1", "interpreters", key + ".json")
     facts: dict[str, Any] = records.load(path)
     if not facts or not _is_of(facts, executable):
         facts = _worked_out(_ask(executable))
@@ -169,14 +169,14 @@ def _key(executable: str, status: os.stat_result) -> str:
 
     parts = [
         FORMAT,
-        os.path.abspath(executable),
-        os.path.realpath(executable),
+        paths.abspath(executable),
+        paths.realpath(executable),
         status.st_size,
         status.st_mtime_ns,
     ]
     for config in (os.path.dirname(executable), os.path.dirname(os.path.dirname(executable))):
         try:
-            status = os.stat(os.path.join(config, "pyvenv.cfg"))
+            status = os.stat(paths.join(config, "pyvenv.cfg"))
         except OSError:
             parts.append("no pyvenv.cfg")
         else:

@@ -6,7 +6,6 @@ The forms are those of `uv help python`: `3.12`, `cp312`, `CPython@3.12`, `>=3.1
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 
@@ -33,7 +32,7 @@ def translate(asked: str) -> str | None:
     """
     if asked.lower() in ("any", "default"):
         return None
-    if os.sep in asked:
+    if core.has_directory(asked):
         return asked
     match = re.fullmatch(_FORM, asked.lower(), re.VERBOSE)
     if match is None or not all(map(_is_here, match["platform"].split("-")[1:])):

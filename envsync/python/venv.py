@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from envsync.errors import FilesystemError, InterpreterError
 from envsync.python.facts import Interpreter
 from envsync.python.interpreter import own_base
-from envsync.system import atomic, core, groups, native, records
+from envsync.system import atomic, core, groups, native, paths, records
 
 KEPT = ".gitignore"
 """What the `venv` of Python 3.13 makes, and an environment that is made anew has already."""
@@ -41,7 +41,7 @@ class Pattern(NamedTuple):
     def is_whole(self) -> bool:
         """Whether nobody has removed a part of it before it was read, as far as that can be seen."""
         names = {*self.links, *self.files}
-        is_whole = names >= {"pyvenv.cfg", "bin/python", "bin/activate"}
+        is_whole = names >= {"pyvenv.cfg", core.PYTHON, f"{core.BIN}/activate"}
         return is_whole and any(name.endswith("/site-packages") for name in self.directories)
 
     def render(self, path: str) -> None:
@@ -138,7 +138,7 @@ def run_venv(executable: str, path: str, inherited: int) -> None:
     :raises InterpreterError: `venv` failed
     :raises FilesystemError: the directory cannot be written to
     """
-    if os.path.realpath(executable) == os.path.realpath(own_base()):
+    if paths.realpath(executable) == paths.realpath(own_base()):
         try:
             _create(path)
         except OSError as error:
@@ -148,9 +148,9 @@ def run_venv(executable: str, path: str, inherited: int) -> None:
         return
     import subprocess
 
-    words = [os.path.realpath(executable), "-I", "-B", "-m", "venv", "--without-pip", path]
+    words = [paths.realpath(executable), "-I", "-B", "-m", "venv", "--without-pip", path]
     held = (inherited,) if inherited >= 0 else ()
-    done = subprocess.run(words, capture_output=True, pass_fds=held, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, check=False, **native.inherit(held))
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise InterpreterError(f"`{executable}` cannot make an environment in `{path}`: {said}")
@@ -165,7 +165,7 @@ def _create(path: str) -> None:
             context = super().ensure_directories(env_dir)
             context.executable = own_base()
             context.python_dir, context.python_exe = os.path.split(context.executable)
-            context.env_exe = os.path.join(context.bin_path, context.python_exe)
+            context.env_exe = paths.join(context.bin_path, context.python_exe)
             return context
 
     Builder(symlinks=native.CAN_FORK).create(path)

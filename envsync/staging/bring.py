@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from envsync.errors import FilesystemError
 from envsync.staging.link_modes import Fill
-from envsync.system import core
+from envsync.system import core, native
 
 
 def fill_as_usual(  # noqa: PLR0917
@@ -56,13 +56,13 @@ def fill_as_usual(  # noqa: PLR0917
             try:
                 fill(original, copy, size)
                 if not last:
-                    os.utime(copy, ns=(time.time_ns(), times))
+                    native.utime(copy, ns=(time.time_ns(), times))
             finally:
                 os.close(copy)
             if last:
-                os.utime(name, ns=(time.time_ns(), times), dir_fd=destination, follow_symlinks=False)
+                native.utime(name, ns=(time.time_ns(), times), dir_fd=destination, follow_symlinks=False)
         except BaseException:
-            os.unlink(name, dir_fd=destination)
+            native.unlink(name, dir_fd=destination)
             raise
     except OSError:
         return False
@@ -99,11 +99,11 @@ class File(NamedTuple):
         :raises OSError: what link(2) says
         """
         try:
-            os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
+            native.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
         except FileExistsError:
             if not self.is_linked():
                 self._make_way()
-                os.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
+                native.link(self.name, self.name, src_dir_fd=self.source, dst_dir_fd=self.destination)
 
     def fill(self, umask: int, fill: Fill, *, clone: bool, undecided: bool) -> bool:
         """Make it a file of its own, but for its time. Returns False if it was there already.
@@ -139,7 +139,7 @@ class File(NamedTuple):
         :raises OSError: what utimensat(2) says
         """
         times = (time.time_ns(), self.mtime_ns)
-        os.utime(self.name, ns=times, dir_fd=self.destination, follow_symlinks=False)
+        native.utime(self.name, ns=times, dir_fd=self.destination, follow_symlinks=False)
 
     def _create(self, mode: int, umask: int, *, undecided: bool) -> int | None:
         """Create the empty file; None if it is there and whole."""
@@ -166,21 +166,21 @@ class File(NamedTuple):
     def _make_way(self) -> None:
         """Remove what is there. Never write through it: it may be a link to the store."""
         try:
-            os.unlink(self.name, dir_fd=self.destination)
+            native.unlink(self.name, dir_fd=self.destination)
         except OSError as error:
             raise FilesystemError("remove", self.path, error) from error
 
     def is_linked(self) -> bool:
         """Tell whether what is there is a hard link to it."""
-        left = os.stat(self.name, dir_fd=self.source, follow_symlinks=False)
-        right = os.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
+        left = native.stat(self.name, dir_fd=self.source, follow_symlinks=False)
+        right = native.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
         return (left.st_dev, left.st_ino) == (right.st_dev, right.st_ino)
 
     def _is_whole(self, mode: int) -> bool:
         """Tell whether it was finished: its time is set last."""
         if not self.mtime_ns:
             return False  # that of the cache's file is unknown
-        status = os.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
+        status = native.stat(self.name, dir_fd=self.destination, follow_symlinks=False)
         return status.st_nlink == 1 and (status.st_mode, status.st_size, status.st_mtime_ns) == (
             stat.S_IFREG | mode,
             self.size,

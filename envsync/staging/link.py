@@ -74,7 +74,7 @@ class Linker:
     def __init__(self, mode: str, *, umask: int) -> None:
         self.mode = mode
         self.umask = umask
-        self.readable, self.executable = 0o444 & ~umask, 0o555 & ~umask
+        self.readable, self.executable = (0o444 & ~umask, 0o555 & ~umask) if native.MODES else (0, 0)
         """What a hard link has to allow, as a copy would."""
         self.stale = time.time_ns() - seconds.DAY_NS
         """What was not read since then looks new from now on."""
@@ -182,7 +182,7 @@ class Linker:
             their directory is opened and closed: most have few files
         :param destination: one of the job's destination
         """
-        look, link = os.stat, os.link
+        look, link = native.stat, native.link
         mtime_ns = job.manifest.mtime * 1_000_000_000
         own_ns = job.fresh * 1_000_000_000 or mtime_ns
         if not mtime_ns:
@@ -316,7 +316,7 @@ def make_directory(path: str, below: int | None = None, prefix: str = "") -> Non
     :raises FilesystemError: it cannot be made
     """
     try:
-        os.mkdir(path, dir_fd=below)
+        native.mkdir(path, dir_fd=below)
     except FileExistsError:
         pass
     except FileNotFoundError as error:

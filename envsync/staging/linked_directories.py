@@ -263,7 +263,7 @@ def _is_sealed(job: WholeJob, top: int, path: str, files: Sequence[Sequence[Any]
     """
     compare(job.manifest, f"{job.source}/", f"{path}/" if path else "", files, top=top, linking=True)
     try:
-        status = os.stat(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
+        status = native.stat(path, dir_fd=top, follow_symlinks=False) if path else os.fstat(top)
     except OSError as error:
         raise DamagedError(job.manifest, f"{job.source}/{path}", error.strerror) from error
     if not stat.S_ISDIR(status.st_mode):
@@ -293,8 +293,8 @@ def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
     :raises DamagedError: there is more
     """
     try:
-        strange = set(os.listdir(fd)) - names
-        if BLOCKER in strange and stat.S_ISREG(os.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
+        strange = set(native.listdir(fd)) - names
+        if BLOCKER in strange and stat.S_ISREG(native.stat(BLOCKER, dir_fd=fd, follow_symlinks=False).st_mode):
             strange.remove(BLOCKER)
     except OSError as error:
         raise cannot_open(job.manifest, full, error) from error
@@ -305,17 +305,17 @@ def _check_names(job: WholeJob, full: str, fd: int, names: set[str]) -> None:
 def _seal(job: WholeJob, full: str, fd: int, status: os.stat_result, names: set[str]) -> None:
     """Make a directory read-only. The order counts: it is sealed for others only when it has its time."""
     try:
-        if any(name.endswith(".py") for name in names) and BLOCKER not in os.listdir(fd):
+        if any(name.endswith(".py") for name in names) and BLOCKER not in native.listdir(fd):
             if not status.st_mode & stat.S_IWUSR:
-                os.chmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
+                native.chmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IWUSR)
             try:
                 os.close(core.open_file(BLOCKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444, dir_fd=fd))
             except FileExistsError:
                 pass  # somebody else seals it, too
         if job.manifest.mtime:
             with suppress(OSError):  # then all names are compared at every linking
-                os.utime(fd, (time.time(), job.manifest.mtime))
-        os.chmod(fd, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
+                native.utime(fd, (time.time(), job.manifest.mtime))
+        native.chmod(fd, stat.S_IMODE(status.st_mode) & ~_WRITABLE)
     except OSError as error:
         if error.errno == errno.EROFS:
             return  # then nobody here can write to it

@@ -19,7 +19,7 @@ from envsync.staging.linked_directories import Whole
 from envsync.staging.parts import Item
 from envsync.store.damage import DamagedError, cannot_open, compare, rows_of
 from envsync.store.store import Store
-from envsync.system import core
+from envsync.system import core, native
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
 
@@ -58,9 +58,9 @@ class Maker:
         self._write(path, self._record(manifest, path, written, whole), 0o666)
 
     def _scripts(self, manifest: Manifest) -> Iterable[tuple[str, bytes]]:
-        python = f"{self.env}/{self.layout.scripts}/python"
+        python = native.spelled(f"{self.env}/{core.PYTHON}")
         for script in manifest.scripts:
-            yield script.name, scripts.entry_point(script, python)
+            yield script.filename, scripts.entry_point(script, python)
         for name in manifest.rewrite:
             path = f"{self.store.path(manifest.sha256)}/scripts/{name}"
             try:

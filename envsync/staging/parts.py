@@ -75,7 +75,7 @@ def entries_of(layout: Layout, manifest: Manifest, found: Sequence[Part]) -> set
 
     :param found: its parts
     """
-    entries = {f"{layout.scripts}/{script.name}" for script in manifest.scripts}
+    entries = {f"{layout.scripts}/{script.filename}" for script in manifest.scripts}
     for part in found:
         if part.is_loose:
             above = f"{part.place}/" if part.place else ""

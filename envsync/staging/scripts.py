@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from envsync.system import native
 from envsync.wheel.manifest import Manifest, Script
 
 _TEMPLATE = """\
@@ -17,14 +18,21 @@ if __name__ == "__main__":
 
 def names(manifest: Manifest) -> tuple[str, ...]:
     """Name the scripts of a wheel that name the interpreter."""
-    return (*(script.name for script in manifest.scripts), *manifest.rewrite)
+    return (*(script.filename for script in manifest.scripts), *manifest.rewrite)
 
 
 def entry_point(script: Script, python: str) -> bytes:
     """Make the script for an entry point.
 
-    :param python: absolute path of the environment's interpreter
+    On Windows that is a program, which starts the script that is behind it.
+
+    :param python: absolute path of the environment's interpreter, as its system spells it
     """
+    if native.LAUNCHER:
+        from installer.scripts import Script as Launcher
+
+        launcher = Launcher(*script[:3], script.section)  # type: ignore[arg-type]  # a section that is one of two
+        return launcher.generate(python, native.LAUNCHER)[1]  # type: ignore[arg-type]
     body = _TEMPLATE.format(module=script.module, name=script.attr.partition(".")[0], attr=script.attr)
     return shebang(python) + body.encode()
 

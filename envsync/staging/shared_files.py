@@ -77,7 +77,7 @@ def _candidates(items: Sequence[Item], layout: Layout, kept: Mapping[str, tuple[
                         candidates.setdefault(f"{path}/{name}" if path else name, []).append(item)
     for item in items:
         for script in item.manifest.scripts:
-            candidates.setdefault(f"{layout.scripts}/{script.name}", []).append(item)
+            candidates.setdefault(f"{layout.scripts}/{script.filename}", []).append(item)
     return candidates
 
 
@@ -112,5 +112,5 @@ class _Hashes:
         for name in item.manifest.rewrite:
             hashes[f"{self.layout.scripts}/{name}"] = f"script of {item.manifest.sha256}"
         for script in item.manifest.scripts:
-            hashes[f"{self.layout.scripts}/{script.name}"] = f"entry point {script.module}:{script.attr}"
+            hashes[f"{self.layout.scripts}/{script.filename}"] = f"entry point {script.module}:{script.attr}"
         return hashes

@@ -27,7 +27,7 @@ from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import DamagedError
 from envsync.store.store import Store
-from envsync.system import atomic
+from envsync.system import atomic, paths
 from envsync.system.groups import read_umask
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
@@ -180,7 +180,7 @@ class Stager:
             return
         # Of what is loose, nobody else's files are in the same group: two distributions never have the same file.
         group = f"{part.place} {item.wanted.name}" if part.is_loose else part.place
-        job = PartJob(f"{entry}/{part.scheme}", os.path.join(self.root, part.base), part.directories, has, item.fresh)
+        job = PartJob(f"{entry}/{part.scheme}", paths.join(self.root, part.base), part.directories, has, item.fresh)
         groups.setdefault(group, []).append(job)
         below = len(part.place) + 1 if part.place else 0
 

@@ -12,7 +12,7 @@ import os
 from glob import iglob
 from urllib.parse import unquote, urlsplit
 
-from envsync.system import core
+from envsync.system import core, native, paths
 
 NAME = "uv_cache.json"
 
@@ -29,7 +29,7 @@ def text(direct_url: str) -> bytes | None:
         return None
     path = unquote(parts.path)
     if "dir_info" in origin:
-        value = _of_tree(os.path.join(path, origin.get("subdirectory", "")).rstrip("/"))
+        value = _of_tree(paths.join(path, origin.get("subdirectory", "")).rstrip("/"))
     else:
         value = _value(_latest([path]))
     return json.dumps(value, separators=(",", ":")).encode() if any(value.values()) else None
@@ -67,13 +67,11 @@ def _latest(paths: list[str]) -> int | None:
 
 
 def _made(directory: str) -> object:
-    from envsync.system import births
-
     try:
         inode = os.stat(directory).st_ino
     except OSError:
         return None
-    birth = births.birth_ns(directory)
+    birth = native.birth_ns(directory)
     return inode if birth is None else _time(birth)
 
 

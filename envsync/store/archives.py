@@ -17,6 +17,7 @@ from envsync.lockfile.target import Artifact
 from envsync.store import trash
 from envsync.store.directories import Directories
 from envsync.store.publish import publish
+from envsync.system import core
 from envsync.wheel import verify
 from envsync.wheel.manifest import is_sha256
 
@@ -58,7 +59,7 @@ def keep(store: Directories, path: str, artifact: Artifact, checkpoint: Callable
     found = check(path, artifact, checkpoint)
     if path == artifact.path:
         return found
-    if os.sep in artifact.filename or artifact.filename in ("", ".", ".."):
+    if core.has_directory(artifact.filename) or artifact.filename in ("", ".", ".."):
         raise WheelError(artifact.filename, "that is no name of an archive")
     place = f"{store.sources}/{found.sha256}"
     staged = store.staging("source")

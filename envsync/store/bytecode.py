@@ -24,14 +24,13 @@ After a crash there are leftovers in tmp, which `Store.sweep` removes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from envsync.launch.reading import content
 from envsync.store.store import Store
-from envsync.system import atomic
+from envsync.system import atomic, native
 from envsync.wheel.manifest import NAME, Directory, Manifest, NewerError, Rows, directories_of, is_newer, pack, unpack
 
 FORMAT = 3
@@ -167,7 +166,7 @@ class Shelf:
         data = dump(compiled)
         atomic.write(f"{directory}/{NAME}", data, mode=0o444)
         with suppress(OSError):  # CIFS: the mount says the modes of all files
-            os.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
+            native.chmod(f"{directory}/{NAME}", 0o444)  # whatever the umask
         self.store.note_written()
         sha256 = compiled.sha256
         place = self._place(sha256)

@@ -20,6 +20,7 @@ from typing import Any
 
 from envsync.errors import EnvsyncError, FilesystemError
 from envsync.store.bytecode import Compiled
+from envsync.system import paths
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import NAME, Manifest
 
@@ -102,7 +103,7 @@ def find_damaged(entry: str, manifest: Manifest | Compiled) -> DamagedError | No
     """
     try:
         for scheme, below, files in manifest.directories:
-            compare(manifest, "", os.path.join(entry, scheme, below, ""), files)
+            compare(manifest, "", paths.join(entry, scheme, below, ""), files)
     except DamagedError as error:
         return error
     return None
@@ -116,7 +117,7 @@ def damaged_files(entry: str, manifest: Manifest | Compiled) -> Iterator[str]:
     for scheme, lines in manifest.record:
         for path, expected, _ in record.rows(lines):
             algorithm, digest = record.algorithm_and_digest(expected)
-            if digest and _digest(os.path.join(entry, scheme, path), algorithm) != digest:
+            if digest and _digest(paths.join(entry, scheme, path), algorithm) != digest:
                 yield f"{scheme}/{path}"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic
+from envsync.system import atomic, native
 from envsync.wheel.manifest import NAME
 
 PREFIX = "discarded"
@@ -114,6 +114,6 @@ def remove_tree(path: str) -> None:
 def _make_writable(path: str) -> None:
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
-            os.chmod(path, 0o700)
+            native.chmod(path, 0o700)
     except OSError:
         pass  # removing it will show whether that was needed

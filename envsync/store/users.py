@@ -34,7 +34,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch.stamp import checksum
-from envsync.system import atomic, groups, processes
+from envsync.system import atomic, groups, paths, processes
 
 FORMAT = 1
 ELSEWHERE_SECONDS = 30 * 24 * 3600
@@ -74,7 +74,7 @@ def has_strangers(store_root: str) -> bool:
     try:
         mode = _shared_mode(os.stat(f"{store_root}/v1/wheels"))
         told = _shared_mode(os.stat(_directory(store_root))) if os.path.lexists(_directory(store_root)) else 0
-        root = os.path.realpath(store_root)
+        root = paths.realpath(store_root)
         reachable = all(os.stat(path).st_mode & 0o011 for path in (*_leading_to(root), root))
     except OSError:
         return False  # there is no such cache, or nobody can reach it

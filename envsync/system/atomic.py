@@ -98,7 +98,7 @@ def move(source: str, destination: str) -> None:
     began, pause = time.monotonic(), 0.01
     while True:
         try:
-            os.replace(source, destination)
+            native.replace(source, destination)
         except OSError as error:
             passes = error.errno == errno.EBUSY or (error.errno == errno.EACCES and _may_move(source, destination))
             if not passes or time.monotonic() - began >= MOVE_SECONDS:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from envsync.errors import FilesystemError
-from envsync.system import atomic, core, records
+from envsync.system import atomic, core, native, paths, records
 
 GROUP = stat.S_IRWXG
 
@@ -58,7 +58,7 @@ def grant(path: str, group: int) -> None:
         mode = stat.S_IMODE(status.st_mode)
         wanted = mode | ((mode & stat.S_IRWXU) >> 3) & group
         if wanted != mode and not stat.S_ISLNK(status.st_mode):
-            os.chmod(path, wanted)
+            native.chmod(path, wanted)
     except OSError:
         pass  # gone, or its owner has seen to it
 
@@ -102,7 +102,7 @@ def make_directory(root: str, path: str) -> None:
     if not group:
         atomic.make_directory(path)
         return
-    names = os.path.relpath(path, root).split("/")
+    names = paths.relpath(path, root).split("/")
     directories = [f"{root}/{'/'.join(names[: count + 1])}" for count in range(len(names))]
     for directory in directories:
         if not os.path.isdir(directory):
@@ -121,7 +121,7 @@ def _make_granted(path: str, group: int) -> None:
         return
     grant(temporary, group)
     try:
-        os.replace(temporary, path)  # over one that somebody has just made, if that is empty (rename(2))
+        native.replace(temporary, path)  # over one that somebody has just made, if that is empty (rename(2))
     except OSError:
         os.rmdir(temporary)
 
@@ -147,7 +147,7 @@ def withhold_tree(path: str) -> None:
         for each in (directory, *(f"{directory}/{name}" for name in (*names, *files))):
             mode = os.lstat(each).st_mode
             if not stat.S_ISLNK(mode) and mode & 0o022:
-                os.chmod(each, stat.S_IMODE(mode) & ~0o022)
+                native.chmod(each, stat.S_IMODE(mode) & ~0o022)
 
 
 def write(root: str, path: str, value: Mapping[str, object]) -> None:

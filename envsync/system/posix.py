@@ -13,11 +13,16 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from os import stat_result
+    from typing import Any
 
 CAN_FORK = True
 """Whether children may be forked, which share our memory and our locks."""
+RESTRICTS_NAMES = False
+"""Whether there are names, of those that wheels may have, that a file cannot have."""
+HAS_JOBS = False
+"""Whether the kernel ends what a program has started, by itself (`envsync.system.windows_jobs`)."""
 PIPE_BUF = 512
 """Bytes that reach a pipe as a whole, wherever it is (POSIX)."""
 KILL, CONTINUE = int(_signal.SIGKILL), int(_signal.SIGCONT)
@@ -25,6 +30,15 @@ _BLOCK = 512
 
 
 # Files
+
+MODES = True
+"""Whether modes of files say who may do what."""
+stat, utime, chmod, link, unlink, mkdir, listdir = os.stat, os.utime, os.chmod, os.link, os.unlink, os.mkdir, os.listdir
+"""As those of `os`, which take descriptors, and names relative to a directory's: not on Windows."""
+
+
+replace = os.replace
+"""Rename a file over whatever file is there, or a directory over one that is empty (rename(2))."""
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:
@@ -74,6 +88,53 @@ def notes_reading(path: str) -> bool:  # noqa: ARG001  # Linux knows
 def is_possible_name(part: str) -> bool:  # noqa: ARG001  # Windows cannot have each
     """Tell whether a file can have a name, of those that wheels may have."""
     return True
+
+
+def socket_readable(number: int, seconds: float) -> bool:
+    """Wait until there is something to read in a socket, or it has ended. Returns whether there is."""
+    return bool(readable([number], seconds))
+
+
+# Environments
+
+INCLUDE = "include"
+LIBRARIES = ("lib", "lib64")
+"""Directories of an environment, the first of which has the packages; the second is a link to it, if it is there."""
+SITE_PACKAGES = "lib/python/site-packages"
+"""Stands for where packages are in an environment of which nothing is known."""
+DEEP = r"bin|lib(64)?/python[\d.]+/site-packages"
+"""Directories of an environment of any version that have commands or packages, as a pattern; in small letters."""
+OWN_DIRECTORIES = r"bin|include|lib|lib64|lib/python[\d.]+(/site-packages)?"
+"""Directories that belong to an environment itself, as a pattern; in small letters."""
+
+
+OWN_SCRIPTS = r"python[\d.]*|activate|activate\.(csh|fish|ps1)"
+"""Files in the directory of commands that belong to an environment itself, likewise."""
+PROGRAM = ""
+"""How the name of a program ends."""
+ENDS_OF_PYTHON = "0123456789."
+"""What the names of an environment's Pythons have after `python`."""
+LAUNCHER = ""
+"""The kind of the program that starts a script here, as `installer` names it; empty: the kernel does it."""
+
+
+def site_packages(environment: str) -> list[str]:
+    """Return where an environment has packages, by a look at it, relative to it: one place for each Python."""
+    try:
+        names = os.listdir(f"{environment}/lib")
+    except OSError:
+        return []
+    return [f"lib/{name}/site-packages" for name in sorted(names) if name.startswith(("python", "pypy"))]
+
+
+def spelled(path: str) -> str:
+    """Return a path as programs of this system write it."""
+    return path
+
+
+def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
+    """Return what `subprocess` has to be told so that a child has these descriptors, by their numbers."""
+    return {"pass_fds": tuple(descriptors)}
 
 
 # Processes

@@ -36,6 +36,14 @@ def is_absolute(path: str) -> bool:
     return path.startswith("/")
 
 
+def has_directory(path: str) -> bool:
+    """Tell whether a path is more than a name."""
+    return "/" in path
+
+
+getcwd = os.getcwd
+
+
 def slashed(path: str) -> str:
     """Return a path as it is written everywhere in envsync: with slashes."""
     return path
@@ -61,6 +69,14 @@ def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = 
     if dir_fd is None:
         return os.open(path, flags | os.O_CLOEXEC, mode)
     return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+
+def touch(fd: int) -> None:
+    """Let an open file look new.
+
+    :raises OSError: it is somebody else's, or on a disk that is read-only
+    """
+    os.utime(fd)
 
 
 # Locks

@@ -2,30 +2,103 @@
 
 from __future__ import annotations
 
+import _winapi
 import errno
+import msvcrt
 import os
-import re
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import stat_result
+from typing import Any
 
 assert sys.platform == "win32"
 
+from envsync.system import windows_core as core
+from envsync.system import windows_names
+
 NAME = "windows"
 CAN_FORK = False
+RESTRICTS_NAMES = HAS_JOBS = True
+is_possible_name = windows_names.is_possible_name
 PIPE_BUF = 512
+LOOK_SECONDS = 0.005
+"""Between two looks into pipes."""
 KILL = CONTINUE = int(signal.SIGTERM)
 """os.kill takes any number for TerminateProcess, and nothing can be stopped."""
-_DEVICE = re.compile(r"(aux|con|nul|prn|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)( *\.|$)", re.IGNORECASE)
-"""Names that are devices, whatever their extension ("Naming Files, Paths, and Namespaces")."""
 _seeking = threading.Lock()
 """Held while a descriptor is moved: the C library has no pread."""
 
 
 # Files
+
+
+MODES = False
+"""Modes of files say nothing, and a file that nobody may write could not be removed either."""
+
+
+def _path(path: str | int, dir_fd: int | None) -> str:
+    if isinstance(path, int):
+        return core.names[path]
+    return path if dir_fd is None else f"{core.names[dir_fd]}/{path}"
+
+
+def stat(path: str | int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> stat_result:
+    return os.stat(_path(path, dir_fd), follow_symlinks=follow_symlinks)
+
+
+def utime(
+    path: str | int,
+    times: tuple[float, float] | None = None,
+    *,
+    ns: tuple[int, int] | None = None,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,  # noqa: ARG001  # os.utime knows no other way there
+) -> None:
+    if ns is None:
+        os.utime(_path(path, dir_fd), times)
+    else:
+        os.utime(_path(path, dir_fd), ns=ns)
+
+
+def chmod(path: str | int, mode: int) -> None:
+    """Do nothing (`MODES`)."""
+
+
+def link(source: str, destination: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+    os.link(_path(source, src_dir_fd), _path(destination, dst_dir_fd))
+
+
+def unlink(path: str, *, dir_fd: int | None = None) -> None:
+    os.unlink(_path(path, dir_fd))
+
+
+def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    os.mkdir(_path(path, dir_fd), mode)
+
+
+def listdir(path: str | int) -> list[str]:
+    return os.listdir(_path(path, None))
+
+
+def replace(source: str, destination: str) -> None:
+    """Rename a file over whatever file is there, or a directory over one that is empty.
+
+    :raises OSError: that cannot be done; ENOTEMPTY: there is a directory with something in it
+    """
+    try:
+        os.replace(source, destination)
+    except PermissionError:
+        if not (os.path.isdir(source) and os.path.isdir(destination)):
+            raise
+        try:
+            os.rmdir(destination)
+        except OSError:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), source, None, destination) from None
+        os.replace(source, destination)
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:
@@ -70,12 +143,6 @@ def notes_reading(path: str) -> bool:  # noqa: ARG001  # NTFS may note it late, 
     return False
 
 
-def is_possible_name(part: str) -> bool:
-    """Tell whether a file can have a name: not a device's, no blank or point at the end, none of `<>:"|?*`."""
-    is_odd = _DEVICE.match(part) or part[-1:] in (".", " ") or any(character in part for character in '<>:"|?*\\')
-    return not is_odd and all(ord(character) >= 32 for character in part)
-
-
 def clone(source: int, destination: int) -> None:  # noqa: ARG001  # ReFS has it
     """Refuse: that takes ReFS.
 
@@ -94,6 +161,42 @@ def send(source: int, destination: int, count: int, position: int) -> int:  # no
 
 def sync_filesystem(fd: int) -> None:  # it takes an administrator
     """Do nothing: to have a whole volume written takes an administrator. Journal and stamp are synced by themselves."""
+
+
+# Environments
+
+INCLUDE = "Include"
+LIBRARIES = ("Lib",)
+SITE_PACKAGES = "Lib/site-packages"
+DEEP = r"scripts|lib/site-packages"
+OWN_DIRECTORIES = r"scripts|include|lib(/site-packages)?"
+
+
+OWN_SCRIPTS = r"pythonw?[\d.]*\.exe|(de)?activate(\.(bat|ps1|fish|csh))?"
+PROGRAM = ".exe"
+ENDS_OF_PYTHON = "0123456789.w"
+LAUNCHER = {"AMD64": "win-amd64", "ARM64": "win-arm64"}.get(core.machine(), "win-ia32")
+
+
+def site_packages(environment: str) -> list[str]:
+    return [SITE_PACKAGES] if os.path.isdir(f"{environment}/{SITE_PACKAGES}") else []
+
+
+def spelled(path: str) -> str:
+    return path.replace("/", "\\")
+
+
+def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
+    """Return what `subprocess` has to be told so that a child has the handles of these descriptors.
+
+    It has them without their numbers: what counts is that they are open.
+    """
+    handles = [msvcrt.get_osfhandle(fd) for fd in descriptors]
+    for handle in handles:
+        os.set_handle_inheritable(handle, True)
+    startup = subprocess.STARTUPINFO()
+    startup.lpAttributeList = {"handle_list": handles}
+    return {"startupinfo": startup}
 
 
 # Processes
@@ -133,11 +236,24 @@ def set_nonblocking(fd: int) -> None:  # nobody forks there
 
 
 def readable(descriptors: Iterable[int], seconds: float) -> set[int]:
-    """Wait until there is something to read in one of these sockets; select(2) of Windows knows no other files."""
+    """Wait until there is something to read in one of these pipes, or one has ended; by looking again and again."""
+    watched, until = list(descriptors), time.monotonic() + seconds
+    while not (found := {each for each in watched if _has_data(each)}) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    return found
+
+
+def _has_data(fd: int) -> bool:
+    try:
+        return _winapi.PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0] != 0
+    except OSError:
+        return True  # it has ended: who reads will be told
+
+
+def socket_readable(number: int, seconds: float) -> bool:
     import select
 
-    found, _, _ = select.select(list(descriptors), (), (), seconds)
-    return set(found)
+    return bool(select.select([number], (), (), seconds)[0])
 
 
 def libc_version() -> str:
@@ -157,3 +273,8 @@ def cache_directory(environ: Mapping[str, str], name: str) -> str:
 def jupyter_directory(environ: Mapping[str, str]) -> str:
     base = environ.get("APPDATA", "")
     return f"{base}/jupyter".replace("\\", "/") if base else ""
+
+
+def birth_ns(path: str) -> int | None:
+    """Return the time at which a file was made, in ns since the epoch: what is `st_ctime` elsewhere is that here."""
+    return os.stat(path).st_ctime_ns

@@ -45,6 +45,14 @@ def is_absolute(path: str) -> bool:
     return path[:1] in ("/", "\\") or path[1:3] in (":/", ":\\")
 
 
+def has_directory(path: str) -> bool:
+    return "/" in path or "\\" in path or path[1:2] == ":"
+
+
+def getcwd() -> str:
+    return slashed(os.getcwd())
+
+
 def slashed(path: str) -> str:
     return path.replace("\\", "/")
 
@@ -59,7 +67,6 @@ _GENERIC_READ, _GENERIC_WRITE, _APPEND, _ATTRIBUTES = 0x80000000, 0x40000000, 0x
 _SHARE_READ, _SHARE_WRITE, _SHARE_DELETE = 1, 2, 4
 _CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 _NORMAL, _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x80, 0x02000000, 0x00200000
-_FILE_ATTRIBUTE_READONLY = 1
 HELD = frozenset({32, 33})
 """Error codes of who meets a lock: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION. They are no failures."""
 PASSING = frozenset({5, 32, 33, 145, 1224})
@@ -67,16 +74,16 @@ PASSING = frozenset({5, 32, 33, 145, 1224})
 violation, a directory that is not empty (also: of names that are about to go), a file that is mapped."""
 
 
-def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # noqa: ARG001  # no modes
     """Open a file so that no child gets it, and others may replace it meanwhile, and binary.
 
     :raises OSError: with `winerror`, `errno` and `filename`
     """
-    assert dir_fd is None, "Windows opens nothing relative to a directory"
+    path = path if dir_fd is None else f"{names[dir_fd]}/{path}"
     share = _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE
     if _is_in_use(path):  # to be held by `lock`; without access it is in nobody's way
-        return _open(path, _ATTRIBUTES, share, flags, mode)
-    return _open(path, _access(flags), share, flags, mode)
+        return _open(path, _ATTRIBUTES, share, flags)
+    return _open(path, _access(flags), share, flags)
 
 
 def _is_in_use(path: str) -> bool:
@@ -97,9 +104,8 @@ def _disposition(flags: int) -> int:
     return _TRUNCATE_EXISTING if flags & os.O_TRUNC else _OPEN_EXISTING
 
 
-def _open(path: str, access: int, share: int, flags: int = 0, mode: int = 0o666) -> int:
-    attributes = _NORMAL | (_FILE_ATTRIBUTE_READONLY if flags & os.O_CREAT and not mode & 0o200 else 0)
-    attributes |= _BACKUP_SEMANTICS if flags & DIRECTORY else 0
+def _open(path: str, access: int, share: int, flags: int = 0) -> int:
+    attributes = _NORMAL | (_BACKUP_SEMANTICS if flags & DIRECTORY else 0)
     attributes |= _OPEN_REPARSE_POINT if flags & NOFOLLOW else 0
     try:
         handle = _winapi.CreateFile(path, access, share, 0, _disposition(flags), attributes, 0)
@@ -111,6 +117,7 @@ def _open(path: str, access: int, share: int, flags: int = 0, mode: int = 0o666)
     except BaseException:
         _winapi.CloseHandle(handle)
         raise
+    names[fd] = path
     if flags & (NOFOLLOW | DIRECTORY):
         try:
             _check_kind(fd, path, flags)
@@ -127,6 +134,14 @@ def _check_kind(fd: int, path: str, flags: int) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if flags & DIRECTORY and not status.st_file_attributes & 0x10:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+def touch(fd: int) -> None:
+    os.utime(names[fd])
+
+
+names: dict[int, str] = {}
+"""The paths of the descriptors that were opened here: Windows' functions take no descriptors."""
 
 
 # Locks
@@ -160,7 +175,8 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
 def _hold(fd: int, path: str, *, shared: bool) -> None:
     """Have a descriptor be one of a handle that holds the file."""
     before = os.fstat(fd)
-    unlock(fd)  # one's own hold would be in the way
+    if fd in _paths:
+        unlock(fd)  # one's own hold would be in the way
     access = _GENERIC_READ if shared else _GENERIC_READ | _GENERIC_WRITE
     held = _open(path, access, _SHARE_READ | _SHARE_DELETE if shared else 0)
     try:

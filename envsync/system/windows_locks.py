@@ -10,6 +10,7 @@ assert sys.platform == "win32"
 
 
 _FAIL_IMMEDIATELY, _EXCLUSIVE = 1, 2
+_NOT_LOCKED = 158
 
 
 class _Overlapped(ctypes.Structure):
@@ -46,9 +47,9 @@ def lock(handle: int, offset: int, *, shared: bool) -> None:
 
 
 def unlock(handle: int, offset: int) -> None:
-    """Unlock what was locked last.
+    """Unlock what was locked last; nothing that is not locked.
 
-    :raises OSError: nothing is locked
+    :raises OSError: it is no file that can be locked
     """
-    if not _unlock(handle, 0, 1, 0, ctypes.byref(_at(offset))):
+    if not _unlock(handle, 0, 1, 0, ctypes.byref(_at(offset))) and ctypes.get_last_error() != _NOT_LOCKED:
         raise ctypes.WinError(ctypes.get_last_error())

@@ -166,7 +166,7 @@ def _from_store(layout: Layout, item: Installed, ledger: Ledger, store: Store) -
     if manifest is None:
         return []
     files = [OwnedFile(path, "", size) for path, size in files_of_manifest(layout, manifest)]
-    files += [OwnedFile(f"{layout.scripts}/{script.name}", "", None) for script in manifest.scripts]
+    files += [OwnedFile(f"{layout.scripts}/{script.filename}", "", None) for script in manifest.scripts]
     return files
 
 

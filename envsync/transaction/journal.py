@@ -43,7 +43,7 @@ from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch import Environment
 from envsync.launch.stamp import checksum, seal, unseal
-from envsync.system import atomic
+from envsync.system import atomic, paths
 
 FORMAT = 1
 
@@ -162,8 +162,8 @@ def _is_relative(path: str) -> bool:
 
 def is_within(env: str, path: str) -> bool:
     """Tell whether a path relative to an environment is in it when symbolic links are followed, the last one, too."""
-    root = os.path.realpath(env)
-    return os.path.realpath(f"{env}/{path}").startswith(root.rstrip("/") + "/")
+    root = paths.realpath(env)
+    return paths.realpath(f"{env}/{path}").startswith(root.rstrip("/") + "/")
 
 
 def write(environment: Environment, journal: Journal, *, durable: bool = False) -> None:

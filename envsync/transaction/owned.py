@@ -10,6 +10,7 @@ from envsync.installed.plan import Installed
 from envsync.installed.scan import is_skeleton
 from envsync.launch import Environment
 from envsync.launch.reading import content
+from envsync.system import paths
 from envsync.wheel import record
 from envsync.wheel.record import OwnedFile
 
@@ -21,7 +22,7 @@ def files_of(environment: Environment, installed: Installed) -> list[OwnedFile] 
 
     :returns: None if there is no RECORD that can be read
     """
-    site, roots = posixpath.dirname(installed.dist_info), (os.path.abspath(environment.path),)
+    site, roots = posixpath.dirname(installed.dist_info), (paths.abspath(environment.path),)
     try:
         text = content(f"{environment.path}/{installed.dist_info}/{record.NAME}").decode()
         found = [record.owned(row, site, roots) for row in record.rows(text)]

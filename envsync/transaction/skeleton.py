@@ -21,7 +21,7 @@ from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.launch import Environment
 from envsync.python.facts import Interpreter, Layout
 from envsync.python.venv import is_plain, pattern_of, run_venv
-from envsync.system import atomic
+from envsync.system import atomic, core, native, paths
 from envsync.system.groups import read_umask
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
@@ -29,7 +29,7 @@ from envsync.transaction.journal import Identity, Journal, Remove
 if TYPE_CHECKING:
     from envsync.locks.environment_lock import EnvironmentLock
 
-PARTS = ("pyvenv.cfg", "bin", "include", "lib", "lib64", "share", "etc", "man")
+PARTS = ("pyvenv.cfg", core.BIN, native.INCLUDE, *native.LIBRARIES, "share", "etc", "man")
 """What belongs to a skeleton or is installed beside it. Anything else in the directory is the user's."""
 _CACHEDIR_TAG = b"""\
 Signature: 8a477f597d28d172789f06886806bc55
@@ -49,7 +49,7 @@ def make(
     :param durable: force it to the disk before the mark is removed
     :raises InterpreterError: `venv` failed; the mark stays, and the next attempt begins anew
     """
-    path = os.path.abspath(environment.path)
+    path = paths.abspath(environment.path)
     atomic.write(environment.making, b"", durable=durable)
     pattern = pattern_of(base, cache, lock.fd) if is_plain(path) else None
     if pattern is None:
@@ -74,7 +74,7 @@ def _follow_umask(path: str) -> None:
             try:
                 mode = os.lstat(file).st_mode
                 if stat.S_ISREG(mode) and mode & umask:
-                    os.chmod(file, stat.S_IMODE(mode) & ~umask)
+                    native.chmod(file, stat.S_IMODE(mode) & ~umask)
             except OSError:
                 pass  # the mount says the modes of all files, or it is gone
 
@@ -106,7 +106,7 @@ def take_away(
             continue
         steps.append(Remove(name, identity, f"{workspace}/old/{number}"))
     decided = Journal(workspace, tuple(steps))
-    emptied = Ledger(os.path.abspath(environment.path), "", {}, in_use)
+    emptied = Ledger(paths.abspath(environment.path), "", {}, in_use)
     os.makedirs(f"{environment.path}/{workspace}", exist_ok=True)
     atomic.write(journal.ledger_path(environment, decided), dump_ledger(emptied))
     journal.write(environment, decided, durable=durable)

@@ -59,7 +59,7 @@ from __future__ import annotations
 from envsync.launch import command
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
-from envsync.system import core, processes
+from envsync.system import core, native, processes
 
 os = core.os
 
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from envsync.launch import Environment
     from envsync.locks.environment_lock import EnvironmentLock
 
-SKELETON = ("pyvenv.cfg", "bin", "include", "lib", "lib64")
+SKELETON = ("pyvenv.cfg", core.BIN, native.INCLUDE, *native.LIBRARIES)
 """What a leader makes before the first package, the first thing to go first."""
 TAGS = (".gitignore", "CACHEDIR.TAG")
 PROGRAMS = ("activate", "python", "pypy", "\N{MATHEMATICAL ITALIC SMALL PI}thon")
@@ -285,7 +285,7 @@ def _is_plain_skeleton(environment: Environment) -> bool:
 
     if any(not name.lower().startswith(PROGRAMS) for name in _names(environment.bin)):
         return False
-    for top in ("include", "lib"):
+    for top in (native.INCLUDE, native.LIBRARIES[0]):
         for directory, names, files in os.walk(f"{environment.path}/{top}"):
             if files or any(os.path.islink(f"{directory}/{name}") for name in names):
                 return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from envsync.launch import command
-from envsync.system import core, processes
+from envsync.system import core, native, processes
 from envsync.waiting import bare
 
 os = core.os
@@ -157,8 +157,10 @@ def was_environment(environment: Environment) -> bool:
     import os
 
     python = environment.python
-    inside = os.path.realpath(environment.path) + "/"
-    return os.path.islink(python) and not os.path.realpath(python).startswith(inside)
+    from envsync.system import paths
+
+    inside = paths.realpath(environment.path) + "/"
+    return os.path.islink(python) and not paths.realpath(python).startswith(inside)
 
 
 def is_leftover(environment: Environment) -> bool:
@@ -169,7 +171,7 @@ def is_leftover(environment: Environment) -> bool:
     import os
 
     for directory, names, files in os.walk(environment.path):
-        if directory == environment.path and set(names) - {"lib", ".envsync"}:
+        if directory == environment.path and set(names) - {native.LIBRARIES[0], ".envsync"}:
             return False
         if (files and directory != environment.path) or set(files) - OUR_OWN:
             return False

@@ -61,7 +61,7 @@ def find(demand: Demand, now: float, *, may_poll: bool, circle: str = "") -> Nei
     try:
         path = demand.environment.path
         status = os.stat(path)
-        path = path if path.startswith("/") else f"{os.getcwd()}/{path}"
+        path = path if core.is_absolute(path) else f"{core.getcwd()}/{path}"
         wanted = f"{demand.key}\0{circle}\0{records.FORMAT}"
         group = f"{path}\0{status.st_dev}\0{status.st_ino}\0{wanted}".encode("utf-8", "surrogateescape")
         return Neighbours(Desk(f"{directory}/{stamp.checksum(group)}"), now, may_poll=may_poll)

@@ -319,7 +319,7 @@ def check_path(path: str) -> str | None:
             return "a file name is nested too deeply"
         if len(path.encode()) > _LENGTH or any(len(part.encode()) > 255 for part in parts):
             return "a file name is too long"
-    if not all(map(native.is_possible_name, parts)):
+    if native.RESTRICTS_NAMES and not all(map(native.is_possible_name, parts)):
         return "a file name cannot be used on Windows"
     return None
 

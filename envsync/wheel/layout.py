@@ -34,6 +34,7 @@ from installer.records import RecordEntry
 from installer.sources import WheelSource
 
 from envsync.errors import WheelError
+from envsync.system import core, native
 from envsync.wheel import record, twins
 from envsync.wheel.archive import Member, check_path, find_collision, fold, printable
 from envsync.wheel.manifest import Script
@@ -44,13 +45,13 @@ OURS: Mapping[str, bytes] = {"INSTALLER": b"envsync\n", "REQUESTED": b""}
 _SCHEMES = ("purelib", "platlib", "headers", "scripts", "data")
 _DROPPED = frozenset({record.NAME, *OURS, "direct_url.json", "uv_cache.json"})
 _CALLABLE = re.compile(r"[\w.]++\s*+:\s*+[\w.]++\s*+(?:\[[^][%]*+\]\s*+)?")  # never looks at a character twice
-_DEEP = re.compile(r"(bin|lib(64)?/python[\d.]+/site-packages)/.+", re.DOTALL)
+_DEEP = re.compile(rf"({native.DEEP})/.+", re.DOTALL)
 """Where the data scheme reaches into scripts and site-packages, in an environment of any version. It is compared with
 folded paths: `BIN` is `bin` on some filesystems."""
 _OURS = ".envsync"
 _ENVIRONMENT = frozenset({".lock", "pyvenv.cfg", ".gitignore", "cachedir.tag"})
-_DIRECTORIES = re.compile(r"bin|include|lib|lib64|lib/python[\d.]+(/site-packages)?")
-_SCRIPTS = re.compile(r"python[\d.]*|activate|activate\.(csh|fish|ps1)")
+_DIRECTORIES = re.compile(native.OWN_DIRECTORIES)
+_SCRIPTS = re.compile(native.OWN_SCRIPTS)
 """What the environment itself has: files at its top, directories, and files in `bin`; case does not count."""
 
 
@@ -194,7 +195,7 @@ def _check_places(
 
     :returns: what is one on some filesystems only
     """
-    final = [("scripts", script.name) for script in scripts]
+    final = [("scripts", script.filename) for script in scripts]
     final += [_final(place) for place in places]
     for root, path in final:
         top = path.partition("/")[0]
@@ -219,7 +220,7 @@ def _final(place: LaidFile) -> tuple[str, str]:
     deep = _DEEP.fullmatch(fold(place.path)) if place.scheme == "data" else None
     if deep is not None:
         above = deep[1].count("/") + 1
-        return "scripts" if deep[1] == "bin" else "library", place.path.split("/", above)[above]
+        return "scripts" if deep[1] == core.BIN.lower() else "library", place.path.split("/", above)[above]
     return place.scheme, place.path
 
 

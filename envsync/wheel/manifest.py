@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from envsync.launch.reading import content
 from envsync.launch.stamp import checksum
+from envsync.system import native
 from envsync.system.atomic import SENSELESS
 
 FORMAT = 3
@@ -54,6 +55,11 @@ class Script(NamedTuple):
     attr: str
     section: str
     """`console` or `gui`."""
+
+    @property
+    def filename(self) -> str:
+        """What it is called in the directory of commands."""
+        return self.name + native.PROGRAM
 
 
 class Directory(NamedTuple):

@@ -73,7 +73,7 @@ def _take(path: str, sha256: str) -> bool:
         return False
     try:
         with suppress(OSError):  # others may look, whatever the umask; nobody needs to
-            os.chmod(descriptor, 0o444)
+            native.chmod(descriptor, 0o444)
         os.write(descriptor, sha256.encode() + b"\n")  # for people only
     finally:
         os.close(descriptor)
@@ -87,7 +87,7 @@ def stamp(descriptor: int, second: int) -> bool:
     :raises OSError: anything else is wrong
     """
     try:
-        os.utime(descriptor, ns=(time.time_ns(), second * 1_000_000_000))
+        native.utime(descriptor, ns=(time.time_ns(), second * 1_000_000_000))
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -102,7 +102,7 @@ def freshen(name: str, mtime_ns: int, directory: int | None) -> None:
     :param directory: a descriptor of the directory that its name is relative to
     """
     try:
-        os.utime(name, ns=(time.time_ns(), mtime_ns), dir_fd=directory, follow_symlinks=False)
+        native.utime(name, ns=(time.time_ns(), mtime_ns), dir_fd=directory, follow_symlinks=False)
     except OSError:
         pass  # it is as old as it was
 
@@ -115,7 +115,7 @@ def age(descriptor: int, second: int) -> None:
     """
     mtime = second * 1_000_000_000
     try:
-        os.utime(descriptor, ns=(max(mtime, time.time_ns() - DAY_NS), mtime))
+        native.utime(descriptor, ns=(max(mtime, time.time_ns() - DAY_NS), mtime))
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -127,7 +127,7 @@ def touch(descriptor: int) -> None:
     :raises OSError: neither works
     """
     try:
-        os.utime(descriptor)
+        native.utime(descriptor)
     except OSError as error:
         if error.errno not in REFUSALS:
             raise

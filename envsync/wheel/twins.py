@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from envsync.errors import FilesystemError, WheelError
-from envsync.system import atomic
+from envsync.system import atomic, paths
 from envsync.wheel.archive import fold, printable
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def lost(manifest: Manifest, entry: str) -> str | None:
     )
     listed: dict[str, frozenset[str]] = {}
     for pair in find(files):
-        parent = os.path.join(entry, pair[0].rpartition("/")[0])
+        parent = paths.join(entry, pair[0].rpartition("/")[0])
         if parent not in listed:
             listed[parent] = _listing(parent)
         missing = {path.rpartition("/")[2] for path in pair} - listed[parent]
         if missing:
-            return os.path.join(parent, missing.pop())
+            return paths.join(parent, missing.pop())
     return None
 
 

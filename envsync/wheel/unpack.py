@@ -28,7 +28,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors import FilesystemError
-from envsync.system import core, groups
+from envsync.system import core, groups, native
 from envsync.wheel import record, seconds, twins
 from envsync.wheel.archive import Archive, Member, printable
 from envsync.wheel.deflate import crc32
@@ -378,7 +378,7 @@ class _Writer:
         """Give a file its mode and its time. Where times cannot be set, the entry goes without."""
         if self._is_masked:
             with suppress(OSError):  # CIFS: the mount says the modes of all files
-                os.chmod(descriptor, mode)
+                native.chmod(descriptor, mode)
         if self.mtime and not seconds.stamp(descriptor, self.mtime):
             self.mtime = seconds.TIMELESS
 

@@ -98,7 +98,7 @@ def opened(wheel: str) -> Iterator[int]:
     """
     try:
         flags = os.O_RDONLY | core.NONBLOCK
-        descriptor = patiently(os.open, wheel, flags)
+        descriptor = patiently(core.open_file, wheel, flags)
     except OSError as error:
         raise FilesystemError("open", wheel, error) from error
     try:

@@ -18,6 +18,7 @@ from types import ModuleType
 
 import pytest
 
+import envsync
 from tests.environments import FIXTURES
 from tests.unit.test_rooms import LAUNCH, ROOT, TELL, wait_to_the_end
 
@@ -129,6 +130,36 @@ def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: P
     assert list((ROOT / "envsync").rglob("joined.py")) == []
 
 
+@pytest.mark.parametrize("platform", ["win_amd64", "win_arm64"])
+def test_a_wheel_for_windows(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    """It has the same modules, a console script in place of the shell's, and nothing joined: no launcher reads it."""
+    monkeypatch.setenv("ENVSYNC_WHEEL", platform)
+    other = build(ROOT, "wheel", tmp_path)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert other.name.endswith(f"-py3-none-{platform}.whl")
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(other) as windows:
+        ours, theirs = set(archive.namelist()), set(windows.namelist())
+        points = {
+            each: each.read(f"envsync-{envsync.__version__}.dist-info/entry_points.txt").decode()
+            for each in (archive, windows)
+        }
+        start = windows.read("envsync/__main__.py").decode()
+    assert ours - theirs == {name for name in ours if name.endswith(("/joined.py", ".data/scripts/envsync"))}
+    assert len(ours - theirs) == 3
+    assert theirs <= ours
+    assert "console_scripts" not in points[archive]
+    assert "[console_scripts]\nenvsync = envsync.__main__:start\n" in points[windows]
+    assert "\ndef start(" in start
+
+
+def test_a_wheel_for_no_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is none is refused."""
+    monkeypatch.setenv("ENVSYNC_WHEEL", "win32")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        build(ROOT, "wheel", tmp_path)
+    assert "ENVSYNC_WHEEL=win32 is none of any, win_amd64, win_arm64" in caught.value.stderr.decode()
+
+
 class Stripped(ast.NodeTransformer):
     """Takes out of a module's tree what may be left out, and nothing else."""
 
@@ -206,9 +237,10 @@ print(json.dumps(found))
 def test_each_name_is_that_of_the_source(installed: Installation, join: ModuleType, *, waiting: bool) -> None:
     """Loaded in both ways, the modules have the same names: functions, classes, constants, and whence they are."""
     more = f"import {', '.join(join.WAITING)}\n" if waiting else ""
+    here = {"envsync.system.posix", "envsync.system.darwin" if sys.platform == "darwin" else "envsync.system.linux"}
     one = json.loads(installed.tell(f"import envsync.cli.run\n{DESCRIBE}" if waiting else DESCRIBE, joined=True))
     other = json.loads(installed.tell(f"{more}{DESCRIBE}", joined=False))
-    assert one.keys() == other.keys() == LAUNCH | ({*join.WAITING, "envsync.cli"} if waiting else set())
+    assert one.keys() == other.keys() == LAUNCH | ({*join.WAITING, *here, "envsync.cli"} if waiting else set())
     for name, names in one.items():
         assert names == other[name], name
     assert sum(map(len, one.values())) > 200

@@ -46,8 +46,7 @@ class Faults:
     def install(self) -> None:
         """Put faulty calls in the place of the sound ones, for all modules that come after."""
         self._fail_to_open()
-        for name in ("link", "rename"):
-            call = getattr(self, name)
+        for name, call in (("link", self.link), ("rename", self.rename), ("replace", self.rename)):
             faulty = self._made(call, getattr(os, name))
             setattr(os, name, faulty)
             setattr(posix, name, faulty)

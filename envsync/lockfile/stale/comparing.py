@@ -21,6 +21,7 @@ from envsync.lockfile.parsed import LockFile
 from envsync.lockfile.stale import by_hash, by_requirements
 from envsync.lockfile.stale.by_hash import Verdict
 from envsync.lockfile.uv.lock import UvLockFile
+from envsync.system import paths
 
 PROJECT = "pyproject.toml"
 SCRIPT = ".py.lock"
@@ -102,7 +103,7 @@ def _verdict(lock: LockFile, files: _Files) -> Verdict:
     if lock.path.endswith(SCRIPT):
         script = files.script(lock.path.removesuffix(".lock"))
         return by_requirements.of_script(_table_of(lock), script)
-    if not os.path.isfile(os.path.join(directory, PROJECT)):
+    if not os.path.isfile(paths.join(directory, PROJECT)):
         return Verdict(unchecked=f"there is no {PROJECT} beside it")
     return compare(lock, directory, files)
 
@@ -121,10 +122,10 @@ def _maker(lock: LockFile) -> str:
 
 
 def _of_uv(lock: LockFile, directory: str, files: _Files) -> Verdict:
-    root = files.table(os.path.join(directory, PROJECT))
+    root = files.table(paths.join(directory, PROJECT))
     projects = {by_requirements.ROOT: root}
     for place in _members(directory, root.get("tool", {}).get("uv", {}).get("workspace", {})):
-        project = files.table(os.path.join(directory, place, PROJECT))
+        project = files.table(paths.join(directory, place, PROJECT))
         if project.get("tool", {}).get("uv", {}).get("managed") is not False:
             projects[place] = project
     return by_requirements.of_uv(_table_of(lock), projects)
@@ -134,19 +135,19 @@ def _members(directory: str, workspace: Mapping[str, Any]) -> Iterator[str]:
     """Yield the directories of a workspace's members besides the root, relative to it."""
     left_out = set(_matching(directory, workspace.get("exclude", ())))
     for place in sorted(set(_matching(directory, workspace.get("members", ()))) - left_out - {by_requirements.ROOT}):
-        if os.path.isfile(os.path.join(directory, place, PROJECT)):
+        if os.path.isfile(paths.join(directory, place, PROJECT)):
             yield place
 
 
 def _matching(directory: str, patterns: list[str]) -> Iterator[str]:
     for pattern in patterns:
-        for found in glob(os.path.normpath(pattern), root_dir=directory or None, recursive=True, include_hidden=True):
-            yield os.path.normpath(found).replace(os.sep, "/")
+        for found in glob(paths.normpath(pattern), root_dir=directory or None, recursive=True, include_hidden=True):
+            yield paths.normpath(found).replace(os.sep, "/")
 
 
 def _of_poetry(lock: LockFile, directory: str, files: _Files) -> Verdict:
     head = lock.contents[0].partition(b"\n")[0].decode("utf-8", "replace")
-    return by_hash.of_poetry(_table_of(lock), head, files.table(os.path.join(directory, PROJECT)))
+    return by_hash.of_poetry(_table_of(lock), head, files.table(paths.join(directory, PROJECT)))
 
 
 def _of_pdm(lock: LockFile, directory: str, files: _Files) -> Verdict:
@@ -154,7 +155,7 @@ def _of_pdm(lock: LockFile, directory: str, files: _Files) -> Verdict:
     if "packages" in table:  # it is kept as a pylock.toml
         own = table["tool"]["pdm"]
         table = {"metadata": {**own, "content_hash": f"sha256:{own['hashes']['sha256']}"}}
-    return by_hash.of_pdm(table, files.table(os.path.join(directory, PROJECT)))
+    return by_hash.of_pdm(table, files.table(paths.join(directory, PROJECT)))
 
 
 _KINDS = {"uv": _of_uv, "poetry": _of_poetry, "pdm": _of_pdm}

@@ -18,6 +18,7 @@ from envsync.lockfile.sources import filename_of, is_url
 from envsync.lockfile.target import Source
 from envsync.lockfile.uv.project import Forbidden, Project
 from envsync.lockfile.uv.records import FileRecord, Lock, PackageRecord
+from envsync.system import paths
 
 REFERENCES = ("tag", "branch", "rev")
 """By what a commit was found; at most one is there."""
@@ -34,7 +35,7 @@ class Files:
 
     def __init__(self, path: str, lock: Lock, project: Project, choice: Choice, fit: wheels.Fit) -> None:
         self._path = path
-        self._beside = os.path.dirname(os.path.abspath(path))
+        self._beside = os.path.dirname(paths.abspath(path))
         self._lock = lock
         self._project = project
         self._choice = choice

@@ -32,6 +32,7 @@ from envsync.lockfile.uv.project import Project
 from envsync.lockfile.uv.records import FileRecord, Lock, MalformedError, ManifestRequirement, PackageRecord
 from envsync.lockfile.uv.walk import ExclusionError, Markers, Roots, walk
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 
 
 def read(path: str) -> UvLockFile:
@@ -70,7 +71,7 @@ class UvLockFile:
         self._projects: dict[str, Project] = {}
         for directory in _directories(lock) if not path.endswith(".py.lock") else ():
             # As it is named from there, so that the lock file's directory may have any name itself.
-            place = path[: path.rfind("/") + 1] + os.path.normpath(f"{directory}/{project.FILENAME}")
+            place = path[: path.rfind("/") + 1] + paths.normpath(f"{directory}/{project.FILENAME}")
             is_there = os.path.lexists(place)
             read[place] = read_input(place, path) if is_there else b""  # one that comes later is noticed
             if is_there:

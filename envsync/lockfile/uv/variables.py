@@ -14,6 +14,7 @@ from typing import Any
 
 from envsync.launch.finding import MEMBERS, PROJECT
 from envsync.launch.reading import content_if_there
+from envsync.system import paths
 
 UNHEEDED = (
     "UV_BUILD_CONSTRAINT",
@@ -52,7 +53,7 @@ def index_urls(lock_file: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     if os.path.basename(lock_file) != MEMBERS:
         return ()
     try:
-        table = tomllib.loads(content_if_there(os.path.join(os.path.dirname(lock_file), PROJECT)).decode())
+        table = tomllib.loads(content_if_there(paths.join(os.path.dirname(lock_file), PROJECT)).decode())
     except (OSError, ValueError):
         return ()
     return tuple(_with_user(str(index["url"]), str(index.get("name", "")), environ) for index in _indexes(table))

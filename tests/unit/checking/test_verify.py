@@ -27,6 +27,7 @@ from envsync.launch import Environment
 from envsync.python import interpreter
 from envsync.python.facts import Layout
 from envsync.store.store import Store
+from envsync.system import core, native
 from envsync.transaction import skeleton
 from tests.environments import FIXTURES
 from tests.wheels import build_wheel, row, sha256_of
@@ -348,7 +349,7 @@ class TestFile:
     @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
     def test_unreadable(self, place: Place, path: str, name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """The operating system's words say why, wherever it fails."""
-        original = os.open
+        original = core.open_file
         damaged = str(place.env / path)
 
         def fail(path: str, *rest: int, **options: int) -> int:
@@ -356,7 +357,7 @@ class TestFile:
                 raise OSError(number, os.strerror(number), path)
             return original(path, *rest, **options)
 
-        monkeypatch.setattr(os, "open", fail)
+        monkeypatch.setattr(core, "open_file", fail)
         report = place.verify()
         assert brief(report) == [("changed", path, name)]
         assert os.strerror(number) in report.findings[0].detail
@@ -371,7 +372,7 @@ class TestDamage:
         def fail(fd: int, *rest: object) -> int:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(os, "preadv", fail)
+        monkeypatch.setattr(native, "pread_into", fail)
         report = place.verify()
         assert {finding.detail for finding in report.findings} == {"it cannot be read: Input/output error"}
         assert report.damaged == {"alpha", "beta"}
@@ -663,7 +664,7 @@ class TestOthers:
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the paths that are opened or listed from now on."""
     seen: list[str] = []
-    original, scandir = os.open, os.scandir
+    original, scandir = core.open_file, os.scandir
 
     def note(path: str, *rest: int, **options: int) -> int:
         seen.append(path)
@@ -673,7 +674,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(path)
         return scandir(path)
 
-    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(core, "open_file", note)
     monkeypatch.setattr(os, "scandir", note_directory)
     return seen
 

@@ -25,7 +25,7 @@ from envsync.launch import Environment
 from envsync.locks import flock, kind
 from envsync.locks.flock import Flock
 from envsync.store import trash
-from envsync.system import atomic, mounts, processes
+from envsync.system import atomic, mounts, native, processes
 from envsync.waiting import bare, directory
 from tests.crash.harness import KILL, strike
 from tests.environments import FIXTURES, unverified
@@ -249,7 +249,7 @@ def test_a_filesystem_that_does_not_rename_directories(
             raise OSError(18, "Invalid cross-device link")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     assert removed().kept == ""
     assert entries(environment) == []
 
@@ -277,7 +277,7 @@ def test_killed_while_it_is_deleted_in_its_place(
     while True:
         run_envsync("sync", *words, check=True)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", refuse)
+            patched.setattr(native, "replace", refuse)
             patched.setattr(atomic, "write", no_room)
             blow = strike(["env", "prune", "envs/{digest}", "--yes"], nth, KILL)
         if not blow.struck:

@@ -23,7 +23,6 @@ import pytest
 import envsync
 from envsync.errors import FetchError, FilesystemError, HashMismatchError, WheelError
 from envsync.fetching import body
-from envsync.fetching import download as module
 from envsync.fetching.download import Downloader
 from envsync.fetching.halting import Halt, HaltedError
 from envsync.lockfile import retrying
@@ -355,7 +354,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_not_used(
         partial(store).unlink()
         flock(descriptor, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", slow)
+    monkeypatch.setattr(fcntl, "flock", slow)
     assert get() == DATA
     assert leftovers(store) == []
 
@@ -369,7 +368,7 @@ def test_without_flock_nothing_is_shared(
     def refuse(descriptor: int, how: int) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     partial(store).write_bytes(DATA[:1000])
     assert get() == DATA
     assert server.ranges() == [None]

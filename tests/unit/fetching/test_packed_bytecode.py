@@ -35,6 +35,7 @@ from envsync.python import interpreter as interpreters
 from envsync.python.facts import Interpreter
 from envsync.store.bytecode import Compiled, Shelf
 from envsync.store.store import Store
+from envsync.system import core, native
 from envsync.wheel import near
 from envsync.wheel.manifest import Manifest
 from tests import pythons
@@ -232,7 +233,7 @@ class TestInAStore:
                 reads.append(offset)
             return original(descriptor, length, offset)
 
-        monkeypatch.setattr(os, "pread", pread)
+        monkeypatch.setattr(native, "pread", pread)
         if far:
             near_copy = near.copy_of
             elsewhere = os.stat("/proc/self/stat").st_dev
@@ -248,14 +249,14 @@ class TestInAStore:
         self, one: World, node: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That is no fault of the file; nothing is left."""
-        original = os.open
+        original = core.open_file
 
         def refuse(path: str, flags: int, *rest: int, **more: int) -> int:
             if str(path).endswith(".pyc"):
                 raise OSError(28, "No space left on device", path)
             return original(path, flags, *rest, **more)
 
-        monkeypatch.setattr(os, "open", refuse)
+        monkeypatch.setattr(core, "open_file", refuse)
         with pytest.raises(FilesystemError, match="No space"):
             unpack(file_of(tmp_path, one.packed), of_node(one, node), node, lambda: None)
         assert os.listdir(node.store.tmp) == []
@@ -403,7 +404,7 @@ def test_what_is_not_as_the_lock_file_says(
         path.unlink()
         path.mkdir()
     else:
-        monkeypatch.setattr(os, "pread", refuse)
+        monkeypatch.setattr(native, "pread", refuse)
     said = unpack(file, of_node(one, node), node, lambda: None)
     assert {
         "another hash": "sha256",

@@ -13,6 +13,7 @@ import pytest
 
 from envsync.errors import InterpreterError, UnsupportedPythonError
 from envsync.python import interpreter
+from envsync.system import core
 from tests import pythons
 
 
@@ -62,7 +63,7 @@ def test_the_kernel_is_that_of_this_host(tmp_path: Path, monkeypatch: pytest.Mon
     first = interpreter.inspect(sys.executable, str(tmp_path))
     system = os.uname()
     other = (system.sysname, system.nodename, "2.6.32", "#1 of another host", system.machine)
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(other))
+    monkeypatch.setattr(core.os, "uname", lambda: os.uname_result(other))
     monkeypatch.setattr(interpreter, "_ask", lambda executable: pytest.fail("it is cached"))
     second = interpreter.inspect(sys.executable, str(tmp_path))
     assert (second.markers["platform_release"], second.markers["platform_version"]) == ("2.6.32", "#1 of another host")

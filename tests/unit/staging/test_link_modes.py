@@ -21,6 +21,7 @@ from envsync.staging import link_modes
 from envsync.staging.bring import fill_as_usual
 from envsync.staging.link import Linker, PartJob
 from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Pourer, Ways, conclude
+from envsync.system import native
 from envsync.wheel.manifest import Directory, Manifest, Rows
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
@@ -207,7 +208,7 @@ def test_where_link_refuses_files_are_copied(
 ) -> None:
     """Nothing is lost, mode and time are kept, and one sentence says why."""
     blocking.sync(LOCK, env=tmp_path / "linked", link_mode="hardlink")
-    monkeypatch.setattr(os, "link", refusing(number))
+    monkeypatch.setattr(native, "link", refusing(number))
     result = blocking.sync(LOCK, env=tmp_path / "env", link_mode=mode)
     assert [note for note in result.notes if os.strerror(number) in note] == list(result.notes)
     assert len(result.notes) == 1
@@ -225,7 +226,7 @@ def test_a_file_with_all_the_links_it_can_have_is_copied_and_the_others_linked(
 ) -> None:
     """EMLINK counts for one file."""
     blocking.sync(LOCK, env=tmp_path / "first", link_mode="hardlink")
-    monkeypatch.setattr(os, "link", refusing(errno.EMLINK, times=2))  # once more by the slow lane
+    monkeypatch.setattr(native, "link", refusing(errno.EMLINK, times=2))  # once more by the slow lane
     result = blocking.sync(LOCK, env=tmp_path / "env", link_mode="hardlink")
     assert result.notes[0].startswith("some files were copied")
     counts = [path.stat().st_nlink for path in site_packages(tmp_path / "first").rglob("*") if path.is_file()]

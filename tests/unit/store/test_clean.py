@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from envsync.store import clean, trash
+from envsync.store import clean
 from envsync.store.inventory import CacheItem, inventory
 from envsync.store.store import Store
+from envsync.system import native
 from envsync.wheel.manifest import NAME
 from tests.wheels import artifact, build_wheel
 
@@ -86,7 +87,7 @@ def test_where_nothing_can_be_renamed_it_is_removed_in_place(
     def rename(_source: str, _destination: str) -> None:
         raise OSError(answer, os.strerror(answer))
 
-    monkeypatch.setattr(trash.os, "replace", rename)
+    monkeypatch.setattr(native, "replace", rename)
     removal = clean.set_aside(store.root, list(inventory(store.root)), unless_used=True)
     assert (len(removal.removed), removal.refused) == (4, [])
     assert listing(store) == []
@@ -103,7 +104,7 @@ def test_what_resists_is_named_and_the_rest_goes(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         rename(source, destination)
 
-    monkeypatch.setattr(trash.os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     removal = clean.set_aside(store.root, list(inventory(store.root)), unless_used=False)
     assert sorted(item.name for item in removal.removed) == [entries[0], entries[2]]
     assert [path for path, _ in removal.refused] == [f"{store.wheels}/{entries[1]}"]

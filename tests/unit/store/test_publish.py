@@ -15,6 +15,7 @@ from envsync.errors import FilesystemError
 from envsync.store import users
 from envsync.store.store import Store
 from envsync.store.trash import REPLACED
+from envsync.system import native
 from envsync.wheel.manifest import Manifest
 from tests.wheels import artifact, build_wheel
 
@@ -109,18 +110,18 @@ def test_if_fetching_fails_it_stays_as_it_was(linked: Linked) -> None:
 @pytest.fixture(params=["after the first rename", "after the second"])
 def moment(linked: Linked, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody else looks for what was cut off, just then."""
-    rename = os.rename
+    rename = native.replace
 
     def look(source: str, destination: str) -> None:
         rename(source, destination)
         first = os.path.basename(destination).startswith(REPLACED)
         if first if request.param == "after the first rename" else destination == linked.store.path(linked.sha256):
-            monkeypatch.setattr(os, "replace", rename)
+            monkeypatch.setattr(native, "replace", rename)
             Store(linked.store.root).mend()
 
-    monkeypatch.setattr(os, "replace", look)
+    monkeypatch.setattr(native, "replace", look)
     yield
-    assert os.rename is rename, "it never came to that"
+    assert native.replace is rename, "it never came to that"
 
 
 @pytest.mark.usefixtures("moment")
@@ -170,7 +171,7 @@ def test_if_the_new_one_cannot_come_the_old_one_is_put_back(linked: Linked, monk
                 raise OSError(28, "No space left on device")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(native, "replace", fail)
     with pytest.raises(FilesystemError, match="No space left"), linked.store.replacing([linked.sha256]):
         linked.add()
     assert len(moves) == 3

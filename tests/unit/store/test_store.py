@@ -19,6 +19,7 @@ from envsync.errors import FilesystemError, HashMismatchError, WheelError
 from envsync.lockfile.target import Artifact
 from envsync.store import store as module
 from envsync.store.store import Store
+from envsync.system import core, native
 from envsync.wheel import manifest as manifests
 from envsync.wheel.verify import origin
 from tests.wheels import artifact, build_wheel, sha256_of
@@ -273,14 +274,16 @@ def test_errors_of_the_system_are_reported_and_leave_nothing(
     store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
     """Whatever call fails, the error names a path of the store, and nothing stays."""
-    original = getattr(os, call)
+    module_of = {"open": core, "rename": native}.get(call, os)
+    name = {"open": "open_file", "rename": "replace"}.get(call, call)
+    original = getattr(module_of, name)
 
     def fail(first: Any, *args: Any, **options: Any) -> Any:
         if call == "write" or (store.root in str(first) and (call != "open" or args[0] & os.O_CREAT)):
             raise OSError(code, os.strerror(code))
         return original(first, *args, **options)
 
-    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(module_of, name, fail)
     with pytest.raises(FilesystemError, match=store.root) as caught:
         store.add(wheel, artifact(wheel))
     monkeypatch.undo()
@@ -296,12 +299,12 @@ def test_whoever_is_second_uses_the_first(store: Store, wheel: str, monkeypatch:
 
     def rename_late(source: str, target: str) -> None:
         if os.path.dirname(target) == store.wheels:
-            monkeypatch.setattr(os, "replace", rename)
+            monkeypatch.setattr(native, "replace", rename)
             other.add(wheel, artifact(wheel))
             raise OSError(code, os.strerror(code))
         rename(source, target)
 
-    monkeypatch.setattr(os, "replace", rename_late)
+    monkeypatch.setattr(native, "replace", rename_late)
     manifest = store.add(wheel, artifact(wheel))
     assert store.get(manifest.sha256) == manifest
     assert leftovers(store) == []
@@ -359,7 +362,7 @@ def test_an_entry_that_cannot_be_renamed_is_emptied(store: Store, wheel: str, mo
     def refuse(source: str, target: str) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
 
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     store.discard(manifest.sha256)
     assert os.listdir(store.wheels) == leftovers(store) == []
 
@@ -379,7 +382,7 @@ def test_where_directories_cannot_be_renamed_the_manifest_comes_last(
         left -= 1
         original(source, target)
 
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     for number in range(100):
         left = number
         try:
@@ -406,7 +409,7 @@ def test_an_entry_that_cannot_be_discarded_is_an_error(
     def refuse(source: str, target: str) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), source)
 
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     with pytest.raises(FilesystemError, match=f"cannot remove `{store.path(manifest.sha256)}`"):
         store.discard(manifest.sha256)
 
@@ -618,7 +621,7 @@ def test_what_may_not_be_removed_is_an_error_that_says_whose_turn_it_is(
     def refuse(_source: str, _destination: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(module.os, "replace", refuse)
+    monkeypatch.setattr(native, "replace", refuse)
     with pytest.raises(FilesystemError, match=f"cannot remove `{store.path(added.sha256)}`") as caught:
         store.discard(added.sha256)
     assert "let its owner run" in str(caught.value.hint)

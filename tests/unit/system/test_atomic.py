@@ -14,7 +14,7 @@ import pytest
 from envsync.errors import FilesystemError
 from envsync.launch import request
 from envsync.store.store import Store
-from envsync.system import atomic, patience
+from envsync.system import atomic, core, native, patience
 
 
 def refuse(cause: int) -> Any:
@@ -154,7 +154,7 @@ class TestWrite:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", interrupted)
+            patched.setattr(native, "replace", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 atomic.write(path, b"new")
         assert os.listdir(os.path.dirname(path)) == []
@@ -270,7 +270,7 @@ class TestMove:
                 raise OSError(cause, os.strerror(cause), source)
             original(source, destination)
 
-        monkeypatch.setattr(os, "replace", refusing)
+        monkeypatch.setattr(native, "replace", refusing)
         return causes
 
     @pytest.mark.parametrize("cause", [errno.EBUSY, errno.EACCES])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from envsync.errors import EnvironmentRefusedError, FilesystemError
 from envsync.launch import Environment
 from envsync.launch.stamp import checksum
-from envsync.system import atomic
+from envsync.system import atomic, native
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Place, Remove, apply, dump, finish, load
 
@@ -146,9 +146,10 @@ def stop_everywhere(
     for number in range(200):
         site = make_site()
         journal.write(site.environment, site.journal)
-        call = FailsOnce(getattr(os, name), number, KeyboardInterrupt(), after=after)
+        module = native if name == "replace" else os
+        call = FailsOnce(getattr(module, name), number, KeyboardInterrupt(), after=after)
         with monkeypatch.context() as patched:
-            patched.setattr(os, name, call)
+            patched.setattr(module, name, call)
             try:
                 finish(site.environment, site.journal)
             except KeyboardInterrupt:
@@ -249,7 +250,7 @@ class TestApply:
             apply(site.environment, Journal(WORK, site.journal.steps[:done]))
             assert apply(site.environment, site.journal) == ()
 
-    @pytest.mark.parametrize("name", ["rename", "unlink"])
+    @pytest.mark.parametrize("name", ["replace", "unlink"])
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
     def test_interrupted_at_every_change(
         self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, name: str, after: bool
@@ -263,7 +264,7 @@ class TestApply:
 
         # What was linked is not what the journal was to remove.
         stopped = stop_everywhere(linked_site, monkeypatch, name, after=after, foreign=LINKED)
-        assert stopped >= (10 if name == "rename" else 3)
+        assert stopped >= (10 if name == "replace" else 3)
 
     def link_placed_files(self, site: Site) -> None:
         """Make two destinations one file with what is staged for them."""
@@ -280,7 +281,7 @@ class TestApply:
             site = fresh_site()
             journal.write(site.environment, site.journal)
             with monkeypatch.context() as patched:
-                patched.setattr(os, "replace", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
+                patched.setattr(native, "replace", FailsOnce(os.rename, number, OSError(cause, os.strerror(cause))))
                 patched.setattr(atomic, "MOVE_SECONDS", 0)
                 with pytest.raises(FilesystemError, match="cannot move") as caught:
                     finish(site.environment, site.journal)
@@ -309,7 +310,7 @@ class TestNoDirectoryRenames:
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
             original(source, destination)
 
-        monkeypatch.setattr(os, "replace", refusing)
+        monkeypatch.setattr(native, "replace", refusing)
 
     def test_directories_are_moved_file_by_file(self, site: Site) -> None:
         """It comes to the same result, and what was removed is in the trash."""
@@ -319,7 +320,7 @@ class TestNoDirectoryRenames:
         assert apply(site.environment, site.journal) == ()
         site.check()
 
-    @pytest.mark.parametrize("name", ["rename", "mkdir", "rmdir"])
+    @pytest.mark.parametrize("name", ["replace", "mkdir", "rmdir"])
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
     def test_interrupted_at_every_change(
         self, fresh_site: Callable[[], Site], monkeypatch: pytest.MonkeyPatch, name: str, after: bool

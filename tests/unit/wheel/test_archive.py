@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.errors import WheelError
+from envsync.system import windows_names
 from envsync.wheel import archive
 from envsync.wheel.archive import PIECE, READ_LIMIT, Archive, check_path, find_collision, printable
 from tests.wheels import build_wheel, member, patch_member, tamper
@@ -203,7 +204,8 @@ def test_odd_but_harmless_names_pass(name: str) -> None:
 def test_names_that_are_odd_on_windows_are_refused_there_only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Device names and what Windows cuts off or reserves are refused on Windows and fine elsewhere."""
     assert check_path(name) is None
-    monkeypatch.setattr(archive.os, "name", "nt")
+    monkeypatch.setattr(archive.native, "RESTRICTS_NAMES", True)
+    monkeypatch.setattr(archive.native, "is_possible_name", windows_names.is_possible_name)
     assert check_path(name) == "a file name cannot be used on Windows"
     assert check_path("demo/console.py") is None
 

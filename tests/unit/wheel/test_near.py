@@ -9,6 +9,7 @@ import pytest
 
 from envsync.errors import HashMismatchError
 from envsync.store.store import Store
+from envsync.system import native
 from envsync.wheel import near
 from tests.wheels import artifact, build_wheel
 
@@ -39,7 +40,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         return pread(descriptor, size, offset)
 
     monkeypatch.setattr(near, "copy_of", copy_of)
-    monkeypatch.setattr(os, "pread", counted)
+    monkeypatch.setattr(native, "pread", counted)
     return reads
 
 
