@@ -44,11 +44,13 @@ class Cluster:
 
     :ivar here: the project, as this host sees it
     :ivar there: the same, as the nodes see it
+    :ivar jobs: the ids of all that were submitted
     """
 
     def __init__(self, here: Path, there: str) -> None:
         self.here = here
         self.there = there
+        self.jobs: list[str] = []
         self.events = here / "events"
         self.events.mkdir()
         shutil.copytree(FIXTURES / "wheels", here / "wheels")
@@ -80,7 +82,13 @@ class Cluster:
             text=True,
             check=True,
         )
-        return done.stdout.strip()
+        self.jobs.append(done.stdout.strip())
+        return self.jobs[-1]
+
+    def cancel(self) -> None:
+        """End all jobs that were submitted here and have not ended."""
+        if self.jobs:
+            subprocess.run(["scancel", "--quiet", *self.jobs], env=self.variables, check=False)
 
     def wait(self, job: str, seconds: float = 120) -> str:
         """Wait until a job has ended, and return what it has written."""
@@ -129,9 +137,11 @@ def cluster() -> Iterator[Cluster]:
     here = Path(os.environ.get("SLURM_SHARED_HERE", there))
     name = f"envsync-{os.urandom(4).hex()}"
     (here / name).mkdir()
+    cluster = Cluster(here / name, f"{there}/{name}")
     try:
-        yield Cluster(here / name, f"{there}/{name}")
+        yield cluster
     finally:
+        cluster.cancel()
         shutil.rmtree(here / name, ignore_errors=True)
 
 

@@ -56,6 +56,11 @@ class Cut(Judged):
             (path.parent / "of_somebody_else.pyc").touch()
         return "larger"
 
+    def begin(self, want: str, phase: str, nodes: Sequence[str]) -> dict[str, str]:
+        """Submit a job for each node. Returns their nodes by their ids."""
+        options = COPIES if phase == STAGING else ()
+        return {self.submit(want, "-w", node, "-n", str(TASKS), options=options): node for node in nodes}
+
     @property
     def site(self) -> Path:
         return next(Path(self.env.path, "lib").glob("python*/site-packages"))
@@ -88,10 +93,7 @@ def test_cancelled(cluster: Cluster, told: Told, nodes: list[str], number: int) 
     judged = Cut(cluster)
     phase, then = PHASES[number % len(PHASES)]
     want = judged.prepare(phase)
-    jobs = {
-        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
-        for node in nodes
-    }
+    jobs = judged.begin(want, phase, nodes)
     synced = judged.count("synced")
     leader = judged.until_leads(phase, then)
     struck = time.time()
@@ -156,7 +158,7 @@ def faults(cluster: Cluster) -> Iterator[Nodes]:
         pytest.skip("LAB_SCRIPTS does not name the lab's directory")
     faults = Nodes(cluster)
     yield faults
-    subprocess.run(["scancel", "-u", str(os.getuid())], env=cluster.variables, check=True)
+    cluster.cancel()
     faults.restore()
 
 
@@ -168,10 +170,7 @@ def test_a_node_is_lost(cluster: Cluster, told: Told, nodes: list[str], faults: 
     """
     judged = Cut(cluster)
     want = judged.prepare(phase)
-    jobs = {
-        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
-        for node in nodes
-    }
+    jobs = judged.begin(want, phase, nodes)
     synced = judged.count("synced")
     leader = judged.until_leads(phase, then)
     struck = time.time()
@@ -205,14 +204,12 @@ def test_a_node_hangs(cluster: Cluster, told: Told, nodes: list[str], faults: No
     """
     judged = Cut(cluster)
     want = judged.prepare(phase)
-    jobs = {
-        judged.submit(want, "-w", node, "-n", str(TASKS), options=COPIES if phase == STAGING else ()): node
-        for node in nodes
-    }
+    jobs = judged.begin(want, phase, nodes)
     synced = judged.count("synced")
     leader = judged.until_leads(phase, then)
     struck = time.time()
     faults.freeze(jobs[judged.job_of(leader, jobs)])
+    assert judged.count("synced") == synced
     while time.time() < struck + HANG_SECONDS and not judged.ended(synced):
         time.sleep(0.5)
     meanwhile = judged.ended(synced)
