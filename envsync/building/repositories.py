@@ -170,7 +170,7 @@ def _make(git: Git, wanted: Wanted, place: str) -> None:
         if not answer:
             raise git.failed("cannot make a git repository", answer)
         groups.grant(os.path.dirname(place), groups.bits(os.path.dirname(os.path.dirname(os.path.dirname(place)))))
-        os.replace(aside, place)
+        atomic.move(aside, place)
     except OSError as error:
         raise FilesystemError("make git repository", place, error) from error
 

@@ -84,6 +84,8 @@ class Occupancy:
         fd = flock.open_file(self.environment.in_use, shared=False)
         try:
             self._take(fd)
+            if self.lock is None and self.session.busy != "wait":
+                self._take_after_a_glance(fd)
             if self.lock is None:
                 self._refuse(fd)
             if self.lock is None and not self.ignored:
@@ -144,6 +146,13 @@ class Occupancy:
             if not self.lock.is_in_place():
                 raise ReplacedError
             holders.clear(self.environment)
+
+    def _take_after_a_glance(self, fd: int) -> None:
+        """Take it if who has it only looks at it, as virus scanners do on Windows."""
+        until = time.monotonic() + native.GLANCE_SECONDS
+        while self.lock is None and time.monotonic() < until:
+            time.sleep(0.02)
+            self._take(fd)
 
     def _refuse(self, fd: int) -> None:
         if self.session.busy == "ignore":

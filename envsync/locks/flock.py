@@ -172,10 +172,12 @@ def open_file(path: str, *, shared: bool, create: bool = True) -> int:
             return _open(path, flags)
         except OSError as error:
             # EEXIST without O_EXCL: two clients of a network filesystem created it at once (MooseFS does so
-            # every other time). ESTALE: it was replaced on the server just now. Both pass.
-            if error.errno not in (errno.EEXIST, errno.ESTALE):
+            # every other time). ESTALE: it was replaced on the server just now. Both pass, and so does what Windows
+            # refuses for a moment.
+            from envsync.system import patience, refusals
+
+            if error.errno not in (errno.EEXIST, errno.ESTALE) and not refusals.passes(error):
                 raise
-            from envsync.system import patience
 
             return patience.reading(lambda path: _open(path, flags), path)
     except OSError as error:

@@ -4,7 +4,8 @@ A state file is written to a temporary file beside it and renamed over it; never
 filesystem a reader with stale pages sees a mixture. Reading retries what such filesystems answer while a file is
 being replaced (`envsync.system.patience`).
 
-Every rename of envsync goes through `move`, which tries again what some filesystems refuse for a moment.
+Every rename of envsync goes through `move`, which tries again what some filesystems, and Windows, refuse for a moment
+(`envsync.system.refusals`); so does what has to be removed, through `unlink`.
 
 With `--durable` a node that loses power leaves what a killed process leaves. Without it, the order in which renames and
 contents reach the disk is the kernel's: a journal may be there without the stage that it speaks of, or a stamp without
@@ -24,7 +25,7 @@ import time
 
 from envsync.errors import FilesystemError
 from envsync.launch.reading import content
-from envsync.system import core, native
+from envsync.system import core, native, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,12 +94,14 @@ def make_directory(path: str) -> None:
 def move(source: str, destination: str) -> None:
     """Rename, and try again for a while what may pass: EBUSY, and EACCES if permissions are not the reason.
 
+    On Windows, whatever `refusals.PASSING` has, and longer.
+
     :raises OSError: it cannot be renamed
     """
     began, pause = time.monotonic(), 0.01
     while True:
         try:
-            native.replace(source, destination)
+            refusals.patiently(native.replace, source, destination)
         except OSError as error:
             passes = error.errno == errno.EBUSY or (error.errno == errno.EACCES and _may_move(source, destination))
             if not passes or time.monotonic() - began >= MOVE_SECONDS:
@@ -107,6 +110,26 @@ def move(source: str, destination: str) -> None:
             return
         time.sleep(pause)
         pause = min(0.2, pause * 2)
+
+
+def move_entry(source: str, destination: str) -> None:
+    """Rename what commands may have open: on Windows no directory, which would be refused if a file in it is open.
+
+    :raises OSError: as `move`; EXDEV for such a directory, whose files are then to be moved (`is_refused_directory`)
+    """
+    if not native.MOVES_DIRECTORIES and os.path.isdir(source) and not os.path.islink(source):
+        if not os.path.isdir(os.path.dirname(destination)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source, None, destination)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, destination)
+    move(source, destination)
+
+
+def unlink(path: str) -> None:
+    """Remove a file that must not stay, again for a while where Windows refuses what may pass.
+
+    :raises OSError: it is not there, or cannot be removed
+    """
+    refusals.patiently(os.unlink, path)
 
 
 def _may_move(source: str, destination: str) -> bool:
@@ -143,7 +166,7 @@ def move_tree(source: str, destination: str, *, last: str = "") -> bool:
         else:
             complete &= _move_file(f"{source}/{name}", f"{destination}/{name}")
     if complete:
-        os.rmdir(source)
+        refusals.patiently(os.rmdir, source)
     return complete
 
 
@@ -151,7 +174,7 @@ def _move_file(source: str, destination: str) -> bool:
     if os.path.lexists(destination):
         if not os.path.samestat(os.lstat(source), os.lstat(destination)):
             return False
-        os.unlink(source)  # two names of one file: rename(2) does nothing then
+        unlink(source)  # two names of one file: rename(2) does nothing then
     else:
         move(source, destination)
     return True
@@ -205,7 +228,7 @@ def remove(path: str) -> None:
     :raises FilesystemError: it is there and cannot be removed
     """
     try:
-        os.unlink(path)
+        unlink(path)
     except FileNotFoundError:
         pass  # gone is what was wanted
     except OSError as error:

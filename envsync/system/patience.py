@@ -60,11 +60,18 @@ def _insist(call: Callable[[], T], passing: Collection[int]) -> T:
         try:
             return call()
         except Exception as error:
-            if _number(error) not in passing or waited >= SECONDS:
+            if waited >= SECONDS or not (_number(error) in passing or _is_refused_for_a_moment(error)):
                 raise
         time.sleep(pause)
         waited += pause
         pause = min(MOST_SECONDS, 2 * pause)
+
+
+def _is_refused_for_a_moment(error: BaseException) -> bool:
+    """Tell whether Windows has refused it since somebody else has the file open, or is about to remove it."""
+    from envsync.system import refusals
+
+    return any(each is not None and refusals.passes(each) for each in (error, error.__cause__))
 
 
 def _number(error: BaseException) -> int | None:

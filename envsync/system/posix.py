@@ -137,6 +137,21 @@ def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
     return {"pass_fds": tuple(descriptors)}
 
 
+MOVES_DIRECTORIES = True
+"""Whether a directory can be renamed while files in it are open."""
+GLANCE_SECONDS = 0.0
+"""For how long somebody may have a file open just to look at it, which keeps who wants it alone out."""
+
+
+def check_movable(path: str) -> None:
+    """Try whether an entry can be renamed, with all that is in it, without doing it.
+
+    Here that is a matter of permissions alone; on Windows nothing can that somebody has open without sharing it.
+
+    :raises OSError: it cannot
+    """
+
+
 # Processes
 
 

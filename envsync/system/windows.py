@@ -17,8 +17,8 @@ from typing import Any
 
 assert sys.platform == "win32"
 
+from envsync.system import refusals, windows_names
 from envsync.system import windows_core as core
-from envsync.system import windows_names
 
 NAME = "windows"
 CAN_FORK = False
@@ -38,6 +38,32 @@ _seeking = threading.Lock()
 
 MODES = False
 """Modes of files say nothing, and a file that nobody may write could not be removed either."""
+
+
+MOVES_DIRECTORIES = False
+GLANCE_SECONDS = 0.5
+_DELETE, _SHARE_ALL, _OPEN_EXISTING, _AS_IT_IS = 0x10000, 7, 3, 0x02200000
+"""The right to remove and rename; share reading, writing and removing; FILE_FLAG_BACKUP_SEMANTICS, which directories
+need, and FILE_FLAG_OPEN_REPARSE_POINT."""
+
+
+def check_movable(path: str) -> None:
+    """Try whether an entry can be renamed, with all that is in it: open each for that.
+
+    A running program and a loaded library can: their files are shared for that.
+    """
+    refusals.patiently(_try_to_move, path)
+    if os.path.isdir(path) and not os.path.islink(path):
+        for directory, names, files in os.walk(path):
+            for name in (*names, *files):
+                refusals.patiently(_try_to_move, f"{directory}/{name}")
+
+
+def _try_to_move(path: str) -> None:
+    try:
+        _winapi.CloseHandle(_winapi.CreateFile(path, _DELETE, _SHARE_ALL, 0, _OPEN_EXISTING, _AS_IT_IS, 0))
+    except OSError as error:  # which does not name the file
+        raise OSError(None, error.strerror, path, error.winerror) from None
 
 
 def _path(path: str | int, dir_fd: int | None) -> str:

@@ -21,6 +21,8 @@ import msvcrt
 import os as os  # noqa: PLC0414  # handed on
 import sys
 
+from envsync.system import refusals
+
 assert sys.platform == "win32"
 
 TYPE_CHECKING = False
@@ -67,11 +69,6 @@ _GENERIC_READ, _GENERIC_WRITE, _APPEND, _ATTRIBUTES = 0x80000000, 0x40000000, 0x
 _SHARE_READ, _SHARE_WRITE, _SHARE_DELETE = 1, 2, 4
 _CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 _NORMAL, _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x80, 0x02000000, 0x00200000
-HELD = frozenset({32, 33})
-"""Error codes of who meets a lock: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION. They are no failures."""
-PASSING = frozenset({5, 32, 33, 145, 1224})
-"""Those that may pass: access denied (also: a name that is about to go, a running program), a sharing or a lock
-violation, a directory that is not empty (also: of names that are about to go), a file that is mapped."""
 
 
 def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # noqa: ARG001  # no modes
@@ -118,6 +115,7 @@ def _open(path: str, access: int, share: int, flags: int = 0) -> int:
         _winapi.CloseHandle(handle)
         raise
     names[fd] = path
+    _paths.pop(fd, None)  # that of one that was closed
     if flags & (NOFOLLOW | DIRECTORY):
         try:
             _check_kind(fd, path, flags)
@@ -134,6 +132,11 @@ def _check_kind(fd: int, path: str, flags: int) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if flags & DIRECTORY and not status.st_file_attributes & 0x10:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+def is_directory(path: str) -> bool:
+    """Tell whether a path is, or leads to, a directory. `file/.` is the file here, not an error."""
+    return os.path.isdir(path)
 
 
 def touch(fd: int) -> None:
@@ -167,7 +170,7 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
 
             windows_locks.lock(msvcrt.get_osfhandle(fd), OFFSET, shared=shared)
     except OSError as error:
-        if error.winerror in HELD or (error.winerror == 5 and _is_in_use(path)):
+        if refusals.is_held(error) or (_is_in_use(path) and refusals.code(error) == refusals.ACCESS_DENIED):
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path) from error
         raise
 

@@ -29,6 +29,7 @@ from envsync.staging.tree import Node, tree
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import rows_of
 from envsync.store.store import Store
+from envsync.system import core, native
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.owned import files_of, is_intact
 from envsync.transaction.steps import covers, decide
@@ -353,6 +354,12 @@ class Changer(NamedTuple):
         for directory in (os.path.dirname(full), full):
             if os.path.isdir(directory) and not os.path.islink(directory) and not os.access(directory, os.W_OK):
                 raise FilesystemError("move", full, OSError(errno.EACCES, f"`{directory}` must not be written to"))
+        try:
+            native.check_movable(full)
+        except FileNotFoundError:
+            pass  # gone just now, and that is all that is wanted of it
+        except OSError as error:
+            raise FilesystemError("move", core.slashed(error.filename or full), error) from error
 
     def listing(self, path: str) -> Mapping[str, bool] | None:
         """List a directory of the environment; links to directories count as files."""

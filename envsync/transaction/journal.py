@@ -12,9 +12,9 @@ The rules, in the order in which they matter:
    what is really there.
 4. rename(2) of two hard links of one file onto each other does nothing and reports success. So where source and
    destination of a placement are one inode, the source is unlinked instead.
-5. Where directories cannot be renamed they are moved file by file, which may be repeated, too: that one is gone is
-   marked by a directory in its place in the trash after its last file was moved, that one comes by a directory in the
-   workspace before its first file is.
+5. Where directories cannot be renamed, and on Windows always, they are moved file by file, which may be repeated, too:
+   that one is gone is marked by a directory in its place in the trash after its last file was moved, that one comes by
+   a directory in the workspace before its first file is.
 6. The stamp is gone before the first step and written after the journal is removed.
 7. With `--durable` stage, journal, steps and stamp reach the disk in this order (`envsync.system.atomic`); without,
    what a lost node leaves is undefined.
@@ -235,10 +235,15 @@ def apply(
             else:
                 taken = _place(environment.path, journal.workspace, step)
         except OSError as error:
-            raise FilesystemError("move", f"{environment.path}/{step.path}", error) from error
+            raise FilesystemError("move", _named(error, f"{environment.path}/{step.path}"), error) from error
         if not taken:
             left.append(step.path)
     return tuple(left)
+
+
+def _named(error: OSError, path: str) -> str:
+    """Return the file that an error is about: the entry that was to be moved, or one below it."""
+    return error.filename if isinstance(error.filename, str) and error.filename.startswith(f"{path}/") else path
 
 
 class _Bounds:
@@ -278,7 +283,7 @@ def _remove(env: str, step: Remove) -> bool:
     if present.inode != step.identity.inode if begun else present != step.identity:
         return False
     try:
-        atomic.move(f"{env}/{step.path}", trash)
+        atomic.move_entry(f"{env}/{step.path}", trash)
     except OSError as error:
         if not atomic.is_refused_directory(f"{env}/{step.path}", error):
             raise
@@ -301,7 +306,7 @@ def _place(env: str, workspace: str, step: Place) -> bool:
         return atomic.move_tree(source, destination)
     if staged != present or os.path.isdir(source):
         return False
-    os.unlink(source)  # two names of one file: rename(2) would do nothing
+    atomic.unlink(source)  # two names of one file: rename(2) would do nothing
     return True
 
 
@@ -309,7 +314,7 @@ def _move_in(env: str, workspace: str, step: Place) -> bool:
     """Place what is staged where nothing is."""
     source, destination = f"{env}/{step.source}", f"{env}/{step.path}"
     try:
-        atomic.move(source, destination)
+        atomic.move_entry(source, destination)
     except (FileNotFoundError, NotADirectoryError):
         return not os.path.lexists(source)  # else the directory that it belongs in was taken away
     except OSError as error:

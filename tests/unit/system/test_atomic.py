@@ -93,7 +93,7 @@ class TestWrite:
     def test_new_and_again(self, path: str) -> None:
         """A file is written, and written anew as another inode: who reads the old one reads it to its end."""
         atomic.write(path, b"one")
-        with open(path, "rb") as reader:
+        with open(core.open_file(path, os.O_RDONLY), "rb") as reader:
             first = os.fstat(reader.fileno()).st_ino
             atomic.write(path, b"two")
             assert reader.read() == b"one"
@@ -140,7 +140,7 @@ class TestWrite:
 
                 patched.setattr(os, "close", close)
             else:
-                patched.setattr(core.os if call == "open" else os, call, refuse(cause))
+                patched.setattr({"open": core.os, "replace": native}.get(call, os), call, refuse(cause))
             with pytest.raises(FilesystemError, match=f"cannot write `{path}`") as caught:
                 atomic.write(path, b"new")
         assert caught.value.errno == cause

@@ -299,10 +299,12 @@ class TestApply:
 
 
 class TestNoDirectoryRenames:
-    """Filesystems that rename files only."""
+    """Filesystems that rename files only, and Windows, where no directory is tried."""
 
-    @pytest.fixture(autouse=True)
-    def _no_directory_renames(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture(autouse=True, params=["filesystem", "system"])
+    def _no_directory_renames(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        if request.param == "system":
+            monkeypatch.setattr(native, "MOVES_DIRECTORIES", False)
         original = os.rename
 
         def refusing(source: str, destination: str) -> None:
