@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterator
 
 from envsync.launch import Environment
-from envsync.system import atomic
+from envsync.system import atomic, native
 
 TAKERS = "lease."
 """How the names of the files begin that whoever takes a dead lease puts it aside to, and then removes: filelock's
@@ -74,8 +74,8 @@ def _leftover_takers(environment: Environment) -> Iterator[str]:
 
 
 def _workplaces(environment: Environment) -> list[str]:
-    lib = f"{environment.path}/lib"
-    return [f"{environment.state}/work", *(f"{lib}/{name}/site-packages/.envsync" for name in _names(lib))]
+    sites = native.site_packages(environment.path)
+    return [f"{environment.state}/work", *(f"{environment.path}/{site}/.envsync" for site in sites)]
 
 
 def _names(directory: str) -> list[str]:

@@ -49,7 +49,7 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
         "digest": digest,
         **{name: everything_redacted(detail) for name, detail in details.items()},
     }
-    if _is_directory(destination):
+    if core.is_directory(destination):
         destination = f"{destination}/{host}.jsonl"
     try:
         # A pipe is not waited for: not until somebody reads it, nor until it is empty.
@@ -67,11 +67,3 @@ def record(event: str, *, env: str, digest: str, **details: object) -> None:
 
 _said: set[str] = set()
 """What was said to be out of order."""
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        os.stat(path + "/.")
-    except OSError:
-        return False
-    return True

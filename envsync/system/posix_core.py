@@ -71,6 +71,15 @@ def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = 
     return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
 
+def is_directory(path: str) -> bool:
+    """Tell whether a path is, or leads to, a directory."""
+    try:
+        os.stat(path + "/.")
+    except OSError:
+        return False
+    return True
+
+
 def touch(fd: int) -> None:
     """Let an open file look new.
 

@@ -29,9 +29,7 @@ def prepare(environment: Environment) -> None:
     :raises EnvironmentRefusedError: something that is not an environment is in the way
     :raises FilesystemError: it cannot be made
     """
-    try:
-        os.stat(environment.state + "/.")
-    except OSError:
+    if not core.is_directory(environment.state):
         made: list[str] = []
         for _ in range(TRIES):
             if _make(environment, made):
@@ -58,8 +56,9 @@ def _make(environment: Environment, made: list[str], *, again: bool = True) -> b
         if again and _is_stale(error):
             return False  # it was removed while it was listed, as a network filesystem says it
         raise _failure("read", environment.path, environment, error) from error
-    if ":" in environment.path:
-        raise EnvironmentRefusedError(environment.path, "its path has a `:`, which PATH cannot hold")
+    if core.PATH_SEPARATOR in environment.path:
+        why = f"its path has a `{core.PATH_SEPARATOR}`, which PATH cannot hold"
+        raise EnvironmentRefusedError(environment.path, why)
     is_strange = names - OUR_OWN and "pyvenv.cfg" not in names
     if is_strange and not was_environment(environment) and not is_leftover(environment):
         raise EnvironmentRefusedError(
