@@ -1,0 +1,90 @@
+"""What a test uses that Windows has not: such a test is POSIX's own.
+
+One rule instead of a mark on each: the source of a test, and of what it names in its own module, says what it uses.
+On Windows, modules that import what is not there are skipped, and so are tests that fork or send signals. All others
+are run; one that fails is skipped after all if it uses any of the rest, with what it uses as the reason. What fails and
+uses nothing of the kind is a fault, of the test or of envsync.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    r"^\s*(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
+    r"^from envsync\.system\.(forking|mounts|groups)\b": "is of ",
+    r"^from envsync\.waiting import .*\b(neighbours|speaking)\b": "is of what a node's processes share, which is ",
+    r"^[A-Z_]+ = .*(signal\.SIG(?:HUP|KILL|USR1))": "has ",
+}
+"""Pattern → what a module says that matches."""
+CANNOT_BEGIN = {
+    r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
+    r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer\b|\bpthread_": "signals",
+    r"mkfifo|os\.mknod|AF_UNIX": "pipes and sockets with names",
+}
+"""Pattern → what it is: a test that uses it may never end there."""
+USES = {
+    r"\bos\.(umask|chown|get[er]?uid|setuid|getgid|getgroups)\b|\bgroups\.|\bnobody\b": "users and groups",
+    r"\bchmod\b|S_IMODE|st_mode|\bMODES\b|\b0o[0-7]{3}\b": "modes of files",
+    r"symlink|readlink": "symbolic links, which take a privilege there",
+    r"[\"'f ]/(proc|dev|bin|etc|tmp|usr|var|home|nfs|mnt|site|env|cache|a|x|no|nowhere)\b": (
+        "paths that begin with a slash"
+    ),
+    r"\bos\.(uname|confstr|sysconf|sched_|p?readv?\b|pwrite|statvfs|major|minor|sendfile)": "calls of POSIX",
+    r"\bos\.(memfd|fch|gets?p?g?id|set_blocking)": "more calls of POSIX",
+    r"\bos, (call|\"open\")": "an open(2) that fails, where Windows has another call",
+    r"\bas reader\b": "a file that is replaced while somebody has it open",
+    r"fsdecode|surrogate": "names that are bytes",
+    r"No such file|No space|denied|not a directory|not permitted": "the words of other systems' errors",
+    r"\bdescriptors\(\)|\bcycle\.holds\b|[\"']posix\.": "what /proc says, or POSIX's own modules do",
+    r"dir_fd|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC|O_NONBLOCK": "flags of open(2), and names relative to a descriptor",
+    r"pass_fds|preexec_fn|start_new_session|\bexecv": "what a child inherits by number",
+    r"[\"'/]?\b(bin|lib)/|#!|\bsh\b|\.sh\b": "the layout and the scripts of POSIX",
+    r"\bE(NOSYS|ROFS|STALE|XDEV|NOTSUP|LOOP|BUSY|ISDIR|NOTDIR|NOLCK)\b": "errors that have other numbers there",
+    r"\bmountinfo\b|\bmounts\.|\blinux\b|\bdarwin\b|\bglibc|\bmusl|\bmanylinux": "the tables of another system",
+}
+"""Pattern → what it is: a test that uses it may fail there."""
+
+
+def reason(test: Callable[..., Any], uses: Mapping[str, str]) -> str:
+    """Say what a test uses that Windows has not; empty if it is for every system."""
+    sources = [inspect.getsource(test), *_named_by(test)]
+    found = [what for pattern, what in uses.items() if any(re.search(pattern, source) for source in sources)]
+    return f"POSIX's own: {', '.join(found)}" if found else ""
+
+
+def reason_of_module(source: str) -> str:
+    """Say why a test module cannot be imported there, or need not; empty if it is for every system."""
+    found = [f"{what}{each}" for pattern, what in MODULES.items() for each in re.findall(pattern, source, re.MULTILINE)]
+    return f"POSIX's own: {', '.join(found)}" if found else ""
+
+
+def _named_by(test: Callable[..., Any]) -> list[str]:
+    """Return the sources of what the test names in its own module: functions, classes, constants."""
+    module = inspect.getmodule(test)
+    if module is None:
+        return []
+    code = inspect.unwrap(test).__code__
+    names = {*code.co_names, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+    return [source for name, source in _sources(module).items() if name in names]
+
+
+@cache
+def _sources(module: ModuleType) -> dict[str, str]:
+    import ast
+
+    text = inspect.getsource(module)
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith(("test", "Test")):
+            found[node.name] = ast.get_source_segment(text, node) or ""
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    found[target.id] = ast.get_source_segment(text, node) or ""
+    return found
