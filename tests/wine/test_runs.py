@@ -1,0 +1,165 @@
+"""Sync and run under wine: one sync, current at once, and the command as it would be without envsync."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.wine.windows import SECONDS, Windows, finished, wrong_with
+
+FIRST = {"almanac_days": "1.0", "almanac_words": "1.0", "greet": "1.0", "shout": "1.0", "tally": "1.0"}
+NEXT = {"almanac_days": "1.0", "greet": "2.0", "shout": "1.0", "tally": "1.0"}
+BURST, BURSTS = 20, 50
+TELL = "import json, sys; print(json.dumps(sys.argv[1:]))"
+WORDS = [
+    "two words",
+    'a "quote"',
+    "",
+    "back\\slash",
+    "end\\",
+    'both\\"',
+    "tab\there",
+    "%PATH%",
+    "caret^&|<>",
+    "blank end ",
+    "äöü€",
+]
+TELLS_IMPORTS = """
+import sys
+from envsync.__main__ import main
+sys.addaudithook(lambda event, args: event == "import" and print("+", args[0], file=sys.stderr))
+main(sys.argv[1:])
+"""
+CONTROL_C = """
+import ctypes, signal, subprocess, sys
+kernel32 = ctypes.WinDLL("kernel32")
+kernel32.FreeConsole()
+assert kernel32.AllocConsole()
+words = [sys.executable, "-m", "envsync", "run", "--", sys.executable, "-c", sys.argv[1]]
+process = subprocess.Popen(words, stdout=subprocess.PIPE)
+assert process.stdout.readline().strip() == b"in"
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+assert kernel32.GenerateConsoleCtrlEvent(0, 0)
+print(process.stdout.read().decode().strip(), process.wait())
+"""
+"""The command is the Python that the environment was made of: a python.exe of an environment may end on Ctrl-C."""
+CATCHES = """
+import sys, time
+print("in", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("caught", flush=True)
+    sys.exit(5)
+"""
+
+
+def test_a_sync_makes_the_environment_of_the_lock_file(windows: Windows) -> None:
+    """Every file of every distribution is there, with the hash that its RECORD says, and nothing else is."""
+    outcome = windows.sync()
+    assert (outcome["outcome"], len(outcome["installed"])) == ("synced", 5)
+    assert wrong_with(windows, FIRST) == []
+    assert windows.run("check").returncode == 0
+
+
+def test_a_second_sync_finds_it_current(windows: Windows) -> None:
+    """Nothing is installed once more, and no sync is counted."""
+    windows.sync()
+    assert windows.sync()["outcome"] == "current"
+    assert windows.happened("synced") == 1
+
+
+def test_a_current_environment_is_run_in_without_a_sync(windows: Windows) -> None:
+    """The fast lane serves it: no module of those that sync is loaded, and the environment's Python runs."""
+    windows.sync()
+    done = windows.python("-c", TELLS_IMPORTS, "run", "--", "python", "-c", "import sys, shout; print(sys.prefix)")
+    assert (done.returncode, done.stdout.strip().replace("\\", "/")) == (0, f"Z:{windows.environment}"), done.stderr
+    assert "+ envsync.launch" in done.stderr
+    assert "+ envsync.leading" not in done.stderr
+    assert windows.happened("synced") == 1
+
+
+def test_what_is_stale_is_synced_once(windows: Windows) -> None:
+    """Another lock file changes the environment by one sync, and it is current for that one then."""
+    windows.sync()
+    for _ in range(2):
+        done = windows.run("run", "--lock", "pylock.next.toml", "--", "python", "-c", "import greet.phrases")
+        assert done.returncode == 0, done.stderr
+    assert windows.happened("synced") == 2
+    assert windows.happened("launched") == 2
+    assert wrong_with(windows, NEXT) == []
+
+
+@pytest.mark.parametrize("status", [0, 3, 255])
+def test_the_status_is_the_commands(windows: Windows, status: int) -> None:
+    """What the command ends with, `run` ends with."""
+    windows.sync()
+    assert windows.run("run", "--", "python", "-c", f"raise SystemExit({status})").returncode == status
+
+
+def test_arguments_reach_the_command_as_they_are(windows: Windows) -> None:
+    """Blanks, quotes, backslashes, nothing at all: whatever the command line of Windows makes of them."""
+    windows.sync()
+    done = windows.run("run", "--", "python", "-c", TELL, *WORDS)
+    assert json.loads(done.stdout) == WORDS, done.stderr
+
+
+def test_streams_are_the_commands(windows: Windows) -> None:
+    """It reads our stdin and writes to our stdout and stderr, and `run` says nothing of its own."""
+    windows.sync()
+    process = windows.start("run", "--", "python", "-c", "import sys; print(sys.stdin.read(), file=sys.stderr)")
+    out, err = process.communicate("given", timeout=SECONDS)
+    assert (process.returncode, out, err.strip()) == (0, "", "given")
+
+
+def test_control_c_is_left_to_the_command(windows: Windows) -> None:
+    """It gets it, ends as it likes, and `run` waits for that and returns its status.
+
+    Ctrl-Break cannot be tried: wine has no process groups for consoles.
+    """
+    windows.sync()
+    done = windows.python("-c", CONTROL_C, CATCHES)
+    assert done.stdout.split() == ["caught", "5"], done.stdout + done.stderr
+
+
+def test_a_burst_makes_one_sync(windows: Windows) -> None:
+    """Twenty `run`s of a missing environment at once: all see the whole of it, and one has synced."""
+    command = "import almanac.days, almanac.words, greet, shout; print('whole')"
+    processes = [windows.start("run", "--", "python", "-c", command) for _ in range(BURST)]
+    outcomes = [finished(process) for process in processes]
+    assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, "whole")] * BURST, [
+        each.stderr for each in outcomes if each.returncode
+    ]
+    assert windows.happened("synced") == 1
+    assert windows.happened("launched") == BURST
+    assert wrong_with(windows, FIRST) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(14400)
+def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
+    """Twenty `run`s at once, fifty times, of one lock file and of another by turns."""
+    for number in range(BURSTS):
+        lock, version = (("pylock.toml", "1.0"), ("pylock.next.toml", "2.0"))[number % 2]
+        script = "import greet, importlib.metadata as m; print(m.version('greet'))"
+        processes = [windows.start("run", "--lock", lock, "--", "python", "-c", script) for _ in range(BURST)]
+        outcomes = [finished(process) for process in processes]
+        assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, version)] * BURST
+        assert windows.happened("synced") == number + 1
+        assert windows.happened("launched") == (number + 1) * BURST
+        print(number + 1, flush=True)
+
+
+def test_two_lock_files_in_one_environment(windows: Windows) -> None:
+    """Both are served, one after the other, and each command sees its own packages."""
+    script = "import greet, importlib.metadata as m; print(m.version('greet'))"
+    processes = [
+        (version, windows.start("run", "--lock", lock, "--", "python", "-c", script))
+        for _ in range(4)
+        for lock, version in (("pylock.toml", "1.0"), ("pylock.next.toml", "2.0"))
+    ]
+    for version, process in processes:
+        done = finished(process)
+        assert (done.returncode, done.stdout.strip()) == (0, version), done.stderr
+    assert windows.happened("launched") == 8
