@@ -154,6 +154,9 @@ def check_movable(path: str) -> None:
 
 # Processes
 
+MAY_HAVE_PROC = True
+"""Whether there may be a /proc (proc(5))."""
+
 
 def clock() -> float:
     """Return seconds since the host's boot, sleep included if anybody counts it: one clock for all of a host."""
@@ -163,6 +166,18 @@ def clock() -> float:
 def clock_ticks() -> int:
     """Return how many ticks a second the kernel counts the times of processes in."""
     return os.sysconf("SC_CLK_TCK")
+
+
+def parents() -> dict[int, int]:
+    """Return all processes here and their parents, by ps(1); empty if it does not say."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=5, check=True)
+        pairs = [line.split() for line in done.stdout.splitlines()]
+        return {int(pid): int(parent) for pid, parent in pairs}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
 
 
 def is_of_our_session(pid: int) -> bool:

@@ -186,6 +186,8 @@ def is_waited_for(path: str) -> bool:
 
 def everybody() -> list[int]:
     """Return all processes that are seen here."""
+    if not native.MAY_HAVE_PROC:
+        return []
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
@@ -245,8 +247,8 @@ def has_proc() -> bool:
 def is_below(who: str) -> bool:
     """Tell without /proc whether this process descends from another one, as far as a system without one tells.
 
-    Its parent it knows, and so does ps(1) the parents of that one. Where there is no ps either, the session is taken
-    for the family: whoever has left it (a daemon, a terminal multiplexer) is not waited with.
+    Its parent it knows, and so does ps(1), or Windows, the parents of that one. Where nobody says them, the session is
+    taken for the family: whoever has left it (a daemon, a terminal multiplexer) is not waited with.
 
     :param who: pid and host of that other one, as in `4711@node07`
     """
@@ -263,15 +265,8 @@ def is_below(who: str) -> bool:
 
 
 def _parents() -> set[int]:
-    """Return this process's ancestors by ps(1); empty if it does not say."""
-    import subprocess
-
-    try:
-        done = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=5, check=True)
-        pairs = [line.split() for line in done.stdout.splitlines()]
-        parents = {int(pid): int(parent) for pid, parent in pairs}
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return set()
+    """Return this process's ancestors, as a system without /proc tells them; empty if it does not say."""
+    parents = native.parents()
     found: set[int] = set()
     pid = os.getpid()
     while (pid := parents.get(pid, 0)) > 1 and pid not in found:
@@ -304,6 +299,8 @@ def inherited(path: str, *, besides: int = -1) -> bool:
 
 def read_proc(path: str) -> str:
     """Read a file of /proc; empty if it is not there."""
+    if not native.MAY_HAVE_PROC:
+        return ""
     try:
         fd = core.open_file(path, os.O_RDONLY)
     except OSError:

@@ -227,6 +227,8 @@ def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
 
 # Processes
 
+MAY_HAVE_PROC = False
+
 
 def clock() -> float:
     """Return seconds since the host's boot, by one clock for all processes."""
@@ -235,6 +237,12 @@ def clock() -> float:
 
 def clock_ticks() -> int:
     return 10_000_000
+
+
+def parents() -> dict[int, int]:
+    from envsync.system import windows_processes
+
+    return windows_processes.parents()
 
 
 def is_of_our_session(pid: int) -> bool:  # noqa: ARG001  # sessions are of users there
