@@ -234,7 +234,7 @@ OVER_AND_OVER = """\
 for ((number = 0; ; number++)); do
     export ENVSYNC_ENV=$PWD/$1-$number
     if [[ $1 != copies* ]]; then export ENVSYNC_CACHE_DIR=$PWD/cache-$1-$number; fi
-    srun --overcommit envsync sync -q --lock sets/pylock.large.toml "${@:2}"
+    srun --overcommit envsync sync -q --lock sets/pylock.large.toml "${@:2}" || exit
 done
 """
 
@@ -286,8 +286,7 @@ def run_out_of_time(judged: Judged, nodes: list[str], kinds: Sequence[str], turn
                 each.look()
             time.sleep(POLL_SECONDS)
     for kind, each in watched.items():
-        assert "DUE TO TIME LIMIT" in cluster.wait(each.job)
-        if each.was_hit():
+        if "DUE TO TIME LIMIT" in cluster.wait(each.job) and each.was_hit():
             yield kind, each
 
 
