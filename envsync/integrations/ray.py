@@ -26,6 +26,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,7 @@ SCHEME = "envsync://"
 WORKING_DIRECTORY = "RAY_RUNTIME_ENV_CREATE_WORKING_DIR"
 """Where Ray says to a plug-in, while it is asked, where it has put the `working_dir` of a runtime environment."""
 _ENVSYNC = (sys.executable, "-P", "-m", "envsync")
+_REMOVING = threading.Lock()
 
 
 class _Made(NamedTuple):
@@ -151,7 +153,9 @@ class Plugin(RuntimeEnvPlugin):
         logger.info("envsync: workers are started by `%s`", context.py_executable)
 
     def delete_uri(self, uri: str, logger: logging.Logger) -> int:
-        """Remove an environment that is named by `{digest}`, unless anybody runs in it or syncs it.
+        """Have an environment removed that is named by `{digest}`, unless anybody runs in it or syncs it.
+
+        It does not wait for that. Who wants the environment meanwhile does, and makes it anew.
 
         :returns: what Ray was told that it takes: Ray does not count it any more, also if it stays
         """
@@ -159,8 +163,8 @@ class Plugin(RuntimeEnvPlugin):
         if made is None:
             return 0
         if made.env and not any(each.env == made.env for each in self._made.values()):
-            done = subprocess.run([*_ENVSYNC, "env", "remove", made.env], capture_output=True, text=True, check=False)
-            logger.info("envsync: %s", (done.stdout + done.stderr).strip())
+            # In a thread: while this call lasts, Ray's agent makes nothing for other jobs, and it may last.
+            threading.Thread(target=_remove, args=(made.env, logger), daemon=True).start()
         return made.size
 
     async def _make(self, runtime_env: Mapping[str, Any]) -> _Made:
@@ -171,6 +175,13 @@ class Plugin(RuntimeEnvPlugin):
         if not any(word.startswith("--env=") and "{digest}" in word for word in words):
             return _Made(words, "", 0)
         return _Made(words, result.env, await _size(result.env))
+
+
+def _remove(env: str, logger: logging.Logger) -> None:
+    """Remove an environment, unless anybody needs it, and say what became of it. One after the other."""
+    with _REMOVING:
+        done = subprocess.run([*_ENVSYNC, "env", "remove", env], capture_output=True, text=True, check=False)
+    logger.info("envsync: %s", (done.stdout + done.stderr).strip())
 
 
 def _asked(runtime_env: Mapping[str, Any]) -> str:

@@ -172,8 +172,12 @@ def test_what_somebody_runs_in_stays(bench: Bench) -> None:
             )["environments"][0]["commands"]:
                 time.sleep(0.1)
         told("Unused uris")
-        with job(one):  # what makes this one has given up the other by then
+        with job(one):
             ray.get(ray.remote(probe).remote(), timeout=120)
+        with job(one, env=HERE + "/others/{{digest}}"):
+            ray.get(ray.remote(probe).remote(), timeout=120)
+        while [name for name in os.listdir(HERE + "/others") if not name.startswith(".")]:
+            time.sleep(0.2)  # its turn comes after that of the first
         kept = os.listdir(HERE + "/envs")
         inside.kill()
     print(json.dumps([name for name in kept if not name.startswith(".")]))
@@ -181,6 +185,21 @@ def test_what_somebody_runs_in_stays(bench: Bench) -> None:
     [kept] = bench.answer(code, RAY_RUNTIME_ENV_ENVSYNC_CACHE_SIZE_GB="0")
     assert (bench.directory / "envs" / kept / "pyvenv.cfg").exists()
     assert (bench.env / "pyvenv.cfg").exists()
+
+
+def test_a_removal_that_takes_long(bench: Bench) -> None:
+    """Ray's agent does not wait for it: other jobs want environments meanwhile."""
+    code = """
+    import logging
+    from envsync.integrations import ray as ours
+    os.mkfifo(HERE + "/fifo")
+    ours._ENVSYNC = ("sh", "-c", 'cat "$0"', HERE + "/fifo")
+    plugin = ours.Plugin()
+    plugin._made["uri"] = ours._Made([], ENV, 7)
+    print(json.dumps(plugin.delete_uri("uri", logging.getLogger())))
+    open(HERE + "/fifo", "w").close()  # it goes on
+    """
+    assert bench.answer(code) == 7
 
 
 def test_a_working_directory(bench: Bench) -> None:
