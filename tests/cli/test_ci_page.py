@@ -297,3 +297,20 @@ def test_hooks_of_pre_commit(service: Service) -> None:
     process = service.start(copy, hooks["locked"]["entry"], variables)
     assert "it is not what pyproject.toml asks for" in process.communicate(timeout=100)[0]
     assert process.returncode == 125
+
+
+def test_the_workflow_of_envsync_itself() -> None:
+    """Three systems, the oldest Python that envsync runs on and the newest that it is for; Linux by `.ci/run`."""
+    path = ROOT / ".github/workflows/tests.yml"
+    job = yaml.safe_load(path.read_text())["jobs"]["tests"]
+    matrix, steps = job["strategy"]["matrix"], {step["name"]: step for step in job["steps"] if "name" in step}
+    assert {name.partition("-")[0] for name in matrix["system"]} == {"ubuntu", "macos", "windows"}
+    text = (ROOT / "pyproject.toml").read_text()
+    versions = re.findall(r"Python :: (3\.\d+)", text)
+    assert matrix["python"] == [versions[0], versions[-1]]
+    assert f'requires-python = ">={versions[0]}"' in text
+    assert steps["all checks"]["run"] == "bash .ci/run"
+    for line in steps["unit tests"]["run"].splitlines():
+        words = line.split()
+        assert words[:2] == ["python", "-m"]
+        assert not [word for word in words if word.startswith("tests") and not (ROOT / word).is_dir()]
