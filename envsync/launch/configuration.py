@@ -101,7 +101,7 @@ def _shared(table: "Mapping[str, object]", path: str, environ: "Mapping[str, str
     for key in ("cache_dir", "cache_fallback", "find_links"):
         value = settings.get(key, [])
         for item in value if isinstance(value, list) else [str(value)]:
-            if not item.startswith(("/", "~")) and "://" not in item:
+            if not (core.is_absolute(item) or item.startswith("~") or "://" in item):
                 raise options.usage_error(f"`{key.replace('_', '-')}` in `{path}` has to be an absolute path: `{item}`")
     return settings
 

@@ -141,7 +141,7 @@ def _upwards(start: str) -> "Iterator[str]":
     yield start
     if start:
         steps = _steps(start)
-        yield from ("/".join(["", *steps[:count], ""]) for count in range(len(steps) - 1, -1, -1))
+        yield from (_prefix(steps[:count]) for count in range(len(steps) - 1, 0, -1))
         return
     try:
         levels = core.getcwd().count("/")
@@ -220,21 +220,27 @@ def between(directory: str, start: str) -> "list[tuple[str, str]]":
     if here[: len(there)] != there:
         return []
     counts = range(len(here), len(there), -1)
-    return [("/".join(["", *here[:count], ""]), "/".join(here[len(there) : count])) for count in counts]
+    return [(_prefix(here[:count]), "/".join(here[len(there) : count])) for count in counts]
 
 
 def _steps(path: str) -> list[str]:
-    """Return the names that lead from the root to a path, as it is written.
+    """Return the root, and the names that lead from it to a path, as it is written.
 
     :raises OSError: it is relative, and the working directory is gone
     """
-    steps: list[str] = []
-    for step in (path if core.is_absolute(path) else f"{core.getcwd()}/{path}").split("/"):
+    root, rest = core.split_root(path if core.is_absolute(path) else f"{core.getcwd()}/{path}")
+    steps = [root]
+    for step in rest.split("/"):
         if step == "..":
-            del steps[-1:]
+            del steps[max(1, len(steps) - 1) :]
         elif step not in ("", "."):
             steps.append(step)
     return steps
+
+
+def _prefix(steps: list[str]) -> str:
+    """Return the prefix of what is in a directory, of which one has the steps."""
+    return steps[0] + "".join(f"{step}/" for step in steps[1:])
 
 
 def best_of(directory: str, names: list[str]) -> tuple[str, bytes]:
@@ -274,8 +280,9 @@ def _readable(directory: str, name: str) -> bytes | None:
 def _nothing_found(start: str) -> "UsageError":
     from envsync.errors import remedies
 
+    directory = _prefix(_steps(start)).rstrip("/") or "/"
     return options.usage_error(
-        f"no lock file ({', '.join(CANDIDATES)}) in `{'/' + '/'.join(_steps(start))}` or any of its parents",
+        f"no lock file ({', '.join(CANDIDATES)}) in `{directory}` or any of its parents",
         hint=remedies.first_lock(files_in(start or ".")),
     )
 

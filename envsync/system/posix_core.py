@@ -36,6 +36,11 @@ def is_absolute(path: str) -> bool:
     return path.startswith("/")
 
 
+def split_root(path: str) -> "tuple[str, str]":
+    """Return the root that an absolute path begins at, as a prefix, and the rest."""
+    return "/", path
+
+
 def has_directory(path: str) -> bool:
     """Tell whether a path is more than a name."""
     return "/" in path

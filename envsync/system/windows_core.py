@@ -47,6 +47,12 @@ def is_absolute(path: str) -> bool:
     return path[:1] in ("/", "\\") or path[1:3] in (":/", ":\\")
 
 
+def split_root(path: str) -> "tuple[str, str]":
+    """Return the root that an absolute path begins at, as a prefix, and the rest: of a drive, or what a host shares."""
+    drive, rest = os.path.splitdrive(slashed(path))
+    return (drive or os.path.splitdrive(getcwd())[0]) + "/", rest
+
+
 def has_directory(path: str) -> bool:
     return "/" in path or "\\" in path or path[1:2] == ":"
 
@@ -107,6 +113,8 @@ def _open(path: str, access: int, share: int, flags: int = 0) -> int:
     try:
         handle = _winapi.CreateFile(path, access, share, 0, _disposition(flags), attributes, 0)
     except OSError as error:
+        if refusals.code(error) == refusals.ACCESS_DENIED and os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from None
         # The constructor takes errno from the Windows error, and the class from errno.
         raise OSError(None, error.strerror, path, error.winerror) from None
     try:

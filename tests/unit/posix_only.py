@@ -53,7 +53,7 @@ USES = {
 
 def reason(test: Callable[..., Any], uses: Mapping[str, str]) -> str:
     """Say what a test uses that Windows has not; empty if it is for every system."""
-    sources = [inspect.getsource(test), *_named_by(test)]
+    sources = [inspect.getsource(test), *_named_by(test).values()]
     found = [what for pattern, what in uses.items() if any(re.search(pattern, source) for source in sources)]
     return f"POSIX's own: {', '.join(found)}" if found else ""
 
@@ -64,14 +64,18 @@ def reason_of_module(source: str) -> str:
     return f"POSIX's own: {', '.join(found)}" if found else ""
 
 
-def _named_by(test: Callable[..., Any]) -> list[str]:
-    """Return the sources of what the test names in its own module: functions, classes, constants."""
+def _named_by(test: Callable[..., Any]) -> dict[str, str]:
+    """Return the sources of what the test names in its own module, and of what that names: by name."""
     module = inspect.getmodule(test)
-    if module is None:
-        return []
-    code = inspect.unwrap(test).__code__
-    names = {*code.co_names, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
-    return [source for name, source in _sources(module).items() if name in names]
+    sources = {} if module is None else _sources(module)
+    found: dict[str, str] = {}
+    looked = [inspect.getsource(test)]
+    while looked:
+        words = set(re.findall(r"\w+", looked.pop()))
+        new = {name: source for name, source in sources.items() if name in words and name not in found}
+        found.update(new)
+        looked += new.values()
+    return found
 
 
 @cache
