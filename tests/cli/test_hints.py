@@ -521,7 +521,8 @@ SCENES = {
     ),
     "envsync shim {}-2": Scene(("shim", "--lock", LOCK, "there"), writes("there", "somebody's\n")),
     "export JUPYTER_DATA_DIR=/path/to/jupyter": Scene(
-        ("shim", "--jupyter", "x", "--lock", LOCK), variables={"HOME": None, "JUPYTER_DATA_DIR": None}
+        ("shim", "--jupyter", "x", "--lock", LOCK),
+        variables={"HOME": "relative", "XDG_DATA_HOME": None, "JUPYTER_DATA_DIR": None},
     ),
     "export {}=...": Scene(("shim", "py", "--lock", LOCK, "--index-url", "https://user:password@host.test/")),
     "envsync env prune {} --yes": Scene(("env", "prune", ".venvs/{digest}"), named_by_digest),

@@ -152,13 +152,3 @@ def test_the_working_directory_was_removed(tmp_path: Path, words: tuple[str, ...
 def test_the_known_error_keeps_its_status() -> None:
     """The handler is for the others."""
     assert FetchError("x").exit_code == 125
-
-
-def test_a_system_that_is_not_supported_yet_is_told_so(tmp_path: Path) -> None:
-    """One sentence, where everything else would fail for want of what that system does not have."""
-    program = (
-        f"import sys; sys.platform = 'win32'; sys.path.insert(0, {ROOT!r}); from envsync.__main__ import start; start()"
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", program, "sync"], capture_output=True, text=True, check=False)
-    assert done.returncode == 125
-    assert done.stderr == "envsync: error: this system (win32) is not supported yet; Linux is\n"

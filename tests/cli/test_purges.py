@@ -67,9 +67,16 @@ PURGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("cache_too", [False, True])
 @pytest.mark.parametrize("what", PURGES)
-@pytest.mark.parametrize("link", ["hardlink", "symlink"])
+@pytest.mark.parametrize(
+    ("link", "cache_too"),
+    [
+        ("hardlink", False),
+        ("symlink", True),
+        pytest.param("hardlink", True, marks=pytest.mark.slow),
+        pytest.param("symlink", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_purged_environment_is_healed(
     run_envsync: Run, tmp_path: Path, what: str, link: str, *, cache_too: bool
 ) -> None:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, NoReturn
 from httpcore2._backends.sync import SyncStream
 
 from envsync.__main__ import main
+from envsync.system import native
 
 CHANGES = frozenset(
     {
@@ -224,7 +225,7 @@ class Hook:
         if self.kind.within:
             self._arm_downloads()
         elif self.kind.after:
-            for module in (os, posix):
+            for module in (os, posix, native):
                 for name in CALLS:
                     if hasattr(module, name):
                         setattr(module, name, self._struck_after(getattr(module, name)))

@@ -16,7 +16,7 @@ from envsync.errors import EnvsyncError
 from envsync.leading.result import SyncResult
 from envsync.library import blocking
 from envsync.staging import link_modes
-from envsync.system import atomic, forking
+from envsync.system import atomic, forking, native
 from tests.crash.fixture_wheels import cache as cache  # noqa: PLC0414  # a fixture
 from tests.crash.fixture_wheels import check_repaired, expected_files, kill
 from tests.environments import FIXTURES, files, leftovers, site_packages, unowned, unverified
@@ -67,7 +67,7 @@ def sync_in_child(
 
 
 def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
-    link, pour = os.link, link_modes.Pourer.pour
+    link, pour = native.link, link_modes.Pourer.pour
 
     def linking(source: str, destination: str, **options: int) -> None:
         before(os.path.basename(destination))
@@ -81,7 +81,7 @@ def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
         if tally is not None:
             tally.add()
 
-    os.link = linking  # type: ignore[assignment]
+    native.link = linking  # type: ignore[assignment]
     link_modes.Pourer.pour = pouring  # type: ignore[assignment]
 
 

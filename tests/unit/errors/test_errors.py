@@ -10,7 +10,7 @@ import pickle
 import pkgutil
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,9 +41,12 @@ def all_classes(base: type[EnvsyncError]) -> Iterator[type[EnvsyncError]]:
         yield from all_classes(kind)
 
 
+ELSEWHERE = ("envsync.integrations.", "envsync.system.windows", "envsync.system.darwin", "envsync.system.linux")
 for module in pkgutil.walk_packages(envsync.__path__, "envsync."):
-    with suppress(ImportError) if module.name.startswith("envsync.integrations.") else nullcontext():
-        importlib.import_module(module.name)  # those import engines, which need not be here
+    # Integrations import engines, which need not be here, and a system's module asserts that it is that system.
+    elsewhere = (ImportError, AssertionError) if module.name.startswith(ELSEWHERE) else ()
+    with suppress(*elsewhere):
+        importlib.import_module(module.name)
 CLASSES = sorted(set(all_classes(EnvsyncError)), key=lambda kind: kind.__qualname__)
 
 

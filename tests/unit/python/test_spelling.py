@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from python_discovery import PythonSpec
 
 from envsync.errors import InterpreterError
-from envsync.launch.request import libc_family
 from envsync.python.spelling import translate, translate_pin
+from envsync.system import core
 
 MACHINE = os.uname().machine
 SYSTEM = {"darwin": "macos"}.get(sys.platform, sys.platform)
-LIBC = {"glibc": "gnu", "other": "musl"}.get(libc_family(), "none")
+LIBC = {"glibc": "gnu", "other": "musl"}.get(core.libc_family(), "none")
 HERE = f"{SYSTEM}-{MACHINE}-{LIBC}"
 
 FORMS = {

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from envsync.errors import FilesystemError, WheelError
+from envsync.system import core, native
 from envsync.wheel import manifest as manifests
 from envsync.wheel.archive import PIECE
 from envsync.wheel.manifest import Manifest, Script
@@ -573,7 +574,8 @@ def test_errors_of_the_system_name_the_path(
     def fail(*_args: object, **_options: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(f"envsync.wheel.unpack.os.{call}", fail)
+    module = {"open": core, "utime": native}.get(call, os)
+    monkeypatch.setattr(module, "open_file" if call == "open" else call, fail)
     with pytest.raises(FilesystemError, match=f"{tmp_path}/entry/.*{os.strerror(code)}") as caught:
         unpack(descriptor, os.path.basename(path), "0" * 64, str(tmp_path / "entry"), second_for=lambda _: SECOND)
     monkeypatch.undo()
