@@ -119,7 +119,10 @@ def judged(yard: Yard, blow: Blow, kind: Kind) -> Iterator[str]:
     yield from (f"a process of a build is left: {each}" for each in left_running(yard.place))
     yield from _not_whole(yard)
     if kind.signal != signal.SIGKILL and not kind.lasting:
-        yield from (f"it says that it builds, and is dead: {path}" for path in yard.cache.glob("v1/tmp/*.building"))
+        # One whose removal was refused stays until somebody builds the same, or sweeps. Nothing is decided by it.
+        kept = {path for change in blow.struck if kind.errno and change.event == "os.remove" for path in change.paths}
+        told = (path for path in yard.cache.glob("v1/tmp/*.building") if str(path) not in kept)
+        yield from (f"it says that it builds, and is dead: {path}" for path in told)
     yield from (f"it says that a build has failed: {path}" for path in yard.cache.glob("v1/built/*.failed"))
     done = _done(yard)
     before = len(yard.hooks)
