@@ -148,7 +148,9 @@ def ran(log: Place) -> list[dict[str, Any]]:
     """Return what the log says of each hook: hook, name, config, tree, pid, python, variables."""
     if not os.path.exists(log):
         return []
-    return [json.loads(line) for line in Path(log).read_text().splitlines()]
+    # The last line may just be written.
+    lines = Path(log).read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def built(log: Place) -> list[str]:
