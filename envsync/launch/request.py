@@ -297,7 +297,7 @@ def exactly(names: "Sequence[str]", full_version: str) -> str:
 
     :param full_version: of the target
     """
-    known = dict(zip(EXACT[2:], core.kernel(), strict=True))
+    known = core.kernel()
     return " ".join(f"{name} {known.get(name, full_version)!r}" for name in names if name != TREES)
 
 

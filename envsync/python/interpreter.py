@@ -101,7 +101,7 @@ def inspect(executable: str, cache: str) -> Interpreter:
         machine=facts["machine"],
         libc=core.libc_family(),
         cache_tag=facts["cache_tag"],
-        markers={**facts["markers"], **_kernel()},
+        markers={**facts["markers"], **core.kernel()},
         tags=tuple(facts["tags"]),
         layout=facts["layout"],
         fingerprint=facts["fingerprint"],
@@ -150,11 +150,6 @@ def _worked_out(facts: dict[str, Any]) -> dict[str, Any]:
     markers, tags = compatibility.markers(facts), compatibility.tags(facts)
     fingerprint = checksum(json.dumps([markers, tags], sort_keys=True).encode())
     return {**facts, "markers": markers, "tags": tags, "fingerprint": fingerprint}
-
-
-def _kernel() -> dict[str, str]:
-    """Return the markers that this host decides, whatever the Python."""
-    return dict(zip(("platform_release", "platform_version"), core.kernel(), strict=True))
 
 
 def _status(executable: str) -> os.stat_result:

@@ -168,4 +168,4 @@ def _create(path: str) -> None:
             context.env_exe = paths.join(context.bin_path, context.python_exe)
             return context
 
-    Builder(symlinks=native.CAN_FORK).create(path)
+    Builder(symlinks=native.LINKS).create(path)

@@ -8,123 +8,11 @@ import sys
 
 assert sys.platform == "darwin"
 
-
-from envsync.system.posix import (
-    CAN_FORK,
-    CONTINUE,
-    DEEP,
-    ENDS_OF_PYTHON,
-    GLANCE_SECONDS,
-    HAS_JOBS,
-    INCLUDE,
-    KILL,
-    LAUNCHER,
-    LIBRARIES,
-    MAY_HAVE_PROC,
-    MODES,
-    MOVES_DIRECTORIES,
-    OWN_DIRECTORIES,
-    OWN_SCRIPTS,
-    PIPE_BUF,
-    PROGRAM,
-    RESTRICTS_NAMES,
-    SITE_PACKAGES,
-    allocated,
-    check_movable,
-    chmod,
-    clock,
-    clock_ticks,
-    device,
-    errno_of,
-    fork,
-    free,
-    home,
-    inherit,
-    is_of_our_session,
-    is_possible_name,
-    is_read_only,
-    link,
-    listdir,
-    mkdir,
-    notes_reading,
-    parents,
-    pread,
-    pwrite,
-    readable,
-    replace,
-    set_nonblocking,
-    site_packages,
-    socket_readable,
-    spelled,
-    stat,
-    unlink,
-    user_id,
-    utime,
-)
+from envsync.system.posix import errno_of, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = [
-    "CAN_FORK",
-    "CONTINUE",
-    "DEEP",
-    "ENDS_OF_PYTHON",
-    "GLANCE_SECONDS",
-    "HAS_JOBS",
-    "INCLUDE",
-    "KILL",
-    "LAUNCHER",
-    "LIBRARIES",
-    "MAY_HAVE_PROC",
-    "MODES",
-    "MOVES_DIRECTORIES",
-    "NAME",
-    "OWN_DIRECTORIES",
-    "OWN_SCRIPTS",
-    "PIPE_BUF",
-    "PROGRAM",
-    "RESTRICTS_NAMES",
-    "SITE_PACKAGES",
-    "allocated",
-    "birth_ns",
-    "cache_directory",
-    "check_movable",
-    "chmod",
-    "clock",
-    "clock_ticks",
-    "clone",
-    "device",
-    "fork",
-    "free",
-    "inherit",
-    "is_of_our_session",
-    "is_possible_name",
-    "is_read_only",
-    "jupyter_directory",
-    "libc_version",
-    "link",
-    "listdir",
-    "mkdir",
-    "notes_reading",
-    "parents",
-    "pread",
-    "pread_into",
-    "pwrite",
-    "readable",
-    "replace",
-    "send",
-    "set_nonblocking",
-    "site_packages",
-    "socket_readable",
-    "spelled",
-    "stat",
-    "sync_filesystem",
-    "unlink",
-    "user_id",
-    "utime",
-]
 
 NAME = "macos"
 _COPYFILE_CLONE_FORCE = 1 << 25
@@ -170,6 +58,11 @@ def sync_filesystem(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
 
 
+def notes_reading(path: str) -> bool:  # noqa: ARG001  # nobody says
+    """Tell whether a filesystem notes when files are read, as far as is known: it is taken to."""
+    return True
+
+
 def libc_version() -> str:
     """Return what stands for the C library, of which there is but one."""
     return "other"
@@ -184,7 +77,8 @@ def cache_directory(environ: Mapping[str, str], name: str) -> str:
 
 def jupyter_directory(environ: Mapping[str, str]) -> str:
     """Return where Jupyter has a user's data (jupyter-core, "Common directories"); empty: no home is known."""
-    return f"{home(environ)}/Library/Jupyter" if home(environ) else ""
+    place = home(environ)
+    return f"{place}/Library/Jupyter" if place else ""
 
 
 def birth_ns(path: str) -> int | None:

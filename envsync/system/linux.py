@@ -8,123 +8,11 @@ import sys
 assert sys.platform != "win32"
 assert sys.platform != "darwin"
 
-
-from envsync.system.posix import (
-    CAN_FORK,
-    CONTINUE,
-    DEEP,
-    ENDS_OF_PYTHON,
-    GLANCE_SECONDS,
-    HAS_JOBS,
-    INCLUDE,
-    KILL,
-    LAUNCHER,
-    LIBRARIES,
-    MAY_HAVE_PROC,
-    MODES,
-    MOVES_DIRECTORIES,
-    OWN_DIRECTORIES,
-    OWN_SCRIPTS,
-    PIPE_BUF,
-    PROGRAM,
-    RESTRICTS_NAMES,
-    SITE_PACKAGES,
-    allocated,
-    check_movable,
-    chmod,
-    clock,
-    clock_ticks,
-    device,
-    errno_of,
-    fork,
-    free,
-    home,
-    inherit,
-    is_of_our_session,
-    is_possible_name,
-    is_read_only,
-    link,
-    listdir,
-    mkdir,
-    parents,
-    pread,
-    pread_into,
-    pwrite,
-    readable,
-    replace,
-    set_nonblocking,
-    site_packages,
-    socket_readable,
-    spelled,
-    stat,
-    unlink,
-    user_id,
-    utime,
-)
+from envsync.system.posix import errno_of, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = [
-    "CAN_FORK",
-    "CONTINUE",
-    "DEEP",
-    "ENDS_OF_PYTHON",
-    "GLANCE_SECONDS",
-    "HAS_JOBS",
-    "INCLUDE",
-    "KILL",
-    "LAUNCHER",
-    "LIBRARIES",
-    "MAY_HAVE_PROC",
-    "MODES",
-    "MOVES_DIRECTORIES",
-    "NAME",
-    "OWN_DIRECTORIES",
-    "OWN_SCRIPTS",
-    "PIPE_BUF",
-    "PROGRAM",
-    "RESTRICTS_NAMES",
-    "SITE_PACKAGES",
-    "allocated",
-    "birth_ns",
-    "cache_directory",
-    "check_movable",
-    "chmod",
-    "clock",
-    "clock_ticks",
-    "clone",
-    "device",
-    "fork",
-    "free",
-    "inherit",
-    "is_of_our_session",
-    "is_possible_name",
-    "is_read_only",
-    "jupyter_directory",
-    "libc_version",
-    "link",
-    "listdir",
-    "mkdir",
-    "notes_reading",
-    "parents",
-    "pread",
-    "pread_into",
-    "pwrite",
-    "readable",
-    "replace",
-    "send",
-    "set_nonblocking",
-    "site_packages",
-    "socket_readable",
-    "spelled",
-    "stat",
-    "sync_filesystem",
-    "unlink",
-    "user_id",
-    "utime",
-]
 
 NAME = "linux"
 _FICLONE = 0x40049409
@@ -171,6 +59,11 @@ def sync_filesystem(fd: int) -> None:
         raise errno_of(ctypes.get_errno())
 
 
+def pread_into(fd: int, buffer: bytearray, offset: int) -> int:
+    """Read into a buffer at an offset. Returns how many bytes."""
+    return os.preadv(fd, (buffer,), offset)
+
+
 def notes_reading(path: str) -> bool:
     """Tell whether a filesystem notes when files are read: it is not mounted with `noatime`."""
     return not os.statvfs(path).f_flag & _NOATIME
@@ -192,12 +85,14 @@ def cache_directory(environ: Mapping[str, str], name: str) -> str:
     base = environ.get("XDG_CACHE_HOME", "")
     if base.startswith("/"):
         return f"{base.rstrip('/')}/{name}"
-    return f"{home(environ)}/.cache/{name}" if home(environ) else ""
+    place = home(environ)
+    return f"{place}/.cache/{name}" if place else ""
 
 
 def jupyter_directory(environ: Mapping[str, str]) -> str:
     """Return where Jupyter has a user's data (jupyter-core, "Common directories"); empty: no home is known."""
-    base = environ.get("XDG_DATA_HOME") or (f"{home(environ)}/.local/share" if home(environ) else "")
+    place = home(environ)
+    base = environ.get("XDG_DATA_HOME") or (f"{place}/.local/share" if place else "")
     return f"{base}/jupyter" if base else ""
 
 

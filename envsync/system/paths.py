@@ -13,23 +13,25 @@ if sys.platform == "win32":
     from collections.abc import Iterable
     from os import PathLike
 
+    from envsync.system import core
+
     def abspath(path: str | PathLike[str]) -> str:
-        return ntpath.abspath(path).replace("\\", "/")
+        return core.slashed(ntpath.abspath(path))
 
     def realpath(path: str | PathLike[str], *, strict: bool = False) -> str:
-        return ntpath.realpath(path, strict=strict).replace("\\", "/")
+        return core.slashed(ntpath.realpath(path, strict=strict))
 
     def join(path: str, *more: str) -> str:
-        return ntpath.join(path, *more).replace("\\", "/")
+        return core.slashed(ntpath.join(path, *more))
 
     def normpath(path: str) -> str:
-        return ntpath.normpath(path).replace("\\", "/")
+        return core.slashed(ntpath.normpath(path))
 
     def commonpath(paths: Iterable[str]) -> str:
-        return ntpath.commonpath(list(paths)).replace("\\", "/")
+        return core.slashed(ntpath.commonpath(list(paths)))
 
     def relpath(path: str, start: str = ".") -> str:
-        return ntpath.relpath(path, start).replace("\\", "/")
+        return core.slashed(ntpath.relpath(path, start))
 
 else:
     from posixpath import abspath, commonpath, join, normpath, realpath, relpath

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import errno
 import posix as os
 import sys
 
@@ -31,14 +30,30 @@ _BLOCK = 512
 
 # Files
 
+LINKS = True
+"""Whether anybody may make symbolic links."""
 MODES = True
 """Whether modes of files say who may do what."""
 stat, utime, chmod, link, unlink, mkdir, listdir = os.stat, os.utime, os.chmod, os.link, os.unlink, os.mkdir, os.listdir
 """As those of `os`, which take descriptors, and names relative to a directory's: not on Windows."""
 
 
+MOVES_DIRECTORIES = True
+"""Whether a directory can be renamed while files in it are open."""
+GLANCE_SECONDS = 0.0
+"""For how long somebody may have a file open just to look at it, which keeps who wants it alone out."""
+
 replace = os.replace
 """Rename a file over whatever file is there, or a directory over one that is empty (rename(2))."""
+
+
+def check_movable(path: str) -> None:
+    """Try whether an entry can be renamed, with all that is in it, without doing it.
+
+    Here that is a matter of permissions alone; on Windows nothing can that somebody has open without sharing it.
+
+    :raises OSError: it cannot
+    """
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:
@@ -47,11 +62,6 @@ def pread(fd: int, count: int, offset: int) -> bytes:
     :returns: empty at the end of the file
     """
     return os.pread(fd, count, offset)
-
-
-def pread_into(fd: int, buffer: bytearray, offset: int) -> int:
-    """Read into a buffer at an offset. Returns how many bytes."""
-    return os.preadv(fd, (buffer,), offset)
 
 
 def pwrite(fd: int, data: bytes, offset: int) -> int:
@@ -78,11 +88,6 @@ def free(path: str) -> tuple[int, int | None]:
 def is_read_only(path: str) -> bool:
     """Tell whether nobody can write to a filesystem."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-
-
-def notes_reading(path: str) -> bool:  # noqa: ARG001  # Linux knows
-    """Tell whether a filesystem notes when files are read, as far as is known."""
-    return True
 
 
 def is_possible_name(part: str) -> bool:  # noqa: ARG001  # Windows cannot have each
@@ -132,26 +137,6 @@ def spelled(path: str) -> str:
     return path
 
 
-def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
-    """Return what `subprocess` has to be told so that a child has these descriptors, by their numbers."""
-    return {"pass_fds": tuple(descriptors)}
-
-
-MOVES_DIRECTORIES = True
-"""Whether a directory can be renamed while files in it are open."""
-GLANCE_SECONDS = 0.0
-"""For how long somebody may have a file open just to look at it, which keeps who wants it alone out."""
-
-
-def check_movable(path: str) -> None:
-    """Try whether an entry can be renamed, with all that is in it, without doing it.
-
-    Here that is a matter of permissions alone; on Windows nothing can that somebody has open without sharing it.
-
-    :raises OSError: it cannot
-    """
-
-
 # Processes
 
 MAY_HAVE_PROC = True
@@ -178,6 +163,11 @@ def parents() -> dict[int, int]:
         return {int(pid): int(parent) for pid, parent in pairs}
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
+
+
+def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
+    """Return what `subprocess` has to be told so that a child has these descriptors, by their numbers."""
+    return {"pass_fds": tuple(descriptors)}
 
 
 def is_of_our_session(pid: int) -> bool:
@@ -245,8 +235,3 @@ def home(environ: Mapping[str, str]) -> str:
 
 def errno_of(number: int) -> OSError:
     return OSError(number, os.strerror(number))
-
-
-def refused() -> OSError:
-    """Return the error for what this system cannot do."""
-    return errno_of(errno.ENOSYS)

@@ -231,10 +231,10 @@ def machine() -> str:
     return os.uname().machine
 
 
-def kernel() -> "tuple[str, str]":
-    """Return release and version of the kernel, as the markers `platform_release` and `platform_version` say them."""
+def kernel() -> "dict[str, str]":
+    """Return the markers that say release and version of the kernel, `platform_release` and `platform_version`."""
     system = os.uname()
-    return system.release, system.version
+    return {"platform_release": system.release, "platform_version": system.version}
 
 
 def libc_family() -> str:

@@ -36,15 +36,16 @@ _seeking = threading.Lock()
 # Files
 
 
+LINKS = False
 MODES = False
 """Modes of files say nothing, and a file that nobody may write could not be removed either."""
 
 
 MOVES_DIRECTORIES = False
 GLANCE_SECONDS = 0.5
-_DELETE, _SHARE_ALL, _OPEN_EXISTING, _AS_IT_IS = 0x10000, 7, 3, 0x02200000
-"""The right to remove and rename; share reading, writing and removing; FILE_FLAG_BACKUP_SEMANTICS, which directories
-need, and FILE_FLAG_OPEN_REPARSE_POINT."""
+_DELETE, _OPEN_EXISTING, _AS_IT_IS = 0x10000, 3, 0x02200000
+"""The right to remove and rename; and FILE_FLAG_BACKUP_SEMANTICS, which directories need, and
+FILE_FLAG_OPEN_REPARSE_POINT."""
 
 
 def check_movable(path: str) -> None:
@@ -61,9 +62,9 @@ def check_movable(path: str) -> None:
 
 def _try_to_move(path: str) -> None:
     try:
-        _winapi.CloseHandle(_winapi.CreateFile(path, _DELETE, _SHARE_ALL, 0, _OPEN_EXISTING, _AS_IT_IS, 0))
-    except OSError as error:  # which does not name the file
-        raise OSError(None, error.strerror, path, error.winerror) from None
+        _winapi.CloseHandle(_winapi.CreateFile(path, _DELETE, core.SHARE_ALL, 0, _OPEN_EXISTING, _AS_IT_IS, 0))
+    except OSError as error:
+        raise core.named(error, path) from None
 
 
 def _path(path: str | int, dir_fd: int | None) -> str:
@@ -301,12 +302,12 @@ def cache_directory(environ: Mapping[str, str], name: str) -> str:
     """Return where a program of this name keeps its cache; empty: no home is known."""
     from platformdirs import user_cache_dir
 
-    return user_cache_dir(name, appauthor=False).replace("\\", "/") if environ.get("LOCALAPPDATA") else ""
+    return core.slashed(user_cache_dir(name, appauthor=False)) if environ.get("LOCALAPPDATA") else ""
 
 
 def jupyter_directory(environ: Mapping[str, str]) -> str:
     base = environ.get("APPDATA", "")
-    return f"{base}/jupyter".replace("\\", "/") if base else ""
+    return core.slashed(f"{base}/jupyter") if base else ""
 
 
 def birth_ns(path: str) -> int | None:

@@ -73,6 +73,7 @@ DIRECTORY = 1 << 29
 NOCTTY = 0
 _GENERIC_READ, _GENERIC_WRITE, _APPEND, _ATTRIBUTES = 0x80000000, 0x40000000, 0x4, 0x80
 _SHARE_READ, _SHARE_WRITE, _SHARE_DELETE = 1, 2, 4
+SHARE_ALL = _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE
 _CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 _NORMAL, _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x80, 0x02000000, 0x00200000
 
@@ -83,10 +84,9 @@ def open_file(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = 
     :raises OSError: with `winerror`, `errno` and `filename`
     """
     path = path if dir_fd is None else f"{names[dir_fd]}/{path}"
-    share = _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE
     if _is_in_use(path):  # to be held by `lock`; without access it is in nobody's way
-        return _open(path, _ATTRIBUTES, share, flags)
-    return _open(path, _access(flags), share, flags)
+        return _open(path, _ATTRIBUTES, SHARE_ALL, flags)
+    return _open(path, _access(flags), SHARE_ALL, flags)
 
 
 def _is_in_use(path: str) -> bool:
@@ -115,15 +115,14 @@ def _open(path: str, access: int, share: int, flags: int = 0) -> int:
     except OSError as error:
         if refusals.code(error) == refusals.ACCESS_DENIED and os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) from None
-        # The constructor takes errno from the Windows error, and the class from errno.
-        raise OSError(None, error.strerror, path, error.winerror) from None
+        raise named(error, path) from None
     try:
         fd = msvcrt.open_osfhandle(handle, (flags & os.O_APPEND) | os.O_BINARY | os.O_NOINHERIT)
     except BaseException:
         _winapi.CloseHandle(handle)
         raise
     names[fd] = path
-    _paths.pop(fd, None)  # that of one that was closed
+    _holding.discard(fd)  # that of one that was closed
     if flags & (NOFOLLOW | DIRECTORY):
         try:
             _check_kind(fd, path, flags)
@@ -131,6 +130,12 @@ def _open(path: str, access: int, share: int, flags: int = 0) -> int:
             os.close(fd)
             raise
     return fd
+
+
+def named(error: OSError, path: str) -> OSError:
+    """Return an error of `_winapi`, which does not say of which file it is, with the file's name."""
+    # The constructor takes errno from the Windows error, and the class from errno.
+    return OSError(None, error.strerror, path, error.winerror)
 
 
 def _check_kind(fd: int, path: str, flags: int) -> None:
@@ -186,7 +191,7 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
 def _hold(fd: int, path: str, *, shared: bool) -> None:
     """Have a descriptor be one of a handle that holds the file."""
     before = os.fstat(fd)
-    if fd in _paths:
+    if fd in _holding:
         unlock(fd)  # one's own hold would be in the way
     access = _GENERIC_READ if shared else _GENERIC_READ | _GENERIC_WRITE
     held = _open(path, access, _SHARE_READ | _SHARE_DELETE if shared else 0)
@@ -197,11 +202,11 @@ def _hold(fd: int, path: str, *, shared: bool) -> None:
         os.dup2(held, fd, inheritable=False)
     finally:
         os.close(held)
-    _paths[fd] = path
+    _holding.add(fd)
 
 
-_paths: dict[int, str] = {}
-"""The descriptors that hold by share modes, and their files."""
+_holding: set[int] = set()
+"""The descriptors that hold their files by share modes."""
 
 
 def unlock(fd: int) -> None:
@@ -209,9 +214,9 @@ def unlock(fd: int) -> None:
 
     :raises OSError: it is not there any more
     """
-    path = _paths.pop(fd, "")
-    if path:
-        free = _open(path, _ATTRIBUTES, _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE)
+    if fd in _holding:
+        _holding.discard(fd)
+        free = _open(names[fd], _ATTRIBUTES, SHARE_ALL)
         try:
             os.dup2(free, fd, inheritable=False)
         finally:
@@ -300,11 +305,11 @@ def machine() -> str:
     return variable("PROCESSOR_ARCHITEW6432") or variable("PROCESSOR_ARCHITECTURE")
 
 
-def kernel() -> "tuple[str, str]":
+def kernel() -> "dict[str, str]":
     """Return the release and the version of Windows, as `platform` says them."""
     import platform
 
-    return platform.release(), platform.version()
+    return {"platform_release": platform.release(), "platform_version": platform.version()}
 
 
 def libc_family() -> str:

@@ -54,7 +54,6 @@ _UNICODE_PATH = 0x7075  # an extra field with another name for the member, which
 _METHODS = {0: "stored", 8: "deflated"}
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # all that ends a line somewhere is among them
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|$)", re.IGNORECASE)
 
 
 class Member(NamedTuple):

@@ -238,7 +238,9 @@ def test_what_a_launch_needs_of_the_system() -> None:
 def test_each_system_has_the_same(modules: tuple[str, ...]) -> None:
     """The same names, with the same signatures: mypy reads one system at a time, and would not tell."""
     first, *others = ({**shapes("posix"), **shapes(name)} if name != "posix_core" else shapes(name) for name in modules)
-    native = set(re.findall(r"^(\w+) = here\.", (ROOT / "envsync/system/native.py").read_text(), re.MULTILINE))
+    native = set(
+        re.findall(r"^(\w+) = (?:common|here)\.", (ROOT / "envsync/system/native.py").read_text(), re.MULTILINE)
+    )
     names = set(first) if modules[0] == "posix_core" else native
     for other in others:
         assert names <= set(other)
