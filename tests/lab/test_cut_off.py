@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -33,6 +34,22 @@ TURNS = 3
 LAB = str(Path(__file__).parent / "lab")
 HANG_SECONDS = 100.0
 """Longer than the filesystem that is asked for here keeps the locks of a client that it does not hear of."""
+
+
+class Led(NamedTuple):
+    """A sync under way.
+
+    :ivar jobs: the nodes of the jobs that want it, by their ids
+    :ivar synced: how many syncs there were before
+    :ivar leader: what the leader said of itself
+    :ivar struck: when that was, in seconds since the epoch
+    """
+
+    want: str
+    jobs: dict[str, str]
+    synced: int
+    leader: Record
+    struck: float
 
 
 class Cut(Judged):
@@ -65,6 +82,24 @@ class Cut(Judged):
     def site(self) -> Path:
         return next(Path(self.env.path, "lib").glob("python*/site-packages"))
 
+    def lead(self, phase: str, then: float, nodes: Sequence[str]) -> Led:
+        """Have a job on each node want the same, until one of them leads and is in a phase."""
+        want = self.prepare(phase)
+        jobs = self.begin(want, phase, nodes)
+        synced = self.count("synced")
+        leader = self.until_leads(phase, then)
+        return Led(want, jobs, synced, leader, time.time())
+
+    def conclude(self, told: Told, case: str, led: Led, verdicts: list[Record], *, seconds: float, what: str) -> None:
+        """Tell what came of it, and see that it was right.
+
+        :param seconds: which are `what`
+        """
+        violations, syncs = self.violations(verdicts), self.count("synced") - led.synced
+        told(case, tasks=len(verdicts), syncs=syncs, violations=len(violations), seconds=seconds, what=what)
+        assert violations == []
+        assert self.ended(led.synced)
+
     def job_of(self, leader: Record, jobs: dict[str, str]) -> str:
         """Return which of the jobs a leader is of."""
         assert str(leader["job"]) in jobs
@@ -92,27 +127,15 @@ def test_cancelled(cluster: Cluster, told: Told, nodes: list[str], number: int) 
     """Of a job on each node, the one that leads is cancelled: another leads on, and all others see it whole."""
     judged = Cut(cluster)
     phase, then = PHASES[number % len(PHASES)]
-    want = judged.prepare(phase)
-    jobs = judged.begin(want, phase, nodes)
-    synced = judged.count("synced")
-    leader = judged.until_leads(phase, then)
-    struck = time.time()
-    job = judged.job_of(leader, jobs)
+    led = judged.lead(phase, then, nodes)
+    job = judged.job_of(led.leader, led.jobs)
     subprocess.run(["scancel", job], env=cluster.variables, check=True)
-    successor = judged.after(struck, "started", "took_over", "recovered", but=leader)
-    verdicts = judged.verdicts(*(other for other in jobs if other != job))
-    told(
-        f"scancel of the leader while {leader['phase']}",
-        tasks=len(verdicts),
-        syncs=judged.count("synced") - synced,
-        violations=len(judged.violations(verdicts)),
-        seconds=successor["time"] - struck,
-        what="until another led",
-    )
-    judged.cut(leader)
-    assert judged.violations(verdicts) == []
+    successor = judged.after(led.struck, "started", "took_over", "recovered", but=led.leader)
+    verdicts = judged.verdicts(*(other for other in led.jobs if other != job))
+    case, seconds = f"scancel of the leader while {led.leader['phase']}", successor["time"] - led.struck
+    judged.conclude(told, case, led, verdicts, seconds=seconds, what="until another led")
+    judged.cut(led.leader)
     assert len(verdicts) == TASKS * (len(nodes) - 1)
-    assert judged.ended(synced)
 
 
 class Nodes:
@@ -169,30 +192,18 @@ def test_a_node_is_lost(cluster: Cluster, told: Told, nodes: list[str], faults: 
     When the node is back, it finds the environment current.
     """
     judged = Cut(cluster)
-    want = judged.prepare(phase)
-    jobs = judged.begin(want, phase, nodes)
-    synced = judged.count("synced")
-    leader = judged.until_leads(phase, then)
-    struck = time.time()
-    job = judged.job_of(leader, jobs)
-    faults.lose(jobs[job])
-    successor = judged.after(struck, "started", "took_over", "recovered", but=leader)
-    verdicts = judged.verdicts(*(other for other in jobs if other != job))
+    led = judged.lead(phase, then, nodes)
+    job = judged.job_of(led.leader, led.jobs)
+    faults.lose(led.jobs[job])
+    successor = judged.after(led.struck, "started", "took_over", "recovered", but=led.leader)
+    verdicts = judged.verdicts(*(other for other in led.jobs if other != job))
     subprocess.run(["scancel", job], env=cluster.variables, check=True)
     faults.restore()
-    verdicts += judged.verdicts(judged.submit(want, "-w", jobs[job], "-n", str(TASKS)))
-    told(
-        f"power loss of the node that leads while {leader['phase']}",
-        tasks=len(verdicts),
-        syncs=judged.count("synced") - synced,
-        violations=len(judged.violations(verdicts)),
-        seconds=successor["time"] - struck,
-        what="until another led",
-    )
-    judged.cut(leader)
-    assert judged.violations(verdicts) == []
+    verdicts += judged.verdicts(judged.submit(led.want, "-w", led.jobs[job], "-n", str(TASKS)))
+    case, seconds = f"power loss of the node that leads while {led.leader['phase']}", successor["time"] - led.struck
+    judged.conclude(told, case, led, verdicts, seconds=seconds, what="until another led")
+    judged.cut(led.leader)
     assert len(verdicts) == TASKS * len(nodes)
-    assert judged.ended(synced)
 
 
 @pytest.mark.parametrize(("phase", "then"), [(UNPACKING, 0.0), (STAGING, 0.0), (COMMITTING, 0.0)])
@@ -203,29 +214,19 @@ def test_a_node_hangs(cluster: Cluster, told: Told, nodes: list[str], faults: No
     those of the node that hung, too.
     """
     judged = Cut(cluster)
-    want = judged.prepare(phase)
-    jobs = judged.begin(want, phase, nodes)
-    synced = judged.count("synced")
-    leader = judged.until_leads(phase, then)
-    struck = time.time()
-    faults.freeze(jobs[judged.job_of(leader, jobs)])
-    assert judged.count("synced") == synced
-    while time.time() < struck + HANG_SECONDS and not judged.ended(synced):
+    led = judged.lead(phase, then, nodes)
+    faults.freeze(led.jobs[judged.job_of(led.leader, led.jobs)])
+    assert judged.count("synced") == led.synced
+    while time.time() < led.struck + HANG_SECONDS and not judged.ended(led.synced):
         time.sleep(0.5)
-    meanwhile = judged.ended(synced)
+    meanwhile = judged.ended(led.synced)
     faults.take_back()
-    verdicts = judged.verdicts(*jobs)
-    told(
-        f"hang of the node that leads while {leader['phase']}: {'another leads' if meanwhile else 'the others wait'}",
-        tasks=len(verdicts),
-        syncs=judged.count("synced") - synced,
-        violations=len(judged.violations(verdicts)),
-        seconds=judged.after(struck, "synced", "recovered")["time"] - struck,
-        what="until it was synced",
-    )
-    assert judged.violations(verdicts) == []
+    verdicts = judged.verdicts(*led.jobs)
+    then_what = "another leads" if meanwhile else "the others wait"
+    case = f"hang of the node that leads while {led.leader['phase']}: {then_what}"
+    seconds = judged.after(led.struck, "synced", "recovered")["time"] - led.struck
+    judged.conclude(told, case, led, verdicts, seconds=seconds, what="until it was synced")
     assert len(verdicts) == TASKS * len(nodes)
-    assert judged.ended(synced)
 
 
 OVER_AND_OVER = """\

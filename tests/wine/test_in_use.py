@@ -13,8 +13,7 @@ NEXT_LOCK = ("--lock", "pylock.next.toml")
 def test_busy_fail_refuses_while_a_command_runs(windows: Windows) -> None:
     """Nothing is changed and nobody is waited for; once the command has ended, the same sync does it."""
     windows.sync()
-    command = windows.start("run", "--", "python", "-c", HOLDS)
-    said(command, "in")
+    command = windows.hold()
     refused = windows.run("sync", *NEXT_LOCK, "--busy", "fail")
     assert refused.returncode == 124, refused.stderr
     assert "commands are running in environment" in refused.stderr
@@ -28,8 +27,7 @@ def test_busy_fail_refuses_while_a_command_runs(windows: Windows) -> None:
 def test_busy_wait_waits_for_the_command_to_end(windows: Windows) -> None:
     """It says so, changes nothing meanwhile, and syncs when the command has ended; who comes later gets in after it."""
     windows.sync()
-    command = windows.start("run", "--", "python", "-c", HOLDS)
-    said(command, "in")
+    command = windows.hold()
     waiting = windows.start("run", *NEXT_LOCK, "--busy", "wait", "--", "python", "-c", "import greet.phrases")
     said(waiting, "waiting for commands that run in the environment to end", aloud=True)
     assert wrong_with(windows, FIRST) == []
@@ -41,8 +39,7 @@ def test_busy_wait_waits_for_the_command_to_end(windows: Windows) -> None:
 def test_a_wait_for_commands_has_an_end(windows: Windows) -> None:
     """`--timeout` bounds it, and the environment is as it was: the next launch is served at once."""
     windows.sync()
-    command = windows.start("run", "--", "python", "-c", HOLDS)
-    said(command, "in")
+    windows.hold()
     gave_up = windows.run("sync", *NEXT_LOCK, "--timeout", "1")
     assert gave_up.returncode == 124, gave_up.stderr
     assert windows.sync()["outcome"] == "current"
@@ -52,8 +49,7 @@ def test_a_wait_for_commands_has_an_end(windows: Windows) -> None:
 def test_a_command_keeps_the_environment_when_its_run_is_killed(windows: Windows) -> None:
     """The handle that it has inherited is the lock: TerminateProcess of the parent does not let go of it."""
     windows.sync()
-    command = windows.start("run", "--", "python", "-c", HOLDS)
-    said(command, "in")
+    command = windows.hold()
     command.kill()
     command.wait()
     assert windows.run("sync", *NEXT_LOCK, "--busy", "fail").returncode == 124

@@ -1,8 +1,7 @@
 """Start Windows programs, and look at what they have made.
 
 windows.sync()                                        # to its end; the outcome, as `--json` says it
-process = windows.start("run", "--", "python", "-c", HOLDS)
-said(process, "in")
+process = windows.hold()
 ...
 process.kill()                                        # TerminateProcess
 """
@@ -83,6 +82,12 @@ class Windows:
     def start(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
         """Start an envsync command."""
         return self.open("wpy", "-m", "envsync", *arguments, **options)
+
+    def hold(self) -> subprocess.Popen[str]:
+        """Start a command in the environment, and wait until it runs: it does so until its stdin ends."""
+        process = self.start("run", "--", "python", "-c", HOLDS)
+        said(process, "in")
+        return process
 
     def struck(self, at: str, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:
         """Start an envsync command that is struck at one of its changes.
