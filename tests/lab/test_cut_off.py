@@ -231,11 +231,13 @@ def test_a_node_hangs(cluster: Cluster, told: Told, nodes: list[str], faults: No
 
 OVER_AND_OVER = """\
 #!/bin/bash
-# One sync after the other, each of an environment of its own: so the time is over in the midst of one.
+# One sync after the other, each of an environment of its own: so the time is over in the midst of one. All of them are
+# of one step, since a step takes seconds to begin.
+if [[ -z ${SLURM_STEP_ID:-} ]]; then exec srun --overcommit bash "$0" "$@"; fi
 for ((number = 0; ; number++)); do
     export ENVSYNC_ENV=$PWD/$1-$number
     if [[ $1 != copies* ]]; then export ENVSYNC_CACHE_DIR=$PWD/cache-$1-$number; fi
-    srun --overcommit envsync sync -q --lock sets/pylock.large.toml "${@:2}" || exit
+    envsync sync -q --lock sets/pylock.large.toml "${@:2}" || exit
 done
 """
 
