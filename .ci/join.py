@@ -90,11 +90,15 @@ WAITING = (
     "envsync.cli.run",
 )
 """What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all."""
+NAMING = ("envsync.system.refusals", "envsync.system.atomic", "envsync.locks.holders")
+"""What the first launch of a job on a node loads to leave its name, besides some of WAITING: in that file, too."""
+ROOM_OF_NAMING = "envsync.locks"
+"""What it imports first of them all."""
 BY_SYSTEM = ("envsync.system.posix", "envsync.system.linux", "envsync.system.darwin")
 """What is in that file besides, and loaded once `envsync.system.native` imports it: a wheel is for each of them."""
 EXTENSIONS = ("_blake2", "fcntl")
 """What a launch loads of Python's own, and is a file in many builds of it."""
-FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": (*WAITING, *BY_SYSTEM)}
+FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": (*WAITING, *NAMING, *BY_SYSTEM)}
 """The files, and what is in each."""
 
 _GUARD = """
@@ -127,8 +131,8 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == WAITING[-1] and name not in JOINED:
-            load_waiting()
+        if name in (WAITING[-1], ROOM_OF_NAMING) and name not in JOINED:
+            load_waiting(WAITING[:-1] if name == WAITING[-1] else ())
         return spec_of(name) if name in JOINED and target is None else None
 
 
@@ -176,11 +180,11 @@ def load_all(names):
             load(spec_of(name))
 
 
-def load_waiting():
+def load_waiting(names):
     file = f"{home}/envsync/waiting/joined.py"
     try:
         exec(SourceFileLoader("joined", file).get_code("joined"), globals())
-        load_all(WAITING[:-1])
+        load_all(names)
     except Exception:
         pass  # what is not there yet is imported from its own file, which says what is wrong
 
@@ -245,13 +249,14 @@ def join(root: str) -> dict[str, str]:
     :raises ValueError: a module imports one of ours that is not joined
     """
     launch, waiting = (_functions(root, modules) for modules in FILES.values())
-    packages = sorted(
-        name for name in (*MODULES, *LATER, *WAITING, *BY_SYSTEM) if _path(root, name).endswith("__init__.py")
-    )
-    lists = f"PACKAGES = {packages!r}\nMODULES = {MODULES!r}\nWAITING = {WAITING!r}\nEXTENSIONS = {EXTENSIONS!r}\n"
+    joined = (name for modules in FILES.values() for name in modules)
+    packages = sorted(name for name in joined if _path(root, name).endswith("__init__.py"))
+    modules = f"MODULES = {MODULES!r}\nWAITING = {WAITING!r}\nROOM_OF_NAMING = {ROOM_OF_NAMING!r}\n"
+    lists = f"PACKAGES = {packages!r}\n{modules}EXTENSIONS = {EXTENSIONS!r}\n"
+    of_launch, of_waiting = map(_table, FILES.values())
     texts = (
-        f"{_HEAD}{launch}\n\nJOINED = {_table((*MODULES, *LATER))}\n{lists}{_ENTRY}",
-        f"{_HEAD_OF_WAITING}{waiting}\n\nJOINED |= {_table((*WAITING, *BY_SYSTEM))}\n",
+        f"{_HEAD}{launch}\n\nJOINED = {of_launch}\n{lists}{_ENTRY}",
+        f"{_HEAD_OF_WAITING}{waiting}\n\nJOINED |= {of_waiting}\n",
     )
     return dict(zip(FILES, texts, strict=True))
 

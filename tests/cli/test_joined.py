@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -361,6 +362,22 @@ def test_what_a_launch_reads_of_its_own(
     calls = own_calls(installed, ["run", *options, "--", "true"], project, tmp_path / "trace")
     ours = [call for call in calls if is_own(call, project)]
     assert 0 < len(ours) <= MOST_CALLS, "\n".join(ours)
+    assert all("joined" in call for call in ours), "\n".join(ours)
+
+
+def test_what_the_first_launch_of_a_job_reads_of_its_own(
+    installed: Installation, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files, each as above: the second one has what leaves the job's name in the environment."""
+    monkeypatch.setenv("SLURM_JOB_ID", f"{time.time_ns()}")
+    installed.run("run", "--", "true", cwd=project)
+    holders = project / ".venv/.envsync/holders"
+    shutil.rmtree(holders)
+    monkeypatch.setenv("SLURM_JOB_ID", f"{time.time_ns()}")
+    calls = own_calls(installed, ["run", "--", "true"], project, tmp_path / "trace")
+    assert len(list(holders.iterdir())) == 1
+    ours = [call for call in calls if is_own(call, project)]
+    assert MOST_CALLS < len(ours) <= 2 * MOST_CALLS, "\n".join(ours)
     assert all("joined" in call for call in ours), "\n".join(ours)
 
 
