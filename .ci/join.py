@@ -89,16 +89,16 @@ WAITING = (
     "envsync.library.reach",
     "envsync.cli.run",
 )
-"""What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all."""
-NAMING = ("envsync.system.refusals", "envsync.system.atomic", "envsync.locks.holders")
-"""What the first launch of a job on a node loads to leave its name, besides some of WAITING: in that file, too."""
-ROOM_OF_NAMING = "envsync.locks"
-"""What it imports first of them all."""
+"""What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all, and who
+imports another one, or one of the next two, has the file read."""
+SELDOM = ("envsync.launch.events_file", "envsync.system.refusals", "envsync.system.atomic", "envsync.locks.holders")
+"""What is in that file, too, and loaded once it is imported: for a launch that writes an event, and for the first one
+of a job on a node, which leaves its name in the environment."""
 BY_SYSTEM = ("envsync.system.posix", "envsync.system.linux", "envsync.system.darwin")
 """What is in that file besides, and loaded once `envsync.system.native` imports it: a wheel is for each of them."""
 EXTENSIONS = ("_blake2", "fcntl")
 """What a launch loads of Python's own, and is a file in many builds of it."""
-FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": (*WAITING, *NAMING, *BY_SYSTEM)}
+FILES = {"envsync/launch/joined.py": (*MODULES, *LATER), "envsync/waiting/joined.py": (*WAITING, *SELDOM, *BY_SYSTEM)}
 """The files, and what is in each."""
 
 _GUARD = """
@@ -131,8 +131,8 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name in (WAITING[-1], ROOM_OF_NAMING) and name not in JOINED:
-            load_waiting(WAITING[:-1] if name == WAITING[-1] else ())
+        if name in SECOND and (name not in JOINED or name == WAITING[-1]):
+            load_waiting(name)
         return spec_of(name) if name in JOINED and target is None else None
 
 
@@ -180,15 +180,19 @@ def load_all(names):
             load(spec_of(name))
 
 
-def load_waiting(names):
-    file = f"{home}/envsync/waiting/joined.py"
+def load_waiting(name):
+    global is_waiting_read
     try:
-        exec(SourceFileLoader("joined", file).get_code("joined"), globals())
-        load_all(names)
+        if not is_waiting_read:
+            is_waiting_read = True
+            exec(SourceFileLoader("joined", f"{home}/envsync/waiting/joined.py").get_code("joined"), globals())
+        if name == WAITING[-1]:
+            load_all(WAITING[:-1])
     except Exception:
         pass  # what is not there yet is imported from its own file, which says what is wrong
 
 
+is_waiting_read = False
 for name in EXTENSIONS:
     if name not in sys.builtin_module_names:
         try:
@@ -251,8 +255,8 @@ def join(root: str) -> dict[str, str]:
     launch, waiting = (_functions(root, modules) for modules in FILES.values())
     joined = (name for modules in FILES.values() for name in modules)
     packages = sorted(name for name in joined if _path(root, name).endswith("__init__.py"))
-    modules = f"MODULES = {MODULES!r}\nWAITING = {WAITING!r}\nROOM_OF_NAMING = {ROOM_OF_NAMING!r}\n"
-    lists = f"PACKAGES = {packages!r}\n{modules}EXTENSIONS = {EXTENSIONS!r}\n"
+    lists = f"PACKAGES = {packages!r}\nMODULES = {MODULES!r}\nWAITING = {WAITING!r}\nEXTENSIONS = {EXTENSIONS!r}\n"
+    lists += f"SECOND = {{*WAITING, *{SELDOM!r}}}\n"
     of_launch, of_waiting = map(_table, FILES.values())
     texts = (
         f"{_HEAD}{launch}\n\nJOINED = {of_launch}\n{lists}{_ENTRY}",

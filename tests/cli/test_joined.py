@@ -365,6 +365,23 @@ def test_what_a_launch_reads_of_its_own(
     assert all("joined" in call for call in ours), "\n".join(ours)
 
 
+def test_what_a_launch_reads_of_its_own_that_tells_of_it(
+    installed: Installation, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files, each as above: the second one has what writes the event."""
+    installed.run("run", "--", "true", cwd=project)
+    monkeypatch.setenv("ENVSYNC_EVENTS", str(tmp_path / "events"))
+    calls = own_calls(installed, ["run", "--", "true"], project, tmp_path / "trace")
+    assert '"launched"' in (tmp_path / "events").read_text()
+    check_two_files(calls, project)
+
+
+def check_two_files(calls: list[str], project: Path) -> None:
+    ours = [call for call in calls if is_own(call, project)]
+    assert MOST_CALLS < len(ours) <= 2 * MOST_CALLS, "\n".join(ours)
+    assert all("joined" in call for call in ours), "\n".join(ours)
+
+
 def test_what_the_first_launch_of_a_job_reads_of_its_own(
     installed: Installation, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,9 +393,7 @@ def test_what_the_first_launch_of_a_job_reads_of_its_own(
     monkeypatch.setenv("SLURM_JOB_ID", f"{time.time_ns()}")
     calls = own_calls(installed, ["run", "--", "true"], project, tmp_path / "trace")
     assert len(list(holders.iterdir())) == 1
-    ours = [call for call in calls if is_own(call, project)]
-    assert MOST_CALLS < len(ours) <= 2 * MOST_CALLS, "\n".join(ours)
-    assert all("joined" in call for call in ours), "\n".join(ours)
+    check_two_files(calls, project)
 
 
 def test_a_miss_and_a_hit(installed: Installation, project: Path) -> None:

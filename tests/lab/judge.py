@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 
 rank = os.environ.get("SLURM_PROCID", "0")
 order = json.loads(sys.argv[1])
@@ -35,7 +36,7 @@ print(
             "began": began,
             "ended": time.time(),
             "status": status,
-            "versions": sorted(f"{each.name}=={each.version}" for each in importlib.metadata.distributions()),
+            "versions": dict(Counter(each.version for each in importlib.metadata.distributions())),
         }
     ),
     flush=True,
