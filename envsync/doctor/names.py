@@ -39,7 +39,7 @@ def clone(source: str, destination: str) -> None:
     :raises OSError: this cannot be done here
     """
     with open(source, "rb") as reading, open(destination, "wb") as writing:
-        link_modes.clone(reading.fileno(), writing.fileno())
+        link_modes.clone(reading.fileno(), writing.fileno(), 0, destination)
 
 
 def examine(directory: str) -> Names:

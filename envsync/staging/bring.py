@@ -54,7 +54,7 @@ def fill_as_usual(  # noqa: PLR0917
         copy = core.open_file(name, _CREATE, mode, dir_fd=destination)
         try:
             try:
-                fill(original, copy, size)
+                fill(original, copy, size, name, destination)
                 if not last:
                     native.utime(copy, ns=(time.time_ns(), times))
             finally:
@@ -156,7 +156,7 @@ class File(NamedTuple):
 
     def _fill(self, fill: Fill, source: int, destination: int, *, clone: bool) -> None:
         try:
-            fill(source, destination, self.size)
+            fill(source, destination, self.size, self.name, self.destination)
         except OSError as error:
             if not clone:
                 raise FilesystemError("write", self.path, error) from error

@@ -1,7 +1,8 @@
 """How files come from the store: clones, hard links or copies. Chosen once for each pair of filesystems, and said once.
 
     clone      a file of its own that shares its blocks with the store's until one of them is written to (FICLONE,
-               ioctl_ficlone(2): btrfs, xfs, bcachefs, ...): whoever writes to it cannot harm the store
+               ioctl_ficlone(2): btrfs, xfs, bcachefs, ...; clonefile(2): APFS): whoever writes to it cannot harm the
+               store
     hardlink   the store's file under another name: the cheapest, and read-only for that reason
     copy       its bytes once more
 
@@ -39,8 +40,6 @@ MODES = {
     SYMLINK: (HARDLINK, CLONE, COPY),
 }
 """Mode → the ways to try for a file, in order. Who asks for clones wants files of their own, and gets no links."""
-FICLONE = 0x40049409
-"""From linux/fs.h; `fcntl` does not have it in all versions of Python."""
 
 _UNKNOWN = frozenset({errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 NEVER = {CLONE: _UNKNOWN | {errno.ENOTTY, errno.EINVAL}, HARDLINK: _UNKNOWN}
@@ -189,18 +188,19 @@ def _conclude_ways(mode: str, facts: Mapping[str, str]) -> Said:
     return Said((said,), details)
 
 
-Fill = Callable[[int, int, int], None]
-"""Fills an empty file from another: given descriptors of that one and of the empty one, and the size."""
+Fill = Callable[[int, int, int, str, int], None]
+"""Fills an empty file from another: given descriptors of that one and of the empty one, the size, and the name of the
+empty one and its directory's descriptor."""
 
 
-def clone(source: int, destination: int, _size: int = 0) -> None:
+def clone(source: int, destination: int, _size: int, name: str, directory: int | None = None) -> None:
     """Let an empty file share all blocks of another.
 
     :param source: a descriptor, open for reading
-    :param destination: a descriptor, open for writing
+    :param destination: a descriptor, open for writing; from then on, it may be one for reading alone
     :raises OSError: this cannot be done; the destination is still empty
     """
-    native.clone(source, destination)
+    native.clone(source, destination, name, directory)
 
 
 class Pourer:
@@ -212,7 +212,7 @@ class Pourer:
     def __init__(self) -> None:
         self._moves = _MOVES
 
-    def pour(self, source: int, destination: int, size: int) -> None:
+    def pour(self, source: int, destination: int, size: int, _name: str = "", _directory: int | None = None) -> None:
         """Copy the bytes of one file.
 
         :param source: a descriptor, at its begin

@@ -12,22 +12,62 @@ from envsync.system.posix import errno_of, home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 NAME = "macos"
-_COPYFILE_CLONE_FORCE = 1 << 25
+_CLONE_NOFOLLOW, _CLONE_NOOWNERCOPY = 1, 2
+_AT_FDCWD = -2
+_NEITHER = os.O_NOFOLLOW | os.O_CLOEXEC
+_SYNC_VOLUME_FULLSYNC, _SYNC_VOLUME_WAIT = 1, 2
+_NO_SUCH_SYNC = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS})
+_functions: dict[str, Callable[..., int]] = {}
 
 
-def clone(source: int, destination: int) -> None:
-    """Let an empty file share all blocks of another (fcopyfile(3), COPYFILE_CLONE_FORCE).
+def _call(name: str, *arguments: object) -> None:
+    """Call a function of the C library that says -1 and why.
 
-    :raises OSError: this cannot be done; the destination is still empty
+    :raises OSError: it did, or there is none
     """
     import ctypes
 
-    function = ctypes.CDLL(None, use_errno=True).fcopyfile
-    if function(source, destination, None, ctypes.c_uint32(_COPYFILE_CLONE_FORCE)) != 0:
+    if name not in _functions:  # a look-up for each file would take longer than the call
+        try:
+            _functions[name] = getattr(ctypes.CDLL(None, use_errno=True), name)
+        except AttributeError:
+            raise errno_of(errno.ENOSYS) from None
+    if _functions[name](*arguments) != 0:
         raise errno_of(ctypes.get_errno())
+
+
+def clone(source: int, destination: int, name: str, directory: int | None) -> None:
+    """Let an empty file share all blocks of another (fclonefileat(2)). It keeps its name, mode and descriptor.
+
+    A clone is always a new file, so it takes the place of the empty one. It comes with the mode of its source, and at
+    once with the time by which it would be known as whole: so it is, and until it has its mode, it is not known.
+    (fcopyfile(3) knows descriptors alone, but nothing of clones: it ignores that flag, copies nothing and says 0.)
+
+    :raises OSError: this cannot be done; the destination is still empty
+    """
+    mode = os.fstat(destination).st_mode & 0o7777
+    place = _AT_FDCWD if directory is None else directory
+    encoded = name.encode(sys.getfilesystemencoding(), "surrogateescape")
+    try:
+        os.unlink(name, dir_fd=directory)
+        _call("fclonefileat", source, place, encoded, _CLONE_NOFOLLOW | _CLONE_NOOWNERCOPY)
+        _become(destination, os.open(name, os.O_RDONLY | _NEITHER, dir_fd=directory))
+    except BaseException:  # an interrupt, too: who called removes what is there
+        _become(destination, os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NEITHER, 0o600, dir_fd=directory))
+        raise
+    finally:
+        os.fchmod(destination, mode)
+
+
+def _become(descriptor: int, other: int) -> None:
+    """Let a descriptor be one of another's file."""
+    try:
+        os.dup2(other, descriptor, inheritable=False)
+    finally:
+        os.close(other)
 
 
 def send(source: int, destination: int, count: int, position: int) -> int:  # noqa: ARG001  # there is no such call
@@ -46,16 +86,31 @@ def pread_into(fd: int, buffer: bytearray, offset: int) -> int:
 
 
 def sync_filesystem(fd: int) -> None:
-    """Force everything that was written to the disks, and from their caches onto them.
+    """Force everything that was written to a file's filesystem to the disk, and from its cache onto it.
 
-    sync(2) returns before that is done. F_FULLFSYNC of one file has the disk write all that it was given (fsync(2)).
+    fsync_volume_np of the C library does that, as syncfs(2) does on Linux. Where a filesystem does not know it (those
+    of other systems), what is next to it is done: sync(2), which returns before it has ended, and fsync(2).
 
     :raises OSError: the disk refused something
     """
+    try:
+        _call("fsync_volume_np", fd, _SYNC_VOLUME_FULLSYNC | _SYNC_VOLUME_WAIT)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC:
+            raise
+        os.sync()
+        _sync_file(fd)
+
+
+def _sync_file(fd: int) -> None:
     import fcntl
 
-    os.sync()
-    fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # it has the disk write all that it was given (fsync(2))
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC:
+            raise
+        os.fsync(fd)
 
 
 def notes_reading(path: str) -> bool:  # noqa: ARG001  # nobody says
@@ -82,5 +137,5 @@ def jupyter_directory(environ: Mapping[str, str]) -> str:
 
 
 def birth_ns(path: str) -> int | None:
-    """Return the time at which a file was made, in ns since the epoch."""
+    """Return the time at which a file was made, in ns since the epoch; Python has it to 200 ns or so."""
     return int(os.stat(path).st_birthtime * 1_000_000_000)

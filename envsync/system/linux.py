@@ -25,9 +25,12 @@ _NOATIME = 1024
 """ST_NOATIME of statvfs(3), which musl's headers do not show to Python."""
 
 
-def clone(source: int, destination: int) -> None:
-    """Let an empty file share all blocks of another (ioctl_ficlone(2)).
+def clone(source: int, destination: int, name: str, directory: int | None) -> None:  # noqa: ARG001  # macOS needs both
+    """Let an empty file share all blocks of another (ioctl_ficlone(2)). It keeps its name, mode and descriptor.
 
+    :param source: a descriptor, open for reading
+    :param destination: one of the empty file, which nobody else has
+    :param name: of the empty file, relative to that directory
     :raises OSError: this cannot be done; the destination is still empty
     """
     import fcntl

@@ -170,7 +170,7 @@ def notes_reading(path: str) -> bool:  # noqa: ARG001  # NTFS may note it late, 
     return False
 
 
-def clone(source: int, destination: int) -> None:  # noqa: ARG001  # ReFS has it
+def clone(source: int, destination: int, name: str, directory: int | None) -> None:  # noqa: ARG001  # ReFS has it
     """Refuse: that takes ReFS.
 
     :raises OSError: always
