@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 NAME = "macos"
+CAN_FORK = False
+"""Apple's libraries have threads and locks of their own, of which a child is told nothing: one that asks them for the
+proxies of the system, as downloads do, may be ended. So `multiprocessing` does not fork there, either."""
 _CLONE_NOFOLLOW, _CLONE_NOOWNERCOPY = 1, 2
 _AT_FDCWD = -2
 _NEITHER = os.O_NOFOLLOW | os.O_CLOEXEC

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "linux"
+CAN_FORK = True
+"""Whether children may be forked, which share our memory and our locks."""
 _FICLONE = 0x40049409
 _AT_FDCWD, _BASIC, _BTIME = -100, 0x7FF, 0x800
 _MASK = "=I"

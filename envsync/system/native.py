@@ -18,7 +18,6 @@ else:
     from envsync.system import linux as here
     from envsync.system import posix as common
 
-CAN_FORK = common.CAN_FORK
 CONTINUE = common.CONTINUE
 DEEP = common.DEEP
 ENDS_OF_PYTHON = common.ENDS_OF_PYTHON
@@ -67,6 +66,7 @@ unlink = common.unlink
 user_id = common.user_id
 utime = common.utime
 
+CAN_FORK = here.CAN_FORK
 NAME = here.NAME
 birth_ns = here.birth_ns
 cache_directory = here.cache_directory

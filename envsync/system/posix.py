@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from os import stat_result
     from typing import Any
 
-CAN_FORK = True
-"""Whether children may be forked, which share our memory and our locks."""
 RESTRICTS_NAMES = False
 """Whether there are names, of those that wheels may have, that a file cannot have."""
 HAS_JOBS = False

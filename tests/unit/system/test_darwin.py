@@ -239,7 +239,7 @@ def test_the_cache_is_where_macos_keeps_caches(tmp_path: Path) -> None:
     """As platformdirs says there; in a process of its own, for it asks once which system it is."""
     script = (
         "import sys; sys.platform = 'darwin'; from envsync.system import darwin;"
-        "print(darwin.cache_directory({'HOME': '/Users/me'}, 'envsync'))"
+        "print(darwin.cache_directory({'HOME': '/Users/me'}, 'envsync'), darwin.CAN_FORK)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -248,4 +248,4 @@ def test_the_cache_is_where_macos_keeps_caches(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["/Users/me/Library/Caches/envsync"]
+    assert done.stdout.split() == ["/Users/me/Library/Caches/envsync", "False"]
