@@ -106,6 +106,7 @@ def only_if_asked(request: pytest.FixtureRequest) -> None:
         "lab": "needs a cluster",
         "containers": "needs a container engine",
         "engines": "starts engines",
+        "mac": "needs what takes away from Linux",
         "wine": "needs wine",
     }
     for marker, why in reasons.items():

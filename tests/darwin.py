@@ -14,8 +14,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).parent / "unit" / "system" / "darwin.c"
 
 
@@ -24,6 +22,8 @@ def standing_in() -> Path:
     """Build the library, once for each process. Skips the test where there is no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
+        import pytest
+
         pytest.skip("there is no C compiler")
     directory = tempfile.TemporaryDirectory(prefix="envsync-darwin-")
     _kept.append(directory)
@@ -36,13 +36,18 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 """Removed at the end of the process."""
 
 
-def main() -> None:
-    del sys.path[0]
+def become() -> None:
+    """Have envsync take this system for macOS, in this process."""
     really, sys.platform = sys.platform, "darwin"
     from envsync.system import core, native  # noqa: F401  # decided now
 
     sys.platform = really
     assert native.NAME == "macos"
+
+
+def main() -> None:
+    del sys.path[0]
+    become()
     sys.argv[0] = "envsync"
     from envsync.__main__ import start
 

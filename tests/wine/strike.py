@@ -1,5 +1,7 @@
 """`wpy strike.py WHEN ARGUMENT...`: an envsync command that is struck at its N-th change of the filesystem.
 
+On other systems (tests/mac) a killed command gets SIGKILL.
+
 WHEN is `kill:N`, `kill:N:commit` (counted from the rename of the journal into place to its removal), `pause:N` or
 `pause:N:commit`. A command that is to be killed calls TerminateProcess on itself right before the change. One that is
 to pause says so on stderr instead, and stays there with all its locks until somebody kills it. If it makes fewer
@@ -11,6 +13,7 @@ For what is counted see tests/crash/harness.py, the same for other systems. Here
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -53,12 +56,20 @@ class Strike:
             if not counts or self.left:
                 return
         if not self.pauses:
-            import _winapi
-
-            _winapi.TerminateProcess(_winapi.GetCurrentProcess(), STATUS)
+            end()
         os.write(2, f"paused before {event} {args[:2]}\n".encode())
         while True:
             time.sleep(60)
+
+
+def end() -> None:
+    """End this process at once, as nothing in it can help."""
+    if sys.platform == "win32":
+        import _winapi
+
+        _winapi.TerminateProcess(_winapi.GetCurrentProcess(), STATUS)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def is_change(event: str, args: tuple[Any, ...]) -> bool:

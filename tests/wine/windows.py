@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.wine.strike import STATUS
 
 SECONDS = 240
 """After which a program is taken to hang: each start takes half a second, and where much else runs, ten."""
@@ -30,6 +31,9 @@ STRIKE = Path(__file__).parent / "strike.py"
 
 class Windows:
     """A project directory, and the Windows programs that run in it."""
+
+    killed_status = STATUS
+    """What a command ends with that strike.py has killed."""
 
     def __init__(self, programs: Path, project: Path, bytecode: Path) -> None:
         self.programs = programs

@@ -1,0 +1,220 @@
+"""Sync, run and all else without what macOS lacks: one sync, a successor, no wait for oneself, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests import darwin
+from tests.contention.test_in_use import left_over
+from tests.contention.test_uv_excludes import UV
+from tests.environments import unverified
+from tests.mac.mac import Mac
+from tests.wine.test_killed import QUICK, Rounds
+from tests.wine.test_runs import BURST, FIRST, NEXT
+from tests.wine.test_uv import GREET, slow_server
+from tests.wine.windows import becomes_true, finished, said, wrong_with
+
+NEXT_LOCK = ("--lock", "pylock.next.toml")
+LINUX_ALONE = (
+    "import os, sys; print(sorted({'sched_getaffinity', 'copy_file_range'} & {*dir(os)}), os.listdir('/proc'))"
+)
+
+
+def test_something_was_taken_away(mac: Mac) -> None:
+    """Else nothing of this would say anything: neither from a process nor from its children."""
+    done = finished(mac.open(sys.executable, "-c", LINUX_ALONE))
+    assert done.stdout.split() == ["[]", "[]"], done.stderr
+    mac.sync()
+    assert mac.run("run", "--", "python", "-c", LINUX_ALONE).stdout.split() == ["[]", "[]"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--link-mode", "copy"), ("--link-mode", "symlink"), ("--link-mode", "hardlink"), ("--compile-bytecode",)],
+    ids=" ".join,
+)
+def test_every_way_to_install(mac: Mac, options: tuple[str, ...]) -> None:
+    """The environment is that of the lock file, file by file, then that of another one, and is checked as right."""
+    assert mac.sync(*options)["outcome"] == "synced"
+    assert unverified(mac.environment) == []
+    assert mac.sync(*options)["outcome"] == "current"
+    assert mac.run("status", "--exit-code", *options).returncode == 0
+    done = mac.run("run", *NEXT_LOCK, *options, "--", "python", "-c", "import greet.phrases, shout")
+    assert done.returncode == 0, done.stderr
+    assert unverified(mac.environment) == []
+    assert "symlink" in options or wrong_with(mac, NEXT) == []  # its RECORDs name linked directories, too
+    done = mac.run("check")
+    assert done.returncode == 0, done.stderr
+    assert left_over(mac.environment) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("doctor",),
+        ("status",),
+        ("check",),
+        ("cache", "dir"),
+        ("cache", "size"),
+        ("cache", "verify"),
+        ("cache", "clean"),
+        ("env", "list", ".venvs/{digest}"),
+    ],
+    ids=" ".join,
+)
+def test_every_other_command(mac: Mac, command: tuple[str, ...]) -> None:
+    """None of them needs what is not there."""
+    mac.sync("--durable")
+    done = mac.run(*command)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_a_burst_makes_one_sync(mac: Mac) -> None:
+    """Twenty `run`s of a missing environment at once: all see the whole of it, and one has synced."""
+    command = "import almanac.days, almanac.words, greet, shout; print('whole')"
+    processes = [mac.start("run", "--", "python", "-c", command) for _ in range(BURST)]
+    outcomes = [finished(process) for process in processes]
+    assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, "whole")] * BURST, [
+        each.stderr for each in outcomes if each.returncode
+    ]
+    assert mac.happened("synced") == 1
+    assert mac.happened("launched") == BURST
+    assert wrong_with(mac, FIRST) == []
+
+
+@pytest.mark.parametrize("where", ["pause:10", "pause:3:commit"])
+def test_a_killed_leader_has_one_successor(mac: Mac, where: str) -> None:
+    """Four wait for a leader that gets SIGKILL in mid-sync, or in its commit: one of them takes over, for all."""
+    mac.sync()
+    leader = mac.struck(where, "sync", *NEXT_LOCK)
+    said(leader, "paused before", aloud=True)
+    waiters = [mac.start("run", *NEXT_LOCK, "--", "python", "-c", "import greet.phrases") for _ in range(4)]
+    for waiter in waiters:
+        said(waiter, "waiting for", aloud=True)
+    leader.kill()
+    assert [finished(waiter).returncode for waiter in waiters] == [0] * 4
+    assert mac.happened("synced") + mac.happened("recovered") >= 2
+    assert mac.happened("launched") == 4
+    assert wrong_with(mac, NEXT) == []
+    assert left_over(mac.environment) == []
+
+
+def test_who_waits_is_told_for_whom(mac: Mac) -> None:
+    """A leader says itself who it is, in its progress: without /proc, nobody else could."""
+    mac.sync()
+    leader = mac.struck("pause:10", "sync", *NEXT_LOCK)
+    said(leader, "paused before", aloud=True)
+    waiter = mac.start("sync", *NEXT_LOCK, "--timeout", "5")
+    assert f"pid {leader.pid}" in said(waiter, "waiting for", aloud=True)
+    assert finished(waiter).returncode == 124
+    leader.kill()
+
+
+def test_busy_fail_refuses_while_a_command_runs(mac: Mac) -> None:
+    """Nothing is changed and nobody is waited for; it cannot say who runs there. Once that has ended, it syncs."""
+    mac.sync()
+    command = mac.hold()
+    refused = mac.run("sync", *NEXT_LOCK, "--busy", "fail")
+    assert refused.returncode == 124, refused.stderr
+    assert "commands are running in environment" in refused.stderr
+    assert wrong_with(mac, FIRST) == []
+    assert mac.sync()["outcome"] == "current"
+    assert finished(command).stdout.split() == ["out"]
+    assert mac.sync(*NEXT_LOCK, "--busy", "fail")["outcome"] == "synced"
+    assert wrong_with(mac, NEXT) == []
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["child", "grandchild"])
+def test_a_wait_for_itself_is_refused(mac: Mac, deep: bool) -> None:
+    """A command that syncs its own environment by a child that has not inherited the lock: ENVSYNC_IN_BY and ps(1) say
+    so, at once. (With an empty /proc, ps(1) of Linux says nothing: then the session is asked.)"""
+    mac.sync()
+    sync = [sys.executable, darwin.__file__, "sync", *NEXT_LOCK, "--timeout", "60"]
+    words = ["sh", "-c", '"$@"; exit $?', "sh", *sync] if deep else sync
+    inner = f"import subprocess; print(subprocess.run({words!r}, close_fds=True).returncode, flush=True)"
+    done = mac.run("run", "--", sys.executable, "-c", inner)
+    assert done.stdout.split() == ["124"], done.stderr
+    assert "waiting would be for itself" in done.stderr
+    assert "gave up" not in done.stderr
+    assert mac.sync(*NEXT_LOCK)["outcome"] == "synced"
+
+
+def test_a_killed_sync_does_no_harm(mac: Mac) -> None:
+    """SIGKILL before, within and after the commit: the next sync makes the environment right."""
+    mac.sync()
+    rounds = Rounds(mac)
+    for when in QUICK:
+        rounds.strike(when)
+    assert rounds.counts["killed"] == len(QUICK)
+    assert rounds.counts["within the commit"] >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_two_hundred_kills_do_no_harm(mac: Mac) -> None:
+    """At random changes, and one in two within the commit."""
+    chance = random.Random(0)
+    mac.sync()
+    rounds = Rounds(mac)
+    for number in range(200):
+        rounds.strike(f"kill:{chance.randint(1, 30)}:commit" if number % 2 else f"kill:{chance.randint(1, 120)}")
+        print(number + 1, dict(rounds.counts), flush=True)
+    assert rounds.counts["within the commit"] >= 40
+
+
+def uv_install(mac: Mac, *what: str) -> subprocess.Popen[str]:
+    """Start `uv pip install` in the environment."""
+    if UV is None:
+        pytest.skip("uv is neither beside this Python nor on PATH")
+    there = str(mac.environment / "bin" / "python")
+    words = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python", there, *what)
+    return mac.open(UV, *words, env={"UV_CACHE_DIR": str(mac.project / "uv-cache")})
+
+
+def test_uv_waits_for_envsync(mac: Mac) -> None:
+    """While a leader has the environment, uv changes nothing; when it is killed, uv goes on at once."""
+    mac.sync()
+    leader = mac.struck("pause:10", "sync", *NEXT_LOCK)
+    said(leader, "paused before", aloud=True)
+    uv = uv_install(mac, "--offline", "--verbose", GREET)
+    said(uv, "Waiting to acquire", aloud=True)
+    assert uv.poll() is None
+    assert wrong_with(mac, FIRST) == []
+    leader.kill()
+    done = finished(uv)
+    assert done.returncode == 0, done.stderr
+    assert mac.sync()["outcome"] == "synced"
+    assert wrong_with(mac, FIRST) == []
+
+
+def test_envsync_waits_for_uv(mac: Mac) -> None:
+    """While uv installs, a sync waits, and changes nothing before uv has ended; what uv has changed, it mends."""
+    mac.sync()
+    with slow_server(mac.project / GREET) as (url, asked, go):
+        uv = uv_install(mac, url)
+        becomes_true(asked.is_set, "uv never asked for the wheel")
+        waiting = mac.start("sync", *NEXT_LOCK)
+        said(waiting, "waiting for", aloud=True)
+        assert waiting.poll() is None
+        assert wrong_with(mac, FIRST) == []
+        go.set()
+        done = finished(uv)
+    assert done.returncode == 0, done.stderr
+    assert finished(waiting).returncode == 0
+    assert wrong_with(mac, NEXT) == []
+
+
+def test_the_cache_is_shared_and_cleaned(mac: Mac) -> None:
+    """Two environments from one cache, whose entries stay while they are used and go with them."""
+    mac.sync()
+    other = {"ENVSYNC_ENV": str(mac.project / "other")}
+    assert json.loads(mac.run("sync", "--json", env=other).stdout)["outcome"] == "synced"
+    assert mac.run("cache", "verify").returncode == 0
+    assert unverified(mac.project / "other") == []
+    assert os.listdir(mac.project / "cache") != []
