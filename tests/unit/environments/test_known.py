@@ -11,6 +11,7 @@ from pathlib import Path
 from envsync.environments.known import Known
 from envsync.environments.size import Size, measure
 from envsync.launch import Environment
+from tests import needs
 from tests.environments import site_packages
 from tests.unit.scene import holder
 
@@ -29,6 +30,7 @@ def test_one_that_is_current(environment: Path, looked: Looked) -> None:
     assert time.time() - known.made < 100
 
 
+@needs.PROC
 def test_looking_changes_no_time_and_takes_no_lock(environment: Path, looked: Looked) -> None:
     """A job may hold any of its locks; the time of the last use stays."""
     os.utime(environment / ".envsync/in-use", (1, 1))
@@ -38,6 +40,7 @@ def test_looking_changes_no_time_and_takes_no_lock(environment: Path, looked: Lo
     assert len(known.commands) == 2
 
 
+@needs.PROC
 def test_who_runs_in_it(environment: Path, looked: Looked) -> None:
     """By pid and command, as `status` names them."""
     with holder(str(environment / ".envsync/in-use"), "shared") as command:

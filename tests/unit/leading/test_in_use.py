@@ -19,6 +19,7 @@ from envsync.locks.flock import Flock
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import cycle, pace, queue
 from envsync.waiting.queue import Lookout
+from tests import needs
 from tests.unit.scene import START, Clock, helper, holder, occupancy
 
 
@@ -211,6 +212,7 @@ class TestNetwork:
 class TestWho:
     """For whom it waits."""
 
+    @needs.PROC
     def test_they_are_named(
         self, environment: Environment, occupy: Callable[..., Occupancy], clock: Clock, command: Flock
     ) -> None:

@@ -18,6 +18,7 @@ from envsync.locks.flock import Flock, acquire_nowait
 from envsync.system import atomic, mounts
 from envsync.transaction import journal, skeleton
 from envsync.transaction.journal import Journal
+from tests import needs
 from tests.unit.scene import Clock, make_environment, occupancy
 
 
@@ -54,6 +55,7 @@ def purge(environment: Environment) -> None:
     os.unlink(environment.in_use)
 
 
+@needs.PROC
 def test_who_is_about_to_commit_looks_again(environment: Environment, command: Flock, clock: Clock) -> None:
     """The lock is lost while the stamp is left in place for a while, after the first look."""
     Path(environment.stamp).write_bytes(b"stamp")
@@ -79,6 +81,7 @@ def test_our_own_hold_is_nobody_elses(environment: Environment) -> None:
     lock.release()
 
 
+@needs.PROC
 @pytest.mark.parametrize("is_remade", [False, True])
 def test_a_decided_commit_knows_it(environment: Environment, command: Flock, *, is_remade: bool) -> None:
     """Its leader went on with `--busy ignore` and died, and the stamp is gone; the other `installed.json` waits."""
@@ -107,6 +110,7 @@ def interrupt() -> None:
     raise InterruptedError
 
 
+@needs.PROC
 def test_what_is_kept_is_bounded(environment: Environment) -> None:
     """Of those that are held, the oldest are forgotten; the present one has its place."""
     locks = []
@@ -125,6 +129,7 @@ def test_what_is_kept_is_bounded(environment: Environment) -> None:
         lock.release()
 
 
+@needs.PROC
 def test_a_number_that_is_another_files_is_not_held(environment: Environment) -> None:
     """A lost inode that nobody held was given to a file that has a name, and that somebody has locked."""
     path = f"{environment.path}/other"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from envsync.leading.goal import Seeker
+from tests import needs
 from tests.unit.library.program import Gate
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=needs.TRIO)])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -24,6 +24,7 @@ from envsync.library import coordinator as module
 from envsync.transaction import journal
 from envsync.waiting import failures
 from envsync.waiting.waiter import Wait
+from tests import needs
 from tests.environments import unverified
 from tests.unit.library.program import (
     LOCK,
@@ -212,6 +213,7 @@ async def test_options_are_those_of_sync(tmp_path: Path) -> None:
 # Others
 
 
+@needs.TRIO
 def test_two_coordinators_in_two_threads_share_one_sync(tmp_path: Path, log: Path) -> None:
     """One under asyncio, one under Trio, on one environment: it is synced once."""
     env = tmp_path / "env"

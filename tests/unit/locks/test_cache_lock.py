@@ -21,6 +21,7 @@ from envsync.locks import cache_lock, flock
 from envsync.locks.cache_lock import exclude, share
 from envsync.store.store import Store
 from envsync.system import mounts
+from tests import needs
 
 ROOT = Path(__file__).parent.parent.parent.parent
 START = f"""\
@@ -86,6 +87,7 @@ def ignore(_what: str) -> None:
     pass
 
 
+@needs.PROC
 def test_a_cleaner_that_waits_too_long_names_who_it_waits_for(root: str) -> None:
     """Who uses the cache keeps it from being cleaned; the wait can be bounded."""
     said: list[str] = []
@@ -101,6 +103,7 @@ def test_a_cleaner_that_waits_too_long_names_who_it_waits_for(root: str) -> None
         assert flock.acquire_nowait(cache_lock.lock_path(root), shared=True) is None
 
 
+@needs.PROC
 def test_a_sync_that_waits_too_long_names_who_cleans(root: str) -> None:
     """`--timeout` bounds this wait, too: a cleaner may be stopped."""
     said: list[str] = []
@@ -134,6 +137,7 @@ def test_a_cleaner_gets_its_turn_though_syncs_overlap_for_ever(root: str) -> Non
         assert alone == 3
 
 
+@needs.PROC
 @pytest.mark.parametrize("cleaners", [1, 2])
 def test_syncs_are_let_in_though_cleaners_wait_for_a_long_one(root: str, cleaners: int) -> None:
     """However long that takes: the gate opens for as long as it was closed, and no other cleaner closes it then."""

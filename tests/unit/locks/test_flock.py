@@ -18,6 +18,8 @@ import pytest
 from envsync.errors import FilesystemError, LockingError
 from envsync.locks import flock
 from envsync.locks.flock import NO_FLOCK, acquire_nowait
+from tests import needs
+from tests.unit.scene import descriptors
 
 ROOT = Path(__file__).parent.parent.parent.parent
 HOLDER = f"""\
@@ -90,6 +92,7 @@ class TestProcesses:
             assert lock is not None
             lock.release()
 
+    @needs.PROC
     def test_kept_by_a_child(self, path: Path) -> None:
         """A child that inherits the descriptor keeps the lock when its parent is killed: it may still write."""
         code = HOLDER.replace(
@@ -221,10 +224,10 @@ class TestLock:
         """A try that fails leaves nothing open."""
         lock = acquire_nowait(str(path), shared=False)
         assert lock is not None
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         for _ in range(10):
             assert acquire_nowait(str(path), shared=True) is None
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors() == before
         lock.release()
 
     def test_downgrade(self, path: Path) -> None:
@@ -290,12 +293,12 @@ class TestWithoutFlock:
     def test_no_flock_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """Where flock is not supported nothing is done unlocked: it is an error that names the file and a way out."""
         monkeypatch.setattr(fcntl, "flock", refusing(cause))
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         with pytest.raises(LockingError, match=f"cannot lock `{path}`") as caught:
             acquire_nowait(str(path), shared=False)
         assert caught.value.hint
         assert caught.value.exit_code == 125
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors() == before
 
     @pytest.mark.parametrize("cause", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])
     def test_somebody_holds_it(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:

@@ -15,6 +15,7 @@ from envsync.launch import Environment, fast_lane
 from envsync.launch.stamp import Site, Stamp
 from envsync.locks import holders
 from envsync.system import atomic, core, processes, records
+from tests import needs
 
 Begin = Callable[..., None]
 
@@ -63,6 +64,7 @@ def marks(node: Path) -> list[str]:
 class TestLeft:
     """A name is left."""
 
+    @needs.PROC
     def test_what_it_says(self, environment: Environment, vouched: Stamp, node: Path) -> None:
         """Scheduler, job, host, pid, the program's name and no more of the command line, since when, until when."""
         begin(vouched, SLURM_JOB_ID="17", SLURM_JOB_END_TIME="1795750229")

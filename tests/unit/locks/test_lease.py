@@ -14,6 +14,7 @@ from envsync.launch import Environment
 from envsync.locks import lease
 from envsync.locks.lease import Contender, Lease
 from envsync.system import atomic, processes, records
+from tests import needs
 
 
 @pytest.fixture
@@ -93,6 +94,7 @@ def test_what_was_never_written_runs_out(environment: Environment, now: Callable
     assert contender.acquire_nowait() is not None
 
 
+@needs.PROC
 @pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_a_process_of_this_place_is_known_to_be_dead(environment: Environment, place: str) -> None:
     """Its progress says which process it was: here, that is asked at once; elsewhere, time decides."""

@@ -13,6 +13,7 @@ from envsync.launch import Environment
 from envsync.locks import flock, holders, named
 from envsync.locks.flock import Flock
 from envsync.system import atomic, mounts, processes, records
+from tests import needs
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def leave_here(environment: Environment, **said: object) -> None:
 class TestProved:
     """What is known of processes here."""
 
+    @needs.PROC
     def test_it_runs(self, environment: Environment, lock: Flock) -> None:
         """A process that was started then, and holds the lock, is proved, and told with its job."""
         leave_here(environment)
@@ -57,6 +59,7 @@ class TestProved:
         assert "of Slurm job 17, which `scancel 17` ends" in named.told(seen)
         assert "may still run" not in named.told(seen)
 
+    @needs.PROC
     @pytest.mark.parametrize("said", [{"started": 1.0}, {"pid": 2**22 + 5}], ids=["reused", "gone"])
     def test_it_has_ended(self, environment: Environment, lock: Flock, said: dict[str, object]) -> None:
         """A pid that is another process's by now, or nobody's, is nobody to be told of."""
@@ -65,11 +68,13 @@ class TestProved:
         assert seen.named == ()
         assert [(each.pid, each.job) for each in seen.here] == [(os.getpid(), "")]
 
+    @needs.PROC
     def test_it_has_let_go(self, environment: Environment) -> None:
         """A process that lives and does not hold the lock any more runs in it no more."""
         leave_here(environment)
         assert named.look(environment) == ((), ())
 
+    @needs.PROC
     def test_where_the_kernel_does_not_know_locks(
         self, environment: Environment, lock: Flock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,6 +18,7 @@ from envsync.fetching import compiling
 from envsync.locks import wheel_lock
 from envsync.locks.wheel_lock import Turn
 from envsync.store.store import Store
+from tests import needs
 from tests.unit.fetching.server import File, serving
 from tests.unit.library.program import write_lock
 from tests.wheels import build_wheel, sha256_of
@@ -55,6 +56,7 @@ def holder(store: Store, key: str = KEY) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@needs.PROC
 def test_one_process_is_at_a_wheel(store: Store) -> None:
     """Others are told to wait, and for whom; SIGKILL is enough to let them."""
     with holder(store) as process:
@@ -130,6 +132,7 @@ def test_a_lock_has_the_groups_bits(store: Store, mode: int, expected: int) -> N
     lock.release()
 
 
+@needs.PROC
 @pytest.mark.parametrize("place", ["file", "network"])
 def test_a_wait_for_a_wheel_is_bounded(
     store: Store, tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]], place: str

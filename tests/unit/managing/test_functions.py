@@ -14,6 +14,7 @@ import pytest
 
 import envsync
 from envsync.errors import FilesystemError, LockFileError, NoEnvironmentError, UsageError
+from tests import needs
 from tests.environments import FIXTURES, unverified
 
 LOCK, NEXT = FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"
@@ -27,6 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobodys_home: Path) -
 
 
 class TestStatus:
+    @needs.PROC
     def test_for_a_lock_file(self, tmp_path: Path) -> None:
         """Whether it is current, why not, and who runs in it."""
         env = tmp_path / "env"

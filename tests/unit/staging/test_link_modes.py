@@ -23,6 +23,7 @@ from envsync.staging.link import Linker, PartJob
 from envsync.staging.link_modes import CLONE, COPY, HARDLINK, MODES, Pourer, Ways, conclude
 from envsync.system import native
 from envsync.wheel.manifest import Directory, Manifest, Rows
+from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
 from tests.filesystems import mounted
@@ -128,6 +129,7 @@ class TestPouring:
             Pourer().pour(source.fileno(), destination.fileno(), size)
         assert (tmp_path / "b").read_bytes() == content
 
+    @needs.COPY_FILE_RANGE
     def test_one_that_stops_half_way_is_followed_by_another(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from envsync.staging.bring import fill_as_usual
 from tests.darwin import standing_in
+from tests.unit.scene import descriptors
 
 F_FULLFSYNC = 51
 """Of macOS (sys/fcntl.h)."""
@@ -76,7 +77,7 @@ def bring(darwin: ModuleType, source: Path, mode: int = 0o666) -> bool:
 
 def test_a_clone_is_as_the_file_was_created(darwin: ModuleType, calls: Path, source: Path, tmp_path: Path) -> None:
     """It has the bytes and the time of its source, and the mode of the umask; owner and links are not its source's."""
-    before = set(os.listdir("/dev/fd"))
+    before = descriptors()
     assert bring(darwin, source, 0o777)
     made = tmp_path / "stage" / "module.py"
     umask = os.umask(0)
@@ -87,7 +88,7 @@ def test_a_clone_is_as_the_file_was_created(darwin: ModuleType, calls: Path, sou
     assert made.stat().st_ino != source.stat().st_ino
     assert os.listdir(tmp_path / "stage") == ["module.py"]
     assert calls.read_text() == "fclonefileat module.py 3\n"  # CLONE_NOFOLLOW, CLONE_NOOWNERCOPY
-    assert set(os.listdir("/dev/fd")) == before
+    assert descriptors() == before
 
 
 def test_the_descriptor_is_that_of_the_clone(darwin: ModuleType, source: Path, tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ import pytest
 
 from envsync.system import forking
 from envsync.system.forking import can_share, share
+from tests import needs
+from tests.unit.scene import descriptors
+
+pytestmark = needs.PROC
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -65,9 +69,9 @@ def work(tmp_path: Path) -> Work:
 @pytest.fixture(autouse=True)
 def nobody_is_left() -> Iterator[None]:
     """No process is left, running or not waited for, and no descriptor."""
-    before = children(), os.listdir("/proc/self/fd")
+    before = children(), descriptors()
     yield
-    assert (children(), os.listdir("/proc/self/fd")) == before
+    assert (children(), descriptors()) == before
 
 
 def children() -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from envsync.system import mounts
 from envsync.system.mounts import Mount, is_network, mount_of, parse
+from tests import needs
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,discard
@@ -49,6 +50,7 @@ def test_flock_that_stays_within_the_node(kind: str, options: str, reason: str) 
     assert Mount(kind, ("rw", options)).local_flock == reason
 
 
+@needs.PROC
 def test_a_real_one(tmp_path: Path) -> None:
     """The filesystem of this test is known; of a path that is not there, nothing."""
     assert mounts.mount_of(f"{tmp_path}/missing").kind == ""
@@ -105,6 +107,7 @@ class TestFilesystem:
         """A path that does not exist is on nothing."""
         assert mount_of(str(tmp_path / "x")).kind == ""
 
+    @needs.PROC
     def test_for_real(self, tmp_path: Path) -> None:
         """The kernel's own table is understood: it has a type for /proc."""
         assert mount_of("/proc").kind == "proc"

@@ -18,6 +18,7 @@ from envsync.launch import Environment
 from envsync.system import processes
 from envsync.system.processes import COMMAND_CHARACTERS
 from envsync.waiting import cycle, directory, narrator, queue
+from tests import needs
 from tests.unit.scene import HOLD, LIVENESS_SECONDS, ROOT, helper, holder, write_progress
 
 BEQUEATH = """\
@@ -39,6 +40,7 @@ NOBODY = 2**22 + 1
 class TestHolders:
     """Who holds a lock."""
 
+    @needs.PROC
     def test_one(self, tmp_path: Path) -> None:
         """The one that excludes all others is known by its pid, and when it has ended, nobody is."""
         path = str(tmp_path / "lock")
@@ -46,6 +48,7 @@ class TestHolders:
             assert processes.holders(path) == [process.pid]
         assert processes.holders(path) == []
 
+    @needs.PROC
     def test_several(self, tmp_path: Path) -> None:
         """Those who share it are all named, and we are, too."""
         import fcntl
@@ -70,6 +73,7 @@ class TestHolders:
             assert processes.holders(str(tmp_path / "lock")) == []
         assert processes.holders(str(tmp_path / "missing")) == []
 
+    @needs.PROC
     def test_a_child_that_inherited_it(self, tmp_path: Path) -> None:
         """If who took the lock has ended and a child still has the descriptor, it is the child that holds it."""
         path = str(tmp_path / "lock")
@@ -78,6 +82,7 @@ class TestHolders:
             process.process.wait(LIVENESS_SECONDS)
             assert processes.holders(path) == [child]
 
+    @needs.PROC
     def test_a_zombie_holds_nothing(self, tmp_path: Path) -> None:
         """A holder that has ended, and that nobody has waited for yet, is not named, though its child is."""
         path = str(tmp_path / "lock")
@@ -87,6 +92,7 @@ class TestHolders:
             assert not processes.is_alive(process.pid)
             assert processes.holders(path) == [child]
 
+    @needs.PROC
     def test_who_waits_does_not_hold(self, tmp_path: Path) -> None:
         """A process that is blocked in flock(2) for it is not a holder."""
         path = str(tmp_path / "lock")
@@ -104,6 +110,7 @@ class TestHolders:
 class TestState:
     """Alive, stopped, ended."""
 
+    @needs.PROC
     def test_stopped(self) -> None:
         """A process that was sent SIGSTOP is stopped, and alive; after SIGCONT it is not stopped."""
         with helper("sys.stdin.read()") as process:
@@ -116,6 +123,7 @@ class TestState:
             os.waitid(os.P_PID, process.pid, os.WCONTINUED | os.WNOWAIT)
             assert not processes.is_stopped(process.pid)
 
+    @needs.PROC
     def test_ended(self) -> None:
         """A zombie is not alive, and nor is what was never there."""
         with helper("") as process:
@@ -126,6 +134,7 @@ class TestState:
         assert not processes.is_stopped(NOBODY)
         assert processes.is_alive(os.getpid())
 
+    @needs.PROC
     def test_a_strange_name(self, tmp_path: Path) -> None:
         """A process may call itself what it likes, parentheses and states included."""
         name = tmp_path / ") Z 1 (x"
@@ -142,6 +151,7 @@ class TestState:
 class TestCommand:
     """What they run, as it is shown."""
 
+    @needs.PROC
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
@@ -162,6 +172,7 @@ class TestCommand:
             assert processes.command_of(process.pid) == f"sh -c {SAY} sh {expected}".strip()
             process.kill()
 
+    @needs.PROC
     def test_bytes_that_are_no_text(self) -> None:
         """Arguments that are not UTF-8 are shown as far as that goes."""
         words = [b"/bin/sh", b"-c", SAY.encode(), b"\xff\xfe"]
@@ -210,6 +221,7 @@ class TestCommand:
 class TestWhere:
     """Which processes and clocks may be compared."""
 
+    @needs.PROC
     def test_one_place(self) -> None:
         """Two processes here say the same of where they are, and it is something."""
         code = "from envsync.system import processes; print(processes.here() or '-', processes.boot() or '-')"
@@ -217,6 +229,7 @@ class TestWhere:
             assert process.hear() == f"{processes.here()} {processes.boot()}"
         assert processes.boot() in processes.here()
 
+    @needs.PROC
     def test_another_pid_namespace(self, tmp_path: Path) -> None:
         """In a pid namespace of its own a process is elsewhere, though on the same boot, and knows no holders here."""
         path = str(tmp_path / "lock")
@@ -245,6 +258,7 @@ class TestWhere:
             started, said = map(float, one.hear().split())
         assert before - 0.011 <= started <= said <= processes.clock()
 
+    @needs.PROC
     def test_ancestors(self) -> None:
         """The parent, its parent, and so on, and not ourselves."""
         found = processes.ancestors()

@@ -16,6 +16,7 @@ from envsync.errors import FilesystemError
 from envsync.store import users
 from envsync.store.inventory import CacheItem
 from envsync.system import processes
+from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
 from tests.rooms.inside import as_user, words
@@ -183,6 +184,7 @@ class TestReferences:
         project.sync()
         assert users.used(str(project.cache)) == {sha256_of(project.wheels["alpha"])}
 
+    @needs.PROC
     def test_after_a_reboot(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its disk may not be mounted yet. Once it is synced again, that alone counts."""
         project.sync()
@@ -199,6 +201,7 @@ class TestReferences:
             shutil.rmtree(project.env)
             assert users.used(str(project.cache)) == set()
 
+    @needs.PROC
     def test_an_in_use_lock_that_a_launch_has_renewed(self, project: Project) -> None:
         """The environment is the same, and used more than ever."""
         in_use = project.env / ".envsync" / "in-use"
@@ -308,6 +311,7 @@ class TestGroup:
             assert (anns / "alpha" / "__init__.py").is_file()
             assert (bens / "beta" / "__init__.py").is_file()
 
+    @needs.PROC
     def test_one_cleans_what_the_other_has_sealed(self, shared: Project, as_member: Callable[..., str]) -> None:
         """It is out of the way, and that its owner alone can free the disk is said."""
         self.sync(shared, as_member, ANN)

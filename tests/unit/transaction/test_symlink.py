@@ -18,6 +18,7 @@ from envsync.library import blocking
 from envsync.store import users
 from envsync.store.store import Store
 from envsync.transaction import journal
+from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import leftovers, site_packages, unverified
 from tests.unit.staging.test_link_modes import THEM, as_another_user
@@ -342,6 +343,7 @@ class TestUsers:
         assert users.used(str(project.cache)) == set()
         assert list((project.cache / "v1" / "users").iterdir()) == []
 
+    @needs.PROC
     def test_an_environment_that_is_gone_uses_nothing(self, project: Project) -> None:
         """Its reference is dropped."""
         project.sync()
@@ -350,6 +352,7 @@ class TestUsers:
         assert users.used(str(project.cache), drop=True) == set()
         assert list((project.cache / "v1" / "users").iterdir()) == []
 
+    @needs.PROC
     def test_one_made_anew_in_its_place_uses_what_it_links(self, project: Project) -> None:
         """A directory with another in-use lock is another environment."""
         project.sync()

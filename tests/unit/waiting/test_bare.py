@@ -20,6 +20,7 @@ from envsync.locks.lease import Contender
 from envsync.system import atomic, mounts, processes
 from envsync.waiting import bare, directory
 from envsync.waiting.waiter import Wait
+from tests import needs
 from tests.unit.scene import Clock, helper, holder, make_environment, make_request
 
 FIRST = LedgerEntry("1.0", Origin("0" * 64, None), 0, 0, (), scripts=False)
@@ -198,6 +199,7 @@ class TestWhoRemoves:
             bare.leave(made)
             assert os.path.lexists(made.bare)
 
+    @needs.PROC
     def test_not_while_somebody_is_blocked_on_the_lock(self, made: Environment) -> None:
         """uv waits for the lock itself: the environment that it waits for stays."""
         blocked = (
@@ -362,6 +364,7 @@ class TestWait:
         assert isinstance(held, Flock)
         held.release()
 
+    @needs.PROC
     def test_refused_for_locks_that_stay_within_the_node(
         self, tmp_path: Path, request_: Request, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -14,6 +14,7 @@ from envsync.launch.request import Request
 from envsync.system import processes
 from envsync.waiting import cycle, queue
 from envsync.waiting.queue import Rank
+from tests import needs
 from tests.unit.scene import helper, make_environment, write_progress
 
 DRAINING = "waiting for commands that run in the environment to end: pid 7 (`x`)"
@@ -160,12 +161,14 @@ class TestHolds:
     def _inside(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ENVSYNC_IN", "1:x")
 
+    @needs.PROC
     def test_by_its_own_descriptor(self, world: World) -> None:
         """It has the in-use lock open."""
         with open(world["A"].in_use, "rb"):
             assert cycle.holds() == (world["A"].path,)
         assert cycle.holds() == ()
 
+    @needs.PROC
     def test_by_an_ancestors(self, world: World) -> None:
         """Or its parent has, though it closed all descriptors itself; each is named once, in order."""
         a, b = world["A"], world["B"]

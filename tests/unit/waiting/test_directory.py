@@ -14,6 +14,7 @@ from envsync.launch import Environment
 from envsync.system import processes
 from envsync.waiting import directory
 from envsync.waiting.directory import is_inside, is_marked, prepare
+from tests import needs
 from tests.unit.scene import helper, holder
 
 INSIDE = """\
@@ -178,6 +179,7 @@ class TestInside:
         with holder(environment.in_use, "shared"):
             assert not is_inside(environment)
 
+    @needs.PROC
     @pytest.mark.usefixtures("token")
     def test_an_ancestor_holds_the_lock(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process whose parent runs in the environment, though it closed all descriptors, is within."""

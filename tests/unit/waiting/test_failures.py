@@ -27,6 +27,7 @@ from envsync.launch import Environment
 from envsync.system import processes
 from envsync.waiting import failures
 from envsync.waiting.failures import DIED, FATAL, KEPT, PASSING, Arrival, check, forgive, record, tell
+from tests import needs
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, Clock, write_progress
 
 KEY = "ours"
@@ -292,6 +293,7 @@ class TestWho:
         assert not is_shared(environment, arrival)
         assert not is_shared(environment, arrival, leading=True)
 
+    @needs.PROC
     def test_a_late_comer(self, environment: Environment, clock: Clock) -> None:
         """Who wanted it before the failure, and comes to the lock after it, shares it: on this boot, clocks compare."""
         arrival = Arrival(whole_process=False)
@@ -328,6 +330,7 @@ class TestWho:
         arrival.look(environment)
         assert not is_shared(environment, arrival, leading=True)
 
+    @needs.PROC
     def test_the_process_counts(self, environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process that was started before the failure, for this, shares it, though envsync began in it later."""
         started = clock.now
@@ -470,6 +473,7 @@ class TestKept:
         assert is_shared(environment, arrival, leading=True) == (entry.get("kind") == FATAL)
 
 
+@needs.PROC
 def test_started_is_before_an_exec() -> None:
     """A process counts from its start, what it was before an exec included: that is what EXEC_SECONDS is for."""
     code = (

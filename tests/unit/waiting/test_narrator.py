@@ -18,6 +18,7 @@ from envsync.system import processes
 from envsync.waiting import narrator
 from envsync.waiting.narrator import LINE_SECONDS, SILENCE_SECONDS, Narrator, describe, forms_of
 from envsync.waiting.shortening import fitted, width
+from tests import needs
 from tests.unit.scene import LIVENESS_SECONDS, ROOT, START, Clock, helper, holder, write_progress
 
 SAID = {"phase": "downloading", "done": 3, "total": 9, "command": "envsync run x", "since": START - 11}
@@ -121,6 +122,7 @@ class TestShortened:
         assert self.shown(environment, 50) == "waiting for pid 4711: waiting for commands"
         assert self.shown(environment, 30) == "waiting: waiting for commands"
 
+    @needs.PROC
     def test_what_is_wrong_stays(self, environment: Environment, clock: Clock) -> None:
         """That a leader is stopped is said in a word where there is no room for more, longer than all but its phase."""
         with helper("sys.stdin.read()") as process:
@@ -143,6 +145,7 @@ class TestShortened:
         monkeypatch.setenv("ENVSYNC_IN", f"{inode + (not marked)}:abc")
         assert ("may be waiting for itself" in describe(environment)) == (marked and phase != "staging")
 
+    @needs.PROC
     def test_strangers(self, environment: Environment) -> None:
         """Of others, the pid stays."""
         with holder(environment.lock) as process:
@@ -153,6 +156,7 @@ class TestShortened:
 class TestLeader:
     """A leader of this host."""
 
+    @needs.PROC
     def test_stopped(self, environment: Environment, clock: Clock) -> None:
         """One that was stopped is said to be, with the command that continues it."""
         with helper("sys.stdin.read()") as process:
@@ -164,6 +168,7 @@ class TestLeader:
             expected = f"{line}; it is stopped: continue it with `kill -CONT {process.pid}`, or end it"
             assert describe(environment, 99) == expected
 
+    @needs.PROC
     def test_dead_with_a_child(self, environment: Environment, clock: Clock) -> None:
         """One that is dead, though the lock is held still, has left it to a child."""
         with helper("") as process:
@@ -183,6 +188,7 @@ class TestLeader:
 class TestStranger:
     """Somebody who says nothing of itself."""
 
+    @needs.PROC
     def test_known(self, environment: Environment) -> None:
         """Whoever holds the lock here is named: pid, host and command."""
         with holder(environment.lock) as process:
@@ -193,6 +199,7 @@ class TestStranger:
             )
             assert said.endswith(f"environment lock `{environment.lock}`")
 
+    @needs.PROC
     def test_stopped(self, environment: Environment) -> None:
         """If it is stopped, that is said, too."""
         with holder(environment.lock) as process:

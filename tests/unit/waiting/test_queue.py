@@ -15,7 +15,7 @@ from envsync.launch.request import Request
 from envsync.system import atomic, processes, records
 from envsync.waiting import queue
 from envsync.waiting.queue import PATIENCE_TRIES, Rank, Turns, call_next, enlist, waiting
-from tests.unit.scene import Clock, helper, make_environment, names_of_waiters
+from tests.unit.scene import Clock, descriptors, helper, make_environment, names_of_waiters
 
 BETWEEN_TRIES = 0.4
 ENLIST = """\
@@ -160,10 +160,10 @@ class TestNames:
             raise OSError(38, "Function not implemented")
 
         monkeypatch.setattr(fcntl, "flock", refuse)
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         assert enlist(Demand(request("a"), environment)) is None
         assert names_of_waiters(environment) == []
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors() == before
 
     def test_the_directory_goes_meanwhile(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """A leader may remove the empty directory at any moment: whoever comes makes it again."""

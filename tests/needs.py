@@ -1,0 +1,17 @@
+"""What only some systems have: tests that need it say so by these marks, and are skipped elsewhere with the reason."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+PROC = pytest.mark.skipif(
+    not os.path.exists("/proc/self/stat"), reason="needs /proc, which says who holds a lock and how a process is"
+)
+COPY_FILE_RANGE = pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="needs copy_file_range(2)")
+MEMFD = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create(2)")
+TRIO = pytest.mark.skipif(
+    not (hasattr(select, "epoll") or hasattr(select, "kqueue")), reason="trio needs epoll(7) or kqueue(2)"
+)
