@@ -191,7 +191,7 @@ def used(environment: Environment) -> float:
 def running(environment: Environment) -> str:
     """Say who runs in an environment whose in-use lock is held."""
     who = named.told(named.look(environment))
-    return f"{RUNS}: {who}" if who else f"{RUNS}, of another host or another container"
+    return f"{RUNS}: {who}" if who else f"{RUNS}, of {_unseen()}"
 
 
 def syncing(environment: Environment) -> str:
@@ -200,7 +200,7 @@ def syncing(environment: Environment) -> str:
     if leader is not None:
         return _synced_by(leader)
     there = tuple(status.occupants(processes.holders(environment.lock)))
-    return f"its lock is held by {_named(there)}" if there else "its lock is held by another host or another container"
+    return f"its lock is held by {_named(there) if there else _unseen()}"
 
 
 def _busy(known: Known) -> str:
@@ -255,3 +255,8 @@ def _time(path: str) -> float:
 def age(since: float) -> float:
     """Return how many seconds ago something was."""
     return max(0.0, time.time() - since)
+
+
+def _unseen() -> str:
+    """Say who it is whom nobody here is seen to be."""
+    return "another host or another container" if processes.has_proc() else "a process that this system does not name"

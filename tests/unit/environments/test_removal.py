@@ -27,6 +27,7 @@ from envsync.locks.flock import Flock
 from envsync.store import trash
 from envsync.system import atomic, mounts, native, processes
 from envsync.waiting import bare, directory
+from tests import needs
 from tests.crash.harness import KILL, strike
 from tests.environments import FIXTURES, unverified
 from tests.unit.scene import holder
@@ -71,6 +72,7 @@ def test_what_other_clients_may_still_find(
     assert entries(environment) == []
 
 
+@needs.PROC
 @pytest.mark.parametrize("name", [".lock", ".envsync/in-use"])
 def test_one_whose_lock_is_held(environment: Path, looked: Looked, name: str) -> None:
     """By a sync, uv, or a command: it stays as it was, and who that is is said."""
@@ -84,6 +86,20 @@ def test_one_whose_lock_is_held(environment: Path, looked: Looked, name: str) ->
     assert envsync.sync(LOCK, env=str(environment.parent / "{digest}")).outcome == "current"
 
 
+@pytest.mark.parametrize("name", [".lock", ".envsync/in-use"])
+def test_one_whose_lock_is_held_where_nobody_is_named(
+    environment: Path, looked: Looked, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where there is no /proc it stays all the same, and nobody is looked for on other hosts."""
+    monkeypatch.setattr(processes, "read_proc", lambda _: "")
+    known = looked()
+    with holder(str(environment / name)):
+        done = removal.remove(known, Surroundings.here(), time.monotonic())
+    assert done is not None
+    assert done.kept.endswith("a process that this system does not name")
+
+
+@needs.PROC
 def test_one_that_uv_waits_for(environment: Path, looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would have the lock of a directory that is gone, and install into nothing."""
     known = looked()
@@ -156,6 +172,7 @@ def test_one_that_this_command_runs_in(environment: Path, removed: Removed, monk
     assert removed().kept == "this command runs in it"
 
 
+@needs.PROC
 def test_one_that_was_started_past_envsync(environment: Path, removed: Removed) -> None:
     """By a path to its Python: no lock knows, but this host does."""
     for program in (environment / "bin/python", f"{environment.name}/bin/python"):
@@ -167,6 +184,7 @@ def test_one_that_was_started_past_envsync(environment: Path, removed: Removed) 
     assert removed().kept == ""
 
 
+@needs.PROC
 def test_an_in_use_lock_that_was_lost(environment: Path, removed: Removed) -> None:
     """A purge has taken its name while a command holds it: the stamp still knows which one it was."""
     with holder(str(environment / ".envsync/in-use"), "shared") as process:
@@ -254,6 +272,7 @@ def test_a_filesystem_that_does_not_rename_directories(
     assert entries(environment) == []
 
 
+@needs.MEMFD
 @pytest.mark.parametrize("reason", [errno.EXDEV, errno.EDQUOT], ids=errno.errorcode.get)
 def test_killed_while_it_is_deleted_in_its_place(
     tmp_path: Path, run_envsync: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, reason: int
