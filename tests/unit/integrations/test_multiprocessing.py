@@ -18,6 +18,7 @@ import envsync
 from envsync import errors
 from envsync.integrations.multiprocessing import context
 from envsync.leading.result import SyncResult
+from tests import needs
 from tests.conftest import ROOT, envsync_command
 from tests.environments import FIXTURES
 from tests.unit.library.program import is_free
@@ -207,6 +208,7 @@ def test_a_worker_that_is_killed(here: Path, env: Path) -> None:
     assert run(program(here, env, main), here) == f"broken\n{-signal.SIGTERM}\n"
 
 
+@needs.PROC
 def test_twenty_pools_one_after_the_other(here: Path, env: Path) -> None:
     """None hangs, nothing is left open, and the environment is free at the end."""
     main = """
