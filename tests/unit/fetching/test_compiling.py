@@ -31,6 +31,7 @@ from envsync.store.bytecode import Shelf, source_of
 from envsync.store.damage import damaged_files
 from envsync.store.store import Store
 from envsync.wheel.manifest import Manifest
+from tests import needs
 from tests.wheels import artifact, build_wheel
 
 PACKAGE = {
@@ -372,6 +373,7 @@ def test_a_child_that_is_killed_once_costs_nothing(store: Store, target: Interpr
     assert (compiled.failures, compiled.died) == ((), ())
 
 
+@needs.PROC
 def test_children_hold_the_environment_lock_and_nothing_else(store: Store, target: Interpreter, tmp_path: Path) -> None:
     """Least of all the in-use lock, which is inheritable while a command is launched."""
     said = tmp_path / "descriptors"
@@ -419,6 +421,7 @@ def test_an_error_of_the_disk_is_one(store: Store, target: Interpreter, tmp_path
     assert untidy(store) == []
 
 
+@needs.PROC
 def test_what_another_process_compiles_is_waited_for(store: Store, target: Interpreter) -> None:
     """It is said for whom, while all that nobody else does is done; then what the other has made is used."""
     first = add(store)

@@ -22,8 +22,11 @@ import pytest
 from envsync.lockfile.target import Artifact
 from envsync.locks.wheel_lock import Turn
 from envsync.store.store import Store
+from tests import needs
 from tests.unit.fetching.server import File, Server
 from tests.wheels import artifact, build_wheel, sha256_of
+
+pytestmark = needs.PROC
 
 PROGRAM = """\
 import json, os, sys, threading
