@@ -8,6 +8,7 @@ goes on, still believes to have it.
 from __future__ import annotations
 
 import time
+from itertools import count
 from typing import TYPE_CHECKING
 
 from envsync.errors import EnvironmentRefusedError
@@ -20,6 +21,8 @@ from envsync.transaction import skeleton
 from envsync.waiting import failures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from envsync.installed.ledger import Ledger
     from envsync.launch import Environment
     from envsync.launch.events_file import Listener
@@ -115,6 +118,21 @@ class Held:
         """
         if time.monotonic() >= self._sure_until:
             self.check_in_place()
+
+    def taking(self, phase: str, total: int) -> Callable[[], None]:
+        """Say that a number of steps begins. Returns what to call before each of them.
+
+        It looks at the lock as `check_held` does, and says how far it is: on a slow filesystem a commit takes minutes,
+        and whoever says nothing for so long is taken to hang.
+        """
+        self.progress(phase, 0, total)
+        taken = count()
+
+        def step() -> None:
+            self.check_held()
+            self.progress(phase, next(taken), total)
+
+        return step
 
     def refuse_own(self) -> None:
         """Refuse to change the environment that this very process runs from.

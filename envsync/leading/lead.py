@@ -351,11 +351,10 @@ class Leader:
             is_there = os.path.lexists(self.environment.journal)
             atomic.discard(self.environment.journal)
             return is_there
-        self.held.progress("recovering", 0, len(decided.steps))
+        checkpoint = self.held.taking("recovering", len(decided.steps))
         atomic.discard(self.environment.draining)  # it vouches for what is no more
         self.occupancy.drain()
-        durable = self.session.durable
-        journal.finish(self.environment, decided, durable=durable, checkpoint=self.held.check_held)
+        journal.finish(self.environment, decided, durable=self.session.durable, checkpoint=checkpoint)
         self.held.tell("recovered", steps=len(decided.steps))
         return True
 

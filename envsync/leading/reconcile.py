@@ -212,7 +212,7 @@ class Reconciler:
         installed = scan(self.environment, layout, ledger)
         if (taken := self._take_over(goal, layout, installed, ledger)) is not ledger:
             ledger, installed = taken, scan(self.environment, layout, taken)
-        reinstall = self.aim.damaged | (change.damaged(self.environment, installed) if self.doubtful else frozenset())
+        reinstall = self.aim.damaged | (self._damaged(installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
         while True:
             planned = make_plan(
@@ -238,6 +238,10 @@ class Reconciler:
                 self._refuse_to_lose(owned.barred)
                 return planned, owned
             reinstall |= disputed
+
+    def _damaged(self, installed: Sequence[Installed]) -> frozenset[str]:
+        """Look at all files. Says how far it is: on a slow filesystem that takes minutes."""
+        return change.damaged(self.environment, installed, self.held.taking("looking", len(installed)))
 
     def _take_over(self, goal: Goal, layout: Layout, installed: Sequence[Installed], ledger: Ledger) -> Ledger:
         """Take over what others have installed from the wheels that are wanted. Returns what is known now."""
@@ -317,16 +321,14 @@ class Reconciler:
 
     def _commit(self, prepared: Change) -> None:
         durable = self.session.durable
-        self.held.progress("committing", 0, len(prepared.journal.steps))
+        checkpoint = self.held.taking("committing", len(prepared.journal.steps))
         ledger = prepared.ledger._replace(in_use=self.occupancy.inodes())
         self.held.check_held()
         atomic.write(journal.ledger_path(self.environment, prepared.journal), dump_ledger(ledger))
         journal.write(self.environment, prepared.journal, durable=durable)
         atomic.discard(self.environment.draining)
         self.aim.mended()
-        self.doubtful = bool(
-            journal.finish(self.environment, prepared.journal, durable=durable, checkpoint=self.held.check_held)
-        )
+        self.doubtful = bool(journal.finish(self.environment, prepared.journal, durable=durable, checkpoint=checkpoint))
         self.supply.refer(_linked(prepared.ledger), prepared.ledger.path)
         for path, names in sorted(prepared.differing.items()):
             self.said.note(

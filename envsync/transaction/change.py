@@ -74,26 +74,29 @@ class Change(NamedTuple):
     """Decides the steps anew, by what is there then. Raises as `Changer.prepare`."""
 
 
-def damaged(environment: Environment, installed: Sequence[Installed]) -> frozenset[str]:
+def damaged(
+    environment: Environment, installed: Sequence[Installed], checkpoint: Callable[[], object] = lambda: None
+) -> frozenset[str]:
     """Name the distributions of which a recorded file is missing or has another size than recorded.
 
     Of a file that several have, the size is that of the one whose name sorts last (`envsync.staging.shared_files`).
     Bytecode does not count: it is made and thrown away by whoever runs the code.
+
+    :param checkpoint: called before each distribution; what it raises ends the look
     """
     files = {item.name: files_of(environment, item) for item in installed}
     provider: dict[str, str] = {}
     for name, owned in sorted(files.items()):
         provider.update((file.path, name) for file in owned or ())
-    return frozenset(
-        name
-        for name, owned in files.items()
-        if owned is None
-        or not all(
-            is_intact(environment, file, sized=provider[file.path] == name)
-            for file in owned
-            if not file.path.endswith(".pyc")
-        )
-    )
+    found = set()
+    for name, owned in files.items():
+        checkpoint()
+        sources = (file for file in owned or () if not file.path.endswith(".pyc"))
+        if owned is None or not all(
+            is_intact(environment, file, sized=provider[file.path] == name) for file in sources
+        ):
+            found.add(name)
+    return frozenset(found)
 
 
 def ownership(  # noqa: PLR0917

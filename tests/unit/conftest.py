@@ -11,7 +11,7 @@ import pytest
 
 from envsync.launch import Environment
 from envsync.launch.request import Request
-from envsync.leading import in_use, progress_file, session
+from envsync.leading import held, in_use, progress_file, session
 from envsync.locks import flock
 from envsync.locks.flock import Flock
 from envsync.system import processes
@@ -24,7 +24,7 @@ from tests.unit.scene import Clock, make_environment, make_request
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace the time of all modules here, and the host's clock."""
     clock = Clock()
-    for module in (failures, narrator, in_use, progress_file, queue, session, waiter):
+    for module in (failures, held, narrator, in_use, progress_file, queue, session, waiter):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(processes, "clock", clock.monotonic)
     return clock

@@ -12,10 +12,12 @@ import pytest
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.launch import Environment
 from envsync.launch.progress import quiet
-from envsync.leading.held import Held, ReplacedError
+from envsync.leading.held import BATCH_SECONDS, Held, ReplacedError
 from envsync.leading.progress_file import ProgressFile
 from envsync.locks import flock, kind
-from envsync.system import atomic
+from envsync.system import atomic, records
+from envsync.waiting.narrator import SILENCE_SECONDS
+from tests.unit.scene import Clock
 
 
 @pytest.fixture
@@ -92,3 +94,28 @@ def test_who_hung_is_not_sure_of_its_look(
     ProgressFile(environment, "key", quiet)("staging", 0, 1)
     with pytest.raises(ReplacedError):
         held.check_held()
+
+
+def test_steps_that_take_long(environment: Environment, held: Held, clock: Clock) -> None:
+    """Who waits reads how far it is, and nothing is written for steps that take no time."""
+    step = held.taking("committing", 9)
+    seen = [records.load(environment.progress)]
+    for seconds in (0.0, 0.0, SILENCE_SECONDS / 2, 0.0, SILENCE_SECONDS / 2):
+        clock.now += seconds
+        step()
+        seen.append(records.load(environment.progress))
+    assert [(each["phase"], each["done"], each["total"]) for each in seen] == [
+        ("committing", done, 9) for done in (0, 0, 0, 2, 2, 4)
+    ]
+
+
+def test_steps_of_an_environment_that_another_leads(environment: Environment, held: Held, clock: Clock) -> None:
+    """They end where it is found, and what the other says stays."""
+    step = held.taking("committing", 9)
+    step()
+    other = ProgressFile(environment, "key", quiet)
+    other("staging", 0, 1)
+    clock.now += BATCH_SECONDS
+    with pytest.raises(ReplacedError):
+        step()
+    assert records.load(environment.progress)["id"] == other.value["id"]
