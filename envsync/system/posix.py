@@ -163,6 +163,34 @@ def parents() -> dict[int, int]:
         return {}
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process here, be it a zombie (kill(2))."""
+    if pid <= 0:
+        return False  # that would be a group, or everybody
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # somebody else's
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def boot() -> str:
+    """Name this boot of this kernel where /proc does not; empty if that is not known."""
+    return ""
+
+
+def started_of(pid: int) -> float:  # noqa: ARG001  # who has no /proc does not say
+    """Return when a process was started, by `clock()`, where /proc does not say it; 0 if nobody does."""
+    return 0.0
+
+
+def command_of(pid: int) -> list[str]:  # noqa: ARG001  # who has no /proc does not say
+    """Return the words that a process was started with, where /proc does not say them; empty if nobody does."""
+    return []
+
+
 def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
     """Return what `subprocess` has to be told so that a child has these descriptors, by their numbers."""
     return {"pass_fds": tuple(descriptors)}

@@ -4,7 +4,8 @@ A pid means something only on one host and within one pid namespace, so nothing 
 that said it is elsewhere: `here()` names the place, and only equal names may be compared. Everything is for people to
 read, or to find out that waiting is for oneself; whether a lock is held is for the kernel to say, not for /proc.
 
-Where there is no /proc (macOS), nobody is known.
+Where there is no /proc, the system is asked in another way (`envsync.system.native`): Windows knows who is alive, since
+when, and by which command line; macOS who is alive. Who holds a lock, neither says.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def host() -> str:
 
 def boot() -> str:
     """Name this boot of this kernel; empty if that is not known. Containers of one host have the same."""
-    return read_proc("/proc/sys/kernel/random/boot_id").strip()
+    return read_proc("/proc/sys/kernel/random/boot_id").strip() or native.boot()
 
 
 def is_proc_ours() -> bool:
@@ -55,6 +56,8 @@ def is_proc_ours() -> bool:
 
 def here() -> str:
     """Name the place within which pids mean the same: boot and pid namespace. Empty if that is not known."""
+    if not native.MAY_HAVE_PROC:
+        return boot()
     if not is_proc_ours():
         return ""
     try:
@@ -75,6 +78,8 @@ def started() -> float:
 
 def started_of(pid: int | str) -> float:
     """Return when a process here was started, by `clock()`; 0 if there is none, or that is not known."""
+    if not native.MAY_HAVE_PROC:
+        return native.started_of(os.getpid() if pid == "self" else int(pid))
     fields = read_proc(f"/proc/{pid}/stat").rpartition(")")[2].split()
     try:
         return int(fields[19]) / native.clock_ticks()
@@ -95,7 +100,8 @@ def own_program() -> str:
 
 def command_of(pid: int) -> str:
     """Return the command line of a process here, as it is shown; empty if it is gone."""
-    return shown(read_proc(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+    said = read_proc(f"/proc/{pid}/cmdline").rstrip("\0")
+    return shown(said.split("\0") if said else native.command_of(pid))
 
 
 def variables_of(pid: int) -> dict[str, str]:
@@ -105,8 +111,9 @@ def variables_of(pid: int) -> dict[str, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether there is such a process here, other than a zombie."""
-    return _state(pid) not in ("", "Z", "X")
+    """Tell whether there is such a process here, other than a zombie where /proc shows these."""
+    state = _state(pid)  # a mount option hides what is others' (hidepid, proc(5)), but kill(2) knows them
+    return state not in ("Z", "X") if state else native.is_alive(pid)
 
 
 def is_stopped(pid: int) -> bool:

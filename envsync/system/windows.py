@@ -229,6 +229,7 @@ def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
 # Processes
 
 MAY_HAVE_PROC = False
+_SYNCHRONIZE, _QUERY_LIMITED = 0x100000, 0x1000
 
 
 def clock() -> float:
@@ -244,6 +245,39 @@ def parents() -> dict[int, int]:
     from envsync.system import windows_processes
 
     return windows_processes.parents()
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process here. It is there as an object, too, while anybody has a handle of it."""
+    try:
+        handle = _winapi.OpenProcess(_SYNCHRONIZE | _QUERY_LIMITED, False, pid)
+    except OverflowError:
+        return False
+    except OSError as error:
+        return refusals.code(error) == refusals.ACCESS_DENIED  # somebody else's
+    try:
+        return bool(_winapi.WaitForSingleObject(handle, 0) == _winapi.WAIT_TIMEOUT)
+    finally:
+        _winapi.CloseHandle(handle)
+
+
+def boot() -> str:
+    from envsync.system import windows_processes
+
+    return windows_processes.boot()
+
+
+def started_of(pid: int) -> float:
+    from envsync.system import windows_processes
+
+    since = windows_processes.started(pid)
+    return clock() - (time.time() - since) if since else 0.0
+
+
+def command_of(pid: int) -> list[str]:
+    from envsync.system import windows_processes
+
+    return windows_processes.words(pid)
 
 
 def is_of_our_session(pid: int) -> bool:  # noqa: ARG001  # sessions are of users there
