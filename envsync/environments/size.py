@@ -44,7 +44,7 @@ def _files(path: str) -> list[os.stat_result]:
                     if entry.is_dir(follow_symlinks=False):
                         open_ways.append(entry.path)
                     else:
-                        found.append(entry.stat(follow_symlinks=False))
+                        found.append(os.lstat(entry.path))  # Windows says less of it while it lists
         except OSError:
             continue  # gone meanwhile, or not for us to look into
     return found

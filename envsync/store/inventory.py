@@ -166,7 +166,7 @@ def _statuses(path: str) -> Iterator[os.stat_result]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _statuses(entry.path)
             else:
-                yield entry.stat(follow_symlinks=False)
+                yield os.lstat(entry.path)  # Windows says less of it while it lists
         except OSError:
             continue  # gone meanwhile
 

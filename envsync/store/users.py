@@ -34,7 +34,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch.stamp import checksum
-from envsync.system import atomic, groups, paths, processes
+from envsync.system import atomic, groups, native, paths, processes
 
 FORMAT = 1
 ELSEWHERE_SECONDS = 30 * 24 * 3600
@@ -84,8 +84,8 @@ def has_strangers(store_root: str) -> bool:
 
 def _shared_mode(status: os.stat_result) -> int:
     """Return what group and others may do in a directory of root's; nothing, if it is not root's."""
-    if status.st_uid != 0:
-        return 0
+    if not native.MODES or status.st_uid != 0:
+        return 0  # where there are neither, all is root's and open to all, to look at it
     return status.st_mode & (0o077 if status.st_gid else 0o007)
 
 

@@ -171,7 +171,7 @@ def test_every_hash_has_to_match(store: Store, wheel: str) -> None:
         with pytest.raises(HashMismatchError) as caught:
             store.add(wheel, artifact(wheel, hashes={**right, algorithm: "00"}))
         assert caught.value.problem == (
-            f"the {algorithm} of {wheel} is {right[algorithm]}, but the lock file expects 00"
+            f"the {algorithm} of {artifact(wheel).path} is {right[algorithm]}, but the lock file expects 00"
         )
         assert os.listdir(store.wheels) == leftovers(store) == []
     store.add(wheel, artifact(wheel, hashes={name: digest.upper() for name, digest in right.items()}))
