@@ -133,7 +133,7 @@ def artifact(path: str | os.PathLike[str], /, **changes: Any) -> Artifact:
         version=version,
         filename=filename,
         hashes={"sha256": sha256_of(path)},
-        path=os.path.abspath(os.fspath(path)),
+        path=os.path.abspath(os.fspath(path)).replace("\\", "/"),  # as paths are written everywhere
         locked=(("sha256", sha256_of(path)),),
     )
     return plain._replace(**changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-from urllib.parse import quote
 
 from packaging.pylock import Package, PackageArchive, PackageDirectory, PackageSdist, PackageVcs, PackageWheel
 
@@ -107,7 +106,7 @@ class Entries:
 
     def _place(self, vcs: PackageVcs) -> str:
         """Say where a repository is, as pip takes it."""
-        url = vcs.url or "file://" + quote(paths.abspath(paths.join(self._beside, vcs.path or "")))
+        url = vcs.url or paths.url_of(paths.abspath(paths.join(self._beside, vcs.path or "")))
         below = f"#subdirectory={vcs.subdirectory}" if vcs.subdirectory else ""
         return f"{vcs.type}+{redacted(url)}@{vcs.commit_id}{below}"
 

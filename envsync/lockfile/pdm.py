@@ -160,7 +160,7 @@ class _Project:
 
 
 def _source(record: Record, directory: str) -> _Source:
-    url = expanded(record.text("url").replace(_ROOT, f"file://{paths.abspath(directory)}"))
+    url = expanded(record.text("url").replace(_ROOT, paths.url_of(paths.abspath(directory))))
     if not url or not well_formed(url):
         raise LockFileError(record.path, f"{record.about}its URL is malformed", hint=MALFORMED_HINT)
     return _Source(

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from configparser import Error as ConfigError
 from configparser import RawConfigParser
 from typing import Any
-from urllib.parse import quote
 
 from packaging.utils import InvalidName, canonicalize_name
 
@@ -68,9 +67,8 @@ class ProjectNames:
         if not is_project(directory):
             raise GrammarError(*no_project(directory))
         flag = "-e " if editable else ""
-        reference = (
-            shlex.quote(f"NAME @ file://{quote(directory)}") if editable else f"NAME @ file://{quote(directory)}"
-        )
+        plain = f"NAME @ {paths.url_of(directory)}"
+        reference = shlex.quote(plain) if editable else plain
         files = "neither `pyproject.toml` nor `setup.cfg` nor `setup.py`"
         problem = f"{files} in `{directory}` says what the project is called"
         raise GrammarError(problem, f"say it in the line: `{flag}{reference}`")

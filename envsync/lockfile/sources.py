@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from envsync.errors import UsageError
 from envsync.errors.redact import redacted
@@ -152,7 +152,7 @@ def as_url(place: str) -> str:
     """Turn a path into a file URL; leave a URL alone."""
     if is_url(place):
         return place
-    return "file://" + quote(paths.abspath(place))
+    return paths.url_of(paths.abspath(place))
 
 
 def well_formed(place: str) -> bool:
@@ -178,9 +178,10 @@ def path_of_url(url: str) -> str:
     :raises ValueError: it names another host
     """
     parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
+    path = paths.of_url(parts.netloc, parts.path)
+    if path is None:
         raise ValueError(f"a file URL cannot name the host `{parts.netloc.rpartition('@')[2]}`")
-    return unquote(parts.path)
+    return path
 
 
 def filename_of(place: str) -> str:
@@ -193,7 +194,7 @@ def host_of(url: str) -> str:
     """Give the host of a URL, for messages; the path of a file URL."""
     parts = urlsplit(url)
     if is_file_url(url):
-        return unquote(parts.path)
+        return paths.of_url("", parts.path) or ""
     return parts.netloc.rpartition("@")[2]
 
 

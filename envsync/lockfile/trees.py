@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import shlex
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from envsync.lockfile.sources import is_file_url, is_url, path_of_url, well_formed
 from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Source
@@ -99,14 +99,14 @@ def _reachable(url: str, beside: str) -> str:
     if not url or _CONTROL.search(url) or not well_formed(url):
         raise TreeError("the URL of its repository is malformed")
     if is_file_url(url):
-        return "file://" + quote(paths.abspath(paths.join(beside, _path_of(url))))
+        return paths.url_of(paths.abspath(paths.join(beside, _path_of(url))))
     if not is_url(url):
-        short = _SCP.fullmatch(url)
+        short = None if core.is_absolute(url) else _SCP.fullmatch(url)  # a drive is no host
         if short is not None:
             return f"ssh://{short[1] or ''}{short[2]}/{short[3]}"
-        if ":" in url.partition("/")[0]:  # a program of git's, as in `ext::`
+        if ":" in url.partition("/")[0] and not core.is_absolute(url):  # a program of git's, as in `ext::`
             raise TreeError("the URL of its repository is malformed")
-        return "file://" + quote(paths.abspath(paths.join(beside, url)))
+        return paths.url_of(paths.abspath(paths.join(beside, url)))
     if " " in url:
         raise TreeError("the URL of its repository is malformed")
     parts = urlsplit(url)

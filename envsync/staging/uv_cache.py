@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from glob import iglob
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from envsync.system import core, native, paths
 
@@ -27,7 +27,9 @@ def text(direct_url: str) -> bytes | None:
     parts = urlsplit(origin["url"])
     if parts.scheme != "file" or "vcs_info" in origin:
         return None
-    path = unquote(parts.path)
+    path = paths.of_url(parts.netloc, parts.path)
+    if path is None:
+        return None
     if "dir_info" in origin:
         value = _of_tree(paths.join(path, origin.get("subdirectory", "")).rstrip("/"))
     else:
