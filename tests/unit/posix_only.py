@@ -18,6 +18,7 @@ from typing import Any
 MODULES = {
     r"^\s*(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
     r"^from envsync\.system\.(forking|mounts|groups)\b": "is of ",
+    r"^from (tests\.rooms\.inside|tests\.unit\.staging\.test_link_modes) import": "takes what is POSIX's own from ",
     r"^from envsync\.waiting import .*\b(neighbours|speaking)\b": "is of what a node's processes share, which is ",
     r"^[A-Z_]+ = .*(signal\.SIG(?:HUP|KILL|USR1))": "has ",
 }

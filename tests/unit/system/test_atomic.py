@@ -140,7 +140,8 @@ class TestWrite:
 
                 patched.setattr(os, "close", close)
             else:
-                patched.setattr({"open": core.os, "replace": native}.get(call, os), call, refuse(cause))
+                module, name = {"open": (core, "open_file"), "replace": (native, "replace")}.get(call, (os, call))
+                patched.setattr(module, name, refuse(cause))
             with pytest.raises(FilesystemError, match=f"cannot write `{path}`") as caught:
                 atomic.write(path, b"new")
         assert caught.value.errno == cause
