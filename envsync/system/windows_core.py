@@ -71,7 +71,9 @@ NONBLOCK = 0
 NOFOLLOW = 1 << 28
 DIRECTORY = 1 << 29
 NOCTTY = 0
-_GENERIC_READ, _GENERIC_WRITE, _APPEND, _ATTRIBUTES = 0x80000000, 0x40000000, 0x4, 0x80
+_GENERIC_READ, _GENERIC_WRITE, _ATTRIBUTES = 0x80000000, 0x40000000, 0x80
+_APPEND_ALONE = 0x120114
+"""FILE_GENERIC_WRITE without FILE_WRITE_DATA."""
 _SHARE_READ, _SHARE_WRITE, _SHARE_DELETE = 1, 2, 4
 SHARE_ALL = _SHARE_READ | _SHARE_WRITE | _SHARE_DELETE
 _CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
@@ -96,7 +98,11 @@ def _is_in_use(path: str) -> bool:
 def _access(flags: int) -> int:
     kind = flags & (os.O_WRONLY | os.O_RDWR)
     access = {0: _GENERIC_READ, os.O_WRONLY: _GENERIC_WRITE, os.O_RDWR: _GENERIC_READ | _GENERIC_WRITE}[kind]
-    return access | _APPEND if flags & os.O_APPEND else access
+    if (
+        flags & os.O_APPEND
+    ):  # who may write elsewhere, too, is not kept at the end: two at once would overwrite each other
+        return access & ~_GENERIC_WRITE | _APPEND_ALONE
+    return access
 
 
 def _disposition(flags: int) -> int:

@@ -25,7 +25,7 @@ CHANGES = frozenset(
     {"os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.utime"}
 )
 JOURNAL = "/.envsync/journal"
-GENERIC_WRITE = 0x40000000
+GENERIC_WRITE, APPEND = 0x40000000, 0x4
 STATUS = 77
 """Of a command that was killed."""
 
@@ -74,7 +74,7 @@ def end() -> None:
 
 def is_change(event: str, args: tuple[Any, ...]) -> bool:
     if event == "_winapi.CreateFile":
-        return bool(args[1] & GENERIC_WRITE)
+        return bool(args[1] & (GENERIC_WRITE | APPEND))
     if event == "open":
         writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         return bool(writes) and args[0] != os.devnull
