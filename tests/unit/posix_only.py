@@ -12,15 +12,18 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 MODULES = {
     r"^\s*(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
     r"^from envsync\.system\.(forking|mounts|groups)\b": "is of ",
-    r"^from (tests\.rooms\.inside|tests\.unit\.staging\.test_link_modes) import": "takes what is POSIX's own from ",
     r"^from envsync\.waiting import .*\b(neighbours|speaking)\b": "is of what a node's processes share, which is ",
     r"^[A-Z_]+ = .*(signal\.SIG(?:HUP|KILL|USR1))": "has ",
+    r"^[A-Z_]+ = .*\b(os\.(?:uname|gete?uid))\b": "asks for ",
+    r"^from envsync\.building import .*\b(supervised|supervisor)\b": "is of ",
 }
 """Pattern → what a module says that matches."""
 CANNOT_BEGIN = {
@@ -61,8 +64,17 @@ def reason(test: Callable[..., Any], uses: Mapping[str, str]) -> str:
 
 def reason_of_module(source: str) -> str:
     """Say why a test module cannot be imported there, or need not; empty if it is for every system."""
-    found = [f"{what}{each}" for pattern, what in MODULES.items() for each in re.findall(pattern, source, re.MULTILINE)]
+    found = _of_module(source)
+    for name in re.findall(r"^from (tests\.[\w.]+) import", source, re.MULTILINE):
+        path = ROOT / (name.replace(".", "/") + ".py")
+        found += [
+            f"imports {name}, which {each}" for each in _of_module(path.read_text("utf-8") if path.is_file() else "")
+        ]
     return f"POSIX's own: {', '.join(found)}" if found else ""
+
+
+def _of_module(source: str) -> list[str]:
+    return [f"{what}{each}" for pattern, what in MODULES.items() for each in re.findall(pattern, source, re.MULTILINE)]
 
 
 def _named_by(test: Callable[..., Any]) -> dict[str, str]:

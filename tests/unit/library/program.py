@@ -6,7 +6,6 @@ Nothing here sleeps: tests wait until something has happened, with a limit so th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from anyio import to_thread
 
 import envsync
 from envsync import events
+from envsync.system import core
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers
 from tests.wheels import sha256_of
@@ -161,7 +161,7 @@ def locked(env: Path) -> Iterator[None]:
     """Hold an environment lock as another program would."""
     env.mkdir(parents=True, exist_ok=True)
     with (env / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        core.lock(file.fileno(), str(env / ".lock"), shared=False)
         yield
 
 
@@ -171,7 +171,7 @@ def is_free(path: Path) -> bool:
         return True
     with path.open("r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            core.lock(file.fileno(), str(path), shared=False)
         except BlockingIOError:
             return False
     return True

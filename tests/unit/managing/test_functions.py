@@ -147,7 +147,7 @@ class TestCache:
         assert envsync.cache_contents() == []
         assert json.loads(run_envsync("cache", "size", "--json").stdout)["all"]["wheels"] == 0
 
-    @pytest.mark.skipif(os.geteuid() == 0 and sys.platform == "linux", reason="root may remove anything")
+    @pytest.mark.skipif(sys.platform == "linux" and os.geteuid() == 0, reason="root may remove anything")
     def test_what_cannot_be_removed_is_said(self, cache: Path) -> None:
         envsync.add_to_cache(LOCK)
         (cache / "v1" / "wheels").chmod(0o555)
