@@ -287,7 +287,8 @@ def execute(path: str, words: "Sequence[str]", variables: "Mapping[str, str]") -
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-        os._exit(status & 0xFFFFFFFF if status >= 0 else status)
+        # One that was ended by Ctrl-C, or has crashed, has a status above the largest int of C (0xC000013A).
+        os._exit(status - (1 << 32) if status >= 1 << 31 else status)
 
 
 # Who and where we are

@@ -98,6 +98,18 @@ def test_the_status_is_the_commands(windows: Windows, status: int) -> None:
     assert windows.run("run", "--", "python", "-c", f"raise SystemExit({status})").returncode == status
 
 
+def test_the_status_of_a_crash_is_the_commands(windows: Windows) -> None:
+    """It is larger than others: that of Ctrl-C is 0xC000013A, of which wine tells other systems the last two digits."""
+    windows.sync()
+    tells = "import os; os._exit(0xC000013A - (1 << 32))"
+    script = (
+        "import subprocess, sys; words = [sys.executable, '-m', 'envsync', 'run', '--', 'python', '-c', sys.argv[1]]; "
+        "print(hex(subprocess.run(words).returncode))"
+    )
+    done = windows.python("-c", script, tells)
+    assert (done.stdout.strip(), done.stderr) == ("0xc000013a", "")
+
+
 def test_arguments_reach_the_command_as_they_are(windows: Windows) -> None:
     """Blanks, quotes, backslashes, nothing at all: whatever the command line of Windows makes of them."""
     windows.sync()
