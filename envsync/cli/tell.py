@@ -12,6 +12,7 @@ from envsync.errors.hints import HELP
 from envsync.errors.redact import redacted
 from envsync.launch import options
 from envsync.launch.messages import say_error, show_json
+from envsync.system import native
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 125
@@ -51,7 +52,7 @@ def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
     hint = error.hint
     if hint == HELP:
         hint = f"`{command_of(arguments)} --help` says what can be given"
-    error.hint = completed(hint, arguments)
+    error.hint = native.spoken(completed(hint, arguments))
     say_error(error)
     status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
     if "--json" in arguments and arguments[0] != "run":
@@ -109,7 +110,7 @@ def completed_by(hint: str, settings: options.Settings, table: Sequence[options.
     :param settings: what was given on its command line
     """
     given = [(option, settings[option.key]) for option in table if option.key in settings]
-    return _HINTED.sub(lambda match: _complete(match, given), hint)
+    return native.spoken(_HINTED.sub(lambda match: _complete(match, given), hint))
 
 
 def _complete(match: re.Match[str], given: Sequence[tuple[options.Option, options.Value]]) -> str:

@@ -64,6 +64,7 @@ set_nonblocking = common.set_nonblocking
 site_packages = common.site_packages
 socket_readable = common.socket_readable
 spelled = common.spelled
+spoken = common.spoken
 started_of = common.started_of
 stat = common.stat
 unlink = common.unlink

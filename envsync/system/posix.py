@@ -135,6 +135,11 @@ def spelled(path: str) -> str:
     return path
 
 
+def spoken(hint: str) -> str:
+    """Return a hint, which has the commands of a POSIX shell, with those of this system's shell."""
+    return hint
+
+
 # Processes
 
 MAY_HAVE_PROC = True

@@ -213,6 +213,12 @@ def spelled(path: str) -> str:
     return path.replace("/", "\\")
 
 
+def spoken(hint: str) -> str:
+    from envsync.system import powershell
+
+    return powershell.spoken(hint)
+
+
 def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
     """Return what `subprocess` has to be told so that a child has the handles of these descriptors.
 

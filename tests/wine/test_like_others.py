@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
+
+import pytest
 
 from tests.crash.test_builds import ALL_BUILT, LOCK
 from tests.projects import built, make_project, make_sdist
 from tests.wine.windows import Windows, finished, named
 
+REAL = ("jupyter", "numpy", "polars", "scikit-learn")
+"""With all that they want about a hundred wheels: compiled code, data, namespaces, scripts and launchers."""
 WANTED = ("almanac_days-1.0", "almanac_words-1.0", "greet-1.0", "shout-1.0", "tally-1.0")
 NOT_OURS = {"direct_url.json", "uv_cache.json", "REQUESTED"}
 """What others write besides, or not, of a wheel that was named by its path."""
@@ -43,6 +50,36 @@ def test_the_files_are_those_of_uv_and_pip(windows: Windows) -> None:
         done = finished(windows.open(*words))
         assert done.returncode == 0, done.stderr
         assert contents(windows.environment) == contents(other)
+
+
+def rows(record: Path) -> set[tuple[str, str]]:
+    """Return the paths and hashes of a RECORD, without those of files that each tool makes itself."""
+    with record.open(newline="", encoding="utf-8") as file:
+        found = {(path, digest) for path, digest, _ in csv.reader(file)}
+    return {row for row in found if not row[0].startswith("../../Scripts/") and not row[0].endswith("INSTALLER")}
+
+
+@pytest.mark.network
+def test_a_real_set_is_that_of_uv(windows: Windows, tmp_path: Path) -> None:
+    """The wheels of an index for Windows: the same names, and the same bytes but for launchers and shebangs."""
+    lock = tmp_path / "pylock.real.toml"
+    words = ("--python-platform", "windows", "--python-version", "3.11", "--only-binary", ":all:")
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "compile", *words, "--format", "pylock.toml", "-qo", lock, "-"],
+        input="\n".join(REAL),
+        text=True,
+        check=True,
+    )
+    certificates = {"SSL_CERT_FILE": named("/etc/ssl/certs/ca-certificates.crt"), "SSL_CERT_DIR": ""}
+    assert len(windows.sync("--lock", named(lock), env=certificates)["installed"]) > 80
+    other = windows.project / "by-uv"
+    assert windows.python("-m", "venv", "--without-pip", named(other)).returncode == 0
+    python = named(other / "Scripts/python.exe")
+    done = finished(windows.open("wuv", "pip", "sync", "--python", python, named(lock), env=certificates))
+    assert done.returncode == 0, done.stderr
+    assert contents(windows.environment) == contents(other)
+    for record in other.glob("Lib/site-packages/*/RECORD"):
+        assert rows(windows.site / record.parent.name / "RECORD") == rows(record), record
 
 
 def test_what_is_built(windows: Windows) -> None:
