@@ -280,7 +280,9 @@ def _readable(directory: str, name: str) -> bytes | None:
 def _nothing_found(start: str) -> "UsageError":
     from envsync.errors import remedies
 
-    directory = _prefix(_steps(start)).rstrip("/") or "/"
+    prefix = _prefix(_steps(start))
+    root, below = core.split_root(prefix)
+    directory = prefix.rstrip("/") if below.strip("/") else root
     return options.usage_error(
         f"no lock file ({', '.join(CANDIDATES)}) in `{directory}` or any of its parents",
         hint=remedies.first_lock(files_in(start or ".")),

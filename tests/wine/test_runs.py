@@ -157,7 +157,9 @@ def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
         script = "import greet, importlib.metadata as m; print(m.version('greet'))"
         processes = [windows.start("run", "--lock", lock, "--", "python", "-c", script) for _ in range(BURST)]
         outcomes = [finished(process) for process in processes]
-        assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, version)] * BURST
+        assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, version)] * BURST, [
+            each.stderr for each in outcomes if each.returncode
+        ]
         assert windows.happened("synced") == number + 1
         assert windows.happened("launched") == (number + 1) * BURST
         print(number + 1, flush=True)

@@ -45,7 +45,11 @@ def all_classes(base: type[EnvsyncError]) -> Iterator[type[EnvsyncError]]:
 ELSEWHERE = ("envsync.integrations.", "envsync.system.windows", "envsync.system.darwin", "envsync.system.linux")
 for module in pkgutil.walk_packages(envsync.__path__, "envsync."):
     # Integrations import engines, which need not be here, and a system's module asserts that it is that system.
-    elsewhere = (ImportError, AssertionError) if module.name.startswith(ELSEWHERE) or native.NAME == "windows" else ()
+    elsewhere = (
+        (ImportError, AssertionError, AttributeError)
+        if module.name.startswith(ELSEWHERE) or native.NAME == "windows"
+        else ()
+    )
     with suppress(*elsewhere):
         importlib.import_module(module.name)
 CLASSES = sorted(set(all_classes(EnvsyncError)), key=lambda kind: kind.__qualname__)

@@ -115,7 +115,7 @@ def test_another_content_is_not_known(project: Path) -> None:
     name = found(request)
     leave(request, name)
     assert recalled(asked(project)) == name.digest
-    (project / "more.txt").write_text("demo==1  # why\n")
+    (project / "more.txt").write_bytes(b"demo==1  # why\n")
     assert recalled(asked(project)) is None
     name.inputs[0].seen.append(checksum(b"demo==1  # why\n"))
     leave(request, name)

@@ -66,6 +66,7 @@ FULL: Mapping[str, Any] = {
 }
 
 
+@pytest.mark.skipif(native.RESTRICTS_NAMES, reason="Windows has no such names")
 def test_a_pure_wheel_makes_a_complete_entry(tmp_path: Path) -> None:
     """A wheel of plain modules needs nothing from the environment: its entry has the final RECORD."""
     path = build_wheel(tmp_path, files={"demo/__init__.py": "x = 1\n", 'demo/a,"b".py': "", "demo/ü.py": ""})
@@ -87,6 +88,7 @@ def test_a_pure_wheel_makes_a_complete_entry(tmp_path: Path) -> None:
     assert manifests.load(entry["manifest.json"]) == manifest
 
 
+@pytest.mark.skipif(native.RESTRICTS_NAMES, reason="Windows has no such names")
 def test_the_record_of_a_complete_entry_is_exact(tmp_path: Path) -> None:
     """It lists every file with sha256 and size, itself without, sorted, and equals what the manifest says."""
     manifest = unpacked(build_wheel(tmp_path, files={"demo/b.py": "b", 'demo/a,"b".py': "a"}), tmp_path / "entry")
