@@ -67,11 +67,10 @@ def _listed(places: tuple[str, ...]) -> dict[str, str]:
 
 
 def _names(place: str) -> list[str]:
-    try:
-        with patiently(os.scandir, place) as entries:
-            return [entry.name for entry in entries if entry.name.endswith((".whl", ".tar.gz", ".zip"))]
-    except NotADirectoryError:
+    if os.path.isfile(place):
         return [""]
+    with patiently(os.scandir, place) as entries:
+        return [entry.name for entry in entries if entry.name.endswith((".whl", ".tar.gz", ".zip"))]
 
 
 def hashed(offer: Offer, algorithms: Iterable[str]) -> Offer:

@@ -58,6 +58,10 @@ if sys.platform == "win32":
         def __str__(self) -> str:
             return str(super().__str__()).replace("\\", "/")
 
+        def write_text(self, data: str, encoding: str = "utf-8", **options: Any) -> int:
+            """Write a text as the tests compare it byte by byte: as on other systems."""
+            return int(super().write_text(data, encoding, **{"newline": "\n", **options}))
+
     @pytest.fixture
     def tmp_path(tmp_path: Path) -> PurePath:
         """Return the test's directory as it would come from the command line."""

@@ -12,6 +12,7 @@ from envsync.errors import LockFileError
 from envsync.lockfile import Choice, Sources, read
 from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Artifact, Source, Target
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 from tests.unit.lockfile.test_pylock import FILES, HEAD, A, at_url, package
 
 COMMIT = "0123456789" * 4
@@ -101,7 +102,7 @@ def test_a_commit(select: Select, tmp_path: Path) -> None:
     assert artifact.source == Source(GIT, "https://user:secret@host.invalid/r", COMMIT, "main", "a")
     assert json.loads(artifact.direct_url or "")["url"] == "https://host.invalid/r"
     artifact = one(select(package("foo", vcs=vcs(url="", path="../a b/r"))))
-    assert artifact.source == Source(GIT, f"file://{tmp_path.parent}/a%20b/r", COMMIT)
+    assert artifact.source == Source(GIT, paths.url_of(f"{tmp_path.parent}/a b/r"), COMMIT)
 
 
 @pytest.mark.parametrize(

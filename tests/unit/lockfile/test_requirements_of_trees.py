@@ -15,6 +15,7 @@ from envsync.errors import LockFileError, NoWheelError
 from envsync.lockfile import Choice, LockFile, Sources, read
 from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Artifact, Source, Target
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 from tests.projects import make_project, make_sdist
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -103,11 +104,12 @@ def test_the_directory_of_the_file_itself(tmp_path: Path, interpreter: Interpret
             assert not target.complete
 
 
+FOO = paths.url_of(paths.abspath("/repositories/foo"))
 COMMITS = {
     "foo @ git+https://host.invalid/a/foo.git@{commit}": ("https://host.invalid/a/foo.git", ""),
     "foo[x] @ git+ssh://git@host.invalid/foo@{commit}": ("ssh://git@host.invalid/foo", ""),
     "git+https://me:secret@host.invalid/f@{commit}#egg=Foo[x]": ("https://me:secret@host.invalid/f", ""),
-    "git+file:///repositories/foo@{commit}#egg=foo&subdirectory=a/b": ("file:///repositories/foo", "a/b"),
+    "git+file:///repositories/foo@{commit}#egg=foo&subdirectory=a/b": (FOO, "a/b"),
     "foo @ git+http://host.invalid/f@me.git@{commit}#subdirectory=./b/": ("http://host.invalid/f@me.git", "b"),
     "git://host.invalid/foo@{commit}#egg=foo": ("git://host.invalid/foo", ""),
 }
@@ -268,7 +270,7 @@ def test_a_name_that_nothing_says(tmp_path: Path, select: Select, files: dict[st
         select("-e ./other")
     assert caught.value.problem.startswith("line 1: " + problem.format(directory))
     if problem == NAMELESS:
-        assert f"`-e 'NAME @ file://{directory}'`" in str(caught.value.hint)
+        assert f"`-e 'NAME @ {paths.url_of(str(directory))}'`" in str(caught.value.hint)
         assert one(select(f"-e 'name @ file://{directory}'")).name == "name"
 
 
