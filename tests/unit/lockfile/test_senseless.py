@@ -9,6 +9,7 @@ import pytest
 from envsync.errors import EnvsyncError, LockFileError
 from envsync.lockfile import Sources, read
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 
 HEAD = 'lock-version = "1.0"\ncreated-by = "test"\n'
 DIGITS = "9" * 5000
@@ -74,8 +75,8 @@ def test_a_chain_of_files_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "3000.txt").write_text("b @ file:///b-1-py3-none-any.whl\n")
     parsed = read(str(tmp_path / "0.txt"))
     assert len(parsed.inputs) == 3001
-    assert parsed.local_files[0] == "/b-1-py3-none-any.whl", "the innermost was read first"
-    assert parsed.local_files[-1] == "/a0-1-py3-none-any.whl"
+    assert parsed.local_files[0] == paths.abspath("/b-1-py3-none-any.whl"), "the innermost was read first"
+    assert parsed.local_files[-1] == paths.abspath("/a0-1-py3-none-any.whl")
 
 
 def test_files_that_double_are_refused(tmp_path: Path) -> None:

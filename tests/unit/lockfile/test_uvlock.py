@@ -16,6 +16,7 @@ from envsync.errors import LockFileError, NoWheelError
 from envsync.lockfile import Choice, read
 from envsync.lockfile.target import Artifact, Target
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 from tests.uv_oracle import flags
 
 SHA = "a" * 64
@@ -508,7 +509,7 @@ def test_a_wheel_by_url_and_one_by_path(select: Select, tmp_path: Path) -> None:
     assert json.loads(first.direct_url or "")["url"] == url
     assert second.path == str(tmp_path / "dist" / "mid-1.0-py3-none-any.whl")
     assert second.hashes == {"sha512": "b" * 128}
-    assert json.loads(second.direct_url or "")["url"] == f"file://{second.path}"
+    assert json.loads(second.direct_url or "")["url"] == paths.url_of(second.path)
 
 
 SDIST = {"url": f"{FILES}/srconly-1.0.tar.gz", "hash": f"sha256:{SHA}"}

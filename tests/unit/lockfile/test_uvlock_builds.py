@@ -16,6 +16,7 @@ from envsync.errors import LockFileError
 from envsync.lockfile import Choice, Sources, read
 from envsync.lockfile.target import ARCHIVE, DIRECTORY, GIT, Artifact, BuildRules, Source, Target
 from envsync.python.facts import Interpreter
+from envsync.system import paths
 from tests.unit.lockfile.test_uvlock import (
     BOTH,
     FILES,
@@ -124,7 +125,7 @@ def test_an_archive_by_url_and_one_by_path(select: Select, tmp_path: Path) -> No
         "subdirectory": "a/b",
     }
     assert (second.path, second.hashes) == (f"{tmp_path}/dist/mid-1.0.tar.gz", {"sha256": SHA})
-    assert json.loads(second.direct_url or "")["url"] == f"file://{second.path}"
+    assert json.loads(second.direct_url or "")["url"] == paths.url_of(second.path)
 
 
 def test_an_archive_of_an_index_in_a_directory_has_no_hash(select: Select, tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_trees_are_installed_as_links_if_the_lock_file_says_so(select: Select, t
             Source(DIRECTORY, place, editable=editable and place != places[0]) for place in places
         ]
         said = [json.loads(artifact.direct_url or "") for artifact in target.artifacts]
-        assert [each["url"] for each in said] == [f"file://{place}" for place in places]
+        assert [each["url"] for each in said] == [paths.url_of(place) for place in places]
         assert said[1]["dir_info"] == {"editable": editable}
     assert [artifact.version for artifact in target.artifacts] == ["", "1.0", "1.0", "1.0"]
     assert {artifact.filename for artifact in target.artifacts} == {""}
