@@ -19,6 +19,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from envsync.system import core
+
 NAME = "RECORD"
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 """Signatures of RECORD: not listed in the RECORD that they sign."""
@@ -86,7 +88,7 @@ def owned(row: list[str], site: str, roots: Collection[str]) -> OwnedFile | None
     if len(row) != 3 or not row[0] or "\0" in row[0] or not _is_size(row[2]):
         raise ValueError(f"a line of it cannot be read: {ascii(','.join(row))[:80]}")
     path = row[0].replace("\\", "/")
-    if path.startswith("/"):
+    if core.is_absolute(path):
         root = next((root for root in roots if path.startswith(root + "/")), None)
         if root is None:
             return None
