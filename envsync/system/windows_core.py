@@ -98,9 +98,7 @@ def _is_in_use(path: str) -> bool:
 def _access(flags: int) -> int:
     kind = flags & (os.O_WRONLY | os.O_RDWR)
     access = {0: _GENERIC_READ, os.O_WRONLY: _GENERIC_WRITE, os.O_RDWR: _GENERIC_READ | _GENERIC_WRITE}[kind]
-    if (
-        flags & os.O_APPEND
-    ):  # who may write elsewhere, too, is not kept at the end: two at once would overwrite each other
+    if flags & os.O_APPEND:  # who may write elsewhere, too, is not kept at the end: one would write over another's
         return access & ~_GENERIC_WRITE | _APPEND_ALONE
     return access
 
