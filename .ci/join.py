@@ -90,7 +90,7 @@ WAITING = (
     "envsync.cli.run",
 )
 """What else a `run` loads that has to wait: fifty of them start at once. Who imports the last one gets all, and who
-imports another one, or one of the next two, has the file read."""
+imports another one, or one of SELDOM, has the file read."""
 SELDOM = ("envsync.launch.events_file", "envsync.system.refusals", "envsync.system.atomic", "envsync.locks.holders")
 """What is in that file, too, and loaded once it is imported: for a launch that writes an event, and for the first one
 of a job on a node, which leaves its name in the environment."""

@@ -52,8 +52,10 @@ def tell(error: EnvsyncError, arguments: Sequence[str]) -> int:
     hint = error.hint
     if hint == HELP:
         hint = f"`{command_of(arguments)} --help` says what can be given"
-    error.hint = native.spoken(completed(hint, arguments))
+    plain = completed(hint, arguments)
+    error.hint = native.spoken(plain)
     say_error(error)
+    error.hint = plain  # for programs
     status = usage_status(arguments) if isinstance(error, UsageError) else error.exit_code
     if "--json" in arguments and arguments[0] != "run":
         said = {"class": type(error).__name__, "code": status, "message": error.message, "hint": error.hint}

@@ -122,15 +122,16 @@ class Held:
     def taking(self, phase: str, total: int) -> Callable[[], None]:
         """Say that a number of steps begins. Returns what to call before each of them.
 
-        It looks at the lock as `check_held` does, and says how far it is: on a slow filesystem a commit takes minutes,
-        and whoever says nothing for so long is taken to hang.
+        It tells those who wait how far it is: on a slow filesystem a commit takes minutes, and whoever says nothing for
+        so long is taken to hang. Then, last before the step, it looks at the lock as `check_held` does. It calls no
+        report: a commit that is decided does not end by that (`envsync.launch.progress`).
         """
         self.progress(phase, 0, total)
         taken = count()
 
         def step() -> None:
+            self.progress.tell_others(phase, next(taken), total)
             self.check_held()
-            self.progress(phase, next(taken), total)
 
         return step
 

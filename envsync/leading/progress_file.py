@@ -75,6 +75,10 @@ class ProgressFile:
                 f"gave up after {self.limit.timeout:g} s: {phase}", hint="wait longer with `envsync sync --timeout 600`"
             )
         self.report(phase, done, total, bytes_done, bytes_total)
+        self.tell_others(phase, done, total, bytes_done, bytes_total)
+
+    def tell_others(self, phase: str, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> None:
+        """Write a report down, if it is time, and hand it to nobody: what is decided is not ended by who shows it."""
         with self.lock:
             self.detailed = self.detailed if bytes_done else ""
             said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])

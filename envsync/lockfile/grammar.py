@@ -116,7 +116,7 @@ def expand(line: str, environ: Mapping[str, str]) -> str:
         return variables.expand(line, environ)
     except KeyError as error:
         name = error.args[0]
-        raise GrammarError(f"environment variable `{name}` is not set", f"export {name}=...") from None
+        raise GrammarError(f"environment variable `{name}` is not set", f"set it: `export {name}=...`") from None
 
 
 def parse(line: str) -> Line:

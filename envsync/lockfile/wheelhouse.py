@@ -69,8 +69,11 @@ def _listed(places: tuple[str, ...]) -> dict[str, str]:
 def _names(place: str) -> list[str]:
     if os.path.isfile(place):
         return [""]
-    with patiently(os.scandir, place) as entries:
-        return [entry.name for entry in entries if entry.name.endswith((".whl", ".tar.gz", ".zip"))]
+    try:
+        with patiently(os.scandir, place) as entries:
+            return [entry.name for entry in entries if entry.name.endswith((".whl", ".tar.gz", ".zip"))]
+    except NotADirectoryError:
+        return [""]  # nobody could say what it is just now
 
 
 def hashed(offer: Offer, algorithms: Iterable[str]) -> Offer:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from envsync.errors.redact import redacted
 from envsync.launch import Environment
 from envsync.locks import holders
-from envsync.system import mounts, processes, records, schedulers
+from envsync.system import mounts, native, processes, records, schedulers
 
 SHOWN = 3
 """How many processes, jobs, and hosts of a job, a message names."""
@@ -132,7 +132,7 @@ def _is_proved(record: dict[str, object], pids: Sequence[int], *, is_complete: b
     """
     pid = int(records.number(record, "pid"))
     started = records.number(record, "started")
-    is_it = started > 0 and abs(processes.started_of(pid) - started) < 0.005 and processes.is_alive(pid)
+    is_it = started > 0 and abs(processes.started_of(pid) - started) < native.START_SECONDS and processes.is_alive(pid)
     if is_it and (pid in pids or not processes.may_look_into(pid)):
         return True
     return None if is_complete else False

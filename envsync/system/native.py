@@ -37,6 +37,7 @@ PIPE_BUF = common.PIPE_BUF
 PROGRAM = common.PROGRAM
 RESTRICTS_NAMES = common.RESTRICTS_NAMES
 SITE_PACKAGES = common.SITE_PACKAGES
+START_SECONDS = common.START_SECONDS
 allocated = common.allocated
 boot = common.boot
 check_movable = common.check_movable

@@ -50,7 +50,7 @@ if sys.platform == "win32":
             return host + path  # `file://C:/...`, as many write it
         if host not in ("", "localhost"):
             return f"//{host}{path}"
-        return path[1:] if path[2:3] == ":" else path
+        return path[1:] if path[:1] == "/" and path[2:3] == ":" else path
 
 else:
     from posixpath import abspath, commonpath, join, normpath, realpath, relpath

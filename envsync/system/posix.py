@@ -142,6 +142,8 @@ def spoken(hint: str) -> str:
 
 # Processes
 
+START_SECONDS = 0.005
+"""By how much two answers to when one process was started may differ: less than a tick, in which it is counted."""
 MAY_HAVE_PROC = True
 """Whether there may be a /proc (proc(5))."""
 

@@ -17,7 +17,7 @@ _WORDS = (
     (r"`sed -n (\d+)p ([^`]+)`", r"`Get-Content \2 -TotalCount \1 | Select-Object -Last 1`"),
     (r"`grep -nE? ('[^`']+'|\w+) ([^`]+)`", r"`Select-String \1 \2`"),
     (r"`env \| grep [^`]+`", "`Get-ChildItem env:*proxy*, env:*ssl_cert*`"),
-    (r"(`?)\bexport (\w+)=([^`\s,;]+)", r"\1$env:\2 = '\3'"),
+    (r"`export (\w+)=([^`\s,;]+)", r"`$env:\1 = '\2'"),
     (r", which only you may read: `chmod 600 [^`]+`", ", which only you may read"),
     (r": `ulimit [^`]+` says how [^;]+", ""),
     (r"; `ulimit -a` says those of this shell", ""),

@@ -234,6 +234,8 @@ def inherit(descriptors: Sequence[int]) -> dict[str, Any]:
 
 # Processes
 
+START_SECONDS = 2.0
+"""The time of day and the time since boot have ticks of 16 ms, and one may be set while the other goes on."""
 MAY_HAVE_PROC = False
 _SYNCHRONIZE, _QUERY_LIMITED = 0x100000, 0x1000
 

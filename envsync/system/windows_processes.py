@@ -49,7 +49,7 @@ class _TimeOfDay(ctypes.Structure):
         ("zone_bias", ctypes.c_int64),
         ("zone", wintypes.ULONG),
         ("reserved", wintypes.ULONG),
-        ("boot_bias", ctypes.c_uint64),
+        ("boot_bias", ctypes.c_int64),
         ("sleep_bias", ctypes.c_uint64),
     )
 

@@ -75,7 +75,7 @@ def _watch(before: Callable[[str], None], tally: Tally | None) -> None:
         if tally is not None:
             tally.add()
 
-    def pouring(self: link_modes.Pourer, source: int, destination: int, size: int) -> None:
+    def pouring(self: link_modes.Pourer, source: int, destination: int, size: int, *place: str | int | None) -> None:
         before(os.path.basename(os.readlink(f"/proc/self/fd/{destination}")))
         pour(self, source, destination, size)
         if tally is not None:

@@ -220,7 +220,7 @@ def check_histories(directory: Path, universe: Universe, *, histories: int, step
 @pytest.mark.timeout(400)
 def test_whatever_happens_the_next_sync_leaves_the_target(universe: Universe, tmp_path: Path) -> None:
     """See the module's docstring."""
-    check_histories(tmp_path, universe, histories=25, steps=20)
+    check_histories(tmp_path, universe, histories=15, steps=20)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ SPOKEN = {
     "`sed -n 7p C:/lock` shows it": "`Get-Content C:/lock -TotalCount 7 | Select-Object -Last 1` shows it",
     "`grep -nE 'a(b|c)' pyproject.toml` shows where": "`Select-String 'a(b|c)' pyproject.toml` shows where",
     "see where with `export ENVSYNC_DEBUG=1`, and": "see where with `$env:ENVSYNC_DEBUG = '1'`, and",
-    "export TOKEN=...": "$env:TOKEN = '...'",
+    "`export TOKEN=...`": "`$env:TOKEN = '...'`",
     "into ~/.netrc, which only you may read: `chmod 600 ~/.netrc`": "into ~/.netrc, which only you may read",
     "allow more open files: `ulimit -n` says how many there may be": "allow more open files",
     "perhaps; `ulimit -a` says those of this shell; then `envsync sync`": "perhaps; then `envsync sync`",
