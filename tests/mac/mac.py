@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import darwin
 from tests.conftest import ROOT
+from tests.contention.test_uv_excludes import UV
 from tests.environments import site_packages
-from tests.wine.windows import Windows
+from tests.wine.windows import INSTALL, Windows
 
 STRIKE = Path(__file__).parent / "strike.py"
 
@@ -59,3 +62,10 @@ class Mac(Windows):
         :param at: as tests/wine/strike.py takes it
         """
         return self.open(sys.executable, STRIKE, at, *arguments, **options)
+
+    def uv_install(self, *what: str) -> subprocess.Popen[str]:
+        """Start `uv pip install` in the environment; without a uv, skip the test."""
+        if UV is None:
+            pytest.skip("uv is neither beside this Python nor on PATH")
+        there = str(self.environment / "bin" / "python")
+        return self.open(UV, *INSTALL, there, *what, env={"UV_CACHE_DIR": str(self.project / "uv-cache")})

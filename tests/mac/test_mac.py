@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 
 import pytest
 
 from tests import darwin
 from tests.contention.test_in_use import left_over
-from tests.contention.test_uv_excludes import UV
 from tests.environments import unverified
 from tests.mac.mac import Mac
-from tests.wine.test_killed import QUICK, Rounds
+from tests.wine.test_in_use import check_busy_fail
+from tests.wine.test_killed import Rounds, check_kills
 from tests.wine.test_runs import BURST, FIRST, NEXT
-from tests.wine.test_uv import GREET, slow_server
-from tests.wine.windows import becomes_true, finished, said, wrong_with
+from tests.wine.test_uv import check_a_wait_for_uv, check_that_uv_waits
+from tests.wine.windows import finished, said, wrong_with
 
 NEXT_LOCK = ("--lock", "pylock.next.toml")
 LINUX_ALONE = (
@@ -117,17 +116,8 @@ def test_who_waits_is_told_for_whom(mac: Mac) -> None:
 
 
 def test_busy_fail_refuses_while_a_command_runs(mac: Mac) -> None:
-    """Nothing is changed and nobody is waited for; it cannot say who runs there. Once that has ended, it syncs."""
-    mac.sync()
-    command = mac.hold()
-    refused = mac.run("sync", *NEXT_LOCK, "--busy", "fail")
-    assert refused.returncode == 124, refused.stderr
-    assert "commands are running in environment" in refused.stderr
-    assert wrong_with(mac, FIRST) == []
-    assert mac.sync()["outcome"] == "current"
-    assert finished(command).stdout.split() == ["out"]
-    assert mac.sync(*NEXT_LOCK, "--busy", "fail")["outcome"] == "synced"
-    assert wrong_with(mac, NEXT) == []
+    """As on Windows; neither can say who runs there."""
+    check_busy_fail(mac)
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["child", "grandchild"])
@@ -146,13 +136,8 @@ def test_a_wait_for_itself_is_refused(mac: Mac, deep: bool) -> None:
 
 
 def test_a_killed_sync_does_no_harm(mac: Mac) -> None:
-    """SIGKILL before, within and after the commit: the next sync makes the environment right."""
-    mac.sync()
-    rounds = Rounds(mac)
-    for when in QUICK:
-        rounds.strike(when)
-    assert rounds.counts["killed"] == len(QUICK)
-    assert rounds.counts["within the commit"] >= 3
+    """SIGKILL, which nothing can help."""
+    check_kills(mac)
 
 
 @pytest.mark.slow
@@ -168,46 +153,14 @@ def test_two_hundred_kills_do_no_harm(mac: Mac) -> None:
     assert rounds.counts["within the commit"] >= 40
 
 
-def uv_install(mac: Mac, *what: str) -> subprocess.Popen[str]:
-    """Start `uv pip install` in the environment."""
-    if UV is None:
-        pytest.skip("uv is neither beside this Python nor on PATH")
-    there = str(mac.environment / "bin" / "python")
-    words = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python", there, *what)
-    return mac.open(UV, *words, env={"UV_CACHE_DIR": str(mac.project / "uv-cache")})
-
-
 def test_uv_waits_for_envsync(mac: Mac) -> None:
-    """While a leader has the environment, uv changes nothing; when it is killed, uv goes on at once."""
-    mac.sync()
-    leader = mac.struck("pause:10", "sync", *NEXT_LOCK)
-    said(leader, "paused before", aloud=True)
-    uv = uv_install(mac, "--offline", "--verbose", GREET)
-    said(uv, "Waiting to acquire", aloud=True)
-    assert uv.poll() is None
-    assert wrong_with(mac, FIRST) == []
-    leader.kill()
-    done = finished(uv)
-    assert done.returncode == 0, done.stderr
-    assert mac.sync()["outcome"] == "synced"
-    assert wrong_with(mac, FIRST) == []
+    """As on Windows."""
+    check_that_uv_waits(mac)
 
 
 def test_envsync_waits_for_uv(mac: Mac) -> None:
-    """While uv installs, a sync waits, and changes nothing before uv has ended; what uv has changed, it mends."""
-    mac.sync()
-    with slow_server(mac.project / GREET) as (url, asked, go):
-        uv = uv_install(mac, url)
-        becomes_true(asked.is_set, "uv never asked for the wheel")
-        waiting = mac.start("sync", *NEXT_LOCK)
-        said(waiting, "waiting for", aloud=True)
-        assert waiting.poll() is None
-        assert wrong_with(mac, FIRST) == []
-        go.set()
-        done = finished(uv)
-    assert done.returncode == 0, done.stderr
-    assert finished(waiting).returncode == 0
-    assert wrong_with(mac, NEXT) == []
+    """As on Windows."""
+    check_a_wait_for_uv(mac)
 
 
 def test_the_cache_is_shared_and_cleaned(mac: Mac) -> None:

@@ -10,7 +10,7 @@ from tests.wine.windows import HOLDS, Windows, finished, said, wrong_with
 NEXT_LOCK = ("--lock", "pylock.next.toml")
 
 
-def test_busy_fail_refuses_while_a_command_runs(windows: Windows) -> None:
+def check_busy_fail(windows: Windows) -> None:
     """Nothing is changed and nobody is waited for; once the command has ended, the same sync does it."""
     windows.sync()
     command = windows.hold()
@@ -22,6 +22,11 @@ def test_busy_fail_refuses_while_a_command_runs(windows: Windows) -> None:
     assert finished(command).stdout.split() == ["out"]
     assert windows.sync(*NEXT_LOCK, "--busy", "fail")["outcome"] == "synced"
     assert wrong_with(windows, NEXT) == []
+
+
+def test_busy_fail_refuses_while_a_command_runs(windows: Windows) -> None:
+    """By share modes, which an inherited handle keeps."""
+    check_busy_fail(windows)
 
 
 def test_busy_wait_waits_for_the_command_to_end(windows: Windows) -> None:

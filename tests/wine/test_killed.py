@@ -81,7 +81,7 @@ class Rounds:
         return [os.fspath(path) for path in found + below if path.exists()]
 
 
-def test_a_killed_sync_does_no_harm(windows: Windows) -> None:
+def check_kills(windows: Windows) -> None:
     """Some moments before, within and after the commit: the next sync makes the environment right."""
     windows.sync()
     rounds = Rounds(windows)
@@ -89,6 +89,11 @@ def test_a_killed_sync_does_no_harm(windows: Windows) -> None:
         rounds.strike(when)
     assert rounds.counts["killed"] == len(QUICK)
     assert rounds.counts["within the commit"] >= 3
+
+
+def test_a_killed_sync_does_no_harm(windows: Windows) -> None:
+    """TerminateProcess, which nothing can help."""
+    check_kills(windows)
 
 
 def test_a_killed_first_sync_does_no_harm(windows: Windows) -> None:

@@ -6,13 +6,10 @@ uv locks the whole range of the file, envsync one byte far behind its end; each 
 from __future__ import annotations
 
 import http.server
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.wine.test_runs import FIRST, NEXT
 from tests.wine.windows import SECONDS, Windows, becomes_true, finished, named, said, wrong_with
@@ -29,14 +26,6 @@ print("in", flush=True)
 sys.stdin.read()
 """
 """Lock a file as uv.exe does."""
-
-
-def pip_install(windows: Windows, *what: str) -> subprocess.Popen[str]:
-    """Start `uv pip install` in the environment."""
-    if not (windows.programs / "wuv").exists():
-        pytest.skip("no uv.exe: WINE_PYTHON has no wuv")
-    there = named(windows.environment / "Scripts" / "python.exe")
-    return windows.open("wuv", "pip", "install", "--no-index", "--no-deps", "--reinstall", "--python", there, *what)
 
 
 @contextmanager
@@ -71,12 +60,12 @@ def slow_server(wheel: Path) -> Iterator[tuple[str, threading.Event, threading.E
             thread.join()
 
 
-def test_uv_waits_for_envsync(windows: Windows) -> None:
+def check_that_uv_waits(windows: Windows) -> None:
     """While a leader has the environment, uv changes nothing; when it is killed, uv goes on at once."""
     windows.sync()
     leader = windows.struck("pause:10", "sync", "--lock", "pylock.next.toml")
     said(leader, "paused before", aloud=True)
-    uv = pip_install(windows, "--offline", "--verbose", GREET)
+    uv = windows.uv_install("--offline", "--verbose", GREET)
     said(uv, "Waiting to acquire", aloud=True)
     assert uv.poll() is None
     assert wrong_with(windows, FIRST) == []
@@ -85,6 +74,11 @@ def test_uv_waits_for_envsync(windows: Windows) -> None:
     assert done.returncode == 0, done.stderr
     assert windows.sync()["outcome"] == "synced"
     assert wrong_with(windows, FIRST) == []
+
+
+def test_uv_waits_for_envsync(windows: Windows) -> None:
+    """With uv.exe."""
+    check_that_uv_waits(windows)
 
 
 def test_envsync_waits_for_who_locks_as_uv_does(windows: Windows) -> None:
@@ -101,11 +95,11 @@ def test_envsync_waits_for_who_locks_as_uv_does(windows: Windows) -> None:
     assert wrong_with(windows, FIRST) == []
 
 
-def test_envsync_waits_for_uv(windows: Windows) -> None:
-    """While uv.exe installs, a sync waits, and changes nothing before uv has ended; what uv has changed, it mends."""
+def check_a_wait_for_uv(windows: Windows) -> None:
+    """While uv installs, a sync waits, and changes nothing before uv has ended; what uv has changed, it mends."""
     windows.sync()
     with slow_server(windows.project / GREET) as (url, asked, go):
-        uv = pip_install(windows, url)
+        uv = windows.uv_install(url)
         becomes_true(asked.is_set, "uv never asked for the wheel")
         waiting = windows.start("sync", "--lock", "pylock.next.toml")
         said(waiting, "waiting for", aloud=True)
@@ -116,3 +110,8 @@ def test_envsync_waits_for_uv(windows: Windows) -> None:
     assert done.returncode == 0, done.stderr
     assert finished(waiting).returncode == 0
     assert wrong_with(windows, NEXT) == []
+
+
+def test_envsync_waits_for_uv(windows: Windows) -> None:
+    """With uv.exe."""
+    check_a_wait_for_uv(windows)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.wine.strike import STATUS
 
@@ -26,6 +28,8 @@ SECONDS = 240
 """After which a program is taken to hang: each start takes half a second, and where much else runs, ten."""
 HOLDS = "import sys; print('in', flush=True); sys.stdin.read(); print('out', flush=True)"
 """A command of Python that says that it runs, and runs until its stdin ends."""
+INSTALL = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python")
+"""What uv is told, before the Python and the wheels."""
 STRIKE = Path(__file__).parent / "strike.py"
 
 
@@ -99,6 +103,13 @@ class Windows:
         :param at: as strike.py takes it
         """
         return self.open("wpy", named(STRIKE), at, *arguments, **options)
+
+    def uv_install(self, *what: str) -> subprocess.Popen[str]:
+        """Start `uv pip install` in the environment; without a uv, skip the test."""
+        if not (self.programs / "wuv").exists():
+            pytest.skip("no uv.exe: WINE_PYTHON has no wuv")
+        there = named(self.environment / "Scripts" / "python.exe")
+        return self.open("wuv", *INSTALL, there, *what)
 
     def run(self, *arguments: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run an envsync command to its end."""
