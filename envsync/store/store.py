@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0
 """Seconds for which an entry that somebody just renamed into place may be unreadable on another host."""
+SETTLED = 60.0
+"""Seconds after which an entry was not put there just now, though the clocks of hosts and servers differ a little."""
 SETTLING = 1.0
 """Seconds for which directories that a group shares may have no bits for the group: they are being made."""
 
@@ -74,6 +76,8 @@ class Store(Directories):
         """Entries in `below`, or bytecode of theirs, that are damaged, and cannot be removed."""
         self.damaged: dict[str, tuple[int, int]] = {}
         """By hash, what the damaged entries are known by that are about to be replaced."""
+        self._may_hide = True
+        """Whether an entry that cannot be read may be one that caches hide: no longer once it was none."""
         super().__init__(root, durable=durable)
 
     def settle(self, fallback: str, *, passing: bool = False) -> None:
@@ -304,17 +308,32 @@ class Store(Directories):
         return found or manifest
 
     def _get_patiently(self, sha256: str) -> Manifest | None:
-        """Read an entry that another host may have made just now: caches may hide it for a while."""
-        deadline = time.monotonic() + PATIENCE
+        """Read an entry that another host may have made just now: caches may hide it for a while.
+
+        What has long been there is not hidden, but empty: whoever purges a scratch filesystem leaves its directories.
+        Nor is there time to wait for each of hundreds: once one was waited for in vain, the others are not.
+        """
+        deadline = time.monotonic() + (PATIENCE if self._may_hide else 0)
         while True:
             try:
                 return self._read(sha256)
             except ValueError:
                 return None  # damaged: waiting does not help
             except OSError:
-                if time.monotonic() >= deadline or not os.path.lexists(self.path(sha256)):
+                if not _is_new(self.path(sha256)):
+                    return None
+                if time.monotonic() >= deadline:
+                    self._may_hide = False
                     return None
                 time.sleep(0.05)
+
+
+def _is_new(entry: str) -> bool:
+    """Tell whether an entry may have been put there just now."""
+    try:
+        return time.time() - os.lstat(entry).st_mtime < SETTLED
+    except OSError:
+        return False
 
 
 def _identity(entry: str) -> tuple[int, int] | None:

@@ -145,6 +145,63 @@ def test_an_entry_that_is_none_is_replaced(
     assert leftovers(store) == []
 
 
+class TestPatience:
+    """With an entry that is there and has no manifest: another host may have put it there just now."""
+
+    @pytest.fixture
+    def naps(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Let sleeping be all that takes time, and note it."""
+        naps: list[float] = []
+        monkeypatch.setattr(module.time, "sleep", naps.append)
+        monkeypatch.setattr(module.time, "monotonic", lambda: sum(naps))
+        return naps
+
+    def emptied(self, store: Store, directory: Path, *, ago: float) -> list[str]:
+        """Add wheels, and remove the files of their entries, as a purge of a scratch filesystem does."""
+        wheels = [build_wheel(directory, f"demo{n}", "1.0", {f"demo{n}/__init__.py": ""}) for n in range(5)]
+        for wheel in wheels:
+            entry = Path(store.path(store.add(wheel, artifact(wheel)).sha256))
+            for path in entry.rglob("*"):
+                if path.is_file():
+                    path.unlink()
+            os.utime(entry, (time.time() - ago,) * 2)
+        return wheels
+
+    def test_all_are_waited_for_no_longer_than_one(self, store: Store, tmp_path: Path, naps: list[float]) -> None:
+        """Once the first has shown that it is empty."""
+        wheels = self.emptied(store, tmp_path, ago=0)
+        entries = [store.add(wheel, artifact(wheel)) for wheel in wheels]
+        assert all(store.get(entry.sha256) == entry for entry in entries)
+        assert sum(naps) == pytest.approx(module.PATIENCE, abs=0.1)
+
+    def test_what_was_purged_last_night_is_not_waited_for(
+        self, store: Store, tmp_path: Path, naps: list[float]
+    ) -> None:
+        """Nobody is putting it there just now."""
+        wheels = self.emptied(store, tmp_path, ago=3600)
+        entries = [store.add(wheel, artifact(wheel)) for wheel in wheels]
+        assert all(store.get(entry.sha256) == entry for entry in entries)
+        assert naps == []
+
+    def test_one_that_comes_to_light_is_used(
+        self, store: Store, wheel: str, naps: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other host's entry stays where it is."""
+        entry = store.add(wheel, artifact(wheel))
+        path = Path(store.path(entry.sha256))
+        (path / "manifest.json").rename(path.parent / "hidden")
+
+        def sleep(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 3:
+                (path.parent / "hidden").rename(path / "manifest.json")
+
+        monkeypatch.setattr(module.time, "sleep", sleep)
+        before = path.stat().st_ino
+        assert store.add(wheel, artifact(wheel)) == entry
+        assert (path.stat().st_ino, len(naps)) == (before, 3)
+
+
 def test_adding_again_does_not_unpack_again(store: Store, wheel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel without a known hash is hashed, and then found."""
     manifest = store.add(wheel, artifact(wheel))
