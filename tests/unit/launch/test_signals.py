@@ -10,14 +10,16 @@ import pytest
 
 from tests.unit.scene import LIVENESS_SECONDS, ROOT
 
-MAIN = """\
+SLEEP = "time.sleep(0.1)"
+"""No longer: a signal between two instructions interrupts no sleep that begins after it."""
+MAIN = f"""\
 import time
 from envsync.launch import signals
 signals.listen()
 try:
     print("up", flush=True)
     while True:
-        time.sleep(60)
+        {SLEEP}
 except KeyboardInterrupt as interrupt:
     print("cleaned up", flush=True)
     status = signals.die_of(interrupt)
@@ -72,7 +74,7 @@ def test_two_at_once(first: signal.Signals, second: signal.Signals, where: str) 
     )
     code = MAIN.replace("import time\n", "import os, time\n")
     if where == "at once":
-        code = code.replace("        time.sleep(60)\n", f"        {send}\n")
+        code = code.replace(f"        {SLEEP}\n", f"        {send}\n")
         process = start(code=code, stderr=subprocess.PIPE)
     else:
         code = code.replace("    status =", f"    os.kill(os.getpid(), {int(second)})\n    status =")
