@@ -19,7 +19,7 @@ from envsync.launch import command
 ROOT = Path(__file__).parent.parent
 
 # The same examples in every run; `HYPOTHESIS_PROFILE=search` looks further, for as long as one likes to wait.
-settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, database=None)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, database=None, max_examples=50)
 settings.register_profile("search", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -7,6 +7,9 @@ import select
 
 import pytest
 
+IS_ROOT = getattr(os, "geteuid", lambda: 1)() == 0
+"""Whether the tests are root's, whom modes of files do not stop: nobody is on Windows."""
+
 PROC = pytest.mark.skipif(
     not os.path.exists("/proc/self/stat"), reason="needs /proc, which says who holds a lock and how a process is"
 )

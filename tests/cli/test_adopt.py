@@ -64,6 +64,7 @@ def test_no_file_is_touched(env: Path, sync: Callable[..., dict[str, list[str]]]
     assert unverified(env) == []
 
 
+@pytest.mark.empty_cache
 def test_a_dry_run_says_so(env: Path, sync: Callable[..., dict[str, list[str]]], run_envsync: Run) -> None:
     """Once the wheels are in the cache: before, nobody knows what is in them."""
     assert sync("--dry-run")["installed"] == ALL

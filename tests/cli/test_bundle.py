@@ -517,6 +517,7 @@ class TestVerify:
         done = run_envsync("bundle", "verify", str(bundle), check=True)
         assert "5 wheels, 8.3 kB, all as they ought to be" in done.stdout
 
+    @pytest.mark.empty_cache
     def test_damaged(self, run_envsync: Run, bundle: Path) -> None:
         """It exits with 1; the bundle made again is whole."""
         path = next(bundle.glob("wheels/*/greet-*.whl"))

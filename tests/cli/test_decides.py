@@ -275,6 +275,7 @@ def test_full_version_asked_for(project: Path, run_envsync: Run) -> None:
     assert stamped(project, "seen") == []
 
 
+@pytest.mark.empty_cache
 def test_what_was_remembered_is_for_this_host(project: Path, run_envsync: Run, nobodys_home: Path) -> None:
     """What a lock file selects is remembered only if digest and interpreter decide it alone."""
     memory = nobodys_home / ".cache/envsync/v1/targets"

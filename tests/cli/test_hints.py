@@ -631,6 +631,7 @@ def provide(tools: Path, words: list[str]) -> None:
     ours.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.empty_cache
 @pytest.mark.parametrize("command", SCENES)
 def test_a_hinted_command_can_be_run_where_it_is_hinted_at(tmp_path: Path, tools: Path, command: str) -> None:
     """It is taken out of the message as it stands, with the options of the command line, and succeeds."""

@@ -67,14 +67,17 @@ PURGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("what", PURGES)
+WAYS = (("hardlink", False), ("symlink", True), ("hardlink", True), ("symlink", False))
+"""How the environment is linked, and whether the cache goes, too."""
+QUICK = {*((what, *WAYS[0]) for what in PURGES), ("all", *WAYS[1]), ("packages", *WAYS[1]), ("the state", *WAYS[1])}
+
+
 @pytest.mark.parametrize(
-    ("link", "cache_too"),
+    ("what", "link", "cache_too"),
     [
-        ("hardlink", False),
-        ("symlink", True),
-        pytest.param("hardlink", True, marks=pytest.mark.slow),
-        pytest.param("symlink", False, marks=pytest.mark.slow),
+        pytest.param(what, *way, marks=() if (what, *way) in QUICK else pytest.mark.slow)
+        for way in WAYS
+        for what in PURGES
     ],
 )
 def test_a_purged_environment_is_healed(

@@ -8,9 +8,10 @@ uses nothing of the kind is a fault, of the test or of envsync.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,14 +19,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
-    r"^\s*(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
+    r"^(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
     r"^from envsync\.system\.(forking|mounts|groups)\b": "is of ",
     r"^from envsync\.waiting import .*\b(neighbours|speaking)\b": "is of what a node's processes share, which is ",
-    r"^[A-Z_]+ = .*(signal\.SIG(?:HUP|KILL|USR1))": "has ",
-    r"^[A-Z_]+ = .*\b(os\.(?:uname|gete?uid))\b": "asks for ",
     r"^from envsync\.building import .*\b(supervised|supervisor)\b": "is of ",
 }
-"""Pattern → what a module says that matches."""
+"""Pattern → what an import of a module says that matches."""
+ATTRIBUTES = r"signal\.SIG(?:HUP|KILL|USR1|QUIT|STOP|CONT)|os\.(?:uname|gete?uid)"
+"""What a module asks for as it is imported that is not there."""
 CANNOT_BEGIN = {
     r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
     r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer\b|\bpthread_": "signals",
@@ -33,6 +34,7 @@ CANNOT_BEGIN = {
 }
 """Pattern → what it is: a test that uses it may never end there."""
 USES = {
+    r"\b(fcntl|resource|pwd|termios)\b": "modules of POSIX",
     r"\bos\.(umask|chown|get[er]?uid|setuid|getgid|getgroups)\b|\bgroups\.|\bnobody\b": "users and groups",
     r"\bchmod\b|S_IMODE|st_mode|\bMODES\b|\b0o[0-7]{3}\b": "modes of files",
     r"symlink|readlink": "symbolic links, which take a privilege there",
@@ -74,7 +76,25 @@ def reason_of_module(source: str) -> str:
 
 
 def _of_module(source: str) -> list[str]:
-    return [f"{what}{each}" for pattern, what in MODULES.items() for each in re.findall(pattern, source, re.MULTILINE)]
+    """Look at what importing it runs, not at what a function does, nor at what a string says."""
+    tree = ast.parse(source)
+    imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = [
+        f"{what}{match[1]}"
+        for pattern, what in MODULES.items()
+        for each in imports
+        if (match := re.match(pattern, each))
+    ]
+    asked = {ast.unparse(node) for node in _run_at_once(tree) if isinstance(node, ast.Attribute)}
+    return found + [f"has {each}" for each in sorted(asked) if re.fullmatch(ATTRIBUTES, each)]
+
+
+def _run_at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what importing a module evaluates: everything but the bodies of functions."""
+    yield node
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for child in getattr(node, "decorator_list", []) if is_function else ast.iter_child_nodes(node):
+        yield from _run_at_once(child)
 
 
 def _named_by(test: Callable[..., Any]) -> dict[str, str]:
@@ -93,8 +113,6 @@ def _named_by(test: Callable[..., Any]) -> dict[str, str]:
 
 @cache
 def _sources(module: ModuleType) -> dict[str, str]:
-    import ast
-
     text = inspect.getsource(module)
     found = {}
     for node in ast.parse(text).body:

@@ -163,6 +163,13 @@ print("held", flush=True)
 sys.stdin.read()
 """
 """A helper that holds a lock, as any program may."""
+if sys.platform == "win32":
+    HOLD = """\
+from envsync.locks import flock
+assert flock.acquire_nowait(sys.argv[1], shared=sys.argv[2:] == ["shared"])
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @contextmanager

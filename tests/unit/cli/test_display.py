@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -50,6 +49,8 @@ with Display(Request({}, "x", "x", "x")) as display:
 
 def last_line(columns: int, *words: str) -> str:
     """Let a display show something on a terminal of some width. Returns its last line, without control characters."""
+    import termios
+
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}

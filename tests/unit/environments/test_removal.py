@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import subprocess
@@ -102,6 +101,8 @@ def test_one_whose_lock_is_held_where_nobody_is_named(
 @needs.PROC
 def test_one_that_uv_waits_for(environment: Path, looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would have the lock of a directory that is gone, and install into nothing."""
+    import fcntl
+
     known = looked()
     path = environment / ".lock"
     code = f"import fcntl; f = open({str(path)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX)"

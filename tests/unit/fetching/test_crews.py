@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -168,6 +167,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def are_locks_free(store: Store) -> bool:
+    import fcntl
+
     for name in os.listdir(store.locks):
         with open(f"{store.locks}/{name}") as file:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import random
@@ -333,6 +332,8 @@ def test_what_nobody_can_continue_is_not_left(server: Server, store: Store, get:
 
 def test_two_do_not_write_to_one_file(server: Server, store: Store, get: Callable[..., bytes]) -> None:
     """Whoever finds the shared file taken downloads to a file of its own, and leaves the other alone."""
+    import fcntl
+
     server.files[f"/{NAME}"] = File(DATA)
     partial(store).write_bytes(DATA[:1000])
     with partial(store).open("rb") as held:
@@ -347,6 +348,8 @@ def test_a_file_that_was_removed_before_it_was_locked_is_not_used(
     server: Server, store: Store, get: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between opening and locking somebody may have finished and removed the file: then it is nobody's."""
+    import fcntl
+
     server.files[f"/{NAME}"] = File(DATA)
     flock = fcntl.flock
 
@@ -363,6 +366,8 @@ def test_without_flock_nothing_is_shared(
     server: Server, store: Store, get: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a filesystem that cannot lock, everybody downloads to a file of their own."""
+    import fcntl
+
     server.files[f"/{NAME}"] = File(DATA)
 
     def refuse(descriptor: int, how: int) -> None:

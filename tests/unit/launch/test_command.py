@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -266,6 +265,7 @@ class TestDescriptor:
         Where the limit on descriptors leaves no room up there, any will do.
         """
         import fcntl
+        import resource
 
         if limit is not None and limit > resource.getrlimit(resource.RLIMIT_NOFILE)[1]:
             pytest.skip("the limit cannot be raised")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from envsync.errors import UsageError
 from envsync.launch import configuration
 from envsync.launch.request import Request, own_python, resolve
+from tests.needs import IS_ROOT
 
 RELEASE = own_python().split(" ")[1]
 
@@ -114,7 +114,7 @@ def test_what_is_not_there(files: Files) -> None:
         files.resolve()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into everything")
+@pytest.mark.skipif(IS_ROOT, reason="root may look into everything")
 def test_a_home_of_somebody_else(files: Files) -> None:
     """As under `sudo -u`, where HOME stays."""
     files.say(user="[")
@@ -161,6 +161,8 @@ def test_no_variables_on_the_command_line(files: Files) -> None:
 
 def test_user_and_host(files: Files) -> None:
     """Wherever it is said, in the places where envsync writes; a lock file may have a brace in its name."""
+    import pwd
+
     files.say(site='cache-dir = "/c/{user}/{host}"')
     asked = files.resolve(LOGNAME="me", USER="you", ENVSYNC_ENV="/e/{user}")
     assert asked.text("cache_dir") == f"/c/me/{os.uname().nodename}"

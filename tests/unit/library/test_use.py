@@ -20,6 +20,7 @@ import envsync
 from envsync import errors
 from envsync.library import blocking
 from tests.environments import unverified
+from tests.needs import IS_ROOT
 from tests.unit.library.program import LOCK, NEXT, SECONDS, Process, descriptors, envsync_process, is_free, told, until
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -279,7 +280,7 @@ anyio.run(program, backend=backend)
 
 
 # Root heeds modes, too, without these capabilities (capabilities(7)).
-UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if IS_ROOT else []
 READ_ONLY = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"']
 
 

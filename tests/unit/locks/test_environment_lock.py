@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from envsync.locks.kind import FLOCK, LEASE, Locking, read
 @pytest.mark.parametrize(("times", "kind"), [(1, FLOCK), (3, FLOCK), (4, LEASE)])
 def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, kind: str) -> None:
     """An NFS server that starts anew says ENOLCK; a lease for good is not what follows from that."""
+    import fcntl
+
     (tmp_path / "env" / ".envsync").mkdir(parents=True)
     environment = Environment(f"{tmp_path}/env")
     original, said = fcntl.flock, 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import stat
@@ -201,6 +200,8 @@ class TestLock:
     @pytest.mark.parametrize("shared", [False, True])
     def test_modes(self, path: Path, shared: bool) -> None:
         """An exclusive lock needs a file open for writing on NFS; a shared one does with a read-only file."""
+        import fcntl
+
         lock = acquire_nowait(str(path), shared=shared)
         assert lock is not None
         mode = fcntl.fcntl(lock.fd, fcntl.F_GETFL) & os.O_ACCMODE
@@ -292,6 +293,8 @@ class TestWithoutFlock:
     @pytest.mark.parametrize("cause", sorted(NO_FLOCK), ids=lambda cause: errno.errorcode[cause])
     def test_no_flock_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """Where flock is not supported nothing is done unlocked: it is an error that names the file and a way out."""
+        import fcntl
+
         monkeypatch.setattr(fcntl, "flock", refusing(cause))
         before = descriptors()
         with pytest.raises(LockingError, match=f"cannot lock `{path}`") as caught:
@@ -303,12 +306,16 @@ class TestWithoutFlock:
     @pytest.mark.parametrize("cause", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])
     def test_somebody_holds_it(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """Whatever a filesystem answers for "somebody has it" is no error."""
+        import fcntl
+
         monkeypatch.setattr(fcntl, "flock", refusing(cause))
         assert acquire_nowait(str(path), shared=False) is None
 
     @pytest.mark.parametrize("cause", [errno.EIO, errno.ESTALE, errno.ENOMEM])
     def test_other_errors(self, path: Path, monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
         """Other failures are said as what they are."""
+        import fcntl
+
         monkeypatch.setattr(fcntl, "flock", refusing(cause))
         with pytest.raises(FilesystemError, match=f"cannot lock `{path}`"):
             acquire_nowait(str(path), shared=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import subprocess
@@ -154,6 +153,8 @@ def test_a_wait_for_a_compiler_is_bounded(
     store: Store, tmp_path: Path, run_envsync: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     """So is the wait for a process that compiles a wheel."""
+    import fcntl
+
     wheel = build_wheel(tmp_path, files={"demo.py": "x = 1\n"})
     lock = write_lock(tmp_path / "pylock.toml", [wheel])
     name = f"bytecode-{int(sha256_of(wheel)[:8], 16) % compiling.LOCKS}"

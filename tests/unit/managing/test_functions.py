@@ -16,6 +16,7 @@ import envsync
 from envsync.errors import FilesystemError, LockFileError, NoEnvironmentError, UsageError
 from tests import needs
 from tests.environments import FIXTURES, unverified
+from tests.needs import IS_ROOT
 
 LOCK, NEXT = FIXTURES / "pylock.toml", FIXTURES / "pylock.next.toml"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -147,7 +148,7 @@ class TestCache:
         assert envsync.cache_contents() == []
         assert json.loads(run_envsync("cache", "size", "--json").stdout)["all"]["wheels"] == 0
 
-    @pytest.mark.skipif(sys.platform == "linux" and os.geteuid() == 0, reason="root may remove anything")
+    @pytest.mark.skipif(IS_ROOT, reason="root may remove anything")
     def test_what_cannot_be_removed_is_said(self, cache: Path) -> None:
         envsync.add_to_cache(LOCK)
         (cache / "v1" / "wheels").chmod(0o555)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 
 import pytest
@@ -14,7 +15,7 @@ from envsync.errors import InterpreterError
 from envsync.python.spelling import translate, translate_pin
 from envsync.system import core
 
-MACHINE = os.uname().machine
+MACHINE = platform.machine()
 SYSTEM = {"darwin": "macos"}.get(sys.platform, sys.platform)
 LIBC = {"glibc": "gnu", "other": "musl"}.get(core.libc_family(), "none")
 HERE = f"{SYSTEM}-{MACHINE}-{LIBC}"

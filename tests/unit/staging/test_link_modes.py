@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import stat
 import subprocess
@@ -27,6 +26,7 @@ from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers, site_packages, unverified
 from tests.filesystems import mounted
+from tests.needs import IS_ROOT
 
 LOCK = FIXTURES / "pylock.toml"
 
@@ -315,6 +315,8 @@ def test_what_is_no_file_is_not_filled_nor_waited_for(tmp_path: Path, fill: link
 
 def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
     """What this process lacks says nothing of the store: no entry is to be thrown away for it."""
+    import resource
+
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "file").touch()
     directories = [Directory("purelib", "", [["file", 0, False]])]
@@ -356,7 +358,7 @@ def as_another_user(*words: str, code: str = "") -> subprocess.CompletedProcess[
     return subprocess.run([*start, *program, *words], check=False, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to become another user")
 class TestAnotherUser:
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:

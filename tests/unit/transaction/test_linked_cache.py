@@ -19,12 +19,13 @@ from envsync.system import processes
 from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import site_packages, unverified
+from tests.needs import IS_ROOT
 from tests.rooms.inside import as_user, words
 from tests.unit.transaction.test_symlink import ALPHA, Project, run
 from tests.wheels import sha256_of
 
 ANN, BEN, GROUP = 12345, 12346, 4321
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
 
 
 @pytest.fixture

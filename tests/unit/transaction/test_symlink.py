@@ -21,6 +21,7 @@ from envsync.transaction import journal
 from tests import needs
 from tests.conftest import envsync_command
 from tests.environments import leftovers, site_packages, unverified
+from tests.needs import IS_ROOT
 from tests.unit.staging.test_link_modes import THEM, as_another_user
 from tests.unit.transaction.test_committed_result import TARGETS, Target, World
 from tests.wheels import build_wheel, sha256_of
@@ -247,7 +248,7 @@ def test_a_users_file_in_a_package_is_kept(project: Project) -> None:
     assert unverified(project.env) == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can write into the store at all")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can write into the store at all")
 class TestWhatRootDoes:
     def test_a_file_put_into_a_linked_directory_is_found(self, project: Project) -> None:
         """`check` names it, and the next environment does not get it: the entry is fetched again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
@@ -390,6 +389,8 @@ class TestWait:
 
     def test_who_finds_it_being_removed_begins_again(self, made: Environment, request_: Request) -> None:
         """While it is locked by who removes it, one waits; then it is made anew."""
+        import fcntl
+
         wait = Wait(Demand(request_, made))
         with open(made.wanted, "w", encoding="utf-8") as remover:
             fcntl.flock(remover, fcntl.LOCK_EX)

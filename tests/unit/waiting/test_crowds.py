@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import posix
 from collections import Counter
@@ -33,6 +32,8 @@ FEW, MANY = 5, 100
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the calls of this process that ask the filesystem something."""
+    import fcntl
+
     counts: Counter[str] = Counter()
 
     def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:

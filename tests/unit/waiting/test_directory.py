@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -183,6 +182,8 @@ class TestInside:
     @pytest.mark.usefixtures("token")
     def test_an_ancestor_holds_the_lock(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """A process whose parent runs in the environment, though it closed all descriptors, is within."""
+        import fcntl
+
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
         fd = os.open(environment.in_use, os.O_RDONLY)
         try:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,6 +274,8 @@ class Terminal:
     def __init__(
         self, environment: Environment, *words: str, term: str, columns: int, end: Callable[[], object]
     ) -> None:
+        import termios
+
         self.ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, columns))
         self.end = end
@@ -341,6 +342,8 @@ class TestTerminal:
 
     def test_after_a_resize(self, environment: Environment, leader: Flock) -> None:
         """The line fits the window as it is now, not as it was when the wait began."""
+        import termios
+
         write_progress(environment, **SAID)
         terminal = Terminal(environment, term="xterm", columns=120, end=lambda: None)
 
