@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 
 import pytest
 
@@ -11,7 +12,8 @@ IS_ROOT = getattr(os, "geteuid", lambda: 1)() == 0
 """Whether the tests are root's, whom modes of files do not stop: nobody is on Windows."""
 
 PROC = pytest.mark.skipif(
-    not os.path.exists("/proc/self/stat"), reason="needs /proc, which says who holds a lock and how a process is"
+    sys.platform == "win32" or not os.path.exists("/proc/self/stat"),
+    reason="needs /proc, which says who holds a lock and how a process is",
 )
 COPY_FILE_RANGE = pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="needs copy_file_range(2)")
 MEMFD = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create(2)")

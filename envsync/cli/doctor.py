@@ -10,9 +10,9 @@ from envsync.doctor.judge import LIMITED
 from envsync.launch import options
 from envsync.launch.messages import show_json
 from envsync.launch.request import above_names, is_named_later
-from envsync.leading.sync_cache import NO_HOME, cache_directory
+from envsync.leading.sync_cache import cache_directory
 from envsync.store.store import NOWHERE
-from envsync.system import paths
+from envsync.system import native, paths
 
 EXIT_UNSAFE = 1
 
@@ -27,7 +27,7 @@ def doctor(settings: options.Settings) -> int:
     blind = "{digest}" in template or asked.text("busy") == "ignore"
     findings = judge(facts, blind=blind, fallback=asked.text("cache_fallback") or "")
     if place.cache == NOWHERE:
-        text = f"there is no cache, since {NO_HOME}: what is needed is fetched for each environment alone"
+        text = f"there is no cache, since {native.NO_HOME}: what is needed is fetched for each environment alone"
         findings.append(Verdict(LIMITED, "cache", text, "name one: `envsync sync --cache-dir /var/tmp/envsync`"))
     if settings.get("json"):
         found = [finding._asdict() for finding in findings]

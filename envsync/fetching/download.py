@@ -39,11 +39,6 @@ from envsync.system import core, groups, native
 from envsync.wheel.manifest import is_sha256
 from envsync.wheel.verify import origin, size_mismatch
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover (Windows: nothing is continued)
-    fcntl = None  # type: ignore[assignment]
-
 TRIES = 5
 REDIRECTS = 10
 READ_SECONDS = 30.0
@@ -129,7 +124,7 @@ class _Part:
     def __init__(self, store: Store, sha256: str | None) -> None:
         self.shared = False
         self._group = groups.bits(store.root)
-        if sha256 is not None and is_sha256(sha256) and fcntl is not None:
+        if sha256 is not None and is_sha256(sha256):
             self.path = f"{store.tmp}/{sha256.lower()}.part"
             self.shared = self._take()
         if not self.shared:

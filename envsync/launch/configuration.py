@@ -68,7 +68,7 @@ def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
 
 def _users(environ: "Mapping[str, str]") -> str:
     """Return where the user's file would be; empty if there is no home."""
-    base, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
+    base, home = environ.get("XDG_CONFIG_HOME", ""), core.slashed(environ.get(core.HOME, ""))
     if core.is_absolute(base):  # a relative one is to be ignored (XDG Base Directory Specification)
         return f"{base}/{FILE}"
     return f"{home.rstrip('/')}/.config/{FILE}" if core.is_absolute(home) else ""
@@ -198,9 +198,16 @@ def beside(directory: str, path: str) -> str:
 def at_home(settings: "Settings", environ: "Mapping[str, str]") -> "Settings":
     """Replace a leading `~` in paths as shells do, which see it neither in a file nor in `--env=~/x`.
 
+    On Windows, backslashes become the slashes that envsync writes everywhere.
+
     :raises UsageError: there is one, and HOME is no absolute path
     """
-    _each(settings, PATHS, lambda path: below_home(path, environ) if is_at_home(path) else path)
+
+    def placed(path: str) -> str:
+        path = core.slashed(path)
+        return below_home(path, environ) if is_at_home(path) else path
+
+    _each(settings, PATHS, placed)
     return settings
 
 
@@ -233,7 +240,8 @@ def is_at_home(path: str) -> bool:
 
 
 def below_home(path: str, environ: "Mapping[str, str]") -> str:
-    home = environ.get("HOME", "")
+    home = core.slashed(environ.get(core.HOME, ""))
     if not core.is_absolute(home):
-        raise options.usage_error(f"`{path}` is below HOME, which is {'no absolute path' if home else 'not set'}")
+        state = "no absolute path" if home else "not set"
+        raise options.usage_error(f"`{path}` is below {core.HOME}, which is {state}")
     return home.rstrip("/") + path[1:]

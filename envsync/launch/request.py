@@ -401,7 +401,7 @@ def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> 
     """Return the environment's path, with `{digest}` as it is written."""
     template = settings.get("env")
     if settings.get("active") and environ.get("VIRTUAL_ENV"):
-        template = environ["VIRTUAL_ENV"]
+        template = core.slashed(environ["VIRTUAL_ENV"])
     if not isinstance(template, str):
         is_script = lock.endswith(SCRIPT)
         template = _of_script(settings, lock, environ) if is_script else finding.directory_of(lock) + ".venv"
@@ -413,13 +413,13 @@ def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> 
 def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:
     """Return where the environment of a script is if nothing is said: in the cache, under its name."""
     cache = settings.get("cache_dir") or environ.get("XDG_CACHE_HOME", "") + "/envsync"
-    home = environ.get("HOME", "")
+    home = core.slashed(environ.get(core.HOME, ""))
     if cache == "/envsync" and core.is_absolute(home):
         cache = f"{home.rstrip('/')}{core.CACHES}/envsync"
     if cache == "/envsync":
         hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"
         raise options.usage_error(
-            "there is no place for the environment of a script: HOME is not set, or no absolute path", hint=hint
+            f"there is no place for the environment of a script: {core.HOME} is not set, or no absolute path", hint=hint
         )
     return f"{cache}/environments/{finding.base_name(lock).removesuffix(SCRIPT)}-{{digest}}"
 

@@ -18,6 +18,7 @@ one that would wait for itself by way of other environments (`envsync.waiting.cy
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -141,7 +142,13 @@ class Occupancy:
             command.close_lock(fd)
 
     def _take(self, fd: int) -> None:
-        if flock.try_lock(fd, self.environment.in_use, shared=False):
+        try:
+            is_free = flock.try_lock(fd, self.environment.in_use, shared=False)
+        except FilesystemError as error:
+            if error.errno == errno.ENOENT:  # of Windows alone: there, it is found by its name to be locked
+                raise ReplacedError from error
+            raise
+        if is_free:
             self.lock = Flock(self.environment.in_use, fd, shared=False)
             if not self.lock.is_in_place():
                 raise ReplacedError

@@ -141,7 +141,7 @@ def _is_seen(environment: Environment) -> bool:
     """Tell whether all who may hold a lock of this environment can be seen from here."""
     if mounts.is_network(environment.path):
         return False
-    return processes.is_proc_ours() and os.path.isdir("/proc/self/fd")
+    return processes.has_proc() and processes.is_proc_ours()
 
 
 def _holders(environment: Environment, inodes: Iterable[int]) -> dict[int, set[int]]:
@@ -161,7 +161,7 @@ def _holders(environment: Environment, inodes: Iterable[int]) -> dict[int, set[i
                 suspects.setdefault(int(fields[4]), set()).add((wanted[number], held_on))
     locked = {inode for locks in suspects.values() for inode, _ in locks}
     found: dict[int, set[int]] = {}
-    for pid in _everybody() if locked else ():
+    for pid in processes.everybody() if locked else ():
         for inode in locked & (_nameless(pid, device) or set()):
             found.setdefault(inode, set()).add(pid)
     for pid, locks in suspects.items():
@@ -187,10 +187,6 @@ def _nameless(pid: int, device: int) -> set[int] | None:
         if status.st_dev == device and not status.st_nlink:
             found.add(status.st_ino)
     return found
-
-
-def _everybody() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _refusal(environment: Environment, why: str, pids: list[int]) -> RefusedError:

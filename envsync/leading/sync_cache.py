@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from envsync.locks.flock import Flock
 
 
-NO_HOME = "HOME is not set or no absolute path, and neither is XDG_CACHE_HOME"
-
-
 class SyncCache:
     """What a leader does about its cache.
 
@@ -67,7 +64,7 @@ class SyncCache:
             return ""
         if below == NOWHERE:
             where = f"went to `{self.store.root}`" if self._fallback else "is for this environment alone"
-            return f"there is no cache, since {NO_HOME}: what was fetched {where}; --cache-dir DIR names one"
+            return f"there is no cache, since {native.NO_HOME}: what was fetched {where}; --cache-dir DIR names one"
         if self._fallback:
             return f"the cache `{below}` cannot be written to: what it lacked went to `{self.store.root}`"
         return (
@@ -144,5 +141,5 @@ def cache_needed(request: Request) -> str:
     root = cache_directory(request)
     if root == NOWHERE:
         hint = "name one: `envsync cache dir --cache-dir /var/tmp/cache`"
-        raise UsageError(f"there is no cache, since {NO_HOME}", hint=hint)
+        raise UsageError(f"there is no cache, since {native.NO_HOME}", hint=hint)
     return root

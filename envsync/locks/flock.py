@@ -101,15 +101,18 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True, renew: bool 
     :raises LockingError: this filesystem has no flock
     :raises FilesystemError: the lock file cannot be opened
     """
-    fd = open_file(path, shared=shared, create=create)
-    try:
-        if try_lock(fd, path, shared=shared, renew=renew):
-            return Flock(path, fd, shared=shared)
-    except BaseException:
-        command.close_lock(fd)
-        raise
-    command.close_unlocked(fd)
-    return None
+    while True:
+        fd = open_file(path, shared=shared, create=create)
+        try:
+            if try_lock(fd, path, shared=shared, renew=renew):
+                return Flock(path, fd, shared=shared)
+        except BaseException as error:
+            command.close_lock(fd)
+            if getattr(error, "errno", None) != errno.ENOENT:
+                raise
+        else:
+            command.close_unlocked(fd)
+            return None
 
 
 def try_lock(fd: int, path: str, *, shared: bool, renew: bool = True) -> bool:
@@ -118,6 +121,7 @@ def try_lock(fd: int, path: str, *, shared: bool, renew: bool = True) -> bool:
     :param path: its name, for the error
     :param renew: let it look new if it is old; False for who only wants to know, where the time says when it was used
     :raises LockingError: this filesystem has no flock
+    :raises FilesystemError: on Windows, with ENOENT: it was removed or replaced since it was opened
     """
     try:
         core.lock(fd, path, shared=shared)

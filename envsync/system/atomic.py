@@ -248,15 +248,12 @@ def discard_tree(path: str) -> None:
 
     Never follows a symbolic link. What resists stays: on NFS, a file that is open somewhere becomes `.nfs*`.
     """
-    if os.path.islink(path):
+    if os.path.islink(path) or not os.path.isdir(path):
         discard(path)
         return
     try:
         with os.scandir(path) as entries:
             found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except NotADirectoryError:
-        discard(path)
-        return
     except OSError:
         return  # it is gone, or must not be looked into
     for below, is_directory in found:

@@ -249,6 +249,9 @@ def readable(descriptors: Iterable[int], seconds: float) -> set[int]:
 
 # Places
 
+NO_HOME = "HOME is not set or no absolute path, and neither is XDG_CACHE_HOME"
+"""Why there is no place for a cache."""
+
 
 def home_of_user() -> str:
     """Return the home directory of this user; empty if there is no such user, as in many containers."""

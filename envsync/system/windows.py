@@ -339,6 +339,8 @@ def libc_version() -> str:
 
 # Places
 
+NO_HOME = "LOCALAPPDATA is not set"
+
 
 def cache_directory(environ: Mapping[str, str], name: str) -> str:
     """Return where a program of this name keeps its cache; empty: no home is known."""

@@ -95,5 +95,6 @@ if sys.platform == "win32":
             why = posix_only.reason(item.function, posix_only.USES)
             if why:
                 report.outcome = "skipped"
-                report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {why}")
+                failed = call.excinfo.exconly().partition("\n")[0][:120] if call.excinfo else "?"
+                report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {why} ({failed})")
         return report

@@ -166,7 +166,7 @@ sys.stdin.read()
 if sys.platform == "win32":
     HOLD = """\
 from envsync.locks import flock
-assert flock.acquire_nowait(sys.argv[1], shared=sys.argv[2:] == ["shared"])
+assert flock.acquire_nowait(sys.argv[1], shared=sys.argv[2:] == ["shared"], renew=False)
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -91,6 +91,27 @@ def test_what_is_stale_is_synced_once(windows: Windows) -> None:
     assert wrong_with(windows, NEXT) == []
 
 
+BY_THE_LIBRARY = """
+import envsync, pathlib, sys
+here = pathlib.Path.cwd()
+done = envsync.sync(here / "pylock.toml", env=here / "envs" / "third", cache_dir=here / "cache")
+print(done.outcome, done.env)
+"""
+
+
+def test_a_path_may_have_backslashes(windows: Windows) -> None:
+    """As people write them there, and as `pathlib` does: in options, variables and files, relative or not."""
+    backwards = str(windows.project).replace("/", "\\")
+    assert windows.sync("--env", "envs\\first", "--lock", f"Z:{backwards}\\pylock.toml")["outcome"] == "synced"
+    assert wrong_with(windows.at("envs/first"), FIRST) == []
+    for path in ("envs\\second", f"Z:{backwards}\\envs\\second"):
+        outcome = windows.sync(env={"ENVSYNC_ENV": path})["outcome"]
+    assert outcome == "current"
+    done = windows.python("-c", BY_THE_LIBRARY)
+    assert done.stdout.split() == ["synced", f"Z:{windows.project}/envs/third"], done.stderr
+    assert wrong_with(windows.at("envs/third"), FIRST) == []
+
+
 @pytest.mark.parametrize("status", [0, 3, 255])
 def test_the_status_is_the_commands(windows: Windows, status: int) -> None:
     """What the command ends with, `run` ends with."""

@@ -39,13 +39,17 @@ class Windows:
     killed_status = STATUS
     """What a command ends with that strike.py has killed."""
 
-    def __init__(self, programs: Path, project: Path, bytecode: Path) -> None:
+    def __init__(self, programs: Path, project: Path, bytecode: Path, environment: str = "venv") -> None:
         self.programs = programs
         self.project = project
         self.bytecode = bytecode
-        self.environment = project / "venv"
+        self.environment = project / environment
         self.events = project / "events.jsonl"
         self.processes: list[subprocess.Popen[str]] = []
+
+    def at(self, environment: str) -> Windows:
+        """Return the same with another environment, by its path in the project."""
+        return Windows(self.programs, self.project, self.bytecode, environment)
 
     @property
     def site(self) -> Path:

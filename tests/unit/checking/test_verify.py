@@ -33,7 +33,12 @@ from tests.environments import FIXTURES
 from tests.wheels import build_wheel, row, sha256_of
 
 VERSION = "%d.%d" % sys.version_info[:2]  # noqa: UP031
-SITE = f"lib/python{VERSION}/site-packages"
+SITE, INCLUDE = f"lib/python{VERSION}/site-packages", f"include/site/python{VERSION}"
+ODD = 'alpha/odd, "name".txt'
+if sys.platform == "win32":
+    SITE, INCLUDE = "Lib/site-packages", "Include"
+    ODD = "alpha/odd, name.txt"
+LAYOUT = Layout(SITE, SITE, core.BIN, INCLUDE)
 ALPHA, BETA = f"{SITE}/alpha-1.0.dist-info", f"{SITE}/beta-1.0.dist-info"
 uv = pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv")
 
@@ -50,7 +55,7 @@ class Place(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        return skeleton.layout_of(self.environment, interpreter.inspect(str(self.env / "bin/python"), str(self.cache)))
+        return skeleton.layout_of(self.environment, interpreter.inspect(str(self.env / core.PYTHON), str(self.cache)))
 
     @property
     def site(self) -> Path:
@@ -58,18 +63,17 @@ class Place(NamedTuple):
 
     def verify(self, *, store: bool = True, **options: object) -> Verified:
         kept = Store(str(self.cache)) if store else None
-        layout = Layout(SITE, SITE, "bin", f"include/site/python{VERSION}")
-        return verify.verify(self.environment, layout, load_ledger(self.environment), kept, **options)  # type: ignore[arg-type]
+        return verify.verify(self.environment, LAYOUT, load_ledger(self.environment), kept, **options)  # type: ignore[arg-type]
 
     def sync(self, *wheels: str) -> None:
         lock = self.env.parent / "pylock.toml"
         lines = ['lock-version = "1.0"', 'created-by = "tests"']
         for wheel in wheels:
-            filename = os.path.basename(wheel)
+            filename, place = os.path.basename(wheel), core.slashed(wheel)
             name, version = filename.split("-")[:2]
             lines += ["[[packages]]", f'name = "{name.replace("_", "-")}"', f'version = "{version}"']
             lines += [
-                f'wheels = [{{name = "{filename}", path = "{wheel}", hashes = {{sha256 = "{sha256_of(wheel)}"}}}}]'
+                f'wheels = [{{name = "{filename}", path = "{place}", hashes = {{sha256 = "{sha256_of(wheel)}"}}}}]'
             ]
         lock.write_text("\n".join(lines))
         envsync.sync(lock, env=self.env, cache_dir=self.cache)
@@ -86,7 +90,7 @@ def wheels_in(directory: Path) -> tuple[str, str]:
             "alpha/sub/mod.py": "y = 2\n",
             "alpha/_native.so": b"\x7fELF" + bytes(range(256)) * 40,
             "alpha/tool.sh": "#!/bin/sh\n",
-            'alpha/odd, "name".txt': "odd",
+            ODD: "odd",
             "shared/__init__.py": "",
             "shared/common.py": "owner = 'alpha'\n",
             "alpha_single.py": "z = 3\n",
@@ -136,7 +140,7 @@ def piped(tmp_path_factory: pytest.TempPathFactory) -> Place:
     root = tmp_path_factory.mktemp("piped")
     run(sys.executable, "-m", "venv", root / "env")
     wheel = FIXTURES / "wheels" / "greet-1.0-py3-none-any.whl"
-    run(root / "env/bin/python", "-m", "pip", "install", "--no-index", "--no-deps", "-q", wheel)
+    run(root / "env" / core.PYTHON, "-m", "pip", "install", "--no-index", "--no-deps", "-q", wheel)
     return Place(root / "env", root / "cache")
 
 
@@ -193,7 +197,7 @@ class TestSound:
         assert report.files > 20
         assert report.bytes > 10_000
         assert made.verify(store=False).findings == ()
-        assert made.layout == Layout(SITE, SITE, "bin", f"include/site/python{VERSION}")
+        assert made.layout == LAYOUT
 
     def test_a_copy_of_it(self, place: Place) -> None:
         """The tests below begin with something that is sound."""
@@ -248,7 +252,7 @@ class TestSound:
         pip_made.sync(wheel)
         (tmp_path / "other").mkdir()
         other = build_wheel(tmp_path / "other", "demo", files={"demo.py": "x = 2\n", "more.py": ""})
-        run(pip_made.env / "bin/python", "-m", "pip", "install", "--no-index", "--force-reinstall", "-q", other)
+        run(pip_made.env / core.PYTHON, "-m", "pip", "install", "--no-index", "--force-reinstall", "-q", other)
         assert pip_made.verify().findings == ()
 
     def test_editable(self, pip_made: Place) -> None:
@@ -282,7 +286,7 @@ FILES = {
     "module": (f"{SITE}/alpha/sub/mod.py", "alpha"),
     "single module": (f"{SITE}/alpha_single.py", "alpha"),
     "shared object": (f"{SITE}/alpha/_native.so", "alpha"),
-    "odd name": (f'{SITE}/alpha/odd, "name".txt', "alpha"),
+    "odd name": (f"{SITE}/{ODD}", "alpha"),
     "shared file": (f"{SITE}/shared/common.py", "beta"),
     "METADATA": (f"{ALPHA}/METADATA", "alpha"),
     "INSTALLER": (f"{ALPHA}/INSTALLER", "alpha"),
@@ -648,7 +652,7 @@ class TestOthers:
         """Whoever came last has won: the content of either will do."""
         _, beta = wheels_in(tmp_path)
         omega = build_wheel(tmp_path, "omega", files={"shared/common.py": "owner = 'omega'\n"})
-        run(pip_made.env / "bin/python", "-m", "pip", "install", "--no-index", "-q", omega)
+        run(pip_made.env / core.PYTHON, "-m", "pip", "install", "--no-index", "-q", omega)
         shutil.rmtree(pip_made.site / "greet-1.0.dist-info")
         lock = tmp_path / "requirements.txt"
         lock.write_text(f"beta @ file://{beta} --hash=sha256:{sha256_of(beta)}\n")
