@@ -89,7 +89,7 @@ def _record(path: str, trusted: frozenset[int]) -> dict[str, object]:
     try:
         with open(core.open_file(path, os.O_RDONLY | core.NOFOLLOW | core.NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
-            alone = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022
+            alone = stat.S_ISREG(status.st_mode) and not status.st_mode & native.BY_OTHERS
             return records.understood(file.read()) if alone and status.st_uid in trusted else {}
     except OSError:
         return {}
@@ -101,7 +101,7 @@ def _is_of(path: str, trusted: frozenset[int]) -> bool:
         status = os.lstat(path)
     except OSError:
         return False
-    plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_mode & 0o022)
+    plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_mode & native.BY_OTHERS)
     return plain and status.st_uid in trusted
 
 

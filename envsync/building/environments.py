@@ -377,7 +377,7 @@ def _is_ours(place: str, record: str, path: str) -> bool:
         return False
     # Others may list what there is, and remove it, where a group shares the cache.
     return all(each.st_uid in (processes.user(), 0) for each in known) and not any(
-        each.st_mode & 0o022 for each in known[:2]
+        each.st_mode & native.BY_OTHERS for each in known[:2]
     )
 
 

@@ -42,7 +42,7 @@ from envsync.errors import BuildError, FetchError, FilesystemError, LockingError
 from envsync.locks import flock
 from envsync.store import trash
 from envsync.store.directories import Directories
-from envsync.system import atomic, groups, processes
+from envsync.system import atomic, groups, native, processes
 
 LOOK_SECONDS = 0.1
 """Between two tries to get a lock."""
@@ -152,7 +152,7 @@ def _prepare(git: Git, wanted: Wanted, place: str, store: Directories) -> bool:
     if status.st_uid != processes.user():
         hint = f"let its owner remove it, or name another cache: `envsync sync --cache-dir {store.root}-2`"
         raise BuildError(git.package, f"the git repository `{place}` in the cache is another user's", hint=hint)
-    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & native.BY_OTHERS:
         trash.put_aside(place, store.staging(trash.PREFIX))  # others could have written to it
         _make(git, wanted, place)
         return True

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 BLOCKER = "__pycache__"
 _WRITABLE = 0o222
-_BY_OTHERS = 0o022
 
 
 class Whole(NamedTuple):
@@ -215,7 +214,7 @@ def can_seal(path: str, umask: int) -> bool:
         return True  # what is wrong shows itself when it is linked
     if processes.user() in (0, status.st_uid):
         return os.access(path, os.W_OK)  # a network filesystem may not take root for root
-    return not status.st_mode & _BY_OTHERS
+    return not status.st_mode & native.BY_OTHERS
 
 
 def link(job: WholeJob) -> None:

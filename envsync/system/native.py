@@ -18,6 +18,7 @@ else:
     from envsync.system import linux as here
     from envsync.system import posix as common
 
+BY_OTHERS = common.BY_OTHERS
 CONTINUE = common.CONTINUE
 DEEP = common.DEEP
 ENDS_OF_PYTHON = common.ENDS_OF_PYTHON

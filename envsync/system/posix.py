@@ -32,6 +32,8 @@ LINKS = True
 """Whether anybody may make symbolic links."""
 MODES = True
 """Whether modes of files say who may do what."""
+BY_OTHERS = 0o022
+"""The bits of a mode that let others than the owner write; none where modes say nothing."""
 stat, utime, chmod, link, unlink, mkdir, listdir = os.stat, os.utime, os.chmod, os.link, os.unlink, os.mkdir, os.listdir
 """As those of `os`, which take descriptors, and names relative to a directory's: not on Windows."""
 

@@ -39,6 +39,7 @@ _seeking = threading.Lock()
 LINKS = False
 MODES = False
 """Modes of files say nothing, and a file that nobody may write could not be removed either."""
+BY_OTHERS = 0
 
 
 MOVES_DIRECTORIES = False
