@@ -9,12 +9,14 @@ import os
 import posixpath
 from pathlib import Path
 
+from envsync.system import native
+
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 def site_packages(env: Path) -> Path:
     """Return the site-packages directory of an environment."""
-    return next(iter(sorted((env / "lib").glob("python*/site-packages"))))
+    return env / min(native.site_packages(str(env)))
 
 
 def unverified(env: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import sys
 
 import pytest
@@ -20,3 +21,12 @@ MEMFD = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_
 TRIO = pytest.mark.skipif(
     not (hasattr(select, "epoll") or hasattr(select, "kqueue")), reason="trio needs epoll(7) or kqueue(2)"
 )
+GIT = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+GONE_AT_ONCE = pytest.mark.skipif(
+    sys.platform == "win32",
+    reason="needs names that go at once, though a file is open or somebody stands in a directory",
+)
+WOKEN = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs a read that another thread can end, which it is not under wine"
+)
+ANY_NAME = pytest.mark.skipif(sys.platform == "win32", reason="needs names of files that Windows does not allow")

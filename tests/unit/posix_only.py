@@ -29,7 +29,7 @@ ATTRIBUTES = r"signal\.SIG(?:HUP|KILL|USR1|QUIT|STOP|CONT)|os\.(?:uname|gete?uid
 """What a module asks for as it is imported that is not there."""
 CANNOT_BEGIN = {
     r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
-    r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer\b|\bpthread_": "signals",
+    r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer|send_signal|\bpthread_": "signals",
     r"mkfifo|os\.mknod|AF_UNIX": "pipes and sockets with names",
 }
 """Pattern → what it is: a test that uses it may never end there."""

@@ -13,7 +13,10 @@ from envsync.building.git import check_out
 from envsync.errors import BuildError, FetchError
 from envsync.lockfile.target import GIT, Source
 from envsync.store.store import Store
+from tests import needs
 from tests.git_repositories import DYNAMIC, commit, git, new_repository, serving
+
+pytestmark = needs.GIT
 
 GONE = "0123456789abcdef0123456789abcdef01234567"
 Bring = Callable[..., Path]

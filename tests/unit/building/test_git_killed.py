@@ -30,6 +30,8 @@ sys.path.insert(0, {root!r})
 from envsync.building.git import check_out
 from envsync.lockfile.target import GIT, Source
 from envsync.store.store import Store
+
+pytestmark = needs.GIT
 check_out(
     Source(GIT, {url!r}, {commit!r}), {into!r}, store=Store({cache!r}), package="thing", offline=False, log={log!r},
     checkpoint=lambda: None,

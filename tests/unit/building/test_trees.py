@@ -13,6 +13,7 @@ from envsync.building import trees
 from envsync.building.trees import Deciding
 from envsync.lockfile.target import DIRECTORY, Source
 from envsync.store.store import Store
+from tests import needs
 from tests.projects import git, make_project, make_repository
 
 
@@ -150,6 +151,7 @@ def test_an_edit_of_what_is_linked_to_does_not_show(tree: Path) -> None:
     assert trees.signature(str(tree), editable=True) != before
 
 
+@needs.GIT
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_git_says(tree: Path, packed: bool) -> None:
     """The commit and the tags are those that git itself names: of a tree, below it, and of another work tree."""
@@ -166,6 +168,7 @@ def test_what_git_says(tree: Path, packed: bool) -> None:
     assert trees.commit_of(str(tree.parent)) is None
 
 
+@needs.GIT
 def test_a_copy_can_ask_git(tree: Path, tmp_path: Path) -> None:
     """Backends that take the version from git find it in the copy, too."""
     commit = make_repository(tree)
@@ -181,6 +184,7 @@ def test_a_tree_that_looks_outside(tmp_path: Path, text: str, expected: bool) ->
     assert trees.looks_outside(str(make_project(tmp_path / "demo", pyproject=f"[tool.x]\n{text}\n"))) is expected
 
 
+@needs.GIT
 def test_the_lock_of_a_tree(tree: Path, tmp_path: Path) -> None:
     """One at a time, by a file in the tree that git does not see."""
     make_repository(tree)
@@ -213,6 +217,7 @@ def test_the_project_in_a_tree() -> None:
     assert trees.project_of(Source(DIRECTORY, "/a/b", subdirectory="./c/")) == "/a/b/c"
 
 
+@needs.GIT
 def test_git_is_not_run(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known of a repository comes from its files: git would run what that repository's settings name."""
     make_repository(tree)
@@ -235,6 +240,7 @@ def test_a_cache_within_a_tree_is_no_part_of_it(tree: Path) -> None:
     assert trees.digest(str(tree), nothing) == before
 
 
+@needs.GIT
 def test_a_copy_of_a_further_work_tree_can_ask_git(tree: Path, tmp_path: Path) -> None:
     """There, `.git` is a file that leads elsewhere."""
     make_repository(tree)

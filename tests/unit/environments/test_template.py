@@ -9,6 +9,7 @@ import pytest
 
 from envsync.environments.template import TRASH, Template, of_path
 from envsync.errors import UsageError
+from tests import needs
 
 A, B = "a" * 32, "0123456789abcdef" * 2
 
@@ -33,7 +34,7 @@ def named(template: str) -> list[str]:
         ("{python}/x{digest}/in/venv", [f"3.12/x{B}/in/venv"], [f"3.12/{A}/in/venv"]),
         ("{digest}/{digest}", [f"{A}/{A}"], [f"{A}/{B}"]),
         ("{digest}-{digest}", [f"{A}-{A}"], [f"{A}-{B}"]),
-        ("a b.*{digest}", [f"a b.*{A}"], [f"a bx{A}"]),
+        pytest.param("a b.*{digest}", [f"a b.*{A}"], [f"a bx{A}"], marks=needs.ANY_NAME),
     ],
 )
 def test_what_fits(tmp_path: Path, template: str, there: list[str], not_there: list[str]) -> None:

@@ -32,6 +32,7 @@ from envsync.launch.progress import quiet
 from envsync.lockfile.target import Artifact
 from envsync.store.archives import Archive
 from envsync.store.store import Store
+from tests import needs
 from tests.unit.fetching.server import File, Server
 from tests.wheels import artifact, build_wheel, sha256_of
 
@@ -231,6 +232,7 @@ def test_another_hash_of_the_lock_file_vouches_once_it_is_compared(store: Store,
         fetch([wanted], store)
 
 
+@needs.WOKEN
 @pytest.mark.parametrize("kind", ["hash", "wheel", "file", "answer"])
 def test_an_error_stops_everything_and_leaves_nothing(store: Store, tmp_path: Path, server: Server, kind: str) -> None:
     """The first error cancels the rest: downloads that hang, unpacking that has not begun; tmp is empty."""
@@ -369,6 +371,7 @@ def test_files_cost_no_network_imports(store: Store, tmp_path: Path) -> None:
     assert run(code, store.root, build_wheel(tmp_path)).strip() == "[]"
 
 
+@needs.WOKEN
 @pytest.mark.parametrize("place", ["network", "file"])
 def test_an_interrupt_stops_at_once_and_leaves_nothing(
     store: Store, tmp_path: Path, server: Server, place: str
@@ -477,6 +480,7 @@ from envsync.fetching.fetch import fetch
 from envsync.store.store import Store
 from envsync.launch import signals
 from envsync.lockfile.target import Artifact
+from tests import needs
 
 class Deaf:
     def __del__(self):

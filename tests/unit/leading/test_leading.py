@@ -15,6 +15,7 @@ from envsync.leading.session import Session
 from envsync.locks import flock
 from envsync.locks.kind import LEASE, Locking, record
 from envsync.locks.lease import Contender
+from tests import needs
 
 
 def made(tmp_path: Path) -> Environment:
@@ -45,6 +46,7 @@ def test_a_flock_of_an_environment_that_is_leased(tmp_path: Path) -> None:
     assert os.listdir(environment.state) == ["locking"]
 
 
+@needs.GONE_AT_ONCE
 def test_what_it_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is released, whoever asks: a program with a `Coordinator` goes on."""
     environment = made(tmp_path)

@@ -69,6 +69,7 @@ def test_who_is_about_to_commit_looks_again(environment: Environment, command: F
     assert lost.held(environment, recorded(environment)) == (command.inode,)
 
 
+@needs.GONE_AT_ONCE
 def test_our_own_hold_is_nobody_elses(environment: Environment) -> None:
     """What this process has exclusively is held by no command, also if it is purged just then."""
     lock = acquire_nowait(environment.in_use, shared=False)
@@ -141,6 +142,7 @@ def test_a_number_that_is_another_files_is_not_held(environment: Environment) ->
     other.release()
 
 
+@needs.GONE_AT_ONCE
 def test_where_nobody_is_seen_nothing_is_held(
     environment: Environment, command: Flock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,7 @@ def test_the_directory_of_the_file_itself(tmp_path: Path, interpreter: Interpret
         (tree / "more" / "inner.txt").write_text(line.replace(".", "..", 1))
         for name in ("requirements.txt", "outer.txt"):
             target = read(str(tree / name)).select(interpreter)
-            assert one(target).source == Source(DIRECTORY, str(tree), editable="-e" in line)
+            assert one(target).source == Source(DIRECTORY, tree.as_posix(), editable="-e" in line)
             assert target.extras == ({"demo": {"x", "y"}} if "[" in line else {})
             assert not target.complete
 
@@ -162,8 +162,8 @@ def test_archives_by_path(tmp_path: Path, select: Select) -> None:
         target = select(line)
         artifact = one(target)
         assert (artifact.name, artifact.version, artifact.filename) == ("some-name", "", sdist.name)
-        assert (artifact.path, artifact.hashes, artifact.source) == (str(sdist), {}, Source(ARCHIVE))
-        assert target.local_files == (str(sdist),)
+        assert (artifact.path, artifact.hashes, artifact.source) == (sdist.as_posix(), {}, Source(ARCHIVE))
+        assert target.local_files == (sdist.as_posix(),)
         assert json.loads(artifact.direct_url or "") == {"url": sdist.as_uri(), "archive_info": {}}
     for line in (f"./{sdist.name} --hash=sha256:{digest}", f"some-name @ {sdist.as_uri()}#sha256={digest}"):
         target = select(line)

@@ -75,8 +75,10 @@ def test_a_chain_of_files_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "3000.txt").write_text("b @ file:///b-1-py3-none-any.whl\n")
     parsed = read(str(tmp_path / "0.txt"))
     assert len(parsed.inputs) == 3001
-    assert parsed.local_files[0] == paths.abspath("/b-1-py3-none-any.whl"), "the innermost was read first"
-    assert parsed.local_files[-1] == paths.abspath("/a0-1-py3-none-any.whl")
+    assert parsed.local_files[0] == paths.abspath(f"{tmp_path.drive}/b-1-py3-none-any.whl"), (
+        "the innermost was read first"
+    )
+    assert parsed.local_files[-1] == paths.abspath(f"{tmp_path.drive}/a0-1-py3-none-any.whl")
 
 
 def test_files_that_double_are_refused(tmp_path: Path) -> None:

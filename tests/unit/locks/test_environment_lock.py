@@ -12,6 +12,7 @@ from envsync.launch import Environment
 from envsync.locks import environment_lock, flock
 from envsync.locks.flock import Flock
 from envsync.locks.kind import FLOCK, LEASE, Locking, read
+from tests import needs
 
 
 @pytest.mark.parametrize(("times", "kind"), [(1, FLOCK), (3, FLOCK), (4, LEASE)])
@@ -40,6 +41,7 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert recorded.kind == kind
 
 
+@needs.GONE_AT_ONCE
 def test_a_lock_that_was_removed_while_it_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By somebody who was refused: then nothing is found out, decided or said; whoever has it sees that it is gone."""
     (tmp_path / "env" / ".envsync").mkdir(parents=True)

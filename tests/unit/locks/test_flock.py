@@ -243,6 +243,7 @@ class TestLock:
         other.release()
         lock.release()
 
+    @needs.GONE_AT_ONCE
     @pytest.mark.parametrize("change", ["nothing", "removed", "replaced", "renamed over", "directory gone"])
     def test_is_in_place(self, tmp_path: Path, change: str) -> None:
         """Whoever has locked a file can tell whether the path still names it: `rm -rf` and mv do not ask."""

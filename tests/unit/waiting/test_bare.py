@@ -54,6 +54,7 @@ def make_skeleton(environment: Environment) -> None:
     (env / "CACHEDIR.TAG").touch()
 
 
+@needs.GONE_AT_ONCE
 class TestWhatGoes:
     """What may be removed, and what stays."""
 
@@ -179,6 +180,7 @@ class TestWhatGoes:
         assert os.listdir(tmp_path / "a" / "b" / "env") == []
 
 
+@needs.GONE_AT_ONCE
 class TestWhoRemoves:
     """The last one who wanted it."""
 
@@ -331,6 +333,7 @@ class TestWhoRemoves:
         assert os.path.lexists(made.bare)
 
 
+@needs.GONE_AT_ONCE
 class TestWait:
     """What a waiter does about it."""
 
@@ -414,6 +417,7 @@ class TestWait:
         held.release()
 
 
+@needs.GONE_AT_ONCE
 def test_directories_that_go_before_they_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others remove them after they were seen to be there: whoever makes them again knows that they are its own."""
     environment = Environment(str(tmp_path / "envs" / "deep" / "env"))
@@ -432,6 +436,7 @@ def test_directories_that_go_before_they_are_made_again(tmp_path: Path, monkeypa
     assert os.listdir(tmp_path) == []
 
 
+@needs.GONE_AT_ONCE
 def test_who_has_made_the_uppermost_directory_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one makes the next, and the environment in it, before we can: all of it goes in the end."""
     environment = Environment(str(tmp_path / "envs" / "deep" / "env"))
@@ -452,6 +457,7 @@ def test_who_has_made_the_uppermost_directory_remembers_it(tmp_path: Path, monke
     assert os.listdir(tmp_path) == []
 
 
+@needs.GONE_AT_ONCE
 def test_a_mark_is_finished_or_none(tmp_path: Path) -> None:
     """Who was killed while it wrote one has not said what is to be spared: nothing is removed."""
     environment = Environment(str(tmp_path / "env"))
