@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.wine.windows import SECONDS, Windows, finished, wrong_with
+from tests.wine.windows import NOT_STARTED, SECONDS, Windows, finished, wrong_with
 
 FIRST = {"almanac_days": "1.0", "almanac_words": "1.0", "greet": "1.0", "shout": "1.0", "tally": "1.0"}
 NEXT = {"almanac_days": "1.0", "greet": "2.0", "shout": "1.0", "tally": "1.0"}
@@ -172,18 +172,22 @@ def test_a_burst_makes_one_sync(windows: Windows) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(14400)
 def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
-    """Twenty `run`s at once, fifty times, of one lock file and of another by turns."""
+    """Twenty `run`s at once, fifty times, of one lock file and of another by turns. What wine did not start is counted."""
+    not_started = 0
     for number in range(BURSTS):
         lock, version = (("pylock.toml", "1.0"), ("pylock.next.toml", "2.0"))[number % 2]
         script = "import greet, importlib.metadata as m; print(m.version('greet'))"
         processes = [windows.start("run", "--lock", lock, "--", "python", "-c", script) for _ in range(BURST)]
         outcomes = [finished(process) for process in processes]
-        assert [(each.returncode, each.stdout.strip()) for each in outcomes] == [(0, version)] * BURST, [
-            each.stderr for each in outcomes if each.returncode
-        ]
+        wines = sum(NOT_STARTED in each.stderr for each in outcomes)
+        failed = [each.stderr for each in outcomes if each.returncode and NOT_STARTED not in each.stderr]
+        assert failed == []
+        assert [each.stdout.strip() for each in outcomes if each.returncode == 0] == [version] * (BURST - wines)
         assert windows.happened("synced") == number + 1
         assert windows.happened("launched") == (number + 1) * BURST
-        print(number + 1, flush=True)
+        not_started += wines
+        print(number + 1, not_started, flush=True)
+    assert not_started <= BURSTS * BURST // 200
 
 
 def test_two_lock_files_in_one_environment(windows: Windows) -> None:

@@ -33,6 +33,10 @@ INSTALL = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python
 STRIKE = Path(__file__).parent / "strike.py"
 
 
+NOT_STARTED = "Internal error"
+"""What wine says (error 1359) when it could not start a program, once in a thousand times: no fault of who asked."""
+
+
 class Windows:
     """A project directory, and the Windows programs that run in it."""
 
