@@ -172,7 +172,7 @@ def test_a_burst_makes_one_sync(windows: Windows) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(14400)
 def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
-    """Twenty `run`s at once, fifty times, of one lock file and of another by turns. What wine did not start is counted."""
+    """Twenty `run`s at once, fifty times, of two lock files by turns; what wine did not start is counted."""
     not_started = 0
     for number in range(BURSTS):
         lock, version = (("pylock.toml", "1.0"), ("pylock.next.toml", "2.0"))[number % 2]

@@ -10,6 +10,7 @@ import pytest
 from envsync.errors import UsageError
 from envsync.launch import configuration
 from envsync.launch.request import Request, own_python, resolve
+from envsync.system import core
 from tests.needs import IS_ROOT
 
 RELEASE = own_python().split(" ")[1]
@@ -157,6 +158,20 @@ def test_no_variables_on_the_command_line(files: Files) -> None:
     """There, shells do that."""
     files.say()
     assert resolve({"lock": str(files.project / "pylock.toml"), "env": "/${X}"}, files.environ).env_template == "/${X}"
+
+
+def test_paths_are_spelled_with_slashes(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever they come from, where a path may have backslashes: on Windows."""
+    monkeypatch.setattr(core, "slashed", lambda path: path.replace("\\", "/"))
+    (files.project / "sub").mkdir()
+    files.say(project="cache-dir = 'sub\\cache'\nfind-links = ['sub\\wheels', \"https://h.invalid/a\"]")
+    found = files.resolve(ENVSYNC_ENV="envs\\first")
+    assert (found.env_template, found.text("cache_dir")) == ("envs/first", f"{files.project}/sub/cache")
+    assert found.texts("find_links") == (f"{files.project}/sub/wheels", "https://h.invalid/a")
+    assert files.resolve(ENVSYNC_ENV="~\\first", **{core.HOME: "\\users\\me"}).env_template == "/users/me/first"
+    given = {"lock": f"{files.project}\\sub\\..\\pylock.toml", "active": True}
+    found = resolve(given, {**files.environ, "VIRTUAL_ENV": "/envs\\active"})
+    assert (found.lock, found.env_template) == (f"{files.project}/sub/../pylock.toml", "/envs/active")
 
 
 def test_user_and_host(files: Files) -> None:

@@ -16,7 +16,7 @@ from envsync.leading.held import ReplacedError
 from envsync.leading.in_use import Occupancy
 from envsync.locks import flock
 from envsync.locks.flock import Flock
-from envsync.system import atomic, mounts, native, processes
+from envsync.system import atomic, core, mounts, native, processes
 from envsync.waiting import cycle, pace, queue
 from envsync.waiting.queue import Lookout
 from tests import needs
@@ -333,6 +333,14 @@ class TestReplaced:
         with pytest.raises(ReplacedError):
             hold.drain()
         assert hold.lock is None or not hold.lock.is_in_place()
+
+    def test_its_lock_is_gone_when_it_is_tried(
+        self, occupy: Callable[..., Occupancy], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As Windows says, where it is opened by its name once more to be held."""
+        monkeypatch.setattr(core, "lock", lambda fd, path, *, shared: os.stat(f"{path}.gone"))
+        with pytest.raises(ReplacedError):
+            occupy().drain()
 
 
 class TestBusy:

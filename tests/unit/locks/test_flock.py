@@ -17,6 +17,7 @@ import pytest
 from envsync.errors import FilesystemError, LockingError
 from envsync.locks import flock
 from envsync.locks.flock import NO_FLOCK, acquire_nowait
+from envsync.system import core
 from tests import needs
 from tests.unit.scene import descriptors
 
@@ -264,6 +265,34 @@ class TestLock:
             directory.rename(tmp_path / "elsewhere")
         assert lock.is_in_place() == (change == "nothing")
         lock.release()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_one_that_is_gone_when_it_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
+    """As Windows says of an in-use lock: the one that is there by then is taken, or made."""
+    path, real, tries = str(tmp_path / "in-use"), core.lock, 0
+    Path(path).touch()
+
+    def lock(fd: int, name: str, *, shared: bool) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            os.unlink(name)
+            os.stat(name)
+        real(fd, name, shared=shared)
+
+    monkeypatch.setattr(core, "lock", lock)
+    before = descriptors()
+    if not create:
+        with pytest.raises(FilesystemError) as caught:
+            acquire_nowait(path, shared=False, create=False)
+        assert caught.value.errno == errno.ENOENT
+    else:
+        held = acquire_nowait(path, shared=False)
+        assert held is not None
+        assert (held.is_in_place(), tries) == (True, 2)
+        held.release()
+    assert descriptors() == before
 
 
 def refusing(cause: int) -> Callable[..., None]:
