@@ -121,6 +121,31 @@ def notes_reading(path: str) -> bool:  # noqa: ARG001  # nobody says
     return True
 
 
+def boot() -> str:
+    """Name this boot of this kernel (sysctlbyname(3), kern.bootsessionuuid); empty if the system does not say it."""
+    import ctypes
+
+    said = ctypes.create_string_buffer(64)
+    try:
+        _call(
+            "sysctlbyname", b"kern.bootsessionuuid", said, ctypes.byref(ctypes.c_size_t(64)), None, ctypes.c_size_t(0)
+        )
+    except OSError:
+        return ""
+    return said.value.decode("ascii", "replace")
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the words that a process was started with, by ps(1), which does not tell blanks in them from others."""
+    import subprocess
+
+    try:
+        words = ["ps", "-o", "args=", "-p", str(pid)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout.split()
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+
+
 def libc_version() -> str:
     """Return what stands for the C library, of which there is but one."""
     return "other"

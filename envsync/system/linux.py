@@ -74,6 +74,16 @@ def notes_reading(path: str) -> bool:
     return not os.statvfs(path).f_flag & _NOATIME
 
 
+def boot() -> str:
+    """Name this boot of this kernel where /proc does not; empty if that is not known."""
+    return ""
+
+
+def command_of(pid: int) -> list[str]:  # noqa: ARG001  # who has no /proc does not say
+    """Return the words that a process was started with, where /proc does not say them; empty if nobody does."""
+    return []
+
+
 def libc_version() -> str:
     """Return the C library and its version, as in `glibc 2.36`; `other` for one that does not say (confstr(3))."""
     try:

@@ -185,19 +185,9 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def boot() -> str:
-    """Name this boot of this kernel where /proc does not; empty if that is not known."""
-    return ""
-
-
 def started_of(pid: int) -> float:  # noqa: ARG001  # who has no /proc does not say
     """Return when a process was started, by `clock()`, where /proc does not say it; 0 if nobody does."""
     return 0.0
-
-
-def command_of(pid: int) -> list[str]:  # noqa: ARG001  # who has no /proc does not say
-    """Return the words that a process was started with, where /proc does not say them; empty if nobody does."""
-    return []
 
 
 def inherit(descriptors: Sequence[int]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Mac(Windows):
             "PYTHONPATH": str(ROOT),
             "ENVSYNC_CACHE_DIR": str(self.project / "cache"),
             "ENVSYNC_ENV": str(self.environment),
-            "ENVSYNC_EVENTS": str(self.events),
+            "ENVSYNC_EVENTS": str(self.events / "all.jsonl"),
             "ENVSYNC_DEBUG": "1",
             "LAB_DIR": str(self.project / "subtracted"),  # where a script may keep its own
             "LD_PRELOAD": str(darwin.standing_in()),

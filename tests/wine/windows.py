@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import time
+import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,9 @@ class Windows:
         self.project = project
         self.bytecode = bytecode
         self.environment = project / environment
-        self.events = project / "events.jsonl"
+        self.events = project / "events"
+        """One file for each process: under wine, one of two that append at once writes over what the other wrote."""
+        self.events.mkdir(exist_ok=True)
         self.processes: list[subprocess.Popen[str]] = []
 
     def at(self, environment: str) -> Windows:
@@ -66,7 +69,7 @@ class Windows:
             "PYTHONPYCACHEPREFIX": named(self.bytecode),
             "ENVSYNC_CACHE_DIR": named(self.project / "cache"),
             "ENVSYNC_ENV": named(self.environment),
-            "ENVSYNC_EVENTS": named(self.events),
+            "ENVSYNC_EVENTS": named(self.events / f"{uuid.uuid4().hex}.jsonl"),
             "ENVSYNC_DEBUG": "1",
             "UV_CACHE_DIR": named(self.project / "uv-cache"),
             **(more or {}),
@@ -135,9 +138,8 @@ class Windows:
 
     def happened(self, event: str) -> int:
         """Count an event of all commands until now."""
-        if not self.events.exists():
-            return 0
-        return [json.loads(line)["event"] for line in self.events.read_text().splitlines()].count(event)
+        lines = [line for path in self.events.iterdir() for line in path.read_text().splitlines()]
+        return [json.loads(line)["event"] for line in lines].count(event)
 
     def end(self) -> None:
         """End all that was started here, and what it has started."""

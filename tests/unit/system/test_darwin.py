@@ -41,7 +41,7 @@ def darwin(monkeypatch: pytest.MonkeyPatch, calls: Path) -> Iterator[ModuleType]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "platform", "darwin")
         module = importlib.import_module("envsync.system.darwin")
-    for name in ("fclonefileat", "fsync_volume_np"):
+    for name in ("fclonefileat", "fsync_volume_np", "sysctlbyname"):
         monkeypatch.setitem(module._functions, name, getattr(library, name))
     yield module
     sys.modules.pop("envsync.system.darwin", None)
@@ -250,3 +250,21 @@ def test_the_cache_is_where_macos_keeps_caches(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == ["/Users/me/Library/Caches/envsync", "False"]
+
+
+def test_a_boot_has_a_name(darwin: ModuleType, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By it, who waits knows that a failure was one of now. Where the system does not say it, there is none."""
+    assert darwin.boot() == "01234567-89AB-CDEF-0123-456789ABCDEF"
+    assert calls.read_text() == "sysctlbyname kern.bootsessionuuid 0\n"
+    monkeypatch.setenv("DARWIN_REFUSES", str(errno.ENOENT))
+    assert darwin.boot() == ""
+
+
+def test_a_command_is_what_ps_says(darwin: ModuleType) -> None:
+    """Of a process that is gone, nothing."""
+    process = subprocess.Popen([sys.executable, "-c", "input()", "two", "words"], stdin=subprocess.PIPE)
+    try:
+        assert darwin.command_of(process.pid) == [sys.executable, "-c", "input()", "two", "words"]
+    finally:
+        process.communicate()
+    assert darwin.command_of(process.pid) == []
