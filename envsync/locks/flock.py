@@ -108,7 +108,7 @@ def acquire_nowait(path: str, *, shared: bool, create: bool = True, renew: bool 
                 return Flock(path, fd, shared=shared)
         except BaseException as error:
             command.close_lock(fd)
-            if getattr(error, "errno", None) != errno.ENOENT:
+            if getattr(error, "errno", None) != errno.ENOENT:  # else it is gone since it was opened
                 raise
         else:
             command.close_unlocked(fd)

@@ -15,7 +15,7 @@ from tests.environments import unverified
 from tests.mac.mac import Mac
 from tests.wine.test_in_use import check_busy_fail
 from tests.wine.test_killed import Rounds, check_kills
-from tests.wine.test_runs import BURST, FIRST, NEXT
+from tests.wine.test_runs import BURST, FIRST, NEXT, check_a_shared_failure
 from tests.wine.test_uv import check_a_wait_for_uv, check_that_uv_waits
 from tests.wine.windows import finished, said, wrong_with
 
@@ -102,6 +102,12 @@ def test_a_killed_leader_has_one_successor(mac: Mac, where: str) -> None:
     assert mac.happened("launched") == 4
     assert wrong_with(mac, NEXT) == []
     assert left_over(mac.environment) == []
+
+
+def test_a_failure_is_shared(mac: Mac) -> None:
+    """Who waits knows that it is one of now: by the boot, which sysctl(3) names."""
+    check_a_shared_failure(mac)
+    assert "kern.bootsessionuuid" in (mac.project / "calls").read_text()
 
 
 def test_who_waits_is_told_for_whom(mac: Mac) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from tests.wine.windows import NOT_STARTED, SECONDS, Windows, finished, wrong_with
+from tests.wine.windows import NOT_STARTED, SECONDS, Windows, finished, said, wrong_with
 
 FIRST = {"almanac_days": "1.0", "almanac_words": "1.0", "greet": "1.0", "shout": "1.0", "tally": "1.0"}
 NEXT = {"almanac_days": "1.0", "greet": "2.0", "shout": "1.0", "tally": "1.0"}
@@ -188,6 +189,29 @@ def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
         not_started += wines
         print(number + 1, not_started, flush=True)
     assert not_started <= BURSTS * BURST // 200
+
+
+def check_a_shared_failure(windows: Windows) -> None:
+    """Six that wait for the same, which cannot be had: one tries it, and the others end with its failure."""
+    windows.sync()
+    spoiled = windows.project / "pylock.spoiled.toml"
+    text = (windows.project / "pylock.toml").read_text()
+    spoiled.write_text(re.sub(r'(greet-1.0.*sha256 = ")[0-9a-f]+', rf"\g<1>{'0' * 64}", text))
+    leader = windows.struck("pause:10", "sync", "--lock", "pylock.next.toml")
+    said(leader, "paused before", aloud=True)
+    waiters = [windows.start("run", "--lock", spoiled.name, "--", "python", "-c", "") for _ in range(6)]
+    for waiter in waiters:
+        said(waiter, "waiting for", aloud=True)
+    leader.kill()
+    outcomes = [finished(waiter) for waiter in waiters]
+    assert [each.returncode for each in outcomes] == [125] * 6, [each.stderr for each in outcomes]
+    assert all("greet-1.0" in each.stderr for each in outcomes)
+    assert windows.happened("failed") == 1
+
+
+def test_a_failure_is_shared(windows: Windows) -> None:
+    """Who waits knows that it is one of now: by the boot, which Windows names in its own way."""
+    check_a_shared_failure(windows)
 
 
 def test_two_lock_files_in_one_environment(windows: Windows) -> None:
