@@ -128,6 +128,7 @@ def _open(path: str, access: int, share: int, flags: int = 0) -> int:
         raise
     names[fd] = path
     _holding.discard(fd)  # that of one that was closed
+    _shared.pop(fd, None)
     if flags & (NOFOLLOW | DIRECTORY):
         try:
             _check_kind(fd, path, flags)
@@ -175,7 +176,8 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
     """Lock an open file without waiting, or turn its lock into one of the other kind.
 
     A lock by share modes is given up for a moment while it is turned into one of the other kind: whoever does that
-    holds the environment lock.
+    holds the environment lock. So is a shared one that is to become exclusive, and it is lost if that is refused, as
+    by flock(2).
 
     :raises BlockingIOError: somebody has a lock that excludes this one
     :raises OSError: it is not there any more, or this filesystem has no locks
@@ -184,13 +186,30 @@ def lock(fd: int, path: str, *, shared: bool) -> None:
         if _is_in_use(path):
             _hold(fd, path, shared=shared)
         else:
-            from envsync.system import windows_locks
-
-            windows_locks.lock(msvcrt.get_osfhandle(fd), OFFSET, shared=shared)
+            _lock(fd, shared=shared)
     except OSError as error:
         if refusals.is_held(error) or (_is_in_use(path) and refusals.code(error) == refusals.ACCESS_DENIED):
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path) from error
         raise
+
+
+def _lock(fd: int, *, shared: bool) -> None:
+    """Lock the byte, once: each further lock of the same handle would have to be unlocked, too (LockFileEx)."""
+    from envsync.system import windows_locks
+
+    handle, before = msvcrt.get_osfhandle(fd), _shared.get(fd)
+    if before is shared:
+        return
+    if before:  # one's own shared lock would be in the way
+        unlock(fd)
+    windows_locks.lock(handle, OFFSET, shared=shared)
+    if before is False:  # the first of the two that is unlocked is the exclusive one
+        windows_locks.unlock(handle, OFFSET)
+    _shared[fd] = shared
+
+
+_shared: dict[int, bool] = {}
+"""The descriptors that have the byte of their files locked, and whether that is shared."""
 
 
 def _hold(fd: int, path: str, *, shared: bool) -> None:
@@ -229,11 +248,13 @@ def unlock(fd: int) -> None:
     elif "envsync.system.windows_locks" in sys.modules:
         from envsync.system import windows_locks
 
+        _shared.pop(fd, None)
         windows_locks.unlock(msvcrt.get_osfhandle(fd), OFFSET)
 
 
 def duplicate(fd: int, *, inherited: bool) -> int:
     other = os.dup(fd)
+    _shared.pop(other, None)
     os.set_inheritable(other, inherited)
     return other
 

@@ -37,7 +37,7 @@ def _at(offset: int) -> _Overlapped:
 
 
 def lock(handle: int, offset: int, *, shared: bool) -> None:
-    """Lock one byte without waiting. A lock of the other kind that this handle has is turned into this one.
+    """Lock one byte without waiting. A shared lock is granted to a handle that has an exclusive one, which stays.
 
     :raises OSError: `winerror` 33 if somebody else has it
     """

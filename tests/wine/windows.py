@@ -38,6 +38,14 @@ NOT_STARTED = "Internal error"
 """What wine says (error 1359) when it could not start a program, once in a thousand times: no fault of who asked."""
 
 
+def is_wines(done: subprocess.CompletedProcess[str]) -> bool:
+    """Tell whether a `run` failed by what wine did not start: its command, or the Python that this one starts in turn.
+
+    The former is an error that says so; the latter has no word, and neither has envsync, which has launched it.
+    """
+    return done.returncode != 0 and not done.stdout and (NOT_STARTED in done.stderr or "error:" not in done.stderr)
+
+
 class Windows:
     """A project directory, and the Windows programs that run in it."""
 
