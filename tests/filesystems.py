@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import IS_ROOT
+
 MKFS: dict[str, Sequence[str]] = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
@@ -28,7 +30,7 @@ def mounted(kind: str, directory: Path, size: int = 200 << 20) -> Iterator[Path]
     :param kind: one of `MKFS`, or "tmpfs". NTFS does not tell case apart, and shows all names in small letters
     :param size: in bytes
     """
-    if os.getuid() != 0:
+    if not IS_ROOT:
         pytest.skip(f"needs root to mount {kind}")
     if not os.path.exists("/proc/self/mountinfo"):
         pytest.skip(f"needs /proc to unmount {kind}")

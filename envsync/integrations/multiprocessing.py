@@ -15,13 +15,21 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable
-from multiprocessing import popen_spawn_posix, process, reduction, resource_tracker, spawn, util
+from multiprocessing import process, reduction, resource_tracker, spawn, util
 from multiprocessing.context import SpawnContext, SpawnProcess, set_spawning_popen
 
 from envsync.errors import InterpreterError
 from envsync.library.blocking import Hold
 
-assert sys.platform != "win32", "for systems that have fork and exec"
+try:
+    from multiprocessing import popen_spawn_posix
+except (ImportError, AttributeError) as error:  # what it needs of `os` is not there
+    raise ImportError(
+        "envsync.integrations.multiprocessing is for systems with fork and exec, not for Windows: start workers in the "
+        "environment with `hold.popen`, as in `with envsync.use(...) as hold: hold.popen(['python', 'worker.py'])`"
+    ) from error
+
+assert sys.platform != "win32"  # said for type checkers
 
 
 def context(hold: Hold, *, paths: Iterable[str | os.PathLike[str]] | None = None, main: bool = True) -> SpawnContext:

@@ -113,6 +113,13 @@ def test_a_path_may_have_backslashes(windows: Windows) -> None:
     assert wrong_with(windows.at("envs/third"), FIRST) == []
 
 
+def test_what_is_not_for_windows_says_so(windows: Windows) -> None:
+    """What needs fork and exec cannot be imported, and names what there is instead."""
+    done = windows.python("-c", "import envsync.integrations.multiprocessing")
+    assert "ImportError: envsync.integrations.multiprocessing is for systems with fork and exec" in done.stderr
+    assert "hold.popen" in done.stderr
+
+
 @pytest.mark.parametrize("status", [0, 3, 255])
 def test_the_status_is_the_commands(windows: Windows, status: int) -> None:
     """What the command ends with, `run` ends with."""

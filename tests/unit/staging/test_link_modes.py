@@ -350,7 +350,7 @@ THEM = 12345
 
 def as_another_user(*words: str, code: str = "") -> subprocess.CompletedProcess[str]:
     """Run envsync, or some code, as another user, who may read everything: the interpreter may be in root's home."""
-    if os.getuid() != 0 or shutil.which("setpriv") is None:
+    if not IS_ROOT or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to become another user")
     capabilities = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
     start = ["setpriv", f"--reuid={THEM}", f"--regid={THEM}", "--clear-groups", *capabilities]
