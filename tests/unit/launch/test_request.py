@@ -169,7 +169,7 @@ class TestVariablesOfUv:
             "UV_NO_DEV": "1",
             "UV_OFFLINE": "1",
             "UV_PYTHON": "3.12",
-            "HOME": "/h",
+            core.HOME: "/h",
         }
         request = resolve({"lock": "job.py.lock"}, environ)
         assert request.settings == {"lock": "job.py.lock", "offline": True, "python": "3.12"}

@@ -223,6 +223,7 @@ def test_where_link_refuses_files_are_copied(
         assert bool(there.st_mode & stat.S_IXUSR) == bool(store.st_mode & stat.S_IXUSR)
 
 
+@pytest.mark.skipif(os.link not in os.supports_dir_fd, reason="needs linkat(2)")
 def test_a_file_with_all_the_links_it_can_have_is_copied_and_the_others_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

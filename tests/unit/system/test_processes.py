@@ -341,6 +341,7 @@ class TestNothing:
             monkeypatch.setattr(processes.os, "listdir", _fails)
             assert processes.holders(path) == []
 
+    @needs.PROC
     def test_read(self, tmp_path: Path) -> None:
         """What cannot be read is empty, and what is no text is read as far as that goes."""
         assert processes.read_proc(str(tmp_path)) == ""

@@ -90,6 +90,7 @@ class TestPrepare:
         assert "--env" in str(caught.value.hint)
         assert os.listdir(tmp_path) == [name]
 
+    @needs.ANY_NAME
     def test_a_colon(self, tmp_path: Path) -> None:
         """A path that PATH cannot hold is refused before anything is made."""
         with pytest.raises(EnvironmentRefusedError, match="PATH cannot hold"):
