@@ -186,7 +186,7 @@ def write_lock(path: Path, wheels: Sequence[str], *, url: str = "", sha256: str 
     lines = ['lock-version = "1.0"', 'created-by = "tests"']
     for wheel in wheels:
         name, version = Path(wheel).name.split("-")[:2]
-        place = f'url = "{url}/{Path(wheel).name}"' if url else f'path = "{wheel}"'
+        place = f'url = "{url}/{Path(wheel).name}"' if url else f'path = "{Path(wheel).as_posix()}"'
         hashes = f'hashes = {{ sha256 = "{sha256 or sha256_of(wheel)}" }}'
         lines += ["[[packages]]", f'name = "{name.replace("_", "-")}"', f'version = "{version}"']
         lines += [f"wheels = [{{ {place}, {hashes} }}]"]
