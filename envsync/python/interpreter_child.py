@@ -70,7 +70,8 @@ def _layout() -> "dict[str, str]":
         name: os.path.relpath(paths[name], root).replace(os.sep, "/") for name in ("purelib", "platlib", "scripts")
     }
     python = "python" + ".".join(map(str, sys.version_info[:2]))
-    return {**found, "data": ".", "headers": "include/site/" + python}
+    include = "Include" if os.name == "nt" else "include"  # as venv makes it: with another case it would be another one
+    return {**found, "data": ".", "headers": include + "/site/" + python}
 
 
 def _glibc_version() -> "str | None":

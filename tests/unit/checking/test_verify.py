@@ -36,7 +36,7 @@ VERSION = "%d.%d" % sys.version_info[:2]  # noqa: UP031
 SITE, INCLUDE = f"lib/python{VERSION}/site-packages", f"include/site/python{VERSION}"
 ODD = 'alpha/odd, "name".txt'
 if sys.platform == "win32":
-    SITE, INCLUDE = "Lib/site-packages", "Include"
+    SITE, INCLUDE = "Lib/site-packages", f"Include/site/python{VERSION}"
     ODD = "alpha/odd, name.txt"
 LAYOUT = Layout(SITE, SITE, core.BIN, INCLUDE)
 ALPHA, BETA = f"{SITE}/alpha-1.0.dist-info", f"{SITE}/beta-1.0.dist-info"
