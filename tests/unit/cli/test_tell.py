@@ -47,7 +47,7 @@ def test_all_hints_at_a_sync() -> None:
     texts = {
         node.value
         for path in Path(ROOT, "envsync").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     flags = {
