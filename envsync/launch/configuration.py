@@ -68,10 +68,10 @@ def shared(environ: "Mapping[str, str]", directory: str) -> "Settings":
 
 def _users(environ: "Mapping[str, str]") -> str:
     """Return where the user's file would be; empty if there is no home."""
-    base, home = environ.get("XDG_CONFIG_HOME", ""), core.slashed(environ.get(core.HOME, ""))
+    base, home = environ.get("XDG_CONFIG_HOME", ""), home_of(environ)
     if core.is_absolute(base):  # a relative one is to be ignored (XDG Base Directory Specification)
         return f"{base}/{FILE}"
-    return f"{home.rstrip('/')}/.config/{FILE}" if core.is_absolute(home) else ""
+    return f"{home.rstrip('/')}/.config/{FILE}" if home else ""
 
 
 def _of_file(path: str, *, named: bool = False) -> "dict[str, object]":
@@ -239,9 +239,15 @@ def is_at_home(path: str) -> bool:
     return path == "~" or path.startswith("~/")
 
 
-def below_home(path: str, environ: "Mapping[str, str]") -> str:
+def home_of(environ: "Mapping[str, str]") -> str:
+    """Return the home that a process was given; empty if that is none, or no absolute path."""
     home = core.slashed(environ.get(core.HOME, ""))
-    if not core.is_absolute(home):
-        state = "no absolute path" if home else "not set"
+    return home if core.is_absolute(home) else ""
+
+
+def below_home(path: str, environ: "Mapping[str, str]") -> str:
+    home = home_of(environ)
+    if not home:
+        state = "no absolute path" if environ.get(core.HOME) else "not set"
         raise options.usage_error(f"`{path}` is below {core.HOME}, which is {state}")
     return home.rstrip("/") + path[1:]

@@ -413,8 +413,8 @@ def _template(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> 
 def _of_script(settings: "Settings", lock: str, environ: "Mapping[str, str]") -> str:
     """Return where the environment of a script is if nothing is said: in the cache, under its name."""
     cache = settings.get("cache_dir") or environ.get("XDG_CACHE_HOME", "") + "/envsync"
-    home = core.slashed(environ.get(core.HOME, ""))
-    if cache == "/envsync" and core.is_absolute(home):
+    home = configuration.home_of(environ)
+    if cache == "/envsync" and home:
         cache = f"{home.rstrip('/')}{core.CACHES}/envsync"
     if cache == "/envsync":
         hint = "name an environment for the script: `envsync sync --env '.venvs/{digest}'`"

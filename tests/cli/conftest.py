@@ -17,7 +17,17 @@ from tests.environments import FIXTURES
 def used_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache in which the wheels of the fixtures and this Python are known."""
     directory = tmp_path_factory.mktemp("used")
-    words = ("sync", "--quiet", "--lock", FIXTURES / "pylock.toml", "--env", "env", "--cache-dir", "cache")
+    words = (
+        "sync",
+        "--quiet",
+        "--lock",
+        FIXTURES / "pylock.toml",
+        "--env",
+        "env",
+        "--cache-dir",
+        "cache",
+        "--no-config",
+    )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ENVSYNC_")}
     subprocess.run([*envsync_command(), *words], cwd=directory, env=environ, check=True)
     return directory / "cache"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.wine.windows import SECONDS, Windows, finished, is_wines, said, wrong_with
+from tests.wine.windows import NOT_STARTED, SECONDS, Windows, finished, said, wrong_with
 
 FIRST = {"almanac_days": "1.0", "almanac_words": "1.0", "greet": "1.0", "shout": "1.0", "tally": "1.0"}
 NEXT = {"almanac_days": "1.0", "greet": "2.0", "shout": "1.0", "tally": "1.0"}
@@ -26,6 +26,12 @@ WORDS = [
     "blank end ",
     "äöü€",
 ]
+BY_THE_LIBRARY = """
+import envsync, pathlib
+here = pathlib.Path.cwd()
+done = envsync.sync(here / "pylock.toml", env=here / "envs" / "third", cache_dir=here / "cache")
+print(done.outcome, done.env)
+"""
 TELLS_IMPORTS = """
 import sys
 from envsync.__main__ import main
@@ -90,14 +96,6 @@ def test_what_is_stale_is_synced_once(windows: Windows) -> None:
     assert windows.happened("synced") == 2
     assert windows.happened("launched") == 2
     assert wrong_with(windows, NEXT) == []
-
-
-BY_THE_LIBRARY = """
-import envsync, pathlib, sys
-here = pathlib.Path.cwd()
-done = envsync.sync(here / "pylock.toml", env=here / "envs" / "third", cache_dir=here / "cache")
-print(done.outcome, done.env)
-"""
 
 
 def test_a_path_may_have_backslashes(windows: Windows) -> None:
@@ -189,7 +187,7 @@ def test_fifty_bursts_make_one_sync_each(windows: Windows) -> None:
         outcomes = [finished(process) for process in processes]
         assert windows.happened("synced") == number + 1
         assert windows.happened("launched") == (number + 1) * BURST
-        wines = [each for each in outcomes if is_wines(each)]
+        wines = [each for each in outcomes if NOT_STARTED in each.stderr]
         failed = [
             each for each in outcomes if each not in wines and (each.returncode, each.stdout.strip()) != (0, version)
         ]

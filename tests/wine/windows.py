@@ -32,18 +32,8 @@ HOLDS = "import sys; print('in', flush=True); sys.stdin.read(); print('out', flu
 INSTALL = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python")
 """What uv is told, before the Python and the wheels."""
 STRIKE = Path(__file__).parent / "strike.py"
-
-
 NOT_STARTED = "Internal error"
 """What wine says (error 1359) when it could not start a program, once in a thousand times: no fault of who asked."""
-
-
-def is_wines(done: subprocess.CompletedProcess[str]) -> bool:
-    """Tell whether a `run` failed by what wine did not start: its command, or the Python that this one starts in turn.
-
-    The former is an error that says so; the latter has no word, and neither has envsync, which has launched it.
-    """
-    return done.returncode != 0 and not done.stdout and (NOT_STARTED in done.stderr or "error:" not in done.stderr)
 
 
 class Windows:
