@@ -117,7 +117,7 @@ def within(tree: str, subdirectory: str, name: str) -> str:
     """
     path = paths.normpath(f"{tree}/{subdirectory}") if subdirectory else tree
     real = paths.realpath(tree)
-    if subdirectory.startswith("/") or paths.commonpath([real, paths.realpath(path)]) != real:
+    if subdirectory.startswith("/") or not paths.is_within(paths.realpath(path), real):
         raise BuildError(name, f"the subdirectory `{subdirectory}` leads out of its source")
     if not os.path.isdir(path):
         raise BuildError(name, f"there is no directory `{subdirectory}` in its source")
@@ -257,7 +257,7 @@ class _Unpacking:
         top = paths.realpath(self.into)
         for name, target in self.links.items():
             real = paths.realpath(f"{self.into}/{name}")
-            if target.startswith("/") or paths.commonpath([top, real]) != top:
+            if target.startswith("/") or not paths.is_within(real, top):
                 self._refuse(f"`{name}` is a link that leads out of it, to `{target}`")
 
 

@@ -207,7 +207,7 @@ def _content(path: str) -> bytes:
 
 def _leads_out(tree: str, path: str) -> bool:
     """Tell whether a file is a link out of its tree. A relative one would lead elsewhere from a copy."""
-    return os.path.islink(path) and not f"{paths.realpath(path)}/".startswith(f"{paths.realpath(tree)}/")
+    return os.path.islink(path) and not paths.is_within(paths.realpath(path), paths.realpath(tree))
 
 
 def _beyond(tree: str, path: str) -> str:

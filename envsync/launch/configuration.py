@@ -230,7 +230,7 @@ def _user(environ: "Mapping[str, str]") -> str:
     """Name the user as Python's own `getpass.getuser` does: by LOGNAME or USER, else by the database of users."""
     name = environ.get("LOGNAME") or environ.get("USER") or environ.get("USERNAME", "")
     name = name or core.user_name()
-    if "/" in name or name in ("", ".", ".."):
+    if core.has_directory(name) or name in ("", ".", ".."):
         raise options.usage_error(f"`{{user}}` cannot stand for `{name}`: set LOGNAME to a name without a slash")
     return name
 

@@ -44,7 +44,7 @@ def files_of(
 def _named(request: Request, path: str) -> str:
     """Name a file from the lock file's directory, so that a project may be moved, or have another name elsewhere."""
     relative = paths.relpath(path, paths.abspath(request.directory or "."))
-    return request.directory + relative
+    return paths.join(request.directory, relative)
 
 
 def _read(path: str) -> tuple[bytes, bytes]:

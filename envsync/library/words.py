@@ -27,7 +27,7 @@ def command(lock: str | os.PathLike[str], **options: Unpack[blocking.SyncOptions
 
     :param lock: the lock file
     :param options: as for `envsync.sync`
-    :returns: for a program that wants one text: `shlex.join` of it
+    :returns: for a program that wants one text: `shlex.join` of it, on Windows `subprocess.list2cmdline`
     :raises UsageError: an option makes no sense, or holds a password
     :raises TypeError: an argument is of the wrong type
     """
@@ -49,8 +49,8 @@ def of(given: settings.Settings) -> list[str]:
     ):  # which member of the workspace is meant, and which Python
         above = finding.directory_of(path)
         real = paths.realpath(above)
-        said["project"] = here if paths.commonpath([real, paths.realpath(here)]) == real else above
-    if "/" in str(said.get("python", "")):
+        said["project"] = here if paths.is_within(paths.realpath(here), real) else above
+    if core.has_directory(str(said.get("python", ""))):
         said["python"] = paths.abspath(str(said["python"]))
     words = [*_program(), "run"]
     for option in settings.RUN:

@@ -18,6 +18,7 @@ from envsync.lockfile.grammar import GrammarError, Line, UnpinnedError
 from envsync.lockfile.sources import filename_of, is_url
 from envsync.lockfile.target import GIT, Source
 from envsync.lockfile.wheels import Pin, WheelName
+from envsync.system import core
 
 _NAMED = re.compile(r"[\w.-]+\s*(\[[^\]]*\])?\s*@")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -147,7 +148,7 @@ def _is_place(text: str) -> bool:
     if _NAMED.match(text):
         return False
     is_file = first.endswith(".whl") or trees.is_archive(first)
-    return bool(_SCHEME.match(text)) or "/" in first or first.startswith(".") or is_file
+    return bool(_SCHEME.match(text)) or core.has_directory(first) or first.startswith(".") or is_file
 
 
 def _unnamed(line: Line, directory: str, where: str, strong: tuple[tuple[str, str], ...], naming: Naming) -> Reference:

@@ -4,6 +4,9 @@ Paths and file URLs (RFC 8089) are made of each other here, too.
 
 Everywhere in envsync a path has slashes, on Windows, too (`C:/Users/me`): it is taken apart and compared as text. What
 comes from outside, by these functions or by `core.getcwd` and `core.slashed`, is made so.
+
+Two paths need not have a common root there: `relpath` returns one of another drive absolute, so what takes it has to
+join it to the directory with `join`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import sys
 
 if sys.platform == "win32":
     import ntpath
-    from collections.abc import Iterable
     from os import PathLike
 
     from envsync.system import core
@@ -29,11 +31,15 @@ if sys.platform == "win32":
     def normpath(path: str) -> str:
         return core.slashed(ntpath.normpath(path))
 
-    def commonpath(paths: Iterable[str]) -> str:
-        return core.slashed(ntpath.commonpath(list(paths)))
-
     def relpath(path: str, start: str = ".") -> str:
-        return core.slashed(ntpath.relpath(path, start))
+        try:
+            return core.slashed(ntpath.relpath(path, start))
+        except ValueError:  # of another drive
+            return abspath(path)
+
+    def is_within(path: str, directory: str) -> bool:
+        above, below = (ntpath.normcase(each).rstrip("\\") for each in (directory, path))
+        return below == above or below.startswith(above + "\\")
 
     def url_of(path: str) -> str:
         from urllib.parse import quote
@@ -53,7 +59,12 @@ if sys.platform == "win32":
         return path[1:] if path[:1] == "/" and path[2:3] == ":" else path
 
 else:
-    from posixpath import abspath, commonpath, join, normpath, realpath, relpath
+    from posixpath import abspath, join, normpath, realpath, relpath
+
+    def is_within(path: str, directory: str) -> bool:
+        """Tell whether a path is that of a directory, or of something in it, by the text of both: absolute, normal."""
+        above = directory.rstrip("/")
+        return path == above or path.startswith(above + "/")
 
     def url_of(path: str) -> str:
         """Return the URL of an absolute path."""
@@ -68,4 +79,4 @@ else:
         return unquote(path) if host in ("", "localhost") else None
 
 
-__all__ = ["abspath", "commonpath", "join", "normpath", "of_url", "realpath", "relpath", "url_of"]
+__all__ = ["abspath", "is_within", "join", "normpath", "of_url", "realpath", "relpath", "url_of"]
