@@ -66,8 +66,11 @@ def _calls(directory: str) -> dict[str, float]:
     write(f"{directory}/file")
 
     def lock(_: int) -> None:
-        with open(f"{directory}/file", "rb+") as file:
-            core.lock(file.fileno(), f"{directory}/file", shared=False)
+        fd = core.open_file(f"{directory}/file", os.O_RDWR)
+        try:
+            core.lock(fd, f"{directory}/file", shared=False)
+        finally:
+            os.close(fd)
 
     calls: dict[str, Callable[[int], object]] = {
         "stat": lambda _: os.stat(f"{directory}/file"),

@@ -101,6 +101,7 @@ def touch(fd: int) -> None:
 def lock(fd: int, path: str, *, shared: bool) -> None:  # noqa: ARG001  # it says something on Windows
     """Lock an open file without waiting, or turn its lock into one of the other kind, by flock(2).
 
+    :param fd: from `open_file`
     :param path: its name, which here says nothing
     :raises BlockingIOError: somebody has a lock that excludes this one
     :raises OSError: this filesystem has no locks

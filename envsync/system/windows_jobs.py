@@ -105,15 +105,16 @@ def run(
         )
         try:
             job.take(process)
+            while True:
+                checkpoint()
+                try:
+                    return process.wait(LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    continue
         except BaseException:
             process.kill()
+            process.wait()
             raise
-        while True:
-            checkpoint()
-            try:
-                return process.wait(LOOK_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
     finally:
         job.end()
         os.close(written)
