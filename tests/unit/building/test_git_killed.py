@@ -20,8 +20,10 @@ from envsync.lockfile.target import GIT, Source
 from envsync.locks import flock
 from envsync.store.store import Store
 from envsync.system import processes
+from tests import needs
 from tests.git_repositories import DYNAMIC, commit, git, new_repository, serving
 
+pytestmark = needs.GIT
 ROOT = Path(__file__).parent.parent.parent.parent
 MOMENTS = 6
 FETCHER = """\
@@ -31,7 +33,6 @@ from envsync.building.git import check_out
 from envsync.lockfile.target import GIT, Source
 from envsync.store.store import Store
 
-pytestmark = needs.GIT
 check_out(
     Source(GIT, {url!r}, {commit!r}), {into!r}, store=Store({cache!r}), package="thing", offline=False, log={log!r},
     checkpoint=lambda: None,
@@ -95,6 +96,7 @@ def test_a_fetch_that_is_killed_at_any_moment(
         begin = time.monotonic()
         bring(url, wanted, "whole")
         seconds = time.monotonic() - begin
+        ends = set()
         for moment in range(MOMENTS):
             database(store).rename(tmp_path / f"old{moment}")
             into = str(tmp_path / f"killed{moment}")
@@ -102,11 +104,12 @@ def test_a_fetch_that_is_killed_at_any_moment(
             process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.2, 0.4 + seconds))
             process.kill()
-            process.wait()
+            ends.add(process.wait())
             tree = bring(url, wanted, f"tree{moment}")
             assert git(tree, "describe", "--tags", "--long").startswith("v1-60-g")
             assert git(tree, "status", "--porcelain") == ""
             git(tree, "fsck", "--full", "--strict")
+    assert -signal.SIGKILL in ends <= {0, -signal.SIGKILL}
 
 
 def test_what_a_dead_fetch_has_left_goes(bring: Callable[..., Path], large: Path, store: Store) -> None:
