@@ -19,6 +19,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from envsync.lockfile.target import Artifact
@@ -52,7 +53,7 @@ def build_wheel(
     compression: int = zipfile.ZIP_DEFLATED,
     filename: str | None = None,
 ) -> str:
-    """Build a wheel and return its path.
+    """Build a wheel and return its path, with slashes.
 
     :param files: by path in the archive; by default a package with an `__init__.py` that has the version
     :param entry_points: by section, or the text of entry_points.txt
@@ -82,7 +83,7 @@ def build_wheel(
         contents[f"{info}/entry_points.txt"] = _bytes(_entry_points(entry_points))
     contents.update({f"{info}/{path}": _bytes(content) for path, content in (dist_info_files or {}).items()})
     contents[f"{info}/RECORD"] = _record(contents, f"{info}/RECORD", record)
-    target = os.path.join(os.fspath(directory), filename or f"{stem}-{tag}.whl")
+    target = Path(directory, filename or f"{stem}-{tag}.whl").as_posix()
     with zipfile.ZipFile(target, "w") as archive:
         for path, content in contents.items():
             if path not in omit:

@@ -82,7 +82,7 @@ if sys.platform == "win32":
 
     def pytest_runtest_setup(item: pytest.Item) -> None:
         """Skip what may never end."""
-        if isinstance(item, pytest.Function) and (why := posix_only.reason(item.function, posix_only.CANNOT_BEGIN)):
+        if isinstance(item, pytest.Function) and (why := posix_only.reason(item, posix_only.CANNOT_BEGIN)):
             pytest.skip(why)
 
     @pytest.hookimpl(wrapper=True)
@@ -92,7 +92,7 @@ if sys.platform == "win32":
         """Call a test skipped that failed for what it uses."""
         report = yield
         if report.failed and call.when != "teardown" and isinstance(item, pytest.Function):
-            why = posix_only.reason(item.function, posix_only.USES)
+            why = posix_only.reason(item, posix_only.USES)
             if why:
                 report.outcome = "skipped"
                 failed = call.excinfo.exconly().partition("\n")[0][:120] if call.excinfo else "?"

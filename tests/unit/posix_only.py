@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 MODULES = {
     r"^(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
@@ -33,6 +35,7 @@ CANNOT_BEGIN = {
     r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
     r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer|send_signal|\bpthread_": "signals",
     r"mkfifo|os\.mknod|AF_UNIX": "pipes and sockets with names",
+    r"#!": "programs that are scripts",
 }
 """Pattern → what it is: a test that uses it may never end there."""
 USES = {
@@ -52,16 +55,18 @@ USES = {
     r"\bdescriptors\(\)|\bcycle\.holds\b|[\"']posix\.": "what /proc says, or POSIX's own modules do",
     r"dir_fd|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC|O_NONBLOCK": "flags of open(2), and names relative to a descriptor",
     r"pass_fds|preexec_fn|start_new_session|\bexecv": "what a child inherits by number",
-    r"[\"'/]?\b(bin|lib)/|#!|\bsh\b|\.sh\b": "the layout and the scripts of POSIX",
+    r"[\"'/]?\b(bin|lib)/|\bsh\b|\.sh\b": "the layout and the scripts of POSIX",
     r"\bE(NOSYS|ROFS|STALE|XDEV|NOTSUP|LOOP|BUSY|ISDIR|NOTDIR|NOLCK)\b": "errors that have other numbers there",
     r"\bmountinfo\b|\bmounts\.|\blinux\b|\bdarwin\b|\bglibc|\bmusl|\bmanylinux": "the tables of another system",
 }
 """Pattern → what it is: a test that uses it may fail there."""
 
 
-def reason(test: Callable[..., Any], uses: Mapping[str, str]) -> str:
-    """Say what a test uses that Windows has not; empty if it is for every system."""
-    sources = [inspect.getsource(test), *_named_by(test).values()]
+def reason(test: pytest.Function, uses: Mapping[str, str]) -> str:
+    """Say what a test uses that Windows has not, itself or by a fixture; empty if it is for every system."""
+    fixtures = (each.func for found in test._fixtureinfo.name2fixturedefs.values() for each in found)
+    functions = [test.function, *(each for each in fixtures if each.__module__ == test.function.__module__)]
+    sources = [source for each in functions for source in (inspect.getsource(each), *_named_by(each).values())]
     found = [what for pattern, what in uses.items() if any(re.search(pattern, source) for source in sources)]
     return f"POSIX's own: {', '.join(found)}" if found else ""
 

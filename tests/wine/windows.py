@@ -32,8 +32,12 @@ HOLDS = "import sys; print('in', flush=True); sys.stdin.read(); print('out', flu
 INSTALL = ("pip", "install", "--no-index", "--no-deps", "--reinstall", "--python")
 """What uv is told, before the Python and the wheels."""
 STRIKE = Path(__file__).parent / "strike.py"
-NOT_STARTED = "Internal error"
-"""What wine says (error 1359) when it could not start a program, once in a thousand times: no fault of who asked."""
+INTERNAL_ERROR, NO_SERVER, LAUNCHER_FAILED = "Internal error", "wine server seems to be running", 101
+"""How a program ends that wine could not start, once in some hundred times, for no fault of who asked.
+
+CreateProcess says error 1359; a program that does not reach wine's server says so; and the python.exe of an
+environment, which starts another, ends with 101 and no word where that cannot be started.
+"""
 
 
 class Windows:
@@ -162,6 +166,15 @@ def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]
     """Wait for a process, and return what became of it."""
     out, err = process.communicate(timeout=SECONDS)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def was_not_started(done: subprocess.CompletedProcess[str]) -> bool:
+    """Ask whether wine could not start a program, or what that was to start."""
+    return (
+        INTERNAL_ERROR in done.stderr
+        or NO_SERVER in done.stderr
+        or (done.returncode == LAUNCHER_FAILED and not done.stdout)
+    )
 
 
 def said(process: subprocess.Popen[str], text: str, *, aloud: bool = False) -> str:

@@ -52,7 +52,7 @@ def test_nothing_is_required(make: Make, tmp_path: Path) -> None:
     """Then no installer runs, and requirements for other Pythons are none."""
     environment = make().of(["foo; sys_platform == 'nowhere'"])
     assert environment.versions == {}
-    assert python_says(environment, "import sys; print(sys.prefix)") == environment.path
+    assert Path(python_says(environment, "import sys; print(sys.prefix)")) == Path(environment.path)
     assert not (tmp_path / "log").exists()
 
 

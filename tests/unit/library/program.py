@@ -20,7 +20,7 @@ from anyio import to_thread
 
 import envsync
 from envsync import events
-from envsync.system import core
+from envsync.system import core, native
 from tests.conftest import envsync_command
 from tests.environments import FIXTURES, leftovers
 from tests.wheels import sha256_of
@@ -160,18 +160,28 @@ async def until_shared(coordinator: envsync.Coordinator, callers: int) -> None:
 def locked(env: Path) -> Iterator[None]:
     """Hold an environment lock as another program would."""
     env.mkdir(parents=True, exist_ok=True)
-    with (env / ".lock").open("w") as file:
-        core.lock(file.fileno(), str(env / ".lock"), shared=False)
+    with opened(env / ".lock", os.O_RDWR | os.O_CREAT) as fd:
+        core.lock(fd, str(env / ".lock"), shared=False)
         yield
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file as envsync opens what it locks."""
+    fd = core.open_file(str(path), flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def is_free(path: Path) -> bool:
     """Ask the kernel whether a lock can be had; a lock file that is not there yet is free."""
     if not path.exists():
         return True
-    with path.open("r+") as file:
+    with opened(path, os.O_RDWR) as fd:
         try:
-            core.lock(file.fileno(), str(path), shared=False)
+            core.lock(fd, str(path), shared=False)
         except BlockingIOError:
             return False
     return True
@@ -215,7 +225,7 @@ def left_over(env: Path) -> list[str]:
     if not env.exists():
         return []
     waiting = env / ".envsync" / "waiting"
-    made = next(env.glob("lib/python*/site-packages"), None) is not None
+    made = any((env / each).is_dir() for each in native.site_packages(str(env)))
     names = leftovers(env) if made else [path.name for path in (env / ".envsync").iterdir() if path.name != "locking"]
     return [name for name in names if name != waiting.name] + [path.name for path in waiting.glob("*")]
 

@@ -81,8 +81,9 @@ class TestArguments:
         """All paths may be given as any path may: strings, objects, bytes."""
         given: Any = {name: kind(str(tmp_path)) for name in ("env", "python", "cache_dir", "cache_fallback")}
         asked = blocking.resolve(kind(str(LOCK)), given)
-        assert (asked.lock, asked.env_template) == (str(LOCK), str(tmp_path))
-        assert {asked.text(name) for name in ("python", "cache_dir", "cache_fallback")} == {str(tmp_path)}
+        assert (asked.lock, asked.env_template) == (LOCK.as_posix(), str(tmp_path))
+        assert {asked.text(name) for name in ("cache_dir", "cache_fallback")} == {str(tmp_path)}
+        assert Path(asked.text("python") or "") == tmp_path
 
     @pytest.mark.parametrize("given", [{"timeout": "x"}, {"timeout": float("nan")}, {"timeout": -1}, {"busy": "no"}])
     def test_values(self, given: Any) -> None:

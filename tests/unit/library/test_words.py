@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,16 @@ def test_they_run_a_command_in_the_environment(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("ENVSYNC_LINK_MODE")
     assert os.path.isabs(said[0])
     assert parsed(said) == {
-        "lock": str(LOCK),
+        "lock": LOCK.as_posix(),
         "env": str(tmp_path / "env"),
         "link_mode": "copy",
-        "cache_dir": os.environ["ENVSYNC_CACHE_DIR"],
+        "cache_dir": Path(os.environ["ENVSYNC_CACHE_DIR"]).as_posix(),
         "compile_bytecode": True,
     }
-    line = f"{shlex.join(said)} python -c 'import sys; print(sys.prefix)'"
+    join = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
+    line = join([*said, "python", "-c", "import sys; print(sys.prefix)"])
     done = subprocess.run(line, shell=True, cwd="/", capture_output=True, text=True, timeout=SECONDS, check=True)
-    assert done.stdout == f"{tmp_path / 'env'}\n"
+    assert Path(done.stdout.strip()) == tmp_path / "env"
 
 
 def test_without_a_launcher_python_itself_runs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,12 +218,14 @@ def test_a_name_that_no_directory_has_is_refused(select: Select) -> None:
             f"ssh://git@host.invalid/r?branch=a%2Fb&lfs=true&other=1#{COMMIT}",
             Source(GIT, "ssh://git@host.invalid/r", COMMIT, "a/b", lfs=True),
         ),
-        (f"file:///srv/a%20b?tag=1.0#{COMMIT}", Source(GIT, "file:///srv/a%20b", COMMIT, "1.0")),
+        (f"file:///srv/a%20b?tag=1.0#{COMMIT}", Source(GIT, "/srv/a b", COMMIT, "1.0")),
         (f"https://host.invalid/r?rev={COMMIT}#{COMMIT}", Source(GIT, "https://host.invalid/r", COMMIT, COMMIT)),
     ],
 )
-def test_a_commit_of_a_repository(select: Select, url: str, source: Source) -> None:
+def test_a_commit_of_a_repository(select: Select, tmp_path: Path, url: str, source: Source) -> None:
     """What was asked for is said, and nothing secret."""
+    if source.place.startswith("/"):  # on the drive of the file, where there are drives
+        source = source._replace(place=paths.url_of(paths.abspath(paths.join(str(tmp_path), source.place))))
     artifact = one(select(by_git(url)))
     assert artifact.source == source
     said = json.loads(artifact.direct_url or "")
