@@ -31,6 +31,7 @@ from envsync.python.facts import Layout
 from envsync.store.store import Store
 from envsync.system import paths
 from envsync.system.regular import kind_of, read_regular
+from envsync.wheel.archive import fold
 
 __all__ = ["Finding", "Verified", "verify"]
 
@@ -197,6 +198,8 @@ class _Search:
         self.findings: list[Finding] = []
         self.owned: dict[str, set[str]] = {}
         """Directory → the names in it that somebody has."""
+        self.folded: dict[str, str] = {}
+        """Each path that somebody has, by what it has in common with other spellings. Made when it is needed."""
         for path in (*claims.files, *claims.trees, *claims.directories):
             self._own(path)
             place = ground.place_of_file(path)
@@ -234,10 +237,22 @@ class _Search:
                     self._look_at_bytecode(directory)
                 elif entry.name == _BYTECODE and entry.is_file(follow_symlinks=False):
                     continue  # it keeps bytecode out of a store entry (`envsync.staging.linked_directories`)
-                elif entry.name not in owned:
+                elif entry.name not in owned and not (known := self._other_name(path)):
                     self._name(path, entry, is_directory=is_directory)
-                elif is_directory and path in self.owned:
+                elif is_directory and (path if entry.name in owned else known) in self.owned:
                     pending.append(path)
+
+    def _other_name(self, path: str) -> str:
+        """Return the path of the same file that somebody has, as where case does not count; empty if none."""
+        if not self.folded:
+            each = (f"{directory}/{name}" for directory, names in self.owned.items() for name in names)
+            self.folded = {fold(path): path for path in each}
+        known = self.folded.get(fold(path), "")
+        full = (f"{self.root}/{each}" for each in (path, known))
+        try:
+            return known if known and os.path.samestat(*map(os.lstat, full)) else ""
+        except OSError:
+            return ""
 
     def _list(self, directory: str) -> list[os.DirEntry[str]]:
         try:

@@ -96,6 +96,7 @@ class Reconciler:
 
         :param doubtful: somebody else has just been at it
         :raises ConflictError: files that nobody owns are in the way; nothing has been touched
+        :raises EnvironmentRefusedError: its filesystem takes two of its files for one; nothing has been touched
         :raises EnvsyncError: before the journal is in place the environment is as it was
         """
         self.doubtful |= doubtful

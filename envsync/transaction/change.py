@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from envsync.errors import ConflictError, FilesystemError
+from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import is_store_link
@@ -32,7 +32,7 @@ from envsync.store.store import Store
 from envsync.system import core, native
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.owned import files_of, is_intact
-from envsync.transaction.steps import covers, decide
+from envsync.transaction.steps import Folding, covers, decide
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.record import OwnedFile
@@ -250,6 +250,7 @@ class Changer(NamedTuple):
 
         :param compiled: the bytecode of wheels, by their sha256
         :raises ConflictError: files that nobody owns are in the way; nothing has been touched
+        :raises EnvironmentRefusedError: its filesystem takes two files for one; nothing has been touched
         :raises EnvsyncError: staging failed; the stage is to be thrown away
         """
         now = int(time.time())
@@ -277,6 +278,7 @@ class Changer(NamedTuple):
             raise FilesystemError("make directory", root, error) from error
         gone = tree([*(path for path in owned.removed if path not in owned.kept), *allotment.give_way])
         dist_infos = frozenset(item.dist_info for item in plan.remove)
+        folding = self._folding()
 
         def is_free(path: str) -> bool:
             full = f"{self.environment.path}/{path}"
@@ -284,13 +286,13 @@ class Changer(NamedTuple):
                 return True  # it is not there, or what it is decides itself
             if any(is_store_link(f"{self.environment.path}/{above}") for above in _above(path)):
                 return True  # that link goes, or this would not come
-            return covers(self.listing, gone, path, protected=self._protected(), whole=dist_infos)
+            return covers(self.listing, gone, path, protected=self._protected(), whole=dist_infos, folding=folding)
 
         stager = Stager(self.env, self.layout, self.store, root, self.link_mode, owned.kept, is_free)
         staged = stager.stage(staging, report)
 
         def decide_steps() -> Journal:
-            return self._decide(gone, dist_infos, staged)
+            return self._decide(gone, dist_infos, staged, folding)
 
         new = self._ledger(plan, items, staged, ledger)
         return Change(decide_steps(), new, allotment.differing, staged.said, decide_steps)
@@ -326,7 +328,16 @@ class Changer(NamedTuple):
                             found.append(path)
         return frozenset(found)
 
-    def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged) -> Journal:
+    def _folding(self) -> Folding | None:
+        """Ask the filesystem whether it takes several names for one, by a name that our workspace does not have."""
+        site, _, name = self.workspace.rpartition("/")[0].rpartition("/")
+        if not os.path.lexists(f"{self.environment.path}/{site}/{name.upper()}"):
+            return None
+        from envsync.wheel.archive import fold
+
+        return Folding(fold, self.layout.sites)
+
+    def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged, folding: Folding | None) -> Journal:
         decision = decide(
             self.listing,
             removed,
@@ -334,7 +345,15 @@ class Changer(NamedTuple):
             protected=self._protected(),
             whole=dist_infos,
             is_same=self._is_same,
+            folding=folding,
         )
+        if decision.twins:
+            one, other = decision.twins[0]
+            raise EnvironmentRefusedError(
+                self.environment.path,
+                f"its filesystem takes `{one}` and `{other}` for one, and both are wanted",
+                hint="choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{digest}'`",
+            )
         if decision.conflicts:
             raise ConflictError(self.environment.path, decision.conflicts)
         steps: list[Remove | Place] = []

@@ -12,6 +12,10 @@ distributions share, or in which somebody keeps a file of their own, is changed 
 All removals come before all placements; the old .dist-info directories go first and the new ones come last, so
 that whoever looks in between (pip, importlib.metadata) sees a distribution missing rather than half of it.
 
+On some filesystems (of macOS, of Windows, ext4 with casefold) names that differ by case or Unicode form only are one.
+A file that is to come there under one name, while another one stays or comes, too, would be moved over it: no steps are
+decided then. Directories are joined, but for those in site-packages: a module would be found by one of its names only.
+
 Bytecode in `__pycache__` belongs to whoever owns its source: what is compiled from a file that goes, goes too, and so
 does what is found where a source comes. Otherwise, a source of the same size and mtime would run its predecessor's
 code (PEP 552).
@@ -19,7 +23,7 @@ code (PEP 552).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from envsync.staging.tree import Node
@@ -29,6 +33,19 @@ Listing = Callable[[str], Mapping[str, bool] | None]
 is no directory."""
 
 
+class Folding(NamedTuple):
+    """How a filesystem takes several names for one."""
+
+    fold: Callable[[str], str]
+    """Returns what those names have in common."""
+    sites: Collection[str]
+    """The directories in which names are those of modules: Python's import tells them apart everywhere."""
+
+    def is_imported(self, path: str) -> bool:
+        """Tell whether a directory is a site, or below one."""
+        return any(f"{self.fold(path)}/".startswith(f"{self.fold(site)}/") for site in self.sites)
+
+
 class Decision(NamedTuple):
     """The steps, in order, or the reasons not to take any."""
 
@@ -36,6 +53,8 @@ class Decision(NamedTuple):
     place: tuple[str, ...]
     conflicts: tuple[str, ...]
     """Paths in the way that no distribution owns."""
+    twins: tuple[tuple[str, str], ...] = ()
+    """Paths to come, each with another one that stays or is to come, and is the same on this filesystem."""
 
 
 def decide(
@@ -46,6 +65,7 @@ def decide(
     protected: Collection[str],
     whole: Collection[str] = (),
     is_same: Callable[[str], bool],
+    folding: Folding | None = None,
 ) -> Decision:
     """Decide the steps that take away `removed` and bring in `added`.
 
@@ -53,12 +73,19 @@ def decide(
     :param whole: directories that go with all that is in them (a .dist-info is its distribution's alone)
     :param is_same: tells whether a file in the way has the very content that is to come, or is a link that envsync has
         left: then it is no conflict
+    :param folding: of a filesystem that takes several names for one
     """
-    return _Decider(listing, frozenset(protected), frozenset(whole), is_same).run(removed, added)
+    return _Decider(listing, frozenset(protected), frozenset(whole), is_same, folding).run(removed, added)
 
 
 def covers(
-    listing: Listing, removed: Node, path: str, *, protected: Collection[str], whole: Collection[str] = ()
+    listing: Listing,
+    removed: Node,
+    path: str,
+    *,
+    protected: Collection[str],
+    whole: Collection[str] = (),
+    folding: Folding | None = None,
 ) -> bool:
     """Tell whether all that is in a directory goes, so that it goes whole. The others are as for `decide`."""
     node = removed
@@ -67,40 +94,52 @@ def covers(
         if child is None:
             return False
         node = child
-    return _Decider(listing, frozenset(protected), frozenset(whole), lambda _: False).covers(path, node)
+    return _Decider(listing, frozenset(protected), frozenset(whole), lambda _: False, folding).covers(path, node)
 
 
 class _Decider:
     def __init__(
-        self, listing: Listing, protected: frozenset[str], whole: frozenset[str], is_same: Callable[[str], bool]
+        self,
+        listing: Listing,
+        protected: frozenset[str],
+        whole: frozenset[str],
+        is_same: Callable[[str], bool],
+        folding: Folding | None,
     ) -> None:
         self.listing = listing
         self.protected = protected
         self.whole = whole
         self.is_same = is_same
+        self.folding = folding
         self.remove: list[str] = []
         self.place: list[str] = []
         self.conflicts: list[str] = []
+        self.twins: list[tuple[str, str]] = []
 
     def run(self, removed: Node, added: Node) -> Decision:
+        if self.folding is not None:
+            removed = self._joined("", removed, self.folding, comes=False)
+            added = self._joined("", added, self.folding, comes=True)
         self._visit("", removed, added)
         remove = sorted(self.remove, key=lambda path: (not path.endswith(".dist-info"), path))
         place = sorted(self.place, key=lambda path: (path.endswith(".dist-info"), path))
-        return Decision(tuple(remove), tuple(place), tuple(sorted(self.conflicts)))
+        return Decision(tuple(remove), tuple(place), tuple(sorted(self.conflicts)), tuple(sorted(self.twins)))
 
     def _visit(self, path: str, removed: Node | None, added: Node | None) -> None:
-        entries = self.listing(path) or {}
+        added = self._spelled(path, removed, added)
+        entries = self._entries(path, removed, added) or {}
         removed = self._with_bytecode(path, entries, removed, added)
         names: set[str] = set()
         for node in (removed, added):
             if node is not None:
                 names.update(node.children, node.files)
+        already = len(self.remove), len(self.place)
         for name in sorted(names):
             going = removed.children.get(name) if removed else None
             coming = added.children.get(name) if added else None
             goes = removed is not None and name in removed.files
             comes = added is not None and name in added.files
-            below = f"{path}/{name}" if path else name
+            below = _below(path, name)
             if name not in entries:
                 if coming or comes:
                     self.place.append(below)
@@ -108,6 +147,74 @@ class _Decider:
                 self._visit_directory(below, going, coming, comes=comes)
             else:
                 self._visit_file(below, goes=goes, comes=comes, coming=coming)
+        if self.folding is not None:
+            fold, gone = self.folding.fold, set(self.remove[already[0] :])
+            stays = {fold(name): name for name in entries if _below(path, name) not in gone}
+            self._find_twins(path, stays, self.place[already[1] :], fold)
+
+    def _joined(self, path: str, node: Node, folding: Folding, *, comes: bool) -> Node:
+        """Join the directories that are one on this filesystem; of what comes, note what else is."""
+        spelled: dict[str, str] = {}
+        children = dict(node.children)
+        for name in sorted(children):
+            other = spelled.setdefault(folding.fold(name), name)
+            if other == name:
+                continue
+            if comes and folding.is_imported(path):
+                self.twins.append((_below(path, name), _below(path, other)))
+            else:
+                below = _below(path, other), _below(path, name)
+                children[other] = self._join(below, (children[other], children.pop(name)), comes=comes)
+        for name in sorted(node.files) if comes else ():
+            other = spelled.setdefault(folding.fold(name), name)
+            if other != name:
+                self.twins.append((_below(path, name), _below(path, other)))
+        joined = {
+            name: self._joined(_below(path, name), child, folding, comes=comes) for name, child in children.items()
+        }
+        return Node.of(node.files, joined)
+
+    def _join(self, paths: tuple[str, str], nodes: tuple[Node, Node], *, comes: bool) -> Node:
+        one, other = nodes
+        children = {**other.children, **one.children}
+        for name in one.children.keys() & other.children.keys():
+            below = _below(paths[0], name), _below(paths[1], name)
+            children[name] = self._join(below, (one.children[name], other.children[name]), comes=comes)
+        both = one.files & {*other.files, *other.children} | one.children.keys() & other.files
+        if comes:
+            self.twins += [(_below(paths[0], name), _below(paths[1], name)) for name in both]
+        return Node.of(one.files | other.files, children)
+
+    def _spelled(self, path: str, removed: Node | None, added: Node | None) -> Node | None:
+        """Name the directories to come as those that go, where they are to be joined."""
+        if self.folding is None or removed is None or added is None or self.folding.is_imported(path):
+            return added
+        known = {self.folding.fold(name): name for name in removed.children}
+        children = {known.get(self.folding.fold(name), name): child for name, child in added.children.items()}
+        return Node.of(added.files, children)
+
+    def _entries(self, path: str, removed: Node | None, added: Node | None = None) -> Mapping[str, bool] | None:
+        """List a directory, with what we know named as we name it, however it was made or is listed."""
+        entries, folding = self.listing(path), self.folding
+        if folding is None or entries is None:
+            return entries
+        joins = added is not None and not folding.is_imported(path)
+        directories = {*(added.children if added is not None and joins else ()), *(removed.children if removed else ())}
+        ours = {True: directories, False: removed.files if removed is not None else set()}
+        known = {kind: {folding.fold(name): name for name in names} for kind, names in ours.items()}
+        return {
+            name if name in ours[kind] else known[kind].get(folding.fold(name), name): kind
+            for name, kind in entries.items()
+        }
+
+    def _find_twins(
+        self, path: str, stays: Mapping[str, str], placed: Iterable[str], fold: Callable[[str], str]
+    ) -> None:
+        """Note what is placed in a directory, and is what stays there under another name."""
+        for full in placed:
+            parent, _, name = full.rpartition("/")
+            if parent == path and fold(name) in stays:
+                self.twins.append((full, _below(path, stays[fold(name)])))
 
     def _visit_directory(self, path: str, going: Node | None, coming: Node | None, *, comes: bool) -> None:
         if going is not None and self.covers(path, going):
@@ -132,7 +239,7 @@ class _Decider:
         """Tell whether all that is in a directory goes."""
         if path in self.protected or path in self.whole:
             return path in self.whole
-        entries = self.listing(path)
+        entries = self._entries(path, removed)
         if entries is None:
             return False
         node = self._with_bytecode(path, entries, removed, None) or removed
@@ -158,11 +265,14 @@ class _Decider:
         if not entries.get("__pycache__"):
             return removed
         files = [*(removed.files if removed else ()), *(added.files if added else ())]
-        sources = {name[:-3] for name in files if name.endswith(".py")}
+        fold = self.folding.fold if self.folding is not None else str
+        sources = {fold(name[:-3]) for name in files if name.endswith(".py")}
         if not sources:
             return removed
         compiled = self.listing(f"{path}/__pycache__" if path else "__pycache__") or {}
-        owned = {name for name, is_directory in compiled.items() if not is_directory and _has_source(name, sources)}
+        owned = {
+            name for name, is_directory in compiled.items() if not is_directory and _has_source(fold(name), sources)
+        }
         if removed is None:
             if not owned:
                 return None
@@ -170,6 +280,10 @@ class _Decider:
         known = removed.children.get("__pycache__")
         cache = Node.of(owned | (known.files if known else set()), known.children if known else {})
         return Node.of(removed.files, {**removed.children, "__pycache__": cache})
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def _has_source(compiled: str, sources: Collection[str]) -> bool:

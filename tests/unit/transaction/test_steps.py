@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.staging.tree import tree
-from envsync.transaction.steps import Decision, decide
+from envsync.transaction.steps import Decision, Folding, decide
+from envsync.wheel.archive import fold
 
 PROTECTED = ("", "lib", "lib/site", "bin")
 
@@ -58,6 +59,36 @@ class Tree:
             self.directories |= ancestors(each)
 
 
+class FoldingTree(Tree):
+    """The same on a filesystem that does not tell case apart: a name is shown as it was made."""
+
+    def __init__(self, files: Mapping[str, str], directories: Iterable[str] = ()) -> None:
+        super().__init__({fold(path): content for path, content in files.items()}, map(fold, directories))
+        self.shown: dict[str, str] = {}
+        self.show(files)
+
+    def show(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            for each in (path, *ancestors(path)):
+                self.shown.setdefault(fold(each), os.path.basename(each))
+
+    def listing(self, path: str) -> Mapping[str, bool] | None:
+        found = super().listing(fold(path))
+        begin = f"{fold(path)}/" if path else ""
+        return found and {self.shown.get(begin + name, name): is_directory for name, is_directory in found.items()}
+
+    def exists(self, path: str) -> bool:
+        return super().exists(fold(path))
+
+    def take(self, path: str) -> None:
+        super().take(fold(path))
+        self.shown = {each: name for each, name in self.shown.items() if not within(each, fold(path))}
+
+    def put(self, path: str, stage: Tree) -> None:
+        self.show([path])
+        super().put(fold(path), stage)
+
+
 def ancestors(path: str) -> set[str]:
     parts = path.split("/")[:-1]
     return {"/".join(parts[:end]) for end in range(len(parts) + 1)}
@@ -88,7 +119,8 @@ def settled(files: Iterable[str]) -> list[str]:
 
 
 def apply(decision: Decision, present: Tree, added: Mapping[str, str]) -> Tree:
-    after, stage = Tree(present.files, present.directories), Tree(added)
+    kind = type(present)
+    after, stage = kind(present.files, present.directories), kind(added)
     for path in decision.remove:
         assert path not in PROTECTED
         after.take(path)
@@ -356,3 +388,116 @@ def test_what_is_gone_already_takes_no_step() -> None:
 def test_nothing_is_nothing() -> None:
     """Nothing to remove and nothing to add are no steps."""
     assert simple(["lib/site/a.py"], [], []) == Decision((), (), ())
+
+
+# Filesystems that take several names for one
+
+FOLDING = Folding(fold, ["lib/site"])
+
+
+def folded(present: Iterable[str], removed: Iterable[str], added: Iterable[str]) -> Decision:
+    there = FoldingTree(dict.fromkeys(present, "old"))
+    decision = decide(
+        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda _: False, folding=FOLDING
+    )
+    if not (decision.twins or decision.conflicts):
+        after = apply(decision, there, dict.fromkeys(added, "new"))
+        assert set(map(fold, added)) <= after.files.keys()
+        assert not {*map(fold, removed)} - {*map(fold, added)} & after.files.keys()
+    return decision
+
+
+@given(cases(), st.randoms(use_true_random=False))
+def test_whatever_the_names_nothing_is_moved_over_what_stays(case, random) -> None:  # type: ignore[no-untyped-def]
+    """Names to come and to go are spelled anew at random: they are refused, or it ends as with one spelling."""
+    there, removed, added, same = case
+
+    own = {"__pycache__", *(part for path in PROTECTED for part in path.split("/"))}
+
+    def spelled(paths: Iterable[str]) -> dict[str, str]:
+        """Spell the parts of each path anew, up to a dot, but for what has to be called as it is."""
+        return {
+            "/".join(
+                part if part in own or random.getrandbits(1) else part[0].upper() + part[1:] for part in path.split("/")
+            ): path
+            for path in paths
+        }
+
+    shown = {name: there.files[path] for name, path in spelled(there.files).items()}
+    coming = {name: added[path] for name, path in spelled(added).items()}
+    present = FoldingTree(shown, there.directories)
+    decision = decide(
+        present.listing,
+        tree(spelled(removed)),
+        tree(coming),
+        protected=PROTECTED,
+        is_same=lambda path: fold(path) in same,
+        folding=FOLDING,
+    )
+    wanted = expected(there, removed, added, same)
+    if isinstance(wanted, set):
+        assert decision.conflicts or decision.twins
+    elif not decision.twins:
+        assert decision.conflicts == ()
+        assert apply(decision, present, coming).files == wanted.files
+
+
+@given(cases())
+def test_where_names_are_one_those_that_are_alike_are_no_matter(
+    case: tuple[Tree, list[str], dict[str, str], set[str]],
+) -> None:
+    """Of names with one spelling nothing is refused that would not be elsewhere, and the steps are the same."""
+    there, removed, added, same = case
+    words = (there.listing, tree(removed), tree(added))
+    decisions = [
+        decide(*words, protected=PROTECTED, is_same=lambda path: path in same, folding=folding)
+        for folding in (None, FOLDING)
+    ]
+    assert decisions[0] == decisions[1]
+
+
+ACUTE, DECOMPOSED = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
+
+
+@pytest.mark.parametrize(
+    ("present", "removed", "added", "twins"),
+    [
+        ([], [], ["bin/a", "bin/A"], [("bin/a", "bin/A")]),
+        (["bin/A"], [], ["bin/a"], [("bin/a", "bin/A")]),
+        (["bin/A"], ["bin/A"], ["bin/a"], []),
+        ([f"bin/{ACUTE}"], [], [f"bin/{DECOMPOSED}"], [(f"bin/{DECOMPOSED}", f"bin/{ACUTE}")]),
+        ([], [], ["lib/site/Crypto/a.py", "lib/site/crypto/b.py"], [("lib/site/crypto", "lib/site/Crypto")]),
+        (["lib/site/Crypto/a.py"], [], ["lib/site/crypto/b.py"], [("lib/site/crypto", "lib/site/Crypto")]),
+        (["lib/site/Crypto/a.py"], ["lib/site/Crypto/a.py"], ["lib/site/crypto/a.py"], []),
+        (
+            ["lib/site/Crypto/a.py", "lib/site/Crypto/theirs"],
+            ["lib/site/Crypto/a.py"],
+            ["lib/site/crypto/a.py"],
+            [("lib/site/crypto", "lib/site/Crypto")],
+        ),
+        ([], [], ["lib/site/p/Sub/a.py", "lib/site/p/sub/b.py"], [("lib/site/p/sub", "lib/site/p/Sub")]),
+        ([], [], ["share/Foo/x", "share/foo/y"], []),
+        ([], [], ["share/Foo/x", "share/foo/x"], [("share/Foo/x", "share/foo/x")]),
+        ([], [], ["share/Foo/x", "share/foo/X"], [("share/Foo/x", "share/Foo/X")]),
+        ([], [], ["share/Foo/x/y", "share/foo/x"], [("share/Foo/x", "share/foo/x")]),
+        ([], [], ["share/Foo", "share/foo/y"], [("share/Foo", "share/foo")]),
+        (["share/Foo/x"], [], ["share/foo/y"], []),
+        (["share/Foo/x"], [], ["share/foo/X"], [("share/foo/X", "share/foo/x")]),
+        (["share/Foo/x"], [], ["Share/foo/y"], []),
+    ],
+)
+def test_twins(present: list[str], removed: list[str], added: list[str], twins: list[tuple[str, str]]) -> None:
+    """Files that are one are refused, and directories of modules; other directories are joined."""
+    assert list(folded(present, removed, added).twins) == twins
+
+
+def test_what_goes_is_found_by_any_name() -> None:
+    """As where a directory lists what RECORD calls otherwise (HFS+), or somebody has renamed it."""
+    decision = folded([f"lib/site/a/{DECOMPOSED}.py", "bin/Tool"], [f"lib/site/a/{ACUTE}.py", "bin/tool"], [])
+    assert decision.remove == ("bin/tool", "lib/site/a")
+
+
+def test_where_names_are_told_apart_all_are_placed() -> None:
+    """Nothing is refused on other filesystems."""
+    added = ["bin/A", "bin/a", "lib/site/Crypto/a.py", "lib/site/crypto/b.py"]
+    assert simple([], [], added) == Decision((), ("bin/A", "bin/a", "lib/site/Crypto", "lib/site/crypto"), ())
