@@ -20,6 +20,7 @@ from envsync.leading.goal import Seeker
 from envsync.leading.reconcile import Reconciler
 from envsync.library import blocking
 from envsync.transaction import journal
+from tests import needs
 from tests.environments import unverified
 from tests.unit.fetching.server import File, serving
 from tests.unit.library.program import (
@@ -114,6 +115,7 @@ async def test_cancelling_the_last_caller_stops_the_work_before_the_commit(
     assert (again.outcome, again.digest) == ("current", current.digest)
 
 
+@needs.GONE_AT_ONCE
 async def test_cancelling_the_making_of_an_environment_leaves_none(
     tmp_path: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +330,7 @@ async def test_cancelling_the_wait_for_a_slot_ends_it(
 # Leaving
 
 
+@needs.GONE_AT_ONCE
 async def test_leaving_waits_until_all_is_at_rest(tmp_path: Path, seeking: Gate) -> None:
     """With one sync that leads and one that waits, both are given up; no thread, descriptor, task or lock is left."""
     led, awaited = tmp_path / "led", tmp_path / "awaited"
@@ -378,6 +381,7 @@ async def test_a_call_that_is_just_being_made_when_the_coordinator_is_left_says_
         gate.open()
 
 
+@needs.GONE_AT_ONCE
 async def test_an_error_in_the_block_gives_up_what_goes_on(tmp_path: Path, seeking: Gate) -> None:
     """The error comes out when all is at rest."""
     env = tmp_path / "env"
@@ -415,6 +419,7 @@ async def test_asyncio_cancelling_a_caller(tmp_path: Path, seeking: Gate) -> Non
     assert not ear.of(events.Cancelled)
 
 
+@needs.GONE_AT_ONCE
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_asyncio_cancelling_the_program_waits_for_rest(tmp_path: Path, seeking: Gate) -> None:
     """However often it is cancelled, as Ctrl-C does, it ends when its threads have."""
