@@ -35,7 +35,7 @@ CANNOT_BEGIN = {
     r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
     r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer|send_signal|\bpthread_": "signals",
     r"mkfifo|os\.mknod|AF_UNIX": "pipes and sockets with names",
-    r"#!": "programs that are scripts",
+    r"#!|[\"'](/usr)?/bin/[a-z]": "programs of POSIX, and scripts",
 }
 """Pattern → what it is: a test that uses it may never end there."""
 USES = {

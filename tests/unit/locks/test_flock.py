@@ -138,7 +138,11 @@ class TestProcesses:
         lock = acquire_nowait(str(path), shared=False)
         assert lock is not None
         with subprocess.Popen(
-            ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, close_fds=False
+            [sys.executable, "-c", "import sys; print(input(), flush=True); sys.stdin.read()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            close_fds=False,
         ) as process:
             assert process.stdin is not None
             process.stdin.write("hello\n")
