@@ -175,6 +175,9 @@ OFFSET = 1 << 62
 def lock(fd: int, path: str, *, shared: bool) -> None:
     """Lock an open file without waiting, or turn its lock into one of the other kind.
 
+    What is locked is known by the descriptor, so it has to come from `open_file`: Python's own `open` may return one
+    that was locked, closed and is another file's now.
+
     A lock by share modes is given up for a moment while it is turned into one of the other kind: whoever does that
     holds the environment lock. So is a shared one that is to become exclusive, and it is lost if that is refused, as
     by flock(2).
@@ -245,10 +248,9 @@ def unlock(fd: int) -> None:
             os.dup2(free, fd, inheritable=False)
         finally:
             os.close(free)
-    elif "envsync.system.windows_locks" in sys.modules:
+    elif _shared.pop(fd, None) is not None:
         from envsync.system import windows_locks
 
-        _shared.pop(fd, None)
         windows_locks.unlock(msvcrt.get_osfhandle(fd), OFFSET)
 
 
