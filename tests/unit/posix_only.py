@@ -35,7 +35,7 @@ CANNOT_BEGIN = {
     r"\bos\.(fork|waitpid|forkpty|register_at_fork|wait|killpg)\b|\bforking\b|\bforks?\b": "forks",
     r"\bSIG(KILL|STOP|CONT|HUP|USR1|USR2|ALRM|PIPE|CHLD|XFSZ|QUIT)\b|\bsetitimer|send_signal|\bpthread_": "signals",
     r"mkfifo|os\.mknod|AF_UNIX": "pipes and sockets with names",
-    r"#!|[\"'](/usr)?/bin/[a-z]": "programs of POSIX, and scripts",
+    r"#!\{sys\.executable\}|[\"']/bin/(false|cat|sh)[\"']": "programs of POSIX, and scripts",
 }
 """Pattern → what it is: a test that uses it may never end there."""
 USES = {
@@ -55,7 +55,7 @@ USES = {
     r"\bdescriptors\(\)|\bcycle\.holds\b|[\"']posix\.": "what /proc says, or POSIX's own modules do",
     r"dir_fd|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC|O_NONBLOCK": "flags of open(2), and names relative to a descriptor",
     r"pass_fds|preexec_fn|start_new_session|\bexecv": "what a child inherits by number",
-    r"[\"'/]?\b(bin|lib)/|\bsh\b|\.sh\b": "the layout and the scripts of POSIX",
+    r"[\"'/]?\b(bin|lib)/|#!|\bsh\b|\.sh\b": "the layout and the scripts of POSIX",
     r"\bE(NOSYS|ROFS|STALE|XDEV|NOTSUP|LOOP|BUSY|ISDIR|NOTDIR|NOLCK)\b": "errors that have other numbers there",
     r"\bmountinfo\b|\bmounts\.|\blinux\b|\bdarwin\b|\bglibc|\bmusl|\bmanylinux": "the tables of another system",
 }
