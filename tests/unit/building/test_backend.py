@@ -20,7 +20,7 @@ from envsync.python.facts import Interpreter
 from envsync.python.interpreter import inspect, own_base
 from envsync.store.store import Store
 from envsync.system import processes
-from tests import pythons
+from tests import needs, pythons
 from tests.projects import built, make_project, ran
 
 
@@ -192,6 +192,7 @@ def test_a_backend_that_answers_nonsense(build: Callable[..., str], tmp_path: Pa
         build(tmp_path / "demo")
 
 
+@needs.PROC
 def test_a_daemon_is_ended(build: Callable[..., str], tmp_path: Path) -> None:
     """What a backend leaves running is gone when the wheel is there."""
     build(make_project(tmp_path / "demo", daemon=tmp_path / "pid"))

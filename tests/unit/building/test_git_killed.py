@@ -207,6 +207,7 @@ def test_a_repository_is_fetched_once_for_all_who_want_it(
     assert {git(tmp_path / f"tree{number}", "rev-parse", "HEAD") for number in range(8)} == {wanted}
 
 
+@needs.PROC
 def test_a_daemon_that_git_leaves_keeps_no_lock(
     bring: Callable[..., Path], large: Path, nobodys_home: Path, tmp_path: Path, store: Store
 ) -> None:

@@ -18,7 +18,9 @@ from envsync.building import supervised, supervisor
 from envsync.errors import FilesystemError
 from envsync.locks import flock
 from envsync.system import processes
+from tests import needs
 
+pytestmark = needs.PROC
 ROOT = Path(__file__).parent.parent.parent.parent
 
 DAEMON = """\
