@@ -34,7 +34,7 @@ from typing import NamedTuple
 from envsync.errors import FilesystemError
 from envsync.errors.hints import UPGRADE
 from envsync.launch.stamp import checksum
-from envsync.system import atomic, groups, native, paths, processes
+from envsync.system import atomic, core, groups, native, paths, processes
 
 FORMAT = 1
 ELSEWHERE_SECONDS = 30 * 24 * 3600
@@ -48,7 +48,7 @@ def record(store_root: str, env: str, shas: Collection[str]) -> None:
     :raises FilesystemError: it cannot be written; what was there is as it was
     """
     directory = _directory(store_root)
-    place = {"env": env, "host": processes.host(), "view": _view(), "above": _above(env)}
+    place = {"env": env, "host": processes.host(), "view": processes.view(), "above": _above(env)}
     path = f"{directory}/{checksum(json.dumps(place).encode())}.json"
     if not shas:
         if os.path.lexists(path):
@@ -91,8 +91,9 @@ def _shared_mode(status: os.stat_result) -> int:
 
 def _leading_to(path: str) -> list[str]:
     """Return the directories above a path, from the root on."""
-    parts = path.split("/")
-    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
+    root, rest = core.split_root(path)
+    parts = rest.strip("/").split("/")
+    return [root + "/".join(parts[:count]) for count in range(len(parts))]
 
 
 def used(store_root: str, *, drop: bool = False) -> set[str]:
@@ -178,7 +179,7 @@ def _is_same(recorded: list[int], present: list[int]) -> bool:
 
 def _is_ours(reference: _Reference) -> bool:
     """Tell whether what is seen here in the environment's place is what whoever wrote the reference would see."""
-    if not reference.view or (reference.host, reference.view) != (processes.host(), _view()):
+    if not reference.view or (reference.host, reference.view) != (processes.host(), processes.view()):
         return False
     seen = _above(reference.env)
     return bool(seen) and seen == reference.above[: len(seen)]
@@ -194,14 +195,6 @@ def _drop_others(store_root: str, env: str, path: str) -> None:
                 atomic.discard(other)
     except (OSError, FilesystemError):
         pass  # then there are references too many
-
-
-def _view() -> str:
-    """Name those who see the same files: boot and mount namespace. Empty if that is not known."""
-    try:
-        return f"{processes.boot()} {os.readlink('/proc/self/ns/mnt')}"
-    except OSError:
-        return ""
 
 
 def _above(env: str) -> list[list[int]]:

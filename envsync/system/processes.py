@@ -56,14 +56,21 @@ def is_proc_ours() -> bool:
 
 def here() -> str:
     """Name the place within which pids mean the same: boot and pid namespace. Empty if that is not known."""
+    return _boot_and_namespace("pid") if is_proc_ours() else ""
+
+
+def view() -> str:
+    """Name those who see the same files in the same places: boot and mount namespace. Empty if that is not known."""
+    return _boot_and_namespace("mnt")
+
+
+def _boot_and_namespace(kind: str) -> str:
     if not native.MAY_HAVE_PROC:
-        return boot()
-    if not is_proc_ours():
-        return ""
+        return boot()  # who has no /proc has no namespaces either
     try:
-        return f"{boot()} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot()} {os.readlink(f'/proc/self/ns/{kind}')}"
     except OSError:
-        return "" if has_proc() else native.boot()  # who has no /proc has no namespaces either
+        return "" if has_proc() else native.boot()
 
 
 def clock() -> float:

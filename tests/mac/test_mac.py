@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sys
 
 import pytest
@@ -170,10 +171,17 @@ def test_envsync_waits_for_uv(mac: Mac) -> None:
 
 
 def test_the_cache_is_shared_and_cleaned(mac: Mac) -> None:
-    """Two environments from one cache, whose entries stay while they are used and go with them."""
+    """Two environments from one cache, whose entries stay while they are linked to and go with them."""
     mac.sync()
-    other = {"ENVSYNC_ENV": str(mac.project / "other")}
-    assert json.loads(mac.run("sync", "--json", env=other).stdout)["outcome"] == "synced"
+    other = mac.project / "other"
+    done = mac.run("sync", "--json", "--link-mode", "symlink", env={"ENVSYNC_ENV": str(other)})
+    assert json.loads(done.stdout)["outcome"] == "synced"
     assert mac.run("cache", "verify").returncode == 0
-    assert unverified(mac.project / "other") == []
-    assert os.listdir(mac.project / "cache") != []
+    assert unverified(other) == []
+    wheels = mac.project / "cache" / "v1" / "wheels"
+    for left in (True, False):
+        assert mac.run("cache", "clean").returncode == 0
+        assert (os.listdir(wheels) != []) is left
+        if left:
+            assert unverified(other) == []
+            shutil.rmtree(other)
