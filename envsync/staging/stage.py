@@ -81,6 +81,8 @@ class Stager:
         self.maker = Maker(env, layout, store, root)
         self.tree = Node()
         self.whole: dict[str, tuple[Whole, ...]] = {}
+        self.look: Callable[[Node], object] = lambda _: None
+        """Is shown all that is to be staged before any of it is, and may refuse it by what it raises."""
 
     def stage(self, items: Sequence[Item], report: Report = quiet) -> Staged:
         """Bring all files of the items into the stage.
@@ -95,6 +97,7 @@ class Stager:
         for item in items:
             self._check_twins(item.manifest)
             self._assign(item, groups)
+        self.look(self.tree)
         _clear(self.root, self.tree)
         self.linker.run(list(groups.values()), report)
         records = {item.wanted.name: self._look_at_record(item) for item in items}

@@ -32,7 +32,7 @@ from envsync.store.store import Store
 from envsync.system import core, native
 from envsync.transaction.journal import Identity, Journal, Place, Remove
 from envsync.transaction.owned import files_of, is_intact
-from envsync.transaction.steps import Folding, covers, decide
+from envsync.transaction.steps import Folding, covers, decide, find_twins
 from envsync.wheel import record, seconds
 from envsync.wheel.manifest import Manifest
 from envsync.wheel.record import OwnedFile
@@ -99,6 +99,24 @@ def damaged(
     return frozenset(found)
 
 
+def folding_of(environment: Environment, layout: Layout) -> Folding | None:
+    """Ask the filesystem of an environment whether it takes several names for one; None if it tells all apart.
+
+    It is asked by `.ENVSYNC`, where `.envsync` is: one that takes two Unicode forms for one, and tells case apart, does
+    not answer to that.
+    """
+    place = f"{environment.path}/{layout.purelib}/"
+    try:
+        if not os.path.samestat(os.lstat(place + ".ENVSYNC"), os.lstat(place + ".envsync")):
+            return None
+    except OSError:
+        return None
+    from envsync.wheel import twins
+    from envsync.wheel.archive import fold
+
+    return Folding(fold, lambda one, other: twins.is_one(one, other, place + ".envsync"), layout.sites)
+
+
 def ownership(  # noqa: PLR0917
     environment: Environment,
     layout: Layout,
@@ -108,6 +126,7 @@ def ownership(  # noqa: PLR0917
     store: Store,
     *,
     reclaim: bool = False,
+    folding: Folding | None = None,
 ) -> Ownership:
     """Find out whose files a plan concerns.
 
@@ -129,18 +148,22 @@ def ownership(  # noqa: PLR0917
                 removed.update((path, "") for path, _ in files_of_manifest(layout, manifests[wanted.name]))
     if not plan.keep:
         return Ownership(removed, {})
-    touched = {layout.entry(path) for path in removed}
+    seen = folding.path if folding is not None else str
+    touched = {seen(layout.entry(path)) for path in removed}
     for wanted in plan.install:
         manifest = manifests[wanted.name]
-        touched |= entries_of(layout, manifest, parts(layout, manifest.name, manifest))
+        touched |= set(map(seen, entries_of(layout, manifest, parts(layout, manifest.name, manifest))))
     kept: dict[str, tuple[str, str]] = {}
     for item in plan.keep:
         entry = ledger.entries.get(item.name)
-        if item.origin is not None and entry is not None and touched.isdisjoint(entry.entries):
+        if item.origin is not None and entry is not None and touched.isdisjoint(map(seen, entry.entries)):
             continue
         for file in files_of(environment, item) or ():
-            if layout.entry(file.path) in touched and not (file.path in kept and kept[file.path][0] > item.name):
+            if seen(layout.entry(file.path)) in touched and not (file.path in kept and kept[file.path][0] > item.name):
                 kept[file.path] = (item.name, file.hash)
+    if folding is not None:  # what goes is called as what stays is, where it is the same
+        named = {folding.path(path): path for path in kept}
+        removed = {named.get(folding.path(path), path): hash_ for path, hash_ in removed.items()}
     return Ownership(removed, kept, _barred(environment, layout, plan, manifests, kept))
 
 
@@ -236,6 +259,7 @@ class Changer(NamedTuple):
     workspace: str
     link_mode: str
     host: str
+    folding: Folding | None = None
 
     def prepare(  # noqa: PLR0917
         self,
@@ -278,7 +302,7 @@ class Changer(NamedTuple):
             raise FilesystemError("make directory", root, error) from error
         gone = tree([*(path for path in owned.removed if path not in owned.kept), *allotment.give_way])
         dist_infos = frozenset(item.dist_info for item in plan.remove)
-        folding = self._folding()
+        folding = self.folding
 
         def is_free(path: str) -> bool:
             full = f"{self.environment.path}/{path}"
@@ -289,6 +313,11 @@ class Changer(NamedTuple):
             return covers(self.listing, gone, path, protected=self._protected(), whole=dist_infos, folding=folding)
 
         stager = Stager(self.env, self.layout, self.store, root, self.link_mode, owned.kept, is_free)
+        if folding is not None:
+            protected = self._protected()
+            stager.look = lambda coming: self._refuse_twins(
+                find_twins(coming, folding, protected=protected), "both are wanted"
+            )
         staged = stager.stage(staging, report)
 
         def decide_steps() -> Journal:
@@ -328,15 +357,6 @@ class Changer(NamedTuple):
                             found.append(path)
         return frozenset(found)
 
-    def _folding(self) -> Folding | None:
-        """Ask the filesystem whether it takes several names for one, by a name that our workspace does not have."""
-        site, _, name = self.workspace.rpartition("/")[0].rpartition("/")
-        if not os.path.lexists(f"{self.environment.path}/{site}/{name.upper()}"):
-            return None
-        from envsync.wheel.archive import fold
-
-        return Folding(fold, self.layout.sites)
-
     def _decide(self, removed: Node, dist_infos: frozenset[str], staged: Staged, folding: Folding | None) -> Journal:
         decision = decide(
             self.listing,
@@ -347,13 +367,9 @@ class Changer(NamedTuple):
             is_same=self._is_same,
             folding=folding,
         )
-        if decision.twins:
-            one, other = decision.twins[0]
-            raise EnvironmentRefusedError(
-                self.environment.path,
-                f"its filesystem takes `{one}` and `{other}` for one, and both are wanted",
-                hint="choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{digest}'`",
-            )
+        self._refuse_twins(
+            decision.twins, "the latter stays", "move away what `envsync check` says that nobody has installed, or "
+        )
         if decision.conflicts:
             raise ConflictError(self.environment.path, decision.conflicts)
         steps: list[Remove | Place] = []
@@ -366,6 +382,15 @@ class Changer(NamedTuple):
             steps.append(Remove(path, identity, f"{self.workspace}/old/{number}"))
         steps += [Place(f"{self.workspace}/new/{path}", path) for path in decision.place]
         return Journal(self.workspace, tuple(steps))
+
+    def _refuse_twins(self, twins: Sequence[tuple[str, str]], reason: str, besides: str = "") -> None:
+        if twins:
+            one, other = twins[0]
+            raise EnvironmentRefusedError(
+                self.environment.path,
+                f"its filesystem takes `{one}` and `{other}` for one, and {reason}",
+                hint=f"{besides}choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{{digest}}'`",
+            )
 
     def _check_movable(self, path: str) -> None:
         """Refuse before anything is decided what rename(2) would refuse after.

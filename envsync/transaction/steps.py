@@ -33,17 +33,40 @@ Listing = Callable[[str], Mapping[str, bool] | None]
 is no directory."""
 
 
-class Folding(NamedTuple):
-    """How a filesystem takes several names for one."""
+class Folding:
+    """Which names a filesystem takes for one: it is asked, for each has rules of its own (docs/wheels.md).
 
-    fold: Callable[[str], str]
-    """Returns what those names have in common."""
-    sites: Collection[str]
-    """The directories in which names are those of modules: Python's import tells them apart everywhere."""
+    :param fold: returns what names have in common that may be one
+    :param is_one: tells it of two that have that in common
+    :param sites: the directories in which names are those of modules: Python's import tells them apart everywhere
+    """
 
-    def is_imported(self, path: str) -> bool:
+    def __init__(self, fold: Callable[[str], str], is_one: Callable[[str, str], bool], sites: Collection[str]) -> None:
+        self._fold = fold
+        self._is_one = is_one
+        self._alike: dict[str, list[str]] = {}
+        self._keys: dict[str, str] = {}
+        self._sites = [self.path(site) for site in sites]
+
+    def name(self, name: str) -> str:
+        """Return one of the names that are the same as this one: always the same one."""
+        found = self._keys.get(name)
+        if found is None:
+            alike = self._alike.setdefault(self._fold(name), [])
+            found = next((each for each in alike if self._is_one(each, name)), "")
+            if not found:
+                alike.append(name)
+                found = name
+            self._keys[name] = found
+        return found
+
+    def path(self, path: str) -> str:
+        """Return the same for the path of a file."""
+        return "/".join(map(self.name, path.split("/")))
+
+    def is_imported(self, directory: str) -> bool:
         """Tell whether a directory is a site, or below one."""
-        return any(f"{self.fold(path)}/".startswith(f"{self.fold(site)}/") for site in self.sites)
+        return any(f"{self.path(directory)}/".startswith(f"{site}/") for site in self._sites)
 
 
 class Decision(NamedTuple):
@@ -54,7 +77,7 @@ class Decision(NamedTuple):
     conflicts: tuple[str, ...]
     """Paths in the way that no distribution owns."""
     twins: tuple[tuple[str, str], ...] = ()
-    """Paths to come, each with another one that stays or is to come, and is the same on this filesystem."""
+    """Paths to come, each with what stays there, and is the same on this filesystem."""
 
 
 def decide(
@@ -97,6 +120,16 @@ def covers(
     return _Decider(listing, frozenset(protected), frozenset(whole), lambda _: False, folding).covers(path, node)
 
 
+def find_twins(added: Node, folding: Folding, *, protected: Collection[str]) -> list[tuple[str, str]]:
+    """Return the paths to come that a filesystem takes for one, in pairs. None of them must be staged.
+
+    :param protected: as for `decide`
+    """
+    twins: list[tuple[str, str]] = []
+    _join(added, folding, protected, twins)
+    return sorted(twins)
+
+
 class _Decider:
     def __init__(
         self,
@@ -118,8 +151,8 @@ class _Decider:
 
     def run(self, removed: Node, added: Node) -> Decision:
         if self.folding is not None:
-            removed = self._joined("", removed, self.folding, comes=False)
-            added = self._joined("", added, self.folding, comes=True)
+            removed = _join(removed, self.folding, self.protected)
+            added = _join(added, self.folding, self.protected)
         self._visit("", removed, added)
         remove = sorted(self.remove, key=lambda path: (not path.endswith(".dist-info"), path))
         place = sorted(self.place, key=lambda path: (path.endswith(".dist-info"), path))
@@ -147,50 +180,18 @@ class _Decider:
                 self._visit_directory(below, going, coming, comes=comes)
             else:
                 self._visit_file(below, goes=goes, comes=comes, coming=coming)
-        if self.folding is not None:
-            fold, gone = self.folding.fold, set(self.remove[already[0] :])
-            stays = {fold(name): name for name in entries if _below(path, name) not in gone}
-            self._find_twins(path, stays, self.place[already[1] :], fold)
-
-    def _joined(self, path: str, node: Node, folding: Folding, *, comes: bool) -> Node:
-        """Join the directories that are one on this filesystem; of what comes, note what else is."""
-        spelled: dict[str, str] = {}
-        children = dict(node.children)
-        for name in sorted(children):
-            other = spelled.setdefault(folding.fold(name), name)
-            if other == name:
-                continue
-            if comes and folding.is_imported(path):
-                self.twins.append((_below(path, name), _below(path, other)))
-            else:
-                below = _below(path, other), _below(path, name)
-                children[other] = self._join(below, (children[other], children.pop(name)), comes=comes)
-        for name in sorted(node.files) if comes else ():
-            other = spelled.setdefault(folding.fold(name), name)
-            if other != name:
-                self.twins.append((_below(path, name), _below(path, other)))
-        joined = {
-            name: self._joined(_below(path, name), child, folding, comes=comes) for name, child in children.items()
-        }
-        return Node.of(node.files, joined)
-
-    def _join(self, paths: tuple[str, str], nodes: tuple[Node, Node], *, comes: bool) -> Node:
-        one, other = nodes
-        children = {**other.children, **one.children}
-        for name in one.children.keys() & other.children.keys():
-            below = _below(paths[0], name), _below(paths[1], name)
-            children[name] = self._join(below, (one.children[name], other.children[name]), comes=comes)
-        both = one.files & {*other.files, *other.children} | one.children.keys() & other.files
-        if comes:
-            self.twins += [(_below(paths[0], name), _below(paths[1], name)) for name in both]
-        return Node.of(one.files | other.files, children)
+        if self.folding is not None and added is not None:
+            gone = set(self.remove[already[0] :])
+            stays = [name for name in entries if _below(path, name) not in gone]
+            self._find_twins(path, stays, added, self.place[already[1] :], self.folding)
 
     def _spelled(self, path: str, removed: Node | None, added: Node | None) -> Node | None:
         """Name the directories to come as those that go, where they are to be joined."""
-        if self.folding is None or removed is None or added is None or self.folding.is_imported(path):
+        folding = self.folding
+        if folding is None or removed is None or added is None or folding.is_imported(path):
             return added
-        known = {self.folding.fold(name): name for name in removed.children}
-        children = {known.get(self.folding.fold(name), name): child for name, child in added.children.items()}
+        known = {folding.name(name): name for name in removed.children}
+        children = {known.get(folding.name(name), name): child for name, child in added.children.items()}
         return Node.of(added.files, children)
 
     def _entries(self, path: str, removed: Node | None, added: Node | None = None) -> Mapping[str, bool] | None:
@@ -201,20 +202,30 @@ class _Decider:
         joins = added is not None and not folding.is_imported(path)
         directories = {*(added.children if added is not None and joins else ()), *(removed.children if removed else ())}
         ours = {True: directories, False: removed.files if removed is not None else set()}
-        known = {kind: {folding.fold(name): name for name in names} for kind, names in ours.items()}
+        known = {kind: {folding.name(name): name for name in names} for kind, names in ours.items()}
         return {
-            name if name in ours[kind] else known[kind].get(folding.fold(name), name): kind
+            name if name in ours[kind] else known[kind].get(folding.name(name), name): kind
             for name, kind in entries.items()
         }
 
     def _find_twins(
-        self, path: str, stays: Mapping[str, str], placed: Iterable[str], fold: Callable[[str], str]
+        self, path: str, stays: Iterable[str], added: Node, placed: Iterable[str], folding: Folding
     ) -> None:
-        """Note what is placed in a directory, and is what stays there under another name."""
+        """Note what is placed in a directory, and is what stays there under another name.
+
+        So is a directory of modules that stays under a name that no import finds.
+        """
+        known = {folding.name(name): name for name in stays}
         for full in placed:
             parent, _, name = full.rpartition("/")
-            if parent == path and fold(name) in stays:
-                self.twins.append((full, _below(path, stays[fold(name)])))
+            if parent == path and folding.name(name) in known:
+                self.twins.append((full, _below(path, known[folding.name(name)])))
+        if folding.is_imported(path):
+            listed = {folding.name(name): name for name in self.listing(path) or ()}
+            for name in added.children.keys() & known.values():
+                other = listed.get(folding.name(name), name)
+                if other != name and other.isascii() and name.isascii():
+                    self.twins.append((_below(path, name), _below(path, other)))
 
     def _visit_directory(self, path: str, going: Node | None, coming: Node | None, *, comes: bool) -> None:
         if going is not None and self.covers(path, going):
@@ -265,13 +276,13 @@ class _Decider:
         if not entries.get("__pycache__"):
             return removed
         files = [*(removed.files if removed else ()), *(added.files if added else ())]
-        fold = self.folding.fold if self.folding is not None else str
+        fold = self.folding.name if self.folding is not None else str
         sources = {fold(name[:-3]) for name in files if name.endswith(".py")}
         if not sources:
             return removed
         compiled = self.listing(f"{path}/__pycache__" if path else "__pycache__") or {}
         owned = {
-            name for name, is_directory in compiled.items() if not is_directory and _has_source(fold(name), sources)
+            name for name, is_directory in compiled.items() if not is_directory and _has_source(name, sources, fold)
         }
         if removed is None:
             if not owned:
@@ -282,11 +293,48 @@ class _Decider:
         return Node.of(removed.files, {**removed.children, "__pycache__": cache})
 
 
+def _join(
+    node: Node, folding: Folding, protected: Collection[str], twins: list[tuple[str, str]] | None = None, path: str = ""
+) -> Node:
+    """Join the directories that are one on a filesystem, under the name of the environment's own if one of them is.
+
+    :param twins: what comes: other names that are one are noted here, and so are two directories of modules
+    """
+    spelled: dict[str, str] = {}
+    children = dict(node.children)
+    for name in sorted(children, key=lambda name: (_below(path, name) not in protected, name)):
+        other = spelled.setdefault(folding.name(name), name)
+        if other == name:
+            continue
+        if twins is not None and folding.is_imported(path):
+            twins.append((_below(path, name), _below(path, other)))
+        below = _below(path, other), _below(path, name)
+        children[other] = _united(below, (children[other], children.pop(name)), twins)
+    for name in sorted(node.files) if twins is not None else ():
+        other = spelled.setdefault(folding.name(name), name)
+        if other != name and twins is not None:
+            twins.append((_below(path, name), _below(path, other)))
+    joined = {name: _join(child, folding, protected, twins, _below(path, name)) for name, child in children.items()}
+    return Node.of(node.files, joined)
+
+
+def _united(paths: tuple[str, str], nodes: tuple[Node, Node], twins: list[tuple[str, str]] | None) -> Node:
+    one, other = nodes
+    children = {**other.children, **one.children}
+    for name in one.children.keys() & other.children.keys():
+        below = _below(paths[0], name), _below(paths[1], name)
+        children[name] = _united(below, (one.children[name], other.children[name]), twins)
+    if twins is not None:
+        both = one.files & {*other.files, *other.children} | one.children.keys() & other.files
+        twins += [(_below(paths[0], name), _below(paths[1], name)) for name in both]
+    return Node.of(one.files | other.files, children)
+
+
 def _below(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def _has_source(compiled: str, sources: Collection[str]) -> bool:
+def _has_source(compiled: str, sources: Collection[str], fold: Callable[[str], str]) -> bool:
     """Tell whether bytecode is compiled from one of the sources: `X.cpython-311.opt-1.pyc` is, from X.
 
     So is what a Python has begun to write: it adds a number to the name until it is whole (`importlib._write_atomic`).
@@ -297,7 +345,7 @@ def _has_source(compiled: str, sources: Collection[str]) -> bool:
             return False
     end = compiled.find(".")
     while end > 0:
-        if compiled[:end] in sources and compiled[end:] != ".pyc":
+        if fold(compiled[:end]) in sources and compiled[end:] != ".pyc":
             return True
         end = compiled.find(".", end + 1)
     return False

@@ -353,7 +353,8 @@ def fold(path: str) -> str:
         return path.lower()
     import unicodedata
 
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    # As Unicode defines it: canonical caseless matching (3.13, D145).
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def printable(text: str) -> str:

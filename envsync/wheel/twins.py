@@ -52,6 +52,15 @@ def refuse(wheel: str, pairs: Iterable[Pair], directory: str, whose: str, hint: 
         raise WheelError(wheel, problem, hint=hint)
 
 
+def is_one(one: str, other: str, directory: str) -> bool:
+    """Ask a filesystem that ignores case whether it takes two names for one that may be (`envsync.wheel.archive.fold`).
+
+    :param directory: on that filesystem, writable
+    :raises FilesystemError: it cannot be asked
+    """
+    return (one.isascii() and other.isascii()) or _folded([(one, other)], directory) is not None
+
+
 def lost(manifest: Manifest, entry: str) -> str | None:
     """Name a file of a store entry that is not there as it is spelled: it was copied to where another is the same.
 

@@ -207,7 +207,74 @@ def test_two_spellings_of_an_environment_are_one(tmp_path: Path, folding: Path) 
     assert (events.count("synced"), events.count("launched")) == (1, 9)
 
 
-PROBLEM = r"takes `.*` and `.*` for one, and both are wanted|holds files that no distribution owns where .*/demo/"
+def test_a_refused_sync_writes_nothing_through_a_link(run_envsync: Run, tmp_path: Path) -> None:
+    """Of two that would share a directory one comes as a link to the cache: nothing of the other gets into that."""
+    one = build_wheel(
+        tmp_path, "one", "1.0", {"demo/__init__.py": "mine = 1", **{f"demo/g{n}.py": "" for n in range(600)}}
+    )
+    two = build_wheel(tmp_path, "two", "1.0", {"Demo/x.so": "so", "Demo/__init__.py": "mine = 2"})
+    first, both = locked(tmp_path / "first.txt", one), locked(tmp_path / "both.txt", one, two)
+    words = ("--cache-dir", tmp_path / "cache", "--link-mode", "symlink")
+    assert run_envsync("sync", "--lock", first, "--env", "plain", *words).returncode == 0
+    with folded("preserving", tmp_path) as folding:
+        done = run_envsync("sync", "--lock", both, "--env", folding / "env", *words)
+        assert done.returncode == 125
+        assert re.search(PROBLEM, done.stderr)
+    assert run_envsync("check", "--lock", first, "--env", "plain", *words[:2]).returncode == 0
+
+
+def test_what_ntfs_tells_apart_is_two(run_envsync: Run, tmp_path: Path) -> None:
+    """It ignores case, but knows no Unicode forms and no letters that are two in capitals."""
+    data = ({"data/share/other": "x"}, {"data/share/strasse/x": "x"}, {"data/share/straße/y": "y"})
+    wheels = [
+        build_wheel(tmp_path, name, "1.0", data=files) for name, files in zip(("zero", "one", "two"), data, strict=True)
+    ]
+    old, new = (
+        build_wheel(tmp_path, "three", f"{n}.0", {"v/__init__.py": "", f"v/{ACUTE}": "", f"v/{DECOMPOSED}": str(n)})
+        for n in (1, 2)
+    )
+    with mounted("ntfs", tmp_path, 60 << 20) as place:
+        env = place / "env"
+        words = ("--env", env, "--cache-dir", tmp_path / "cache")
+        for number, lock in enumerate(([wheels[0], old], [*wheels, old], [*wheels, new], [wheels[0], new])):
+            done = run_envsync("sync", "--lock", locked(tmp_path / "lock.txt", *lock), *words)
+            assert done.returncode == 0, done.stderr
+            assert unverified(env) == []
+            share = sorted(path.relative_to(env / "share").as_posix() for path in (env / "share").rglob("*"))
+            assert share == (["other"] if number in (0, 3) else ["other", "strasse", "strasse/x", "straße", "straße/y"])
+            if number == 0:
+                (site_packages(env) / "v" / "strasse").write_text("somebody's")
+        assert (site_packages(env) / "v" / "strasse").exists()
+
+
+@as_on_macos
+def test_what_others_installed_keeps_its_files(run_envsync: Run, tmp_path: Path, folding: Path) -> None:
+    """pip and uv install two that share a file: who goes leaves it to who stays."""
+    one = build_wheel(tmp_path, "one", "1.0", {"ns/__init__.py": "", "ns/one.py": "1"})
+    two = build_wheel(tmp_path, "two", "1.0", {"NS/__init__.py": "", "NS/two.py": "2"})
+    env, second = folding / "env", locked(tmp_path / "second.txt", two)
+    words = ("--lock", second, "--env", env, "--cache-dir", folding / "cache")
+    assert run_envsync("sync", *words).returncode == 0
+    pip = (sys.executable, "-m", "pip", "--python", env, "install", "-q", "--no-index", "--no-deps", one)
+    subprocess.run(pip, check=True)
+    done = run_envsync("sync", *words)
+    assert done.returncode == 0, done.stderr
+    assert "removed one==1.0" in done.stderr
+    assert unverified(env) == []
+    assert list((env / "lib").rglob("one.py")) == []
+
+
+@as_on_macos
+def test_a_file_and_a_directory_are_refused_in_a_sentence(run_envsync: Run, tmp_path: Path, folding: Path) -> None:
+    """As `LICENSE` of the one and `license/` of the other."""
+    one = build_wheel(tmp_path, "one", "1.0", {"LICENSE": "a"})
+    two = build_wheel(tmp_path, "two", "1.0", {"license/b": "b"})
+    both = locked(tmp_path / "both.txt", one, two)
+    done = run_envsync("sync", "--lock", both, "--env", folding / "env", "--cache-dir", folding / "cache")
+    assert (done.returncode, bool(re.search(PROBLEM, done.stderr))) == (125, True), done.stderr
+
+
+PROBLEM = r"takes `.*` and `.*` for one, and (both are wanted|the latter stays)|holds files that no distribution owns"
 """The latter where a directory lists the name of the one as that of the other."""
 TWO: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "modules": ({"Crypto/a.py": "a"}, {"crypto/b.py": "b"}),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsync.staging.tree import tree
-from envsync.transaction.steps import Decision, Folding, decide
+from envsync.transaction.steps import Decision, Folding, decide, find_twins
 from envsync.wheel.archive import fold
 
 PROTECTED = ("", "lib", "lib/site", "bin")
@@ -392,19 +392,32 @@ def test_nothing_is_nothing() -> None:
 
 # Filesystems that take several names for one
 
-FOLDING = Folding(fold, ["lib/site"])
+SITES = ["lib/site"]
 
 
-def folded(present: Iterable[str], removed: Iterable[str], added: Iterable[str]) -> Decision:
-    there = FoldingTree(dict.fromkeys(present, "old"))
+def folding_all() -> Folding:
+    """Return the rule of a filesystem that takes for one whatever may be."""
+    return Folding(fold, lambda one, other: fold(one) == fold(other), SITES)
+
+
+def folding_case() -> Folding:
+    """Return the rule of one that knows no Unicode forms, nor letters that are two in capitals, as NTFS does."""
+    return Folding(fold, lambda one, other: one.upper() == other.upper() and len(one) == len(other), SITES)
+
+
+def folded(present: Iterable[str], removed: Iterable[str], added: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the twins; where there are none, see that what was decided comes to what was asked for."""
+    there, folding = FoldingTree(dict.fromkeys(present, "old")), folding_all()
+    twins = find_twins(tree(added), folding, protected=PROTECTED)
+    if twins:
+        return twins
     decision = decide(
-        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda _: False, folding=FOLDING
+        there.listing, tree(removed), tree(added), protected=PROTECTED, is_same=lambda _: False, folding=folding
     )
     if not (decision.twins or decision.conflicts):
         after = apply(decision, there, dict.fromkeys(added, "new"))
-        assert set(map(fold, added)) <= after.files.keys()
-        assert not {*map(fold, removed)} - {*map(fold, added)} & after.files.keys()
-    return decision
+        assert after.files.keys() == {*map(fold, present)} - {*map(fold, removed)} | {*map(fold, added)}
+    return list(decision.twins)
 
 
 @given(cases(), st.randoms(use_true_random=False))
@@ -425,14 +438,16 @@ def test_whatever_the_names_nothing_is_moved_over_what_stays(case, random) -> No
 
     shown = {name: there.files[path] for name, path in spelled(there.files).items()}
     coming = {name: added[path] for name, path in spelled(added).items()}
-    present = FoldingTree(shown, there.directories)
+    present, folding = FoldingTree(shown, there.directories), folding_all()
+    if find_twins(tree(coming), folding, protected=PROTECTED):
+        return
     decision = decide(
         present.listing,
         tree(spelled(removed)),
         tree(coming),
         protected=PROTECTED,
         is_same=lambda path: fold(path) in same,
-        folding=FOLDING,
+        folding=folding,
     )
     wanted = expected(there, removed, added, same)
     if isinstance(wanted, set):
@@ -451,9 +466,9 @@ def test_where_names_are_one_those_that_are_alike_are_no_matter(
     words = (there.listing, tree(removed), tree(added))
     decisions = [
         decide(*words, protected=PROTECTED, is_same=lambda path: path in same, folding=folding)
-        for folding in (None, FOLDING)
+        for folding in (None, folding_all(), folding_case())
     ]
-    assert decisions[0] == decisions[1]
+    assert len(set(decisions)) == 1
 
 
 ACUTE, DECOMPOSED = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
@@ -488,12 +503,16 @@ ACUTE, DECOMPOSED = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE 
 )
 def test_twins(present: list[str], removed: list[str], added: list[str], twins: list[tuple[str, str]]) -> None:
     """Files that are one are refused, and directories of modules; other directories are joined."""
-    assert list(folded(present, removed, added).twins) == twins
+    assert folded(present, removed, added) == twins
 
 
 def test_what_goes_is_found_by_any_name() -> None:
     """As where a directory lists what RECORD calls otherwise (HFS+), or somebody has renamed it."""
-    decision = folded([f"lib/site/a/{DECOMPOSED}.py", "bin/Tool"], [f"lib/site/a/{ACUTE}.py", "bin/tool"], [])
+    there = FoldingTree(dict.fromkeys([f"lib/site/a/{DECOMPOSED}.py", "bin/Tool"], "old"))
+    removed = tree([f"lib/site/a/{ACUTE}.py", "bin/tool"])
+    decision = decide(
+        there.listing, removed, tree([]), protected=PROTECTED, is_same=lambda _: False, folding=folding_all()
+    )
     assert decision.remove == ("bin/tool", "lib/site/a")
 
 
@@ -501,3 +520,33 @@ def test_where_names_are_told_apart_all_are_placed() -> None:
     """Nothing is refused on other filesystems."""
     added = ["bin/A", "bin/a", "lib/site/Crypto/a.py", "lib/site/crypto/b.py"]
     assert simple([], [], added) == Decision((), ("bin/A", "bin/a", "lib/site/Crypto", "lib/site/crypto"), ())
+
+
+NOT_ONE = [f"share/{ACUTE}/x", f"share/{DECOMPOSED}/y", "bin/straße", "bin/STRASSE"]
+
+
+def test_what_only_some_filesystems_take_for_one_is_two_on_others() -> None:
+    """It is asked of each: nothing is refused, joined or taken away for what it is not."""
+    assert find_twins(tree(NOT_ONE), folding_case(), protected=PROTECTED) == []
+    assert find_twins(tree(NOT_ONE), folding_all(), protected=PROTECTED) == [("bin/straße", "bin/STRASSE")]
+    there = Tree(dict.fromkeys(["lib/site/v/strasse", "lib/site/v/straße"], "old"))
+    words = (there.listing, tree(["lib/site/v/strasse"]), tree(["lib/site/v/new"]))
+    decision = decide(*words, protected=PROTECTED, is_same=lambda _: False, folding=folding_case())
+    assert decision == Decision(("lib/site/v/strasse",), ("lib/site/v/new",), ())
+
+
+def test_a_directory_of_modules_that_is_called_otherwise() -> None:
+    """Where somebody's file keeps it, it would be found by its old name only."""
+    present = ["lib/site/Demo/theirs", "lib/site/Demo/a.py"]
+    assert folded(present, ["lib/site/demo/a.py"], ["lib/site/demo/b.py"]) == [("lib/site/demo", "lib/site/Demo")]
+    assert folded(present[1:], ["lib/site/demo/a.py"], ["lib/site/demo/b.py"]) == []
+
+
+def test_the_environments_own_directories_keep_their_names() -> None:
+    """Whatever a wheel calls them."""
+    added = tree(["Lib/site/a.py", "lib/site/b.py", "BIN/tool"])
+    there = FoldingTree({})
+    words = (there.listing, tree([]), added)
+    decision = decide(*words, protected=PROTECTED, is_same=lambda _: False, folding=folding_all())
+    assert list(map(fold, decision.place)) == ["bin/tool", "lib/site/a.py", "lib/site/b.py"]
+    assert decision.place[1:] == ("lib/site/a.py", "lib/site/b.py")
