@@ -40,7 +40,6 @@ from envsync.system import atomic, core, paths, processes
 from envsync.system.groups import read_umask
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
-from envsync.transaction.steps import Folding
 
 ATTEMPTS = 5
 """How often a plan is made again because the environment changed beneath it, or the store was damaged."""
@@ -86,7 +85,6 @@ class Reconciler:
         self.said = Notes()
         self.supply = Supply(held, aim, cache.store, self.said)
         self.resumed = False
-        self.folding: Folding | None = None
         self.installers: dict[str, str] = {}
 
     @property
@@ -215,7 +213,6 @@ class Reconciler:
         installed = scan(self.environment, layout, ledger)
         if (taken := self._take_over(goal, layout, installed, ledger)) is not ledger:
             ledger, installed = taken, scan(self.environment, layout, taken)
-        self.folding = change.folding_of(self.environment, layout)
         reinstall = self.aim.damaged | (self._damaged(installed) if self.doubtful else frozenset())
         unasked: list[Wanted] = []
         while True:
@@ -235,7 +232,6 @@ class Reconciler:
                 ledger,
                 self.cache.store,
                 reclaim=self.aim.reclaim,
-                folding=self.folding,
             )
             unasked += self._unasked(goal, planned, owned)
             disputed = owned.disputed & {item.name for item in (*goal.wanted, *unasked)}
@@ -296,9 +292,7 @@ class Reconciler:
         mode, store = self.session.link_mode, self.cache.store
         for item in planned.install:
             store.touch(item.origin.sha256)
-        changer = Changer(
-            self.environment, layout, store, goal.python.env, workspace, mode, goal.python.host, self.folding
-        )
+        changer = Changer(self.environment, layout, store, goal.python.env, workspace, mode, goal.python.host)
         ledger = self.held.ledger()
         compiled: dict[str, Compiled] = {}
         try:

@@ -47,6 +47,8 @@ class Ownership(NamedTuple):
     """Files of what stays, where they could be shared with what goes or comes → (distribution, hash)."""
     barred: frozenset[str] = frozenset()
     """Distributions that stay, and have a directory linked whole in which something is to come."""
+    folding: Folding | None = None
+    """Which names the filesystem takes for one, if it does: paths above are spelled as what stays is."""
 
     @property
     def disputed(self) -> frozenset[str]:
@@ -126,7 +128,6 @@ def ownership(  # noqa: PLR0917
     store: Store,
     *,
     reclaim: bool = False,
-    folding: Folding | None = None,
 ) -> Ownership:
     """Find out whose files a plan concerns.
 
@@ -134,6 +135,7 @@ def ownership(  # noqa: PLR0917
 
     :param reclaim: what is where envsync installed a file goes with it, even if no RECORD says so any more
     """
+    folding = folding_of(environment, layout)
     removed: dict[str, str] = {}
     for item in plan.remove:
         files = files_of(environment, item)
@@ -147,7 +149,7 @@ def ownership(  # noqa: PLR0917
             if wanted.name in ledger.entries:
                 removed.update((path, "") for path, _ in files_of_manifest(layout, manifests[wanted.name]))
     if not plan.keep:
-        return Ownership(removed, {})
+        return Ownership(removed, {}, folding=folding)
     seen = folding.path if folding is not None else str
     touched = {seen(layout.entry(path)) for path in removed}
     for wanted in plan.install:
@@ -164,7 +166,7 @@ def ownership(  # noqa: PLR0917
     if folding is not None:  # what goes is called as what stays is, where it is the same
         named = {folding.path(path): path for path in kept}
         removed = {named.get(folding.path(path), path): hash_ for path, hash_ in removed.items()}
-    return Ownership(removed, kept, _barred(environment, layout, plan, manifests, kept))
+    return Ownership(removed, kept, _barred(environment, layout, plan, manifests, kept), folding)
 
 
 def _barred(
@@ -259,7 +261,6 @@ class Changer(NamedTuple):
     workspace: str
     link_mode: str
     host: str
-    folding: Folding | None = None
 
     def prepare(  # noqa: PLR0917
         self,
@@ -302,7 +303,7 @@ class Changer(NamedTuple):
             raise FilesystemError("make directory", root, error) from error
         gone = tree([*(path for path in owned.removed if path not in owned.kept), *allotment.give_way])
         dist_infos = frozenset(item.dist_info for item in plan.remove)
-        folding = self.folding
+        folding = owned.folding
 
         def is_free(path: str) -> bool:
             full = f"{self.environment.path}/{path}"
