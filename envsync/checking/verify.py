@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from envsync.checking.compare import Ground, Job, examine
@@ -229,7 +229,6 @@ class _Search:
             directory = pending.pop()
             owned = self.owned.get(directory, set())
             listed = self._list(directory)
-            names = {entry.name for entry in listed}
             for entry in listed:
                 path = f"{directory}/{entry.name}"
                 if path in self.trees or _is_of_skeleton(path, self.layout):
@@ -239,18 +238,20 @@ class _Search:
                     self._look_at_bytecode(directory)
                 elif entry.name == _BYTECODE and entry.is_file(follow_symlinks=False):
                     continue  # it keeps bytecode out of a store entry (`envsync.staging.linked_directories`)
-                elif entry.name not in owned and not (known := self._other_name(path, names)):
+                elif entry.name not in owned and not (known := self._other_name(path, listed)):
                     self._name(path, entry, is_directory=is_directory)
                 elif is_directory and (path if entry.name in owned else known) in self.owned:
                     pending.append(path)
 
-    def _other_name(self, path: str, listed: Collection[str]) -> str:
+    def _other_name(self, path: str, listed: Iterable[os.DirEntry[str]]) -> str:
         """Return the path of the same file that somebody has, as where case does not count; empty if none."""
         if not self.folded:
             each = (f"{directory}/{name}" for directory, names in self.owned.items() for name in names)
             self.folded = {fold(path): path for path in each}
         known = self.folded.get(fold(path), "")
-        if known.rpartition("/")[2] in listed:  # beside it, so it is another one: a hard link
+        if any(
+            each.name == known.rpartition("/")[2] for each in listed
+        ):  # beside it, so it is another one: a hard link
             return ""
         full = (f"{self.root}/{each}" for each in (path, known))
         try:

@@ -310,10 +310,11 @@ def _join(
             twins.append((_below(path, name), _below(path, other)))
         below = _below(path, other), _below(path, name)
         children[other] = _united(below, (children[other], children.pop(name)), twins)
-    for name in sorted(node.files) if twins is not None else ():
-        other = spelled.setdefault(folding.name(name), name)
-        if other != name and twins is not None:
-            twins.append((_below(path, name), _below(path, other)))
+    if twins is not None:
+        for name in sorted(node.files):
+            other = spelled.setdefault(folding.name(name), name)
+            if other != name:
+                twins.append((_below(path, name), _below(path, other)))
     joined = {name: _join(child, folding, protected, twins, _below(path, name)) for name, child in children.items()}
     return Node.of(node.files, joined)
 
