@@ -52,11 +52,12 @@ def removing(bundle: Bundle, tell: Tell, *, timeout: float | None = None) -> Ite
     :raises WaitTimeoutError: it took longer
     :raises LockingError: here, nobody can be kept out
     """
-    local = mounts.mount_of(bundle.root).local_flock
-    if local:
-        raise LockingError(f"bundle `{bundle.root}` cannot be pruned: on its mount ({local}) flock stays on this node")
     held = _take(bundle, tell, timeout, shared=False)
     try:
+        if local := mounts.local_flock(held.fd):
+            raise LockingError(
+                f"bundle `{bundle.root}` cannot be pruned: on its mount ({local}) flock stays on this node"
+            )
         if flock.grants_twice(held):
             raise LockingError(f"bundle `{bundle.root}` cannot be pruned: its lock is granted to everybody")
         yield

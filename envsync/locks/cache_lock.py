@@ -105,7 +105,9 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     :raises LockingError: this filesystem has no locks, or none that reach other nodes, so nobody can be kept out
     :raises FilesystemError: the cache cannot be written
     """
-    _refuse_local(root)
+    from envsync.system import mounts
+
+    _refuse_local(root, mounts.mount_of(root).local_flock)
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         held = _Cleaner(root, tell, deadline).take()
@@ -118,19 +120,18 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
             hint=f"remove it yourself while nothing is being synced: `ls -la {quote(root)}` shows it",
         ) from error
     try:
+        _refuse_local(root, mounts.local_flock(held.fd))  # it may have been made, or mounted, since we asked
         yield
     finally:
         held.release()
 
 
-def _refuse_local(root: str) -> None:
+def _refuse_local(root: str, local: str) -> None:
     """Refuse a cache that is used from nodes where our lock is not seen.
 
-    :raises LockingError: so it is, as its mount says
+    :param local: by what that is known; empty if it is not
+    :raises LockingError: so it is
     """
-    from envsync.system import mounts
-
-    local = mounts.mount_of(root).local_flock
     if local:
         raise LockingError(
             f"cache `{root}` cannot be cleaned: on its mount ({local}) flock stays within this node, so that whoever "

@@ -110,8 +110,8 @@ class Locks:
         try:
             if not isinstance(held, str):
                 found = probe(self.environment)
-                if not found.in_use and not lock.is_in_place():
-                    return lock  # who was refused before us has removed it: whether it excludes was not tried
+                if not lock.is_in_place():
+                    return lock  # who was refused before us has removed it: what we have tried is of another one
                 self._accept(found)
             if record(self.environment, found).kind == found.kind:
                 return lock
@@ -150,7 +150,7 @@ class Locks:
         if self._local is None:
             from envsync.system import mounts
 
-            self._local = mounts.mount_of(self.environment.state).local_flock
+            self._local = mounts.local_flock(lock.fd)
         if self._local:
             return f"flock stays within the node ({self._local})"
         return "flock grants what somebody holds" if flock.grants_twice(lock) else ""

@@ -66,12 +66,12 @@ def is_network(path: str) -> bool:
 
 
 def mount_of(path: str) -> Mount:
-    """Return the mount that a path is on."""
+    """Return the mount that a path is on; of a path that is not there, nothing is known."""
     try:
-        device = os.stat(path).st_dev
+        number = os.stat(path).st_dev
     except OSError:
         return Mount()
-    return parse(read_proc("/proc/self/mountinfo"), "{}:{}".format(*native.device(device)))
+    return _of_device(number)
 
 
 def mounted_in(path: str) -> str:
@@ -85,6 +85,21 @@ def mounted_in(path: str) -> str:
         if point == real or point.startswith(real + b"/"):
             return os.fsdecode(point)
     return ""
+
+
+def local_flock(file: str | int) -> str:
+    """Say by what flock is known to stay within this node, where a file is that may be open; empty: nothing is known.
+
+    Of what somebody may remove meanwhile ask the open lock file: what is not there is on no filesystem, and against
+    none nothing is known.
+
+    :raises OSError: it is not there
+    """
+    return _of_device(os.stat(file).st_dev).local_flock
+
+
+def _of_device(number: int) -> Mount:
+    return parse(read_proc("/proc/self/mountinfo"), "{}:{}".format(*native.device(number)))
 
 
 def parse(table: str, device: str) -> Mount:

@@ -204,7 +204,7 @@ def _lock_nowait(environment: Environment) -> Flock | None:
     if recorded is None:
         from envsync.system import mounts
 
-        if local := mounts.mount_of(environment.state).local_flock:
+        if local := mounts.local_flock(environment.state):
             from envsync.errors import LockingError
 
             raise LockingError(f"flock stays within the node ({local})")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from envsync.errors import LockingError
 from envsync.launch import Environment
 from envsync.locks import environment_lock, flock
 from envsync.locks.flock import Flock
 from envsync.locks.kind import FLOCK, LEASE, Locking, read
+from envsync.system import mounts
 from tests import needs
 
 
@@ -57,4 +59,25 @@ def test_a_lock_that_was_removed_while_it_was_tried(tmp_path: Path, monkeypatch:
     assert lock is not None
     assert not lock.is_in_place()
     lock.release()
+    assert read(environment) is None
+
+
+@needs.PROC
+def test_what_the_mount_says_is_asked_of_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is refused removes what it has made, and nothing is known of a path that is gone: not "all well"."""
+    environment = Environment(f"{tmp_path}/env")
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    number = os.stat(tmp_path).st_dev
+    table = f"30 1 {os.major(number)}:{os.minor(number)} / / rw - nfs server:/ rw,local_lock=flock\n"
+    monkeypatch.setattr(mounts, "read_proc", lambda _: table)
+    original = flock.acquire_nowait
+
+    def acquire(path: str, *, shared: bool) -> Flock | None:
+        lock = original(path, shared=shared)
+        (tmp_path / "env" / ".envsync").rmdir()
+        return lock
+
+    monkeypatch.setattr(flock, "acquire_nowait", acquire)
+    with pytest.raises(LockingError, match=r"flock stays within the node \(nfs, local_lock=flock\)"):
+        environment_lock.Locks(environment, unseen=False).acquire_nowait()
     assert read(environment) is None
