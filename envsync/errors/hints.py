@@ -16,6 +16,7 @@ from envsync.errors import remedies
 
 OWN_ENVIRONMENTS = "give each lock file an environment of its own: `envsync sync --env '.venvs/{digest}'`"
 ELSEWHERE = "have the environment made elsewhere: `envsync sync --env '.venvs/{digest}'`"
+ANOTHER_FILESYSTEM = "choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{digest}'`"
 UPGRADE = "install the newer envsync: `pip install --upgrade envsync`"
 AGAIN = "`envsync sync` tries again"
 HELP = "`envsync sync --help` says what can be given"

@@ -28,7 +28,7 @@ from envsync.errors import (
     SyncCancelledError,
     WaitTimeoutError,
 )
-from envsync.errors.hints import OWN_ENVIRONMENTS
+from envsync.errors.hints import ANOTHER_FILESYSTEM, OWN_ENVIRONMENTS
 from envsync.installed import leftovers
 from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.installed.plan import Plan, named, told_unverified
@@ -376,8 +376,7 @@ class Leader:
 
                 place = f"{self.environment.state}/work"
                 os.makedirs(place, exist_ok=True)
-                hint = "choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{digest}'`"
-                twins.refuse(manifest.filename, manifest.twins, place, "environment", hint)
+                twins.refuse(manifest.filename, manifest.twins, place, "environment", ANOTHER_FILESYSTEM)
 
     def _make_skeleton(self, goal: Goal) -> None:
         if not goal.python.make:

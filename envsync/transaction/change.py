@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from envsync.errors import ConflictError, EnvironmentRefusedError, FilesystemError
+from envsync.errors.hints import ANOTHER_FILESYSTEM
 from envsync.installed.ledger import Ledger, LedgerEntry
 from envsync.installed.plan import Installed, Plan
 from envsync.installed.scan import is_store_link
@@ -390,7 +391,7 @@ class Changer(NamedTuple):
             raise EnvironmentRefusedError(
                 self.environment.path,
                 f"its filesystem takes `{one}` and `{other}` for one, and {reason}",
-                hint=f"{besides}choose a place on another filesystem: `envsync sync --env '/var/tmp/venvs/{{digest}}'`",
+                hint=besides + ANOTHER_FILESYSTEM,
             )
 
     def _check_movable(self, path: str) -> None:
