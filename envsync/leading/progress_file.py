@@ -19,7 +19,7 @@ from envsync.errors import FilesystemError, WaitTimeoutError
 from envsync.launch import Environment
 from envsync.launch.progress import Report
 from envsync.leading.session import UNLIMITED, Limit
-from envsync.system import atomic, mounts, processes, records, schedulers
+from envsync.system import atomic, mounts, processes, records, refusals, schedulers
 from envsync.waiting import cycle
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
 
@@ -28,6 +28,9 @@ NETWORK_SECONDS = 1.0
 """How often the file is replaced at most."""
 HUNG_SECONDS = 30.0
 """Whoever was away for so long between its look and its write may have lost the lock meanwhile, and had a successor."""
+READ_SECONDS = 0.05
+"""For how long a report is tried to be written while somebody reads the last one, which Windows refuses. Whoever keeps
+it open, as a waiter that is stopped, must not hold up the sync at each report."""
 STEP_BYTES = 1_000_000
 """Fewer bytes more are nothing new."""
 
@@ -53,6 +56,7 @@ class ProgressFile:
         self.report = report
         self.lock = threading.Lock()
         self.pulse = Pulse(NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS)
+        self.patience = refusals.SECONDS  # for the first one, without which nobody is seen to lead
         self.detailed = ""
         self.written = False
         self.lost = False
@@ -93,10 +97,11 @@ class ProgressFile:
         if not self.is_ours():
             return
         try:
-            atomic.write(self.environment.progress, records.dump(self.value))
+            atomic.write(self.environment.progress, records.dump(self.value), patience=self.patience)
             self.written = True
         except FilesystemError:
             pass  # a full disk stops the sync where it matters, not here
+        self.patience = READ_SECONDS
         self.lost |= time.monotonic() - begun > HUNG_SECONDS
 
     def detail(self, text: str) -> None:

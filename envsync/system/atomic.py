@@ -45,10 +45,13 @@ NO_DIRECTORIES = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOSYS
 """What filesystems answer that do not rename directories; overlay says EXDEV of those in its lower layers."""
 
 
-def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -> None:
+def write(
+    path: str, data: bytes, *, mode: int = 0o666, durable: bool = False, patience: float = refusals.SECONDS
+) -> None:
     """Replace a file as a whole. Its inode is always a new one.
 
     :param durable: when this returns, the file is on the disk under its name
+    :param patience: for how many seconds it is tried at most while somebody is in the way
     :raises FilesystemError: it cannot be written; what was there is untouched and no temporary file is left
     """
     # Threads share a pid, and so do processes in different containers: the name has to be nobody else's.
@@ -63,7 +66,7 @@ def write(path: str, data: bytes, *, mode: int = 0o666, durable: bool = False) -
                 os.fsync(fd)
         finally:
             os.close(fd)
-        move(temporary, path)
+        move(temporary, path, patience)
         if durable:
             _sync_directory(os.path.dirname(path))
     except OSError as error:
@@ -91,20 +94,21 @@ def make_directory(path: str) -> None:
     os.makedirs(path, exist_ok=True)
 
 
-def move(source: str, destination: str) -> None:
+def move(source: str, destination: str, patience: float = refusals.SECONDS) -> None:
     """Rename, and try again for a while what may pass: EBUSY, and EACCES if permissions are not the reason.
 
     On Windows, whatever `refusals.PASSING` has, and longer.
 
+    :param patience: for how many seconds at most
     :raises OSError: it cannot be renamed
     """
     began, pause = time.monotonic(), 0.01
     while True:
         try:
-            refusals.patiently(native.replace, source, destination)
+            refusals.for_seconds(patience, native.replace, source, destination)
         except OSError as error:
             passes = error.errno == errno.EBUSY or (error.errno == errno.EACCES and _may_move(source, destination))
-            if not passes or time.monotonic() - began >= MOVE_SECONDS:
+            if not passes or time.monotonic() - began >= min(MOVE_SECONDS, patience):
                 raise
         else:
             return

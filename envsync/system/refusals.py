@@ -72,6 +72,16 @@ def patiently(
 
     :raises OSError: as `final`
     """
+    return for_seconds(SECONDS, call, *arguments, **keywords)
+
+
+def for_seconds(
+    seconds: float,
+    call: Callable[P, T],
+    *arguments: P.args,
+    **keywords: P.kwargs,
+) -> T:
+    """Do the same as `patiently`, for so long. Less than `SECONDS`: who is in the way is not asked for."""
     waited, pause = 0.0, LEAST_SECONDS
     while True:
         try:
@@ -79,8 +89,8 @@ def patiently(
         except OSError as error:
             if not passes(error):
                 raise
-            if waited >= SECONDS:
-                raise final(error, holders(error)) from error
+            if waited >= seconds:
+                raise final(error, holders(error) if seconds >= SECONDS else ()) from error
         time.sleep(pause)
         waited += pause
         pause = min(MOST_SECONDS, 2 * pause)

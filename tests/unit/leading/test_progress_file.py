@@ -12,11 +12,12 @@ import pytest
 
 from envsync.launch import Environment
 from envsync.launch.progress import quiet
-from envsync.leading.progress_file import HUNG_SECONDS, LOCAL_SECONDS, NETWORK_SECONDS, ProgressFile
-from envsync.system import atomic, mounts, processes, records
+from envsync.leading.progress_file import HUNG_SECONDS, LOCAL_SECONDS, NETWORK_SECONDS, READ_SECONDS, ProgressFile
+from envsync.system import atomic, mounts, native, processes, records, refusals
 from envsync.waiting import cycle, failures
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
 from tests.unit.scene import Clock
+from tests.unit.system.test_refusals import refused
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def writes(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     writes: list[float] = []
     original = atomic.write
 
-    def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
+    def write(path: str, data: bytes, *, patience: float) -> None:
         writes.append(clock.passed)
-        original(path, data, mode=mode)
+        original(path, data, patience=patience)
 
     monkeypatch.setattr(atomic, "write", write)
     return writes
@@ -148,6 +149,37 @@ def test_a_full_disk(environment: Environment, clock: Clock) -> None:
     progress = ProgressFile(environment, "key", quiet)
     progress("staging", 0, 1)
     progress.remove()
+
+
+def test_who_keeps_it_open_holds_up_nobody(
+    environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows has it: the first report is insisted on, no later one; once it is closed, they are written again."""
+    is_open = True
+
+    def replace(source: str, destination: str) -> None:
+        if is_open:
+            raise refused(refusals.SHARING_VIOLATION, source, destination)
+        os.replace(source, destination)
+
+    monkeypatch.setattr(native, "replace", replace)
+    for module in (atomic, refusals):
+        monkeypatch.setattr(module, "time", clock)
+    asked: list[OSError] = []
+    monkeypatch.setattr(refusals, "holders", lambda error: asked.append(error) or ())
+    progress = ProgressFile(environment, "key", quiet)
+    progress("looking", 0, 0)
+    assert clock.passed >= refusals.SECONDS
+    asked.clear()
+    before = clock.passed
+    for number in range(100):
+        progress(f"phase {number}", 0, 0)
+    assert clock.passed - before < 100 * 2 * READ_SECONDS
+    assert asked == []
+    assert os.listdir(environment.state) == ["in-use"]
+    is_open = False
+    progress("staging", 0, 0)
+    assert said(environment)["phase"] == "staging"
 
 
 def test_from_many_threads(environment: Environment) -> None:
