@@ -22,24 +22,6 @@ from envsync.system import atomic, core, native, paths, records
 GROUP = stat.S_IRWXG
 
 
-def read_umask() -> int:
-    """Return this process's umask.
-
-    umask(2) can only be asked by setting it, for all threads at once: one that asks at the same moment may set the
-    wrong one for good. Linux tells it without (proc(5)).
-    """
-    try:
-        with open("/proc/self/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except OSError:
-        pass  # not Linux, or no /proc
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask
-
-
 def bits(root: str) -> int:
     """Return the group's permission bits that all in a cache is to have; 0 if no group shares it."""
     try:

@@ -59,6 +59,7 @@ mkdir = common.mkdir
 parents = common.parents
 pread = common.pread
 pwrite = common.pwrite
+read_umask = common.read_umask
 readable = common.readable
 replace = common.replace
 set_nonblocking = common.set_nonblocking

@@ -56,6 +56,44 @@ def check_movable(path: str) -> None:
     """
 
 
+def read_umask() -> int:
+    """Return this process's umask.
+
+    umask(2) tells it only by setting it, for all threads at once: what others make just then has a wrong mode, and two
+    that ask at once may leave the wrong one for good. Linux tells it without (proc(5)); elsewhere a file is made, which
+    is removed at once.
+    """
+    try:
+        status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for line in os.read(status, 1 << 16).splitlines():
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+        finally:
+            os.close(status)
+    except OSError:
+        pass  # not Linux, or no /proc
+    return _umask_of_new_file()
+
+
+def _umask_of_new_file() -> int:
+    name = f"envsync-umask-{os.getpid()}-{os.urandom(8).hex()}"
+    for directory in (os.environ.get(b"TMPDIR", b"/tmp"), b"/tmp", b"/var/tmp"):
+        path = directory + b"/" + name.encode()
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+        except OSError:
+            continue
+        try:
+            return ~os.fstat(fd).st_mode & 0o777
+        finally:
+            os.close(fd)
+            os.unlink(path)
+    umask = os.umask(0o077)  # rather too strict than too lax, for as long as it is
+    os.umask(umask)
+    return umask
+
+
 def pread(fd: int, count: int, offset: int) -> bytes:
     """Read at an offset, wherever the descriptor is.
 

@@ -129,6 +129,10 @@ def replace(source: str, destination: str) -> None:
         os.replace(source, destination)
 
 
+def read_umask() -> int:
+    return 0
+
+
 def pread(fd: int, count: int, offset: int) -> bytes:
     with _seeking:
         os.lseek(fd, offset, os.SEEK_SET)

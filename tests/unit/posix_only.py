@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = {
     r"^(?:import|from) (fcntl|posix|pwd|grp|resource|termios|pty|_posixsubprocess)\b": "imports ",
     r"^from envsync\.system\.(forking|mounts|groups)\b": "is of ",
-    r"^from envsync\.system import .*\b(posix_core)\b": "is of ",
+    r"^from envsync\.system import .*\b(posix(?:_core)?)\b": "is of ",
     r"^from envsync\.waiting import .*\b(neighbours|speaking)\b": "is of what a node's processes share, which is ",
     r"^from envsync\.integrations\.(multiprocessing)\b": "is of ",
     r"^from envsync\.building import .*\b(supervised|supervisor)\b": "is of ",
