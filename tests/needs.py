@@ -16,6 +16,10 @@ PROC = pytest.mark.skipif(
     sys.platform == "win32" or not os.path.exists("/proc/self/stat"),
     reason="needs /proc, which says who holds a lock and how a process is",
 )
+TOLD = pytest.mark.skipif(
+    sys.platform != "win32" and not os.path.exists("/proc/self/stat"),
+    reason="needs a system that tells how a process is: Linux by /proc, or Windows",
+)
 COPY_FILE_RANGE = pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="needs copy_file_range(2)")
 MEMFD = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create(2)")
 TRIO = pytest.mark.skipif(

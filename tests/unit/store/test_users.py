@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from envsync.store import users
+from envsync.system import processes
 
 
+@pytest.mark.skipif(
+    not processes.boot(), reason="needs a boot that has a name, by which who sees the same files is told"
+)
 def test_what_a_removed_environment_has_linked_to_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, for whoever sees the same files, wherever they are."""
     env, root = tmp_path / "env", str(tmp_path / "cache")

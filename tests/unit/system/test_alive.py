@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from envsync.system import native, processes
+from tests import needs
 
 NOBODY = 2**22 + 4
 """No pid: more than the kernel's limit, and a multiple of 4 as those of Windows are."""
@@ -78,7 +79,7 @@ def _raising(error: OSError) -> object:
     return ask
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS names no boot, and says no times")
+@needs.TOLD
 def test_when_it_began() -> None:
     """By the clock of the host, between what was before and what was after; what is not there never began."""
     before = processes.clock()
@@ -89,7 +90,7 @@ def test_when_it_began() -> None:
     assert processes.started_of(NOBODY) == 0.0
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS names no boot, and says no times")
+@needs.TOLD
 def test_the_place_is_the_same_for_all_processes() -> None:
     """Boot and place are known, are the same for a child, and do not change."""
     code = "from envsync.system import processes; print(ascii([processes.boot(), processes.here()]))"
@@ -100,7 +101,7 @@ def test_the_place_is_the_same_for_all_processes() -> None:
     assert processes.here()
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not say it")
+@needs.TOLD
 def test_its_command_line() -> None:
     """The words as they were given, and nothing once it has ended."""
     with another("two words") as process:

@@ -260,6 +260,7 @@ def test_a_boot_has_a_name(darwin: ModuleType, calls: Path, monkeypatch: pytest.
     assert darwin.boot() == ""
 
 
+@pytest.mark.skipif(sys.platform != "darwin" and not os.path.exists("/proc/self/stat"), reason="ps(1) needs /proc")
 def test_a_command_is_what_ps_says(darwin: ModuleType) -> None:
     """Of a process that is gone, nothing."""
     process = subprocess.Popen([sys.executable, "-c", "input()", "two", "words"], stdin=subprocess.PIPE)
