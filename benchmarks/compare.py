@@ -193,9 +193,12 @@ def about_of(bench: Bench, load: str) -> dict[str, object]:
 
 def processor() -> str:
     """Return what the first processor calls itself."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        named = (line.partition(":")[2] for line in file if line.startswith("model name"))
-        return " ".join(next(named, "unknown").split())
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            named = (line.partition(":")[2] for line in file if line.startswith("model name"))
+            return " ".join(next(named, "unknown").split())
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
 
 
 def filesystem_of(directory: str) -> str:

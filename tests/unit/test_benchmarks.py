@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 ROOT = Path(__file__).parents[2]
 COMPARE = ROOT / "benchmarks" / "compare.py"
 WHEELS = ROOT / "fixtures" / "wheels"
@@ -95,7 +97,7 @@ def test_both_fetch_every_wheel_once_from_the_server(a_set: Path, tmp_path: Path
     assert set(rows["network: wall"]) == {"envsync", "uv"}
 
 
-@needs_linux
+@needs.PROC
 @pytest.mark.usefixtures("imported")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
 def test_calls_are_counted_that_name_a_directory_or_an_open_file_of_it(tmp_path: Path) -> None:
