@@ -26,6 +26,7 @@ CHANGES = frozenset(
 )
 JOURNAL = "/.envsync/journal"
 GENERIC_WRITE, APPEND = 0x40000000, 0x4
+PATH = str | bytes | os.PathLike
 STATUS = 77
 """Of a command that was killed."""
 
@@ -46,7 +47,7 @@ class Strike:
         if not is_change(event, args):
             return
         with self.guard:
-            paths = [os.fspath(path).replace("\\", "/") for path in args[:2] if isinstance(path, str | os.PathLike)]
+            paths = [os.fsdecode(path).replace("\\", "/") for path in args[:2] if isinstance(path, PATH)]
             if event == "os.rename" and paths[-1].endswith(JOURNAL):
                 self.decided = True
             counts = self.decided or not self.within
