@@ -24,6 +24,7 @@ PIPE_BUF = 512
 """Bytes that reach a pipe as a whole, wherever it is (POSIX)."""
 KILL, CONTINUE = int(_signal.SIGKILL), int(_signal.SIGCONT)
 _BLOCK = 512
+_TEMPORARY = (b"/tmp", b"/var/tmp")
 
 
 # Files
@@ -60,8 +61,8 @@ def read_umask() -> int:
     """Return this process's umask.
 
     umask(2) tells it only by setting it, for all threads at once: what others make just then has a wrong mode, and two
-    that ask at once may leave the wrong one for good. Linux tells it without (proc(5)); elsewhere a file is made, which
-    is removed at once.
+    that ask at once may leave the wrong one for good. Linux tells it without (proc(5)); elsewhere a file is made, and
+    removed at once: in /tmp, for a directory of somebody's own may have a default ACL, which goes before the umask.
     """
     try:
         status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
@@ -78,17 +79,20 @@ def read_umask() -> int:
 
 def _umask_of_new_file() -> int:
     name = f"envsync-umask-{os.getpid()}-{os.urandom(8).hex()}"
-    for directory in (os.environ.get(b"TMPDIR", b"/tmp"), b"/tmp", b"/var/tmp"):
+    for directory in (*_TEMPORARY, os.environ.get(b"TMPDIR") or b"."):
         path = directory + b"/" + name.encode()
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
         except OSError:
             continue
         try:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # who cleans up there was faster, or it has to stay there
             return ~os.fstat(fd).st_mode & 0o777
         finally:
             os.close(fd)
-            os.unlink(path)
     umask = os.umask(0o077)  # rather too strict than too lax, for as long as it is
     os.umask(umask)
     return umask

@@ -38,7 +38,7 @@ def unlisted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return original(path, *arguments, **keywords)
 
     monkeypatch.setattr(posix.os, "open", refuse)
-    monkeypatch.setitem(posix.os.environ, b"TMPDIR", os.fsencode(tmp_path))
+    monkeypatch.setattr(posix, "_TEMPORARY", (os.fsencode(tmp_path),))
 
 
 @pytest.mark.parametrize("umask", UMASKS)
@@ -56,10 +56,24 @@ def test_a_new_file_says_it(unlisted: None, tmp_path: Path, umask: int) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("directory", ["/nowhere", ""])
-def test_where_no_file_can_be_made(unlisted: None, monkeypatch: pytest.MonkeyPatch, directory: str) -> None:
-    """Another place is taken."""
-    monkeypatch.setitem(posix.os.environ, b"TMPDIR", directory.encode())
+def test_where_no_file_can_be_made(unlisted: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another place is taken: what the user has named."""
+    monkeypatch.setattr(posix, "_TEMPORARY", (b"/nowhere",))
+    monkeypatch.setitem(posix.os.environ, b"TMPDIR", os.fsencode(tmp_path))
+    with under(0o027):
+        assert native.read_umask() == 0o027
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_somebody_removes_first(unlisted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cleans up there, say: what it has said holds."""
+    unlink = posix.os.unlink
+
+    def twice(path: Any) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(posix.os, "unlink", twice)
     with under(0o027):
         assert native.read_umask() == 0o027
 
