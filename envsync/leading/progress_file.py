@@ -28,9 +28,9 @@ NETWORK_SECONDS = 1.0
 """How often the file is replaced at most."""
 HUNG_SECONDS = 30.0
 """Whoever was away for so long between its look and its write may have lost the lock meanwhile, and had a successor."""
-READ_SECONDS = 0.05
-"""For how long a report is tried to be written while somebody reads the last one, which Windows refuses. Whoever keeps
-it open, as a waiter that is stopped, must not hold up the sync at each report."""
+PHASE_SECONDS, READ_SECONDS = 0.5, 0.05
+"""For how long a report, of a new phase or another one, is tried to be written while somebody reads the last one, which
+Windows refuses. Whoever keeps it open, as a waiter that is stopped, must not hold up the sync at each report."""
 STEP_BYTES = 1_000_000
 """Fewer bytes more are nothing new."""
 
@@ -56,7 +56,7 @@ class ProgressFile:
         self.report = report
         self.lock = threading.Lock()
         self.pulse = Pulse(NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS)
-        self.patience = refusals.SECONDS  # for the first one, without which nobody is seen to lead
+        self.is_first = True
         self.detailed = ""
         self.written = False
         self.lost = False
@@ -86,22 +86,25 @@ class ProgressFile:
         with self.lock:
             self.detailed = self.detailed if bytes_done else ""
             said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])
+            is_new = not self.pulse.is_in(said)
             if not self.pulse.is_due(said):
                 return
             self.value.update(phase=phase, done=done, total=total)
             self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
-            self._write()
+            self._write(is_new=is_new)
 
-    def _write(self) -> None:
+    def _write(self, *, is_new: bool) -> None:
         begun = time.monotonic()
         if not self.is_ours():
             return
         try:
-            atomic.write(self.environment.progress, records.dump(self.value), patience=self.patience)
+            seconds = PHASE_SECONDS if is_new else READ_SECONDS
+            patience = refusals.SECONDS if self.is_first else seconds  # without the first, nobody is seen to lead
+            atomic.write(self.environment.progress, records.dump(self.value), patience=patience)
             self.written = True
         except FilesystemError:
-            pass  # a full disk stops the sync where it matters, not here
-        self.patience = READ_SECONDS
+            self.pulse.repeat()  # a full disk stops the sync where it matters, not here
+        self.is_first = False
         self.lost |= time.monotonic() - begun > HUNG_SECONDS
 
     def detail(self, text: str) -> None:
@@ -149,6 +152,14 @@ class Pulse:
         self.said: tuple[object, ...] = ()
         self.when = -HEARTBEAT_SECONDS
 
+    def is_in(self, said: tuple[object, ...]) -> bool:
+        """Tell whether it is of the phase that was said last."""
+        return said[:1] == self.said[:1]
+
+    def repeat(self) -> None:
+        """What was said last was not heard: whatever there is to say is new."""
+        self.said = self.said[:1]
+
     def is_due(self, said: tuple[object, ...]) -> bool:
         """Tell whether to say something now; then it counts as said.
 
@@ -156,7 +167,7 @@ class Pulse:
         """
         passed = time.monotonic() - self.when
         is_soon = passed < self.every or (said == self.said and passed < HEARTBEAT_SECONDS)
-        if is_soon and said[:1] == self.said[:1]:
+        if is_soon and self.is_in(said):
             return False
         self.said, self.when = said, time.monotonic()
         return True

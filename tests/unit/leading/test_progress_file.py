@@ -12,7 +12,14 @@ import pytest
 
 from envsync.launch import Environment
 from envsync.launch.progress import quiet
-from envsync.leading.progress_file import HUNG_SECONDS, LOCAL_SECONDS, NETWORK_SECONDS, READ_SECONDS, ProgressFile
+from envsync.leading.progress_file import (
+    HUNG_SECONDS,
+    LOCAL_SECONDS,
+    NETWORK_SECONDS,
+    PHASE_SECONDS,
+    READ_SECONDS,
+    ProgressFile,
+)
 from envsync.system import atomic, mounts, native, processes, records, refusals
 from envsync.waiting import cycle, failures
 from envsync.waiting.narrator import HEARTBEAT_SECONDS
@@ -154,7 +161,7 @@ def test_a_full_disk(environment: Environment, clock: Clock) -> None:
 def test_who_keeps_it_open_holds_up_nobody(
     environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Windows has it: the first report is insisted on, no later one; once it is closed, they are written again."""
+    """As Windows has it: the first report is insisted on, no later one; once it is closed, the next one is written."""
     is_open = True
 
     def replace(source: str, destination: str) -> None:
@@ -173,13 +180,34 @@ def test_who_keeps_it_open_holds_up_nobody(
     asked.clear()
     before = clock.passed
     for number in range(100):
-        progress(f"phase {number}", 0, 0)
-    assert clock.passed - before < 100 * 2 * READ_SECONDS
+        progress("staging", number, 100)
+        clock.now += LOCAL_SECONDS
+    assert clock.passed - before < 2 * PHASE_SECONDS + 100 * (LOCAL_SECONDS + 2 * READ_SECONDS)
     assert asked == []
     assert os.listdir(environment.state) == ["in-use"]
     is_open = False
-    progress("staging", 0, 0)
+    progress("staging", 99, 100)  # it was said before, and not heard
     assert said(environment)["phase"] == "staging"
+
+
+def test_a_new_phase_is_insisted_on_a_little(
+    environment: Environment, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be reported once only, and those who wait go by it. Windows refuses while one of them reads."""
+    progress = ProgressFile(environment, "key", quiet)
+    progress("looking", 0, 0)
+    closed = clock.now + 0.3
+
+    def replace(source: str, destination: str) -> None:
+        if clock.now < closed:
+            raise refused(refusals.ACCESS_DENIED, source, destination)
+        os.replace(source, destination)
+
+    monkeypatch.setattr(native, "replace", replace)
+    for module in (atomic, refusals):
+        monkeypatch.setattr(module, "time", clock)
+    progress("making the environment", 0, 0)
+    assert said(environment)["phase"] == "making the environment"
 
 
 def test_from_many_threads(environment: Environment) -> None:
