@@ -52,17 +52,20 @@ def removing(bundle: Bundle, tell: Tell, *, timeout: float | None = None) -> Ite
     :raises WaitTimeoutError: it took longer
     :raises LockingError: here, nobody can be kept out
     """
+    _refuse_local(bundle, mounts.mount_of(bundle.root).local_flock)
     held = _take(bundle, tell, timeout, shared=False)
     try:
-        if local := mounts.local_flock(held.fd):
-            raise LockingError(
-                f"bundle `{bundle.root}` cannot be pruned: on its mount ({local}) flock stays on this node"
-            )
+        _refuse_local(bundle, flock.why_local(held))  # it may have been mounted since we asked
         if flock.grants_twice(held):
             raise LockingError(f"bundle `{bundle.root}` cannot be pruned: its lock is granted to everybody")
         yield
     finally:
         held.release()
+
+
+def _refuse_local(bundle: Bundle, local: str) -> None:
+    if local:
+        raise LockingError(f"bundle `{bundle.root}` cannot be pruned: on its mount ({local}) flock stays on this node")
 
 
 def _take(bundle: Bundle, tell: Tell, timeout: float | None, *, shared: bool) -> Flock:

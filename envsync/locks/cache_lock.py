@@ -111,19 +111,29 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         held = _Cleaner(root, tell, deadline).take()
-        if flock.grants_twice(held):
-            held.release()
-            raise LockingError(f"`{held.path}` is granted to everybody")
     except LockingError as error:
-        raise LockingError(
-            f"cache `{root}` cannot be cleaned: its filesystem has no locks, so that nobody can be kept out of it",
-            hint=f"remove it yourself while nothing is being synced: `ls -la {quote(root)}` shows it",
-        ) from error
+        raise _without_locks(root) from error
     try:
-        _refuse_local(root, mounts.local_flock(held.fd))  # it may have been made, or mounted, since we asked
+        _refuse_local(root, flock.why_local(held))  # it may have been made, or mounted, since we asked
+        if _is_for_everybody(held):
+            raise _without_locks(root)
         yield
     finally:
         held.release()
+
+
+def _is_for_everybody(held: Flock) -> bool:
+    try:
+        return flock.grants_twice(held)
+    except LockingError:
+        return True
+
+
+def _without_locks(root: str) -> LockingError:
+    return LockingError(
+        f"cache `{root}` cannot be cleaned: its filesystem has no locks, so that nobody can be kept out of it",
+        hint=f"remove it yourself while nothing is being synced: `ls -la {quote(root)}` shows it",
+    )
 
 
 def _refuse_local(root: str, local: str) -> None:

@@ -110,17 +110,14 @@ class Locks:
         try:
             if not isinstance(held, str):
                 found = probe(self.environment)
-                if not lock.is_in_place():
-                    return lock  # who was refused before us has removed it: what we have tried is of another one
+            if lock.is_in_place():  # else who was refused before us has removed it: what we tried is of another one
                 self._accept(found)
-            if record(self.environment, found).kind == found.kind:
-                return lock
-        except BaseException as error:
-            if getattr(error, "errno", 0) == errno.ENOENT and not lock.is_in_place():
-                return lock  # of an environment that was replaced: whoever looks at the lock will see that
+                if record(self.environment, found).kind == found.kind:
+                    return lock
+        except BaseException:
             lock.release()
             raise
-        lock.release()  # a host that locks otherwise was faster: the next try is by its word
+        lock.release()  # it is gone, or a host that locks otherwise was faster: the next try is at what is there then
         return None
 
     def _accept(self, locking: Locking) -> None:
@@ -138,8 +135,10 @@ class Locks:
             return None
         try:
             reason = self._fault(lock)
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if getattr(error, "errno", 0) == errno.ESTALE:
+                return None  # another node has removed it: the next try is at what is there then
             raise
         if reason:
             lock.release()
@@ -148,9 +147,7 @@ class Locks:
     def _fault(self, lock: Flock) -> str:
         """Say what is wrong with a lock that was granted; empty: nothing. Who has to wait need not ask."""
         if self._local is None:
-            from envsync.system import mounts
-
-            self._local = mounts.local_flock(lock.fd)
+            self._local = flock.why_local(lock)
         if self._local:
             return f"flock stays within the node ({self._local})"
         return "flock grants what somebody holds" if flock.grants_twice(lock) else ""
@@ -193,10 +190,14 @@ def probe(environment: Environment) -> Locking:
 
     :raises FilesystemError: a file to try it with cannot be made
     """
+    from envsync.system import mounts
+
     path = f"{environment.locking}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     fds: list[int] = []
     try:
         fds += (flock.open_file(path, shared=shared) for shared in (False, True, True))
+        if local := mounts.local_flock(fds[0]):  # the lock file may be a link to another filesystem
+            return Locking(FLOCK, in_use=False, reason=f"flock stays within the node ({local})")
         return Locking(FLOCK, in_use=not (reason := _fault_of_shared(path, *fds)), reason=reason)
     finally:
         for fd in fds:

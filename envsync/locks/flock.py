@@ -60,13 +60,12 @@ class Flock:
 
     def is_in_place(self) -> bool:
         """Tell whether the path still names the locked file."""
-        try:
-            named = os.stat(self.path)
-        except OSError:
-            return False
         if self.fd < 0:
             return False  # in a child that somebody has forked
-        held = os.fstat(self.fd)
+        try:
+            named, held = os.stat(self.path), os.fstat(self.fd)
+        except OSError:
+            return False  # of the descriptor it is ESTALE, where another node has removed the file
         return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
     def downgrade(self) -> None:
@@ -163,6 +162,23 @@ def grants_twice(lock: Flock) -> bool:
         return try_lock(fd, lock.path, shared=False) and lock.is_in_place()
     finally:
         command.close_lock(fd)
+
+
+def why_local(lock: Flock) -> str:
+    """Say by what a lock that is held is known to stay within this node; empty if nothing is known against it.
+
+    It is asked of the open file: what is made of its path meanwhile may be elsewhere, or gone.
+
+    :raises FilesystemError: it cannot be told; ESTALE: another node has removed the file
+    """
+    from envsync.system import mounts
+
+    try:
+        return mounts.local_flock(lock.fd)
+    except OSError as error:
+        from envsync.errors import FilesystemError
+
+        raise FilesystemError("look at", lock.path, error) from error
 
 
 def open_file(path: str, *, shared: bool, create: bool = True) -> int:

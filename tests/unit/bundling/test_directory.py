@@ -17,6 +17,8 @@ from envsync.bundling.pruning import prune
 from envsync.bundling.verifying import verified
 from envsync.errors import LockFileError, LockingError, UsageError, WaitTimeoutError, WheelError
 from envsync.locks import flock
+from envsync.system import mounts
+from tests import needs
 from tests.wheels import artifact, build_wheel, sha256_of
 
 DAY = 86400.0
@@ -262,4 +264,20 @@ class TestLock:
         with locking.adding(bundle, print):
             pass
         with pytest.raises(LockingError), locking.removing(bundle, print):
+            pass
+
+    @needs.PROC
+    def test_flock_that_stays_within_the_node(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody is waited for, which would not help, and nothing is made."""
+        number = os.stat(bundle.root).st_dev
+        table = f"30 1 {os.major(number)}:{os.minor(number)} / / rw - nfs server:/ rw,local_lock=flock\n"
+        before = os.listdir(bundle.root)
+        with monkeypatch.context() as patch:
+            patch.setattr(mounts, "read_proc", lambda _: table)
+            with pytest.raises(LockingError, match="flock stays on this node"), locking.removing(bundle, print):
+                pass
+            assert os.listdir(bundle.root) == before
+            with locking.adding(bundle, print), pytest.raises(LockingError), locking.removing(bundle, print):
+                pass
+        with locking.removing(bundle, print, timeout=0):
             pass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from envsync.errors import LockingError, WaitTimeoutError
+from envsync.errors import EnvsyncError, FilesystemError, LockingError, WaitTimeoutError
 from envsync.locks import cache_lock, flock
 from envsync.locks.cache_lock import exclude, share
 from envsync.store.store import Store
@@ -245,6 +245,23 @@ def test_a_cache_whose_lock_stays_within_the_node_is_not_cleaned(root: str, monk
     monkeypatch.setattr(mounts, "read_proc", lambda _: table.format("nfs4", "local_lock=none"))
     with exclude(root, ignore, timeout=0):
         assert flock.acquire_nowait(cache_lock.lock_path(root), shared=True) is None
+
+
+@pytest.mark.parametrize("error", [LockingError("no locks left"), FilesystemError("lock", "it", OSError(5, "EIO"))])
+def test_nothing_is_kept_locked_if_it_cannot_be_told_whether_it_excludes(
+    root: str, monkeypatch: pytest.MonkeyPatch, error: EnvsyncError
+) -> None:
+    """Whoever calls the library would keep all syncs off the cache for as long as it runs."""
+
+    def fail(_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(flock, "grants_twice", fail)
+    with pytest.raises(type(error)), exclude(root, ignore):
+        raise AssertionError
+    held = flock.acquire_nowait(cache_lock.lock_path(root), shared=False)
+    assert held is not None
+    held.release()
 
 
 @pytest.mark.parametrize("gate", [True, False])

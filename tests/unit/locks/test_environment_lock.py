@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from envsync.errors import LockingError
+from envsync.errors import FilesystemError, LockingError
 from envsync.launch import Environment
 from envsync.locks import environment_lock, flock
 from envsync.locks.flock import Flock
-from envsync.locks.kind import FLOCK, LEASE, Locking, read
+from envsync.locks.kind import FLOCK, LEASE, read
 from envsync.system import mounts
 from tests import needs
 
@@ -43,23 +45,65 @@ def test_no_locks_left_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert recorded.kind == kind
 
 
-@needs.GONE_AT_ONCE
-def test_a_lock_that_was_removed_while_it_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By somebody who was refused: then nothing is found out, decided or said; whoever has it sees that it is gone."""
+@pytest.mark.parametrize("is_there", [pytest.param(False, marks=needs.GONE_AT_ONCE), True])
+def test_a_lock_that_seems_to_be_gone_while_it_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """By somebody who was refused, or as a server says for a moment: nothing is decided, recorded or kept locked."""
     (tmp_path / "env" / ".envsync").mkdir(parents=True)
     environment = Environment(f"{tmp_path}/env")
 
     def remove(lock: Flock) -> bool:
-        os.unlink(lock.path)
+        if not is_there:
+            os.unlink(lock.path)
         return False
 
     monkeypatch.setattr(flock, "grants_twice", remove)
-    monkeypatch.setattr(environment_lock, "probe", lambda _: Locking(FLOCK, in_use=False, reason="odd"))
-    lock = environment_lock.Locks(environment, unseen=False).acquire_nowait()
-    assert lock is not None
-    assert not lock.is_in_place()
-    lock.release()
+    locks = environment_lock.Locks(environment, unseen=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Flock, "is_in_place", lambda _: False)
+        assert locks.acquire_nowait() is None
     assert read(environment) is None
+    lock = flock.acquire_nowait(environment.lock, shared=False)
+    assert lock is not None
+    lock.release()
+
+
+@pytest.mark.parametrize(("number", "is_removed"), [(errno.ESTALE, True), (errno.EIO, False)])
+def test_an_open_lock_of_which_the_server_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_removed: bool
+) -> None:
+    """Another node has removed it: there is a next try. Else it is an error that names it, and nothing is kept."""
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    environment = Environment(f"{tmp_path}/env")
+
+    def fail(_: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(mounts, "local_flock", fail)
+    locks = environment_lock.Locks(environment, unseen=False)
+    with nullcontext() if is_removed else pytest.raises(FilesystemError, match=re.escape(environment.lock)):
+        assert locks.acquire_nowait() is None
+    assert read(environment) is None
+    lock = flock.acquire_nowait(environment.lock, shared=False)
+    assert lock is not None
+    lock.release()
+
+
+@needs.PROC
+def test_a_lock_file_that_is_a_link_to_another_filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That flock excludes there says nothing of the in-use lock, which is where the environment is."""
+    (tmp_path / "env" / ".envsync").mkdir(parents=True)
+    environment = Environment(f"{tmp_path}/env")
+    inode = os.open(environment.lock, os.O_RDWR | os.O_CREAT)
+
+    def told(file: str | int) -> str:
+        return "" if os.path.samestat(os.stat(file), os.fstat(inode)) else "nfs, local_lock=flock"
+
+    monkeypatch.setattr(mounts, "local_flock", told)
+    with pytest.raises(LockingError, match=r"flock stays within the node \(nfs, local_lock=flock\)"):
+        environment_lock.Locks(environment, unseen=False).acquire_nowait()
+    os.close(inode)
 
 
 @needs.PROC
