@@ -55,7 +55,7 @@ def removing(bundle: Bundle, tell: Tell, *, timeout: float | None = None) -> Ite
     _refuse_local(bundle, mounts.mount_of(bundle.root).local_flock)
     held = _take(bundle, tell, timeout, shared=False)
     try:
-        _refuse_local(bundle, flock.why_local(held))  # it may have been mounted since we asked
+        _refuse_local(bundle, flock.why_local(held.fd, held.path))  # it may have been mounted since we asked
         if flock.grants_twice(held):
             raise LockingError(f"bundle `{bundle.root}` cannot be pruned: its lock is granted to everybody")
         yield

@@ -114,7 +114,7 @@ def exclude(root: str, tell: Tell, *, timeout: float | None = None) -> Iterator[
     except LockingError as error:
         raise _without_locks(root) from error
     try:
-        _refuse_local(root, flock.why_local(held))  # it may have been made, or mounted, since we asked
+        _refuse_local(root, flock.why_local(held.fd, held.path))  # it may have been made, or mounted, since we asked
         if _is_for_everybody(held):
             raise _without_locks(root)
         yield

@@ -114,9 +114,10 @@ class Locks:
                 self._accept(found)
                 if record(self.environment, found).kind == found.kind:
                     return lock
-        except BaseException:
-            lock.release()
-            raise
+        except BaseException as error:
+            if getattr(error, "errno", 0) != errno.ESTALE:
+                lock.release()
+                raise
         lock.release()  # it is gone, or a host that locks otherwise was faster: the next try is at what is there then
         return None
 
@@ -137,9 +138,9 @@ class Locks:
             reason = self._fault(lock)
         except BaseException as error:
             lock.release()
-            if getattr(error, "errno", 0) == errno.ESTALE:
-                return None  # another node has removed it: the next try is at what is there then
-            raise
+            if getattr(error, "errno", 0) != errno.ESTALE:
+                raise
+            return None  # another node has removed it: the next try is at what is there then
         if reason:
             lock.release()
         return reason or lock
@@ -147,7 +148,7 @@ class Locks:
     def _fault(self, lock: Flock) -> str:
         """Say what is wrong with a lock that was granted; empty: nothing. Who has to wait need not ask."""
         if self._local is None:
-            self._local = flock.why_local(lock)
+            self._local = flock.why_local(lock.fd, lock.path)
         if self._local:
             return f"flock stays within the node ({self._local})"
         return "flock grants what somebody holds" if flock.grants_twice(lock) else ""
@@ -190,13 +191,11 @@ def probe(environment: Environment) -> Locking:
 
     :raises FilesystemError: a file to try it with cannot be made
     """
-    from envsync.system import mounts
-
     path = f"{environment.locking}.{os.getpid()}.{os.urandom(4).hex()}{SUFFIX}"
     fds: list[int] = []
     try:
         fds += (flock.open_file(path, shared=shared) for shared in (False, True, True))
-        if local := mounts.local_flock(fds[0]):  # the lock file may be a link to another filesystem
+        if local := flock.why_local(fds[0], path):  # the lock file may be a link to another filesystem
             return Locking(FLOCK, in_use=False, reason=f"flock stays within the node ({local})")
         return Locking(FLOCK, in_use=not (reason := _fault_of_shared(path, *fds)), reason=reason)
     finally:

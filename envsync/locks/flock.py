@@ -164,21 +164,20 @@ def grants_twice(lock: Flock) -> bool:
         command.close_lock(fd)
 
 
-def why_local(lock: Flock) -> str:
-    """Say by what a lock that is held is known to stay within this node; empty if nothing is known against it.
+def why_local(fd: int, path: str) -> str:
+    """Say by what a lock of an open file is known to stay within this node; empty if nothing is known against it.
 
-    It is asked of the open file: what is made of its path meanwhile may be elsewhere, or gone.
-
+    :param path: its name, for the error: what is there by now may be elsewhere, or nothing
     :raises FilesystemError: it cannot be told; ESTALE: another node has removed the file
     """
     from envsync.system import mounts
 
     try:
-        return mounts.local_flock(lock.fd)
+        return mounts.local_flock(fd)
     except OSError as error:
         from envsync.errors import FilesystemError
 
-        raise FilesystemError("look at", lock.path, error) from error
+        raise FilesystemError("look at", path, error) from error
 
 
 def open_file(path: str, *, shared: bool, create: bool = True) -> int:

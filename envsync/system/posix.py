@@ -79,7 +79,9 @@ def read_umask() -> int:
 
 def _umask_of_new_file() -> int:
     name = f"envsync-umask-{os.getpid()}-{os.urandom(8).hex()}"
-    for directory in (*_TEMPORARY, os.environ.get(b"TMPDIR") or b"."):
+    for directory in (*_TEMPORARY, os.environ.get(b"TMPDIR", b"")):
+        if not directory:
+            continue
         path = directory + b"/" + name.encode()
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
