@@ -102,6 +102,9 @@ def test_the_place_is_the_same_for_all_processes() -> None:
 
 
 @needs.TOLD
+@pytest.mark.skipif(
+    sys.platform == "win32" and not processes.command_of(os.getpid()), reason="wine tells nobody's command line"
+)
 def test_its_command_line() -> None:
     """The words as they were given, and nothing once it has ended."""
     with another("two words") as process:
