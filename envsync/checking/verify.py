@@ -249,13 +249,14 @@ class _Search:
             each = (f"{directory}/{name}" for directory, names in self.owned.items() for name in names)
             self.folded = {fold(path): path for path in each}
         known = self.folded.get(fold(path), "")
-        if any(
-            each.name == known.rpartition("/")[2] for each in listed
-        ):  # beside it, so it is another one: a hard link
+        if not known:
             return ""
+        name = known.rpartition("/")[2]
+        if any(each.name == name for each in listed):
+            return ""  # it is beside it, so that one is another: a hard link
         full = (f"{self.root}/{each}" for each in (path, known))
         try:
-            return known if known and os.path.samestat(*map(os.lstat, full)) else ""
+            return known if os.path.samestat(*map(os.lstat, full)) else ""
         except OSError:
             return ""
 
