@@ -56,7 +56,6 @@ class ProgressFile:
         self.report = report
         self.lock = threading.Lock()
         self.pulse = Pulse(NETWORK_SECONDS if mounts.is_network(environment.path) else LOCAL_SECONDS)
-        self.is_first = True
         self.detailed = ""
         self.written = False
         self.lost = False
@@ -86,25 +85,27 @@ class ProgressFile:
         with self.lock:
             self.detailed = self.detailed if bytes_done else ""
             said = (phase, done, total, bytes_done // STEP_BYTES, self.detailed.partition(" ")[0])
-            is_new = not self.pulse.is_in(said)
+            patience = self._patience(said)
             if not self.pulse.is_due(said):
                 return
             self.value.update(phase=phase, done=done, total=total)
             self.value.update(bytes_done=bytes_done, bytes_total=bytes_total, detail=self.detailed)
-            self._write(is_new=is_new)
+            self._write(patience)
 
-    def _write(self, *, is_new: bool) -> None:
+    def _patience(self, said: tuple[object, ...]) -> float:
+        if not self.pulse.said:
+            return refusals.SECONDS  # without the first one, nobody is seen to lead
+        return READ_SECONDS if self.pulse.is_in(said) else PHASE_SECONDS
+
+    def _write(self, patience: float) -> None:
         begun = time.monotonic()
         if not self.is_ours():
             return
         try:
-            seconds = PHASE_SECONDS if is_new else READ_SECONDS
-            patience = refusals.SECONDS if self.is_first else seconds  # without the first, nobody is seen to lead
             atomic.write(self.environment.progress, records.dump(self.value), patience=patience)
             self.written = True
         except FilesystemError:
             self.pulse.repeat()  # a full disk stops the sync where it matters, not here
-        self.is_first = False
         self.lost |= time.monotonic() - begun > HUNG_SECONDS
 
     def detail(self, text: str) -> None:
