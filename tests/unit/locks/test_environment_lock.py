@@ -14,7 +14,7 @@ from envsync.errors import FilesystemError, LockingError
 from envsync.launch import Environment
 from envsync.locks import environment_lock, flock
 from envsync.locks.flock import Flock
-from envsync.locks.kind import FLOCK, LEASE, read
+from envsync.locks.kind import FLOCK, LEASE, Locking, read
 from envsync.system import mounts
 from tests import needs
 
@@ -59,6 +59,7 @@ def test_a_lock_that_seems_to_be_gone_while_it_is_tried(
         return False
 
     monkeypatch.setattr(flock, "grants_twice", remove)
+    monkeypatch.setattr(environment_lock, "probe", lambda _: Locking(FLOCK, in_use=False, reason="odd"))
     locks = environment_lock.Locks(environment, unseen=False)
     with monkeypatch.context() as patch:
         patch.setattr(Flock, "is_in_place", lambda _: False)
