@@ -33,7 +33,7 @@ from envsync.errors import EnvsyncError, FilesystemError, WheelError
 from envsync.fetching.compile_work import Results
 from envsync.lockfile.target import Artifact
 from envsync.store.bytecode import CACHE, Compiled, Shelf, name_of, source_of, sources
-from envsync.system import atomic, core, native
+from envsync.system import atomic, core, native, processes
 from envsync.wheel import near, record, verify
 from envsync.wheel.archive import RATIO, Archive, Member, printable
 from envsync.wheel.manifest import Manifest
@@ -205,7 +205,7 @@ class _Unpacking:
         self._magic = bytes.fromhex(shelf.tag.rpartition("-")[2])
         self._directory = directory
         self._checkpoint = checkpoint
-        self._is_masked = bool(native.read_umask() & 0o444)
+        self._is_masked = bool(processes.read_umask() & 0o444)
         self._results = Results()
 
     def run(self) -> Compiled:

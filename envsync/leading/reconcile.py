@@ -36,7 +36,7 @@ from envsync.leading.sync_cache import SyncCache
 from envsync.python.facts import Layout
 from envsync.store.bytecode import Compiled
 from envsync.store.damage import DamagedError
-from envsync.system import atomic, core, native, paths, processes
+from envsync.system import atomic, core, paths, processes
 from envsync.transaction import change, journal
 from envsync.transaction.change import Change, Changer, Ownership
 
@@ -194,7 +194,7 @@ class Reconciler:
 
     def _stage_name(self, goal: Goal, planned: Plan, owned: Ownership) -> str:
         """Name a stage after what will be in it, on this boot of this host, for this user."""
-        parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {core.user()} {native.read_umask()}"]
+        parts = [processes.boot() or os.urandom(8).hex(), f"{__version__} {core.user()} {processes.read_umask()}"]
         parts.append(self.session.link_mode)
         parts += [self.cache.store.below or self.cache.store.root, goal.python.env]
         parts += [repr(item) for group in planned for item in group]

@@ -27,7 +27,7 @@ from envsync.staging.tree import Node
 from envsync.store.bytecode import Compiled, Shelf, source_of
 from envsync.store.damage import DamagedError
 from envsync.store.store import Store
-from envsync.system import atomic, native, paths
+from envsync.system import atomic, paths, processes
 from envsync.wheel import record
 from envsync.wheel.manifest import Manifest
 
@@ -74,7 +74,7 @@ class Stager:
         self.store = store
         self.root = root
         self.kept = kept
-        umask = native.read_umask()
+        umask = processes.read_umask()
         self.linker = Linker(link_mode, umask=umask)
         self.linkable = Linkable(store, is_free, umask)
         self.maker = Maker(env, layout, store, root)

@@ -57,27 +57,11 @@ def check_movable(path: str) -> None:
     """
 
 
-def read_umask() -> int:
-    """Return this process's umask.
+def umask() -> int:
+    """Return this process's umask, for `envsync.system.processes.read_umask`: a file is made, and removed at once.
 
-    umask(2) tells it only by setting it, for all threads at once: what others make just then has a wrong mode, and two
-    that ask at once may leave the wrong one for good. Linux tells it without (proc(5)); elsewhere a file is made, and
-    removed at once: in /tmp, for a directory of somebody's own may have a default ACL, which goes before the umask.
+    In /tmp, for a directory of somebody's own may have a default ACL, which goes before the umask (acl(5)).
     """
-    try:
-        status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for line in os.read(status, 1 << 16).splitlines():
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-        finally:
-            os.close(status)
-    except OSError:
-        pass  # not Linux, or no /proc
-    return _umask_of_new_file()
-
-
-def _umask_of_new_file() -> int:
     name = f"envsync-umask-{os.getpid()}-{os.urandom(8).hex()}"
     for directory in (*_TEMPORARY, os.environ.get(b"TMPDIR", b"")):
         if not directory:
@@ -95,9 +79,9 @@ def _umask_of_new_file() -> int:
             return ~os.fstat(fd).st_mode & 0o777
         finally:
             os.close(fd)
-    umask = os.umask(0o077)  # rather too strict than too lax, for as long as it is
-    os.umask(umask)
-    return umask
+    found = os.umask(0o077)  # rather too strict than too lax, for as long as it is
+    os.umask(found)
+    return found
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:

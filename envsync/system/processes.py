@@ -311,6 +311,18 @@ def inherited(path: str, *, besides: int = -1) -> bool:
     return False
 
 
+def read_umask() -> int:
+    """Return this process's umask.
+
+    umask(2) tells it only by setting it, for all threads at once: what others make just then has a wrong mode, and two
+    that ask at once may leave the wrong one for good. Linux tells it without (proc(5)).
+    """
+    for line in read_proc("/proc/self/status").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return native.umask()
+
+
 def read_proc(path: str) -> str:
     """Read a file of /proc; empty if it is not there."""
     if not native.MAY_HAVE_PROC:

@@ -129,7 +129,7 @@ def replace(source: str, destination: str) -> None:
         os.replace(source, destination)
 
 
-def read_umask() -> int:
+def umask() -> int:
     return 0
 
 

@@ -21,7 +21,7 @@ from envsync.installed.ledger import Ledger, dump_ledger
 from envsync.launch import Environment
 from envsync.python.facts import Interpreter, Layout
 from envsync.python.venv import is_plain, pattern_of, run_venv
-from envsync.system import atomic, core, native, paths
+from envsync.system import atomic, core, native, paths, processes
 from envsync.transaction import journal
 from envsync.transaction.journal import Identity, Journal, Remove
 
@@ -66,7 +66,7 @@ def make(
 
 def _follow_umask(path: str) -> None:
     """Take from what `venv` has made what the umask does not allow: it copies the modes of its templates."""
-    umask = native.read_umask()
+    umask = processes.read_umask()
     for directory, _, names in os.walk(path):
         for name in names:
             file = f"{directory}/{name}"

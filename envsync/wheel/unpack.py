@@ -28,7 +28,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from envsync.errors import FilesystemError
-from envsync.system import core, native
+from envsync.system import core, native, processes
 from envsync.wheel import record, seconds, twins
 from envsync.wheel.archive import Archive, Member, printable
 from envsync.wheel.deflate import crc32
@@ -286,7 +286,7 @@ class _Writer:
         self._expected = expected
         self._directory = directory
         self.mtime = mtime
-        self._is_masked = bool(native.read_umask() & 0o555)
+        self._is_masked = bool(processes.read_umask() & 0o555)
 
     def make_directories(self, places: Iterable[LaidFile]) -> None:
         needed: set[str] = set()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from envsync.system import native, posix
+from envsync.system import posix, processes
 
 UMASKS = (0o000, 0o002, 0o022, 0o077, 0o777)
 
@@ -45,14 +45,14 @@ def unlisted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_kernel_says_it(umask: int) -> None:
     """By proc(5), where there is one."""
     with under(umask):
-        assert native.read_umask() == umask
+        assert processes.read_umask() == umask
 
 
 @pytest.mark.parametrize("umask", UMASKS)
 def test_a_new_file_says_it(unlisted: None, tmp_path: Path, umask: int) -> None:
     """It is gone then."""
     with under(umask):
-        assert native.read_umask() == umask
+        assert processes.read_umask() == umask
     assert os.listdir(tmp_path) == []
 
 
@@ -61,7 +61,7 @@ def test_where_no_file_can_be_made(unlisted: None, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(posix, "_TEMPORARY", (b"/nowhere",))
     monkeypatch.setitem(posix.os.environ, b"TMPDIR", os.fsencode(tmp_path))
     with under(0o027):
-        assert native.read_umask() == 0o027
+        assert processes.read_umask() == 0o027
     assert os.listdir(tmp_path) == []
 
 
@@ -75,7 +75,7 @@ def test_a_file_that_somebody_removes_first(unlisted: None, monkeypatch: pytest.
 
     monkeypatch.setattr(posix.os, "unlink", twice)
     with under(0o027):
-        assert native.read_umask() == 0o027
+        assert processes.read_umask() == 0o027
 
 
 def test_where_none_can_be_made_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_where_none_can_be_made_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         monkeypatch.setattr(posix.os, "umask", note)
         monkeypatch.setattr(posix.os, "open", refuse)
-        assert native.read_umask() == 0o027
+        assert processes.read_umask() == 0o027
         monkeypatch.undo()
     finally:
         os.umask(before)
